@@ -1,0 +1,356 @@
+"""What the control plane costs: this platform, Ray Tune, and a bare `ray.wait` loop, in turn, in one run.
+
+All run the same null trainable (10 steps that do nothing) under ASHA with grace 1, eta 3 and max 10, on the same local
+Ray with one worker per core. Each figure is the median over rounds; in each round every system runs once, so that a
+machine that slows down slows down all of them. Start-up of Ray itself is not counted.
+
+    python -m benchmarks.control_plane            # several rounds, and up to 100,000 simulated trials
+    python -m benchmarks.control_plane --quick --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Table
+
+# Where this is started by `uv run`, Ray would build an environment anew for every worker. Read when Ray is imported.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+STEPS = 10
+SYSTEMS = ("platform", "ray_tune", "ray_tune_no_loggers", "raw_ray")
+
+
+# ------------------------------------------------------------------------------------------ the systems
+
+
+def start_ray(cpus: int) -> None:
+    """Start the local Ray that all systems of one round share."""
+    import ray
+
+    ray.init(
+        num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR", configure_logging=False
+    )
+
+
+class Calls:
+    """Counts the actor calls that the platform makes: one for each launch and each further leg."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, controller: Any, events: Sequence[Any], commands: Sequence[Any]) -> None:
+        """Count the commands of one turn."""
+        self.count += sum(type(command).__name__ in ("Launch", "Advance") for command in commands)
+
+
+def run_platform(trials: int, cpus: int) -> dict[str, float]:
+    """Run the search on this platform, with its SQLite store on."""
+    from benchmarks.null import NullTrainable
+    from tune_platform import ASHA, SearchSpec, run, uniform
+
+    start_ray(cpus)
+    calls = Calls()
+    with tempfile.TemporaryDirectory() as storage:
+        spec = SearchSpec(
+            name="null",
+            trainable=NullTrainable,
+            param_space={"x": uniform(0, 1)},
+            metric="loss",
+            mode="min",
+            scheduler=ASHA(min=1, max=STEPS, eta=3),
+            num_samples=trials,
+            stop={"step": STEPS},
+            storage=storage,
+        )
+        begin = time.perf_counter()
+        results = run(spec, listeners=[calls])
+        seconds = time.perf_counter() - begin
+        reports = sum(trial.step for trial in results.trials())
+    return {
+        "trials_per_s": trials / seconds,
+        "reports_per_s": reports / seconds,
+        "calls_per_s": calls.count / seconds,
+        "seconds": seconds,
+    }
+
+
+def run_ray_tune(trials: int, cpus: int, *, loggers: bool) -> dict[str, float]:
+    """Run the search with Ray Tune's Tuner and `reuse_actors`."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "0" if loggers else "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    from benchmarks.null import make_ray_tune_trainable
+
+    start_ray(cpus)
+    with tempfile.TemporaryDirectory() as storage, quiet():
+        tuner = tune.Tuner(
+            make_ray_tune_trainable(),
+            param_space={"x": tune.uniform(0, 1)},
+            tune_config=tune.TuneConfig(
+                metric="loss",
+                mode="min",
+                num_samples=trials,
+                reuse_actors=True,
+                scheduler=ASHAScheduler(grace_period=1, reduction_factor=3, max_t=STEPS),
+            ),
+            run_config=tune.RunConfig(storage_path=storage, verbose=0, stop={"training_iteration": STEPS}),
+        )
+        begin = time.perf_counter()
+        grid = tuner.fit()
+        seconds = time.perf_counter() - begin
+        reports = sum(result.metrics["training_iteration"] for result in grid if result.metrics)
+    return {"trials_per_s": trials / seconds, "reports_per_s": reports / seconds, "seconds": seconds}
+
+
+def run_raw(calls: int, cpus: int) -> dict[str, float]:
+    """Make `calls` calls to one null actor per core in a bare `ray.wait` loop: what Ray itself can do."""
+    from benchmarks.raw_ray import null_actors, wait_loop_rate
+
+    start_ray(cpus)
+    rate = wait_loop_rate(null_actors(cpus), calls)
+    return {"calls_per_s": rate, "seconds": calls / rate}
+
+
+def run_simulated(trials: int) -> dict[str, float]:
+    """Run the search on the virtual clock, with the SQLite store on: what the driver costs per trial."""
+    from benchmarks.null import curve
+    from tune_platform import ASHA, SearchSpec, run, uniform
+    from tune_platform.backends.simulated import SimulatedBackend
+
+    def search(count: int, storage: str) -> float:
+        spec = SearchSpec(
+            name=f"simulated-{count}",
+            trainable=curve,
+            param_space={"x": uniform(0, 1)},
+            metric="loss",
+            mode="min",
+            scheduler=ASHA(min=1, max=STEPS, eta=3),
+            num_samples=count,
+            backend=SimulatedBackend(curve, workers=64),
+            storage=storage,
+        )
+        begin = time.perf_counter()
+        run(spec)
+        return time.perf_counter() - begin
+
+    with tempfile.TemporaryDirectory() as storage:
+        search(50, storage)  # imports and caches are not what grows with trials
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds = search(trials, storage)
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"driver_us_per_trial": seconds / trials * 1e6, "memory_mb": (after - before) / 1024}
+
+
+def run_resume(reports: int) -> dict[str, float]:
+    """Resume a finished experiment of that many reports: fold the whole log."""
+    from benchmarks.null import curve
+    from tune_platform import FIFO, SearchSpec, resume, run, uniform
+    from tune_platform.backends.inline import InlineBackend
+    from tune_platform.backends.simulated import SimulatedBackend
+
+    with tempfile.TemporaryDirectory() as storage:
+        spec = SearchSpec(
+            name="long",
+            trainable=curve,
+            param_space={"x": uniform(0, 1)},
+            metric="loss",
+            mode="min",
+            scheduler=FIFO(),
+            num_samples=reports // STEPS,
+            backend=SimulatedBackend(curve, workers=64),
+            storage=storage,
+        )
+        run(spec)
+        # The simulated backend would simulate all of it again; a real one starts where the log ends.
+        again = spec.model_copy(update={"backend": InlineBackend()})
+        begin = time.perf_counter()
+        resume("long", storage=storage, spec=again)
+        return {"resume_s": time.perf_counter() - begin}
+
+
+def run_import() -> dict[str, float]:
+    """Time `import tune_platform` in fresh processes, above what Python itself takes."""
+
+    def median(code: str) -> float:
+        times = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            times.append(time.perf_counter() - begin)
+        return statistics.median(times)
+
+    return {"import_s": median("import tune_platform") - median("pass")}
+
+
+def run_first_report(cpus: int) -> dict[str, float]:
+    """Time from `run` to the first committed report, on a Ray that is up."""
+    from benchmarks.null import NullTrainable
+    from tune_platform import SearchSpec, run, uniform
+
+    start_ray(cpus)
+    first: list[float] = []
+
+    def listener(controller: Any, events: Sequence[Any], commands: Sequence[Any]) -> None:
+        if not first and any(type(event).__name__ == "Reported" for event in events):
+            first.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as storage:
+        spec = SearchSpec(
+            trainable=NullTrainable,
+            param_space={"x": uniform(0, 1)},
+            metric="loss",
+            mode="min",
+            num_samples=4,
+            stop={"step": STEPS},
+            storage=storage,
+        )
+        begin = time.perf_counter()
+        run(spec, listeners=[listener])
+    return {"first_report_s": first[0] - begin}
+
+
+# ------------------------------------------------------------------------------------------ the comparison
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Keep Ray Tune's table off the screen."""
+    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
+        yield
+
+
+def in_fresh_process(task: str, *arguments: object) -> dict[str, float]:
+    """Run one task of this module in a process of its own and return its figures."""
+    command = [sys.executable, "-m", "benchmarks.control_plane", "--task", task, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    if done.returncode != 0:
+        raise RuntimeError(f"{task} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def do_task(task: str, arguments: Sequence[str]) -> dict[str, float]:
+    """Run the named task in this process."""
+    numbers = [int(argument) for argument in arguments]
+    match task:
+        case "platform":
+            return run_platform(*numbers)
+        case "ray_tune":
+            return run_ray_tune(*numbers, loggers=True)
+        case "ray_tune_no_loggers":
+            return run_ray_tune(*numbers, loggers=False)
+        case "raw_ray":
+            return run_raw(*numbers)
+        case "simulated":
+            return run_simulated(*numbers)
+        case "resume":
+            return run_resume(*numbers)
+        case "first_report":
+            return run_first_report(*numbers)
+    raise SystemExit(f"unknown task {task!r}")
+
+
+def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each figure over the rounds."""
+    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+
+
+def compare(*, quick: bool) -> dict[str, Any]:
+    """Run everything and return the figures."""
+    cpus = 2
+    rounds = 1 if quick else 5
+    sizes = {
+        "platform": 1000 if quick else 4000,
+        "ray_tune": 12 if quick else 100,
+        "ray_tune_no_loggers": 12 if quick else 100,
+        "raw_ray": 2000 if quick else 10_000,
+    }
+    measured: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
+    for _ in range(rounds):
+        for system in SYSTEMS:
+            measured[system].append(in_fresh_process(system, sizes[system], cpus))
+    figures = {system: medians(runs) for system, runs in measured.items()}
+
+    def ratio(key: str, system: str) -> float:
+        pairs = zip(measured["platform"], measured[system], strict=True)
+        return statistics.median(ours[key] / theirs[key] for ours, theirs in pairs)
+
+    counts = (100, 1000, 5000) if quick else (100, 1000, 10_000, 100_000)
+    simulated = {str(count): in_fresh_process("simulated", count) for count in counts}
+    found: dict[str, Any] = {
+        "cpus": cpus,
+        "rounds": rounds,
+        "trials_per_s": {system: round(figures[system]["trials_per_s"], 2) for system in SYSTEMS[:3]},
+        "reports_per_s": {system: round(figures[system]["reports_per_s"], 2) for system in SYSTEMS[:3]},
+        "calls_per_s": {system: round(figures[system]["calls_per_s"], 1) for system in ("platform", "raw_ray")},
+        "ratio_to_ray_tune": round(ratio("trials_per_s", "ray_tune"), 1),
+        "ratio_to_ray_tune_no_loggers": round(ratio("trials_per_s", "ray_tune_no_loggers"), 1),
+        "ratio_to_raw_ray": round(ratio("calls_per_s", "raw_ray"), 3),
+        "driver_us_per_trial": {count: round(run["driver_us_per_trial"], 1) for count, run in simulated.items()},
+        "driver_memory_mb": {count: round(run["memory_mb"], 1) for count, run in simulated.items()},
+        **{key: round(value, 3) for key, value in run_import().items()},
+    }
+    found |= {key: round(v, 3) for key, v in in_fresh_process("resume", 10_000 if quick else 100_000).items()}
+    if not quick:
+        firsts = [in_fresh_process("first_report", cpus) for _ in range(5)]
+        found["first_report_s"] = round(medians(firsts)["first_report_s"], 3)
+    return found
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print the figures for people."""
+    table = Table("system", "trials/s", "reports/s", "actor calls/s", "the platform is")
+    for system in SYSTEMS:
+        table.add(
+            system,
+            found["trials_per_s"].get(system, ""),
+            found["reports_per_s"].get(system, ""),
+            found["calls_per_s"].get(system, ""),
+            {
+                "ray_tune": f"{found['ratio_to_ray_tune']} times as fast",
+                "ray_tune_no_loggers": f"{found['ratio_to_ray_tune_no_loggers']} times as fast",
+                "raw_ray": f"at {found['ratio_to_raw_ray']:.0%} of its calls",
+            }.get(system, ""),
+        )
+    table.print()
+    growth = Table("simulated trials", "driver us/trial", "memory MB")
+    for count, cost in found["driver_us_per_trial"].items():
+        growth.add(count, cost, found["driver_memory_mb"][count])
+    growth.print()
+    for key in ("import_s", "resume_s", "first_report_s"):
+        if key in found:
+            print(f"{key:16} {found[key]}")
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything, within 50 s")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--task", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.task:
+        print(json.dumps(do_task(options.task[0], options.task[1:])))
+        return
+    found = compare(quick=options.quick)
+    show(found)
+    if options.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Searchers: what to try next. Each asks and tells over `tune_platform.space`; none knows a scheduler.
+
+    searcher = make_searcher("tpe", n_startup_trials=20)
+
+`OptunaSearcher` is loaded when it is first used, for Optuna takes a while to import.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from searchers.base import PastTrial, Searcher, Suggestion, rng
+from searchers.grid import GridSearcher
+from searchers.random import RandomSearcher
+from searchers.registry import make_searcher
+
+if TYPE_CHECKING:
+    from searchers.optuna import OptunaSearcher
+
+__all__ = [
+    "GridSearcher",
+    "OptunaSearcher",
+    "PastTrial",
+    "RandomSearcher",
+    "Searcher",
+    "Suggestion",
+    "make_searcher",
+    "rng",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "OptunaSearcher":
+        from searchers.optuna import OptunaSearcher
+
+        return OptunaSearcher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,74 @@
+"""What a searcher is: `ask` for a config, `tell` it how the trial ended, `restore` it on resume.
+
+A searcher knows the space and the past, never a scheduler, a backend or a clock. All its random draws
+come from `rng(seed, number)`, so that a resumed search draws what the uninterrupted one would have drawn.
+
+Write your own in ten lines; `tune_platform.testing.SearcherContract` checks it:
+
+    class Middle:
+        synchronous = True
+        def setup(self, space, *, mode, seed): self.space = space
+        def ask(self, number): return Suggestion(self.space.build(lambda name, domain: domain.grid(1)[0]))
+        def tell(self, number, outcome): pass
+        def restore(self, past): pass
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from tune_platform.engine.events import Outcome
+from tune_platform.space import Space
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A config, and the searcher's own note about it: JSON values, handed back by `restore`."""
+
+    config: dict[str, Any]
+    memo: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastTrial:
+    """One trial of the log, as a resumed searcher is told it. `outcome` is None while the trial lives."""
+
+    number: int
+    config: Mapping[str, Any]
+    memo: Mapping[str, Any] | None = None
+    outcome: Outcome | None = None
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """Says what to try. Called by one thread at a time."""
+
+    #: True when `ask` takes microseconds: then it is called in the loop itself, else off the hot path.
+    synchronous: bool
+
+    def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
+        """Take the space, `min` or `max` for each metric, and the seed. SpecError when it cannot serve."""
+
+    def ask(self, number: int) -> Suggestion | None:
+        """Suggest the config of trial `number`, or None when there is nothing more to try, ever.
+
+        Trials that were asked for or observed and not told yet are running: suggest something different.
+        """
+
+    def observe(self, number: int, config: Mapping[str, Any]) -> None:
+        """Hear that trial `number` runs with a config that this searcher did not suggest (a start point)."""
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Hear how a trial ended."""
+
+    def restore(self, past: Sequence[PastTrial]) -> None:
+        """Hear the whole past, in the order of the numbers, once, after `setup` and before any `ask`."""
+
+
+def rng(seed: int, number: int, purpose: str = "suggest") -> np.random.Generator:
+    """Return the generator for one trial and one purpose: the same for the same arguments, always."""
+    return np.random.default_rng([seed, number, *purpose.encode()])

@@ -1,0 +1,69 @@
+"""Random search, with Ray Tune's grids: `grid_search` parameters cycle through their cross product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from searchers._places import Places
+from searchers.base import PastTrial, Suggestion, rng
+from tune_platform.engine.events import Outcome
+from tune_platform.errors import SpecError
+from tune_platform.space import Enumeration, Space
+
+#: how many points of the grid in a row may be ruled out by the constraints
+_SHIFTS = 1000
+
+
+class RandomSearcher:
+    """Samples every parameter independently; the n-th suggestion takes point n of the grid, round and round.
+
+    Ray Tune's `BasicVariantGenerator`: with `num_samples` samples there are `num_samples * multiplier`
+    trials, drawn one by one and never listed. Each draw depends on (seed, trial number) alone, so it is exact
+    on resume. It learns nothing: cost and memory per suggestion do not grow (8 bytes for each start point).
+    """
+
+    synchronous = True
+
+    def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
+        """Take the space and the seed. SpecError when no draw meets the constraints."""
+        self._space, self._seed = space, seed
+        self._grid: Enumeration = space.grid_points()
+        self._places = Places()
+        if space.constraints:
+            space.check(seed)
+
+    @property
+    def multiplier(self) -> int:
+        """The number of trials for each sample: the size of the grid, 1 without `grid_search` parameters."""
+        return self._grid.total
+
+    def ask(self, number: int) -> Suggestion:
+        """Suggest the config of trial `number`. SpecError when no point of the grid can meet the constraints.
+
+        Where the constraints rule a point of the grid out, its turn goes to the next one.
+        """
+        point, total = self._places.point(number), self._grid.total
+        generator = rng(self._seed, number)
+        problem: SpecError | None = None
+        for shift in range(min(total, _SHIFTS) if self._space.constraints else 1):
+            fixed = self._grid.point((point + shift) % total)
+            try:
+                return Suggestion(self._space.sample(generator, fixed), {})
+            except SpecError as error:
+                problem = error
+        assert problem is not None
+        raise problem
+
+    def observe(self, number: int, config: Mapping[str, Any]) -> None:
+        """Hear of a trial with a config of its own: it does not take a point of the grid."""
+        self._places.observe(number)
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Hear how a trial ended: nothing is learned from it."""
+
+    def restore(self, past: Sequence[PastTrial]) -> None:
+        """Hear the past: which trials had configs of their own (those without a memo)."""
+        for trial in past:
+            if trial.memo is None:
+                self._places.observe(trial.number)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from searchers import GridSearcher, OptunaSearcher, RandomSearcher
+from searchers.base import Searcher
+from tune_platform.space import Space, quniform, uniform
+from tune_platform.testing.searchers import SearcherContract
+
+
+class ModelContract(SearcherContract):
+    """The contract for searchers with a model, which must have been at work, or the tests would show nothing."""
+
+    mark: ClassVar[str]  # an attribute that the sampler writes only when its model suggests
+
+    def test_the_model_is_at_work_before_the_last_cut(self) -> None:
+        log = self.drive(self.start(), 0, max(self.cuts), {})
+        assert any(self.mark in key for trial in log if trial.memo for key in trial.memo.get("attrs", {}))
+
+
+class TestRandom(SearcherContract):
+    def make_searcher(self) -> Searcher:
+        return RandomSearcher()
+
+
+class TestGrid(SearcherContract):
+    seeded = False
+
+    def make_searcher(self) -> Searcher:
+        return GridSearcher()
+
+
+class TestTpe(ModelContract):
+    mark = "tpe:relative_params"
+    trials = 40
+    cuts: ClassVar[tuple[int, ...]] = (1, 7, 26, 33)
+
+    def make_searcher(self) -> Searcher:
+        return OptunaSearcher("tpe", n_startup_trials=6)
+
+
+class TestTpeOnAConditionalSpace(TestTpe):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
+class TestNsgaII(SearcherContract):
+    trials = 50
+    cuts: ClassVar[tuple[int, ...]] = (2, 13, 31)
+
+    def make_searcher(self) -> Searcher:
+        return OptunaSearcher("nsgaii", population_size=6)
+
+
+class TestCmaEs(ModelContract):
+    mark = "cma:optimizer"
+    trials = 50
+    cuts: ClassVar[tuple[int, ...]] = (2, 13, 31, 44)
+
+    def make_searcher(self) -> Searcher:
+        return OptunaSearcher("cmaes", popsize=5)
+
+
+class TestCmaEsWithMargin(TestCmaEs):
+    mark = "cmawm:optimizer"
+
+    def make_searcher(self) -> Searcher:
+        return OptunaSearcher("cmaes", popsize=5, with_margin=True)
+
+
+class TestQmc(SearcherContract):
+    trials = 12
+    cuts: ClassVar[tuple[int, ...]] = (1, 8)
+
+    def make_searcher(self) -> Searcher:
+        return OptunaSearcher("qmc", qmc_type="halton")
+
+
+class TestOptunaRandom(SearcherContract):
+    def make_searcher(self) -> Searcher:
+        return OptunaSearcher("random")
+
+
+@pytest.mark.slow
+class TestGp(ModelContract):
+    mark = "gp:relative_params"
+    trials = 10
+    suggestions = 7
+    cuts: ClassVar[tuple[int, ...]] = (8,)
+
+    def make_searcher(self) -> Searcher:
+        return OptunaSearcher("gp", n_startup_trials=2)
+
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), "y": uniform(0, 1)})
+
+    def make_constrained_space(self) -> Space:
+        return Space({"low": quniform(0, 1, 0.01), "high": uniform(0, 1)}, "low < high")

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+import ray
+
+from tune_platform.backends.base import Backend, Job
+from tune_platform.backends.ray import RayBackend
+from tune_platform.engine.events import Advance, Release
+from tune_platform.errors import SpecError
+from tune_platform.resources import Resources
+from tune_platform.testing.backends import BackendContract, Curve, Watch, launch
+from tune_platform.trainable import Trainable
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_ray() -> Iterator[None]:
+    ray.init(
+        address="local", num_cpus=4, num_gpus=8, include_dashboard=False, log_to_driver=False,
+        logging_level="ERROR", resources={"licence": 1},
+    )  # fmt: skip
+    # As in a script: this module's things travel by value, so that a worker does not import it, and pytest with it.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert ray.is_initialized(), "a backend has shut down a Ray that it did not start"
+    ray.shutdown()
+
+
+class Pid(Trainable):
+    """Reports its process; `sleep` seconds a step."""
+
+    def step(self) -> Mapping[str, Any]:
+        time.sleep(self.config.get("sleep", 0.0))
+        return {"loss": 0.0, "pid": os.getpid()}
+
+
+class Reset(Pid):
+    resets = 0
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self.resets += 1
+        return True
+
+    def step(self) -> Mapping[str, Any]:
+        return {**super().step(), "resets": self.resets, "trial": self.context.trial}
+
+
+@pytest.fixture
+def watch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
+    changes: dict[str, Any] = getattr(request, "param", {})
+    backend = RayBackend(grace_s=changes.pop("grace_s", 10.0), refresh_s=0.5)
+    job: dict[str, Any] = {"experiment": "e", "trainable": Pid, "metrics": ("loss",), "flush_s": 0.1}
+    job |= {"directory": str(tmp_path), "checkpoints": str(tmp_path / "checkpoints"), **changes}
+    capacity = backend.start(Job(**job))
+    assert {name: capacity.nodes[0][name] for name in ("cpu", "gpu", "licence")} == {"cpu": 4, "gpu": 8, "licence": 1}
+    yield Watch(backend)
+    backend.close()
+
+
+def pid_of(watch: Watch, trial: int) -> int:
+    watch.until(lambda: watch.reports(trial))
+    return int(watch.reports(trial)[-1].metrics["pid"])
+
+
+def gone(pid: int) -> bool:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+class TestRay(BackendContract):
+    slots = 4
+
+    def make_backend(self, curve: Curve) -> Backend:
+        return RayBackend()
+
+
+def test_a_killed_process_fails_its_trial_alone(watch: Watch) -> None:
+    watch.backend.submit([launch(0, None, config={"sleep": 0.05}), launch(1, None, config={"sleep": 0.05})])
+    first, second = pid_of(watch, 0), pid_of(watch, 1)
+    assert first != second
+    os.kill(first, signal.SIGKILL)
+    watch.until(lambda: watch.failure(0))
+    failure = watch.failure(0)
+    assert failure is not None
+    assert failure.cause == "worker_died"
+    assert str(first) in failure.message
+    assert "killed for lack of memory" in failure.message
+    before = len(watch.reports(1))
+    watch.until(lambda: len(watch.reports(1)) > before + 5)
+    watch.backend.submit([Release(trial=0, kill=True), launch(2, 1)])
+    assert pid_of(watch, 2) not in (first, second)
+    assert watch.failure(1) is None
+
+
+def test_processes_serve_one_trial_after_the_other(watch: Watch) -> None:
+    pids = set()
+    for trial in range(4):
+        watch.backend.submit([launch(trial, 1)])
+        pids.add(pid_of(watch, trial))
+        watch.backend.submit([Release(trial=trial)])
+    assert len(pids) == 1
+    watch.backend.close()
+    assert gone(pids.pop())
+
+
+@pytest.mark.parametrize("watch", [{"reuse_workers": False}], indirect=True)
+def test_each_trial_has_a_fresh_process_where_that_is_asked_for(watch: Watch) -> None:
+    pids = []
+    for trial in range(2):
+        watch.backend.submit([launch(trial, 1)])
+        pids.append(pid_of(watch, trial))
+        watch.backend.submit([Release(trial=trial)])
+    assert pids[0] != pids[1]
+    watch.settle(0.3)
+    assert all(gone(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("watch", [{"trainable": Reset}], indirect=True)
+def test_reset_config_keeps_the_object(watch: Watch) -> None:
+    for trial in range(3):
+        watch.backend.submit([launch(trial, 1)])
+        watch.until(partial(watch.reports, trial))
+        assert watch.reports(trial)[0].metrics["resets"] == trial
+        assert watch.reports(trial)[0].metrics["trial"] == trial
+        watch.backend.submit([Release(trial=trial)])
+
+
+def test_a_trial_that_hangs_is_killed_at_once(watch: Watch) -> None:
+    resources = Resources(cpu=4)
+    watch.backend.submit([launch(0, None, resources=resources)])
+    hung = pid_of(watch, 0)
+    watch.backend.submit([Release(trial=0), launch(1, None, config={"sleep": 3600.0}, resources=resources)])
+    watch.settle(0.5)
+    watch.backend.submit([Release(trial=1, kill=True), launch(2, 1, resources=resources)])
+    assert pid_of(watch, 2) != hung
+    assert gone(hung)
+
+
+@pytest.mark.parametrize("watch", [{"grace_s": 1.0}], indirect=True)
+def test_a_trial_that_does_not_come_back_in_time_is_killed_and_the_next_launched_elsewhere(
+    watch: Watch,
+) -> None:
+    resources = Resources(cpu=4)
+    watch.backend.submit([launch(0, None, config={"sleep": 3600.0}, resources=resources)])
+    watch.settle(2.0)
+    watch.backend.submit([Release(trial=0), launch(1, 1, resources=resources)])
+    pid_of(watch, 1)
+    assert watch.failure(1) is None
+
+
+def test_idle_workers_make_room_for_another_shape(watch: Watch) -> None:
+    watch.backend.submit([launch(0, 1, resources=Resources(cpu=3))])
+    first = pid_of(watch, 0)
+    watch.backend.submit([Release(trial=0), launch(1, 1, resources=Resources(cpu=4))])
+    assert pid_of(watch, 1) != first
+    assert gone(first)
+
+
+def devices(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"loss": 0.0, "devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+
+
+@pytest.mark.parametrize("watch", [{"trainable": devices}], indirect=True)
+def test_fractions_of_a_gpu_share_it(watch: Watch) -> None:
+    half = Resources(cpu=0.5, gpu=0.5)
+    watch.backend.submit([launch(0, None, resources=half), launch(1, None, resources=Resources(cpu=0, gpu=2))])
+    watch.until(lambda: watch.done(0) and watch.done(1))
+    assert len(watch.reports(0)[0].metrics["devices"].split(",")) == 1
+    assert len(watch.reports(1)[0].metrics["devices"].split(",")) == 2
+
+
+def test_what_ray_cannot_place_fails_with_a_reason(watch: Watch) -> None:
+    watch.backend.submit([launch(0, 1, resources=Resources(gpu=1.5)), launch(1, 1, resources=Resources(workers=2))])
+    watch.until(lambda: watch.failure(0) and watch.failure(1))
+    for trial, word in ((0, "1.5"), (1, "gang")):
+        failure = watch.failure(trial)
+        assert failure is not None
+        assert failure.fatal
+        assert word in failure.message
+
+
+def modules(config: Mapping[str, Any]) -> dict[str, Any]:
+    loaded = [name for name in ("ray.tune", "sqlalchemy", "optuna", "pandas", "torch") if name in sys.modules]
+    return {"loss": 0.0, "loaded": loaded}
+
+
+@pytest.mark.parametrize("watch", [{"trainable": modules}], indirect=True)
+def test_a_worker_loads_nothing_heavy(watch: Watch) -> None:
+    watch.backend.submit([launch(0, None)])
+    watch.until(lambda: watch.done(0))
+    assert watch.reports(0)[0].metrics["loaded"] == []
+
+
+def chatty(config: Mapping[str, Any]) -> dict[str, Any]:
+    sys.stdout.write("hello from the trial\n")
+    return {"loss": 0.0}
+
+
+@pytest.mark.parametrize("watch", [{"trainable": chatty}], indirect=True)
+def test_what_a_trial_prints_is_in_its_log(watch: Watch, tmp_path: Path) -> None:
+    watch.backend.submit([launch(7, None)])
+    watch.until(lambda: watch.done(7))
+    assert (tmp_path / "trial-00007" / "log.txt").read_text() == "hello from the trial\n"
+
+
+def any_end(watch: Watch) -> bool:
+    return watch.done(0) or watch.failure(0) is not None
+
+
+def test_a_module_of_the_user_is_imported_in_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "users_own.py").write_text("def train(config):\n    return {'loss': 2.0}\n")
+    (tmp_path / "users_broken.py").write_text("import not_there_at_all\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, cause in (("users_own:train", None), ("users_broken:train", "exception"), ("users_own:tran", "x")):
+        backend = RayBackend()
+        backend.start(Job(experiment="e", trainable=name, metrics=("loss",)))
+        watch = Watch(backend)
+        backend.submit([launch(0, None)])
+        watch.until(partial(any_end, watch))
+        failure = watch.failure(0)
+        if cause is None:
+            assert watch.reports(0)[0].metrics == {"loss": 2.0}
+        else:
+            assert failure is not None
+            assert "not_there_at_all" in failure.message or "did you mean 'train'" in failure.message
+        backend.close()
+
+
+def test_a_trainable_that_cannot_be_sent_is_refused_at_the_start() -> None:
+    lock = sys._getframe()
+    with pytest.raises(SpecError, match="setup"):
+        RayBackend().start(Job(experiment="e", trainable=lambda config: lock, metrics=("loss",)))
+
+
+def test_flushes_are_pipelined_and_in_order(watch: Watch) -> None:
+    watch.backend.submit([launch(0, 1000, config={"sleep": 0.001})])
+    watch.until(lambda: len(watch.steps(0)) == 1000)
+    assert watch.steps(0) == list(range(1, 1001))
+    watch.backend.submit([Advance(trial=0, until=1010, save=False)])
+    watch.until(lambda: len(watch.steps(0)) == 1010)
+    times = [report.time for report in watch.reports(0)]
+    assert max(late - early for early, late in pairwise(times[200:1000])) < 0.5
+
+
+def test_the_first_report_is_quick_on_a_prepared_backend(watch: Watch) -> None:
+    assert isinstance(watch.backend, RayBackend)
+    watch.backend.prepare(Resources(cpu=1), 2)
+    pids = []
+    for trial in range(2):
+        watch.backend.submit([launch(trial, 1)])
+        pids.append(pid_of(watch, trial))
+    assert pids[0] != pids[1]
+
+
+SCRIPT = """
+import ray
+from tune_platform.backends.ray import RayBackend
+from tune_platform.backends.base import Job
+from tune_platform.testing.backends import Watch, falling, launch, trainable_of
+
+backend = RayBackend(num_cpus=1)
+backend.start(Job(experiment="e", trainable=trainable_of(falling), metrics=("loss",)))
+watch = Watch(backend)
+backend.submit([launch(0, 2)])
+watch.until(lambda: watch.steps(0) == [1, 2])
+backend.close()
+assert not ray.is_initialized()
+backend.close()
+print("well")
+"""
+
+
+def test_a_ray_of_its_own_is_started_quietly_and_ended(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "well\n"

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.tune_platform.cli.conftest import SPEC, TRACEBACK, Call, Make, lines
+
+
+def test_ls_says_when_there_is_nothing(call: Call) -> None:
+    result = call("ls")
+    assert result.stdout == ""
+    assert "no experiments in " in result.stderr
+
+
+def test_ls(call: Call, make: Make) -> None:
+    make("digits", "finished", "all 4 trials are done")
+    make("sums", "running")
+    head, digits, sums = lines(call("ls"))
+    assert head.split() == ["experiment", "status", "trials", "started", "note"]
+    assert digits.split()[:3] == ["digits", "finished", "4"]
+    assert digits.endswith("all 4 trials are done")
+    assert sums.endswith("1 running, 1 completed, 1 stopped, 1 failed")
+    listed = json.loads(call("ls", "--json").stdout)
+    assert [each["status"] for each in listed] == ["finished", "running"]
+    assert listed[0]["objective"] == [SPEC["objective"]]
+    assert listed[0]["counts"] == {"COMPLETED": 1, "FAILED": 1, "RUNNING": 1, "STOPPED": 1}
+
+
+SHOWN = """\
+digits  interrupted: the driver was interrupted
+objective  max accuracy
+trials     1 running, 1 completed, 1 stopped, 1 failed
+time       1m 00s, from 2023-11-14 22:13:20
+
+trial  status     step  best accuracy  at      lr  optimizer  model/width  momentum  reason
+    0  COMPLETED     3        0.93125   2    0.01  adamw               64         -  the training code ended
+    3  RUNNING       2           0.25   1     0.1  sgd                 64       0.5
+    1  STOPPED       1          0.125   1     0.5  sgd                 32       0.9  rung 1: rank 2 of 2, keep 1
+    2  FAILED        0              -   -  0.0001  adamw               32         -  ValueError: the loss exploded
+"""
+
+SHOWN_TRIAL = """\
+trial 0 of digits: COMPLETED, the training code ended
+reports     3, attempt 1, on node1:77
+best        accuracy 0.93125 at step 2
+last        accuracy 0.92, loss 0.08, epoch 3
+created     2023-11-14 22:13:20 (start)
+started     2023-11-14 22:13:21
+ended       2023-11-14 22:13:51 after 30 s
+checkpoint  /ckpt/trial-00000/step-00000003-a1
+config
+  lr: 0.01
+  optimizer: adamw
+  model:
+    width: 64
+  epochs: 3
+history
+  2023-11-14 22:13:20  step 0      suggested  as a start point
+  2023-11-14 22:13:30  step 1      continue   rung 1: rank 1 of 2; until 3
+  2023-11-14 22:13:40  step 2      continue   rung 1: rank 1 of 2; until 3
+  2023-11-14 22:13:51  step 3      ended      COMPLETED: the training code ended
+"""
+
+
+def test_show(call: Call, make: Make) -> None:
+    make()
+    result = call("show", "dig")
+    assert result.stdout == SHOWN
+    assert result.stderr == "to go on: tune-platform resume digits\n"
+    assert call("show", "digits", "0").stdout == SHOWN_TRIAL
+
+
+def test_show_limits_sorts_and_selects(call: Call, make: Make) -> None:
+    make()
+    result = call("show", "digits", "--limit", "2", "--sort", "trial")
+    assert [line.split()[0] for line in lines(result)[-2:]] == ["0", "1"]
+    assert "2 of 4 trials are shown; --limit 0 shows all" in result.stderr
+    assert lines(call("show", "digits", "--status", "failed"))[-1].split()[:2] == ["2", "FAILED"]
+    assert "did you mean 'best'" in call("show", "digits", "--sort", "bst", code=2).stderr
+
+
+def test_show_json_has_null_for_nan(call: Call, make: Make) -> None:
+    make()
+    shown = json.loads(call("show", "digits", "--json").stdout, parse_constant=pytest.fail)
+    by_number = {trial["trial"]: trial for trial in shown["trials"]}
+    assert [trial["trial"] for trial in shown["trials"]] == [0, 3, 1, 2]
+    assert by_number[3]["metrics"] == {"accuracy": None, "loss": None, "epoch": 2}
+    assert by_number[2]["error"] == TRACEBACK
+    one = json.loads(call("show", "digits", "0", "--json").stdout)
+    assert [line["verdict"] for line in one["history"]] == ["suggested", "continue", "continue", "ended"]
+    assert one["duration"] == 30.0
+
+
+def test_an_experiment_may_be_a_path(call: Call, make: Make, storage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    monkeypatch.delenv("TUNE_PLATFORM_STORAGE")
+    assert call("show", str(storage / "digits")).stdout == SHOWN
+    monkeypatch.chdir(storage)
+    assert call("show", "digits").stdout == SHOWN
+    monkeypatch.chdir(storage / "digits")
+    result = call("show", ".")
+    assert result.stdout == SHOWN
+    assert result.stderr == f"to go on: tune-platform resume digits --storage {storage}\n"
+
+
+BEST = """\
+trial 0: accuracy 0.93125 at step 2
+there     loss 0.06875, epoch 2
+status    COMPLETED, the training code ended
+saved at  /ckpt/trial-00000/step-00000003-a1
+config = {
+    "lr": 0.01,
+    "optimizer": "adamw",
+    "model": {"width": 64},
+    "epochs": 3,
+}
+"""
+
+
+def test_best(call: Call, make: Make) -> None:
+    make()
+    assert call("best", "digits").stdout == BEST
+    last = json.loads(call("best", "digits", "--scope", "last", "--json").stdout)
+    assert (last["trial"], last["best"], last["best_step"], last["scope"]) == (0, 0.92, 3, "last")
+    worst = json.loads(call("best", "digits", "--metric", "loss", "--mode", "max", "--json").stdout)
+    assert (worst["trial"], worst["best"], worst["metrics_at_best"]["accuracy"]) == (1, 0.875, 0.125)
+
+
+def test_best_as_something_to_paste(call: Call, make: Make) -> None:
+    make()
+    scope: dict[str, Any] = {}
+    exec(call("best", "digits", "--as", "python").stdout, scope)
+    wanted = {"lr": 0.01, "optimizer": "adamw", "model": {"width": 64}, "epochs": 3}
+    assert scope["config"] == wanted
+    assert json.loads(call("best", "digits", "--as", "json").stdout) == wanted
+    assert call("best", "digits", "--as", "args").stdout == "--lr=0.01 --optimizer=adamw --model.width=64 --epochs=3\n"
+
+
+def test_best_of_nothing_is_exit_code_1(call: Call, make: Make) -> None:
+    make("empty", write=lambda experiment: None)
+    assert call("best", "empty", code=1).stderr == (
+        "error: no trial of 'empty' has a value of 'accuracy': there are no trials yet\n"
+    )
+    make()
+    assert call("best", "digits", "--metric", "acuracy", "--mode", "max", code=1).stderr == (
+        "error: no trial of 'digits' has a value of 'acuracy': 1 completed, 1 stopped, 1 failed, 1 running\n"
+        "  1 x ValueError: the loss exploded\n"
+        "  reported were: accuracy, epoch, loss (did you mean 'accuracy'?)\n"
+    )
+
+
+def test_why(call: Call, make: Make) -> None:
+    make()
+    assert call("why", "digits", "1").stdout == (
+        "2023-11-14 22:13:21  step 0      suggested  by the searcher\n"
+        "2023-11-14 22:13:30  step 1      stop       rung 1: rank 2 of 2, keep 1\n"
+        "2023-11-14 22:13:30  step 1      ended      STOPPED\n"
+    )
+    assert [line["verdict"] for line in json.loads(call("why", "digits", "2", "--json").stdout)] == [
+        "suggested", "failed", "ended",
+    ]  # fmt: skip
+    assert "has no trial 9" in call("why", "digits", "9", code=2).stderr
+
+
+@pytest.mark.parametrize("reports", [False, True])
+def test_export(call: Call, make: Make, tmp_path: Any, reports: bool) -> None:
+    make()
+    flags = ["--reports"] if reports else []
+    table = pd.read_csv(io.StringIO(call("export", "digits", *flags).stdout))
+    assert len(table) == (6 if reports else 4)
+    assert ("config/lr" in table) != reports
+    records = json.loads(call("export", "digits", "--format", "json", *flags).stdout, parse_constant=pytest.fail)
+    assert [record["trial"] for record in records] == table["trial"].to_list()
+    file = tmp_path / "out.parquet"
+    result = call("export", "digits", "--format", "parquet", "-o", str(file), *flags)
+    assert "rows" in result.stderr
+    assert pd.read_parquet(file)["metrics/accuracy"].isna().sum() == table["metrics/accuracy"].isna().sum()
+
+
+def test_unknown_experiment(call: Call, make: Make) -> None:
+    make()
+    result = call("show", "digtis", code=2)
+    assert result.stdout == ""
+    assert "there is no experiment 'digtis'" in result.stderr
+    assert "did you mean 'digits'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNE_PLATFORM_DEBUG", "1")
+    assert "Traceback" in call("show", "nothing", code=2).stderr
+
+
+def test_colours_are_the_users_choice(call: Call, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in call("show", "digits").stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in call("show", "digits").stdout

@@ -1,0 +1,252 @@
+# ruff: noqa: E501 (golden texts are as long as they are)
+"""Golden texts: what a user reads after each of the common mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tune_platform.errors import SpecError
+from tune_platform.spec import load_spec
+
+GOOD = """\
+version: 1
+entrypoint: my_module:train
+objective: {metric: loss, mode: min}
+space:
+  lr: {type: float, low: 1.0e-4, high: 0.1, log: true}
+"""
+HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\n"
+
+# (what to add to the good spec, or a whole spec; the message, without the name of the file)
+MISTAKES: list[tuple[str, str]] = [
+    (
+        "sheduler: asha\n",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, step_timeout, setup_timeout, storage, backend, reuse_workers, keep_warm",
+    ),
+    (
+        "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
+        "line 1, version: got 2 (a whole number); allowed: 1",
+    ),
+    (
+        "entrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
+        "line 1, version: is missing; write for example version: 1",
+    ),
+    (
+        "version: 1\nobjective: {metric: loss, mode: min}\n",
+        "line 1, entrypoint: is missing; write for example entrypoint: my_module:train",
+    ),
+    (
+        "version: 1\nentrypoint: a:b\n",
+        "line 1, objective: is missing; write for example objective: {metric: val_loss, mode: min}",
+    ),
+    (
+        "version: 1\nentrypoint: train.py\nobjective: {metric: loss, mode: min}\n",
+        'line 2, entrypoint: got \'train.py\'; an entrypoint is "module:name", such as "trainables.digits:train_digits"',
+    ),
+    (
+        "version: 1\nentrypoint: a:b\nobjective: {metric: loss, mode: maximise}\n",
+        "line 3, objective.mode: got 'maximise' (text); allowed: min, max (did you mean 'max'?)",
+    ),
+    (
+        "version: 1\nentrypoint: a:b\nobjective: {metric: loss, goal: min}\n",
+        "2 problems\n  line 3, objective.mode: is missing; write for example mode: min\n  line 3, objective.goal: unknown key (did you mean 'mode'?); known: metric, mode, target",
+    ),
+    (
+        "version: 1\nentrypoint: a:b\nobjective: loss\n",
+        "line 3, objective: got 'loss' (text); keys and values are wanted: metric, mode, target",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  lr: {type: float, low: 1e-5, high: 0.1}\n",
+        "line 5, space.lr.low: YAML 1.1 reads 1e-5 as text; write 1.0e-5 (or quotes, if text is meant)",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  lr: {type: float, low: 1.0e5, high: 2}\n",
+        "line 5, space.lr.low: YAML 1.1 reads 1.0e5 as text; write 1.0e+5 (or quotes, if text is meant)",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  shuffle: {type: choice, values: [yes, no]}\n",
+        "2 problems\n  line 5, space.shuffle.values[0]: YAML 1.1 reads the bare word yes as true; write 'yes' or true\n  line 5, space.shuffle.values[1]: YAML 1.1 reads the bare word no as false; write 'no' or false",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  lr: {type: float, low: 1, high: 0.1}\n",
+        "line 5, space.lr: Float(low=1, high=0.1): low must be below high",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  lr: {type: uniform, low: 0, high: 1}\n",
+        "line 5, space.lr: there is no parameter type 'uniform' (did you mean 'normal'?); there are float, int, choice, grid, normal, const. For a dict with a key `type` of its own, write `type: {type: const, value: uniform}`",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  lr: {type: float, min: 0, high: 1}\n",
+        "line 5, space.lr: type float has no key 'min'; it has low, high, log, step",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  lr: {type: float, low: 0, high: 1, log: true}\n",
+        "line 5, space.lr: Float(low=0): a logarithmic scale needs low above 0",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  m: {type: float, low: 0, high: 1, when: {optimiser: sgd}}\n",
+        "line 4, space: when optimiser == 'sgd': there is no parameter 'optimiser' in the space",
+    ),
+    (
+        "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace: [1, 2]\n",
+        "line 4, space: got [1, 2] (a list); keys and values are wanted",
+    ),
+    (
+        'constraints: ["lrr < 1"]\n',
+        "line 6, constraints[0]: constraint 'lrr < 1': there is no parameter 'lrr' (did you mean 'lr'?)",
+    ),
+    (
+        'constraints: ["__import__(1)"]\n',
+        "line 6, constraints[0]: constraint '__import__(1)': '__import__(1)' is not allowed; names, numbers, texts, + - * / // % **, comparisons, in, and, or, not and parentheses are",
+    ),
+    (
+        "search: random_search\n",
+        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); there are random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc",
+    ),
+    (
+        "search: {name: random, tries: 3}\n",
+        "line 6, search: searcher 'random' has no argument 'tries'; it takes none",
+    ),
+    (
+        "search: {name: tpe, initial: [{learning_rate: 0.1}]}\n",
+        "line 6, search.initial[0]: there is no parameter 'learning_rate' in the space",
+    ),
+    (
+        "search: {name: random, seed: seven}\n",
+        "line 6, search.seed: got 'seven' (text); a whole number is wanted",
+    ),
+    (
+        "schedule: ahsa\n",
+        "line 6, schedule: there is no scheduler 'ahsa' (did you mean 'asha'?); known: fifo, asha, async_hyperband, asynchyperband",
+    ),
+    (
+        "schedule: {name: asha, grace_period: 1}\n",
+        "line 6, schedule: scheduler 'asha' has no option 'grace_period'; its options: resource, min, max, eta, type",
+    ),
+    (
+        "schedule: {name: asha, min: 9, max: 3}\n",
+        "line 6, schedule: asha: max must be at least min (9), got 3",
+    ),
+    (
+        "schedule: {name: asha, min: one}\n",
+        "line 6, schedule: asha: min must be a number, got 'one'",
+    ),
+    (
+        "budget: {trials: 0}\n",
+        "line 6, budget.trials: got 0; must be at least 1",
+    ),
+    (
+        "budget: {num_samples: 0}\n",
+        "line 6, budget.num_samples: got 0; must be at least 1, or -1 for no limit",
+    ),
+    (
+        "budget: {trials: many}\n",
+        "line 6, budget.trials: got 'many' (text); a whole number is wanted",
+    ),
+    (
+        "budget: {time: 6 hours}\n",
+        'line 6, budget.time: got \'6 hours\'; a duration is a number of seconds or text such as "90s", "1h30m" or "2d"',
+    ),
+    (
+        "budget: {trails: 10}\n",
+        "line 6, budget.trails: unknown key (did you mean 'trials'?); known: trials, num_samples, time, failures, concurrency",
+    ),
+    (
+        "budget:\n",
+        "line 6, budget: got nothing; keys and values are wanted: trials, num_samples, time, failures, concurrency",
+    ),
+    (
+        "resources: {CPU: 2}\n",
+        "line 6, resources.CPU: unknown key (did you mean 'cpu'?); known: cpu, gpu, custom, workers, strategy",
+    ),
+    (
+        "resources: {cpu: -1}\n",
+        "line 6, resources.cpu: got -1; must be at least 0",
+    ),
+    (
+        "resources: {strategy: pack}\n",
+        "line 6, resources.strategy: got 'pack' (text); allowed: PACK, SPREAD, STRICT_PACK, STRICT_SPREAD (did you mean 'PACK'?)",
+    ),
+    (
+        "stop: {loss: 0.1}\n",
+        "line 6, stop.loss: ends a trial once loss is at least 0.1, but it is to be minimised: trials would end at their first report. To end the search at a value, give a target",
+    ),
+    (
+        "stop: {epoch: 1e2}\n",
+        "line 6, stop.epoch: YAML 1.1 reads 1e2 as text; write 1.0e+2 (or quotes, if text is meant)",
+    ),
+    (
+        "retries: {crash: 1}\n",
+        "line 6, retries.crash: unknown key; known: exception, worker_died, timeout, bad_metric, lost_checkpoint",
+    ),
+    (
+        "retries: -1\n",
+        "line 6, retries: got -1; must be at least 0",
+    ),
+    (
+        "storage: {path: results, url: 'sqlite://'}\n",
+        "line 6, storage: path and url are both given; give one",
+    ),
+    (
+        "backend: slurm\n",
+        "line 6, backend.name: got 'slurm' (text); allowed: ray, inline, simulated",
+    ),
+    (
+        "backend: {name: ray, cpus: 2}\n",
+        "line 6, backend.cpus: unknown key (did you mean 'num_cpus'?); known: name, address, num_cpus, num_gpus",
+    ),
+    (
+        "name: a/b\n",
+        "line 6, name: got 'a/b'; up to 100 letters, digits, '.', '_' and '-' are allowed, a letter or digit first",
+    ),
+    (
+        "reuse_workers: off\n",
+        "line 6, reuse_workers: YAML 1.1 reads the bare word off as false; write 'off' or false",
+    ),
+    (
+        "budget: {trials: 1}\nbudget: {trials: 2}\n",
+        "line 7, budget: given twice; the first is in line 6",
+    ),
+    (
+        "checkpoint: {every: 0.5}\n",
+        "line 6, checkpoint.every: got 0.5 (a number); a whole number is wanted",
+    ),
+    (
+        "budget: {trials: 10\n",
+        "line 7 is not YAML: expected ',' or '}', but got '<stream end>'",
+    ),
+    (
+        "\tname: x\n",
+        "line 6 is not YAML: found character '\\t' that cannot start any token: 'name: x'; indent with spaces, not tabs",
+    ),
+    (
+        "version: 1\nentrypoint: a:b\nobjective: [{metric: a, mode: min}, {metric: b, mode: max}]\nschedule: asha\n",
+        "line 4, schedule: ASHA ranks trials by one number; there are 2 (a, b): use the scheduler fifo, or judge one metric",
+    ),
+    (
+        "just some text",
+        "a spec is keys and values, such as `version: 1`; got 'just some text' (text)",
+    ),
+    (
+        "sheduler: asha\nbudget: {trials: -5}\n",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, step_timeout, setup_timeout, storage, backend, reuse_workers, keep_warm\n  line 7, budget.trials: got -5; must be at least 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
+def test_mistake_is_explained(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text if "entrypoint" in text or text.startswith(("just", "version")) else GOOD + text)
+    with pytest.raises(SpecError) as raised:
+        load_spec(path)
+    assert str(raised.value) == f"spec.yaml: {message}"
+    assert "pydantic" not in message
+
+
+def test_the_good_spec_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(GOOD)
+    assert load_spec(path).metric == "loss"

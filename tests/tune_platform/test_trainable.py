@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import enum
+import subprocess
+import sys
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tune_platform.trainable import (
+    FunctionTrainable,
+    Trainable,
+    TrialContext,
+    bad_value,
+    get_checkpoint,
+    get_context,
+    make_trainable,
+    plain_metrics,
+    report,
+)
+
+
+def test_a_function_runs_to_its_next_report_and_no_further() -> None:
+    seen: list[int] = []
+
+    def train(config: dict[str, Any]) -> float:
+        for epoch in range(2):
+            seen.append(epoch)
+            report({"epoch": epoch, "trial": get_context().trial})
+        return 0.5
+
+    trainable = make_trainable(train, TrialContext(trial=3))
+    trainable.setup({})
+    assert trainable.step() == {"epoch": 0, "trial": 3}
+    assert seen == [0]
+    assert trainable.step() == {"epoch": 1, "trial": 3}
+    assert trainable.step() == {"_metric": 0.5, "done": True}
+    for _ in range(100):  # also while its thread is just ending
+        assert trainable.step() is None
+    trainable.cleanup()
+
+
+def test_cleanup_unwinds_through_finally() -> None:
+    ended = []
+
+    def train(config: dict[str, Any]) -> None:
+        try:
+            while True:
+                report({"loss": 1.0})
+        finally:
+            ended.append(True)
+
+    trainable = make_trainable(train)
+    trainable.setup({})
+    trainable.step()
+    trainable.cleanup()
+    assert ended == [True]
+    with pytest.raises(RuntimeError, match="only inside a train function"):
+        report({"loss": 1.0})
+
+
+def test_a_reported_checkpoint_is_copied_at_once(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+
+    def train(config: dict[str, Any]) -> None:
+        assert get_checkpoint() == tmp_path
+        (source / "state").write_text("first")
+        report({"loss": 1.0}, checkpoint=source)
+        (source / "state").write_text("second")
+        report({"loss": 1.0})
+
+    trainable = make_trainable(train)
+    assert isinstance(trainable, FunctionTrainable)
+    trainable.setup({})
+    trainable.load_checkpoint(tmp_path)
+    trainable.step()
+    staged = trainable.has_checkpoint
+    (source / "state").write_text("changed")
+    assert trainable.save_checkpoint(tmp_path / "saved")
+    assert (tmp_path / "saved" / "state").read_text() == "first"
+    assert (staged, trainable.has_checkpoint) == (True, False)
+    trainable.step()
+    assert trainable.save_checkpoint(tmp_path / "saved") is False
+    trainable.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: report(3), "takes a dict"),  # type: ignore[arg-type]
+        (lambda: report({}, checkpoint="/not/there"), "existing directory"),
+    ],
+)
+def test_a_wrong_report_raises_in_the_function(call: Any, message: str) -> None:
+    trainable = make_trainable(lambda config: call())
+    trainable.setup({})
+    with pytest.raises((TypeError, ValueError), match=message):
+        trainable.step()
+
+
+def test_metrics_become_plain() -> None:
+    class Kind(enum.IntEnum):
+        ONE = 1
+
+    metrics = {
+        "a": np.float32(1.5),
+        "b": np.array(2),
+        "c": {"d": {"e": True}},
+        "f": [np.int64(1), 2.0],
+        "g": Fraction(1, 4),
+        "h": Decimal("0.5"),
+        "i": np.str_("x"),
+        "j": Kind.ONE,
+        "k": None,
+        1: 1,
+    }
+    plain = plain_metrics(metrics)  # type: ignore[arg-type]
+    assert plain == {
+        "a": 1.5, "b": 2, "c/d/e": True, "f": [1, 2.0], "g": 0.25, "h": 0.5, "i": "x", "j": 1, "k": None, "1": 1
+    }  # fmt: skip
+    assert {type(value) for value in plain.values()} == {float, int, bool, list, str, type(None)}
+
+
+@pytest.mark.parametrize("value", [object(), 1j, np.zeros(2), b"x", [{"a": 1}], {"a": np.datetime64("2020")}])
+def test_what_cannot_be_stored_is_named(value: Any) -> None:
+    with pytest.raises(TypeError, match="metric 'loss"):
+        plain_metrics({"loss": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "bad"),
+    [(1.0, False), (0, False), (True, False), (float("nan"), True), (float("-inf"), True), (None, True),
+     ("1", True), (10**400, True)],
+)  # fmt: skip
+def test_bad_values(value: Any, bad: bool) -> None:
+    assert bad_value(value) is bad
+
+
+def test_only_trainables_are_made() -> None:
+    assert isinstance(make_trainable(Trainable), Trainable)
+    for thing in (3, int, Trainable()):
+        with pytest.raises(TypeError, match="a trainable is"):
+            make_trainable(thing)  # type: ignore[arg-type]
+
+
+def test_a_missing_step_says_so() -> None:
+    with pytest.raises(NotImplementedError, match=r"Trainable.step\(\) is missing"):
+        Trainable().step()
+
+
+def test_the_waist_loads_nothing_of_ours() -> None:
+    code = "import sys, tune_platform.trainable; print([m for m in sys.modules if m.startswith('tune_platform')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "backends" not in done.stdout
+    assert "store" not in done.stdout

@@ -1,0 +1,288 @@
+"""`run`, `resume` and `load`: from a spec to results. Here, and only here, the parts are put together."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_platform.backends.base import Backend, Job
+from tune_platform.engine.controller import Controller, Settings
+from tune_platform.engine.events import CheckpointRef, Finish
+from tune_platform.engine.feed import Feed
+from tune_platform.engine.runner import Listener, Runner
+from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.resources import Resources
+from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.store.sql import SqlExperiment, open_store, this_driver
+
+if TYPE_CHECKING:
+    from tune_platform.results import Results
+    from tune_platform.spec import SearchSpec
+
+
+def run(spec: SearchSpec, *, name: str | None = None, listeners: Sequence[Listener] = ()) -> Results:
+    """Run a search to its end and return the results.
+
+    Ctrl-C or SIGTERM once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
+    there; a second time ends it at once, which loses at most the steps since each trial's last checkpoint.
+    Raises SpecError before anything starts where the spec cannot work, and ExperimentError where an experiment of
+    that name exists already.
+    """
+    spec.check()
+    name = name or spec.name or _new_name(spec)
+    with open_store(spec.storage) as store:
+        experiment = store.create(name, spec.to_dict(), created=time.time())
+        with contextlib.closing(experiment):
+            finish = _drive(spec, experiment, listeners, Runner.start)
+    return _results(name, spec.storage, finish)
+
+
+def resume(
+    name: str,
+    *,
+    storage: str | Path | None = None,
+    spec: SearchSpec | None = None,
+    listeners: Sequence[Listener] = (),
+    retry_failed: bool = False,
+    extend: Mapping[str, float] | None = None,
+) -> Results:
+    """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
+
+    `spec` is needed only where the original had live objects of Python; it must be the same one. `extend`
+    adds `{"trials": n, "time": seconds}` to the budgets. Raises ExperimentError where another driver still
+    runs it, and where the spec differs from the one that it was started with.
+    """
+    from tune_platform.spec import SearchSpec, default_storage
+
+    location = str(storage or (spec.storage if spec else default_storage()))
+    with open_store(location) as store:
+        experiment = store.open(name)
+        with contextlib.closing(experiment):
+            if spec is None:
+                spec = SearchSpec.from_dict({**experiment.spec, "storage": _storage_entry(location)})
+            else:
+                _check_same(spec, experiment)
+            unknown = set(extend or {}) - {"trials", "time"}
+            if unknown:
+                raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
+            if extend:
+                experiment.request("extend", None, dict(extend), time.time())
+
+            def recover(runner: Runner) -> None:
+                runner.recover(retry_failed=retry_failed)
+
+            finish = _drive(spec, experiment, listeners, recover)
+            return _results(experiment.name, location, finish)
+
+
+def load(name: str, *, storage: str | Path | None = None) -> Results:
+    """Return the results of an experiment, finished, crashed or still running. Raises ExperimentError if unknown."""
+    from tune_platform.spec import default_storage
+
+    return _results(name, str(storage or default_storage()), None)
+
+
+# ------------------------------------------------------------------------------------------ inside
+
+
+def _results(name: str, storage: str, finish: Finish | None) -> Results:
+    from tune_platform.results import Results
+
+    return Results(name, storage=storage, finish=finish)
+
+
+def _drive(
+    spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener], begin: Callable[[Runner], None]
+) -> Finish:
+    """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
+    experiment.acquire(this_driver(), time.time())
+    finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
+    try:
+        with _assemble(spec, experiment, listeners) as runner, _signals(runner):
+            begin(runner)
+            finish = runner.run()
+    except Exception as error:
+        finish = Finish(status="failed", reason=f"the driver failed: {type(error).__name__}: {error}")
+        raise
+    finally:
+        experiment.set_status(finish.status, finish.reason, time.time())
+    return finish
+
+
+@contextlib.contextmanager
+def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener]) -> Iterator[Runner]:
+    """Build the parts from the spec, and close them in the end."""
+    home = _home(spec, experiment.name)
+    storage = CheckpointStorage(spec.checkpoint.storage or f"{home}/checkpoints")
+    scheduler = spec.make_scheduler()
+    searcher = spec.make_searcher()
+    backend = make_backend(spec.backend)
+    controller = Controller(_settings(spec), scheduler)
+    feed = Feed(
+        searcher,
+        spec.space,
+        modes=spec.modes,
+        seed=spec.seed,
+        start_points=spec.start_points,
+        # Where time is real, a slow searcher works beside the loop; elsewhere the run stays a function of its seed.
+        threaded=backend.parallel and not searcher.synchronous,
+        clock=backend.now,
+        wake=backend.wake,
+    )
+    job = Job(
+        experiment=experiment.name,
+        trainable=spec.trainable,
+        metrics=spec.metrics,
+        resource=scheduler.resource,
+        stop=spec.stop,
+        checkpoint_every=spec.checkpoint.every,
+        checkpoint_at_end=spec.checkpoint.at_end,
+        checkpoints=storage.root,
+        directory=f"{home}/trials",
+        seed=spec.seed,
+        keep_warm=spec.keep_warm,
+        reuse_workers=spec.reuse_workers,
+        resources=spec.resources if isinstance(spec.resources, Resources) else None,
+        max_concurrent=math.inf if spec.max_concurrent is None else spec.max_concurrent,
+    )
+    janitor = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+
+    def drop(refs: Sequence[CheckpointRef]) -> None:
+        for ref in refs:
+            janitor.submit(storage.delete, ref)
+
+    def complete(config: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+        from searchers.base import rng
+
+        return spec.space.complete(config, rng(spec.seed, number, "start"))
+
+    runner = Runner(
+        controller=controller,
+        feed=feed,
+        backend=backend,
+        log=experiment,
+        job=job,
+        complete=complete,
+        drop=drop,
+        listeners=listeners,
+    )
+    try:
+        yield runner
+    finally:
+        backend.close()
+        feed.close()
+        janitor.shutdown(wait=True)
+
+
+def make_backend(backend: Any) -> Backend:
+    """Return the backend of that name ("ray", "inline"), of a mapping {"name": ..., options}, or the object itself.
+
+    Raises SpecError for an unknown name or option.
+    """
+    options = dict(backend) if isinstance(backend, Mapping) else {"name": backend}
+    name = options.pop("name", "ray")
+    if not isinstance(name, str):
+        return name  # type: ignore[no-any-return]
+    try:
+        if name == "ray":
+            from tune_platform.backends.ray import RayBackend
+
+            return RayBackend(**options)
+        if name == "inline":
+            from tune_platform.backends.inline import InlineBackend
+
+            return InlineBackend(**options)
+    except TypeError as error:
+        raise SpecError(f"backend {name!r}: {error}") from None
+    raise SpecError(f"there is no backend {name!r}; known: ray, inline, or a Backend object")
+
+
+def _settings(spec: SearchSpec) -> Settings:
+    def bound(value: float | None) -> float:
+        return math.inf if value is None else value
+
+    return Settings(
+        metrics=spec.metrics,
+        modes=spec.modes,
+        seed=spec.seed,
+        num_samples=bound(spec.trials),
+        max_concurrent=bound(spec.max_concurrent),
+        prefetch=spec.prefetch,
+        resources=spec.resources_for,
+        stop=spec.stop,
+        retries=spec.retries,
+        max_failures=bound(spec.budget.failures),
+        time_budget=bound(spec.budget.time),
+        target=spec.budget.target,
+        step_timeout=bound(spec.step_timeout),
+        keep_last=spec.checkpoint.keep_last,
+        keep_best=spec.checkpoint.keep_best,
+        keep_warm=spec.keep_warm > 0,
+    )
+
+
+def _home(spec: SearchSpec, name: str) -> str:
+    """Return the experiment's own folder: inside the storage directory, or beside the driver for a database URL."""
+    base = "tune_results" if "://" in spec.storage else spec.storage
+    return str((Path(base).expanduser() / name).resolve())
+
+
+def _storage_entry(location: str) -> dict[str, str]:
+    return {"url": location} if "://" in location else {"path": location}
+
+
+def _new_name(spec: SearchSpec) -> str:
+    trainable = spec.trainable if isinstance(spec.trainable, str) else getattr(spec.trainable, "__name__", "search")
+    return f"{trainable.rpartition(':')[2].lower()}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
+    if spec.to_dict().get("storage") != experiment.spec.get("storage"):
+        pass  # a moved experiment is the same experiment
+    differences = [
+        f"{key}: {mine!r} here, {theirs!r} in the experiment"
+        for key, mine, theirs in spec_differences(spec.to_dict(), experiment.spec)
+    ]
+    if differences:
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another spec; resume it with the same one, or choose "
+            "another name. They differ in " + "; ".join(differences)
+        )
+
+
+def spec_differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (key, mine, theirs) wherever two written specs would lead to different decisions."""
+    from tune_platform.spec import NOT_IN_FINGERPRINT
+
+    keys = [key for key in dict.fromkeys([*mine, *theirs]) if key not in NOT_IN_FINGERPRINT]
+    return [(key, mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)]
+
+
+@contextlib.contextmanager
+def _signals(runner: Runner) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen = 0
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 1:
+            raise KeyboardInterrupt
+        runner.interrupt()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

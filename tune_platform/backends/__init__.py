@@ -1,0 +1,1 @@
+"""Where trials run: Ray workers, this very process, or a virtual clock. Only `ray.py` imports Ray."""

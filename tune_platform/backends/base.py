@@ -1,0 +1,76 @@
+"""What a backend is: it carries out the controller's commands and tells what came of them, as events.
+
+A backend knows places and processes; it never sees a searcher, a scheduler or the store. Whatever goes wrong with
+one trial becomes a `Failed` event of that trial; a backend raises only when nothing can run any more.
+`tune_platform.testing.BackendContract` checks an implementation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tune_platform.engine.events import Advance, CapacityChanged, Event, Launch, Release, Save
+from tune_platform.resources import Resources
+
+Work = Launch | Advance | Save | Release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What all trials of an experiment have in common; sent to each worker once.
+
+    `trainable` is a class, a function, or an entrypoint "module:name" that the worker imports itself. `metrics` are
+    the names that are judged: each must be a finite number wherever it is reported. `resource` is the attribute
+    in which milestones are measured. `stop` ends a trial once a reported value reaches the given one.
+    `checkpoint_every` counts steps (0: never). `flush_s` bounds how long a report may wait in a worker.
+    `keep_warm` paused trials stay in the memory of each worker.
+    """
+
+    experiment: str
+    trainable: Any
+    metrics: tuple[str, ...]
+    resource: str = "step"
+    stop: Mapping[str, float] = field(default_factory=dict)
+    checkpoint_every: int = 0
+    checkpoint_at_end: bool = False
+    checkpoints: str = ""  # root of the checkpoint storage: any fsspec path
+    directory: str = ""  # root of the trials' own folders
+    seed: int = 0
+    flush_s: float = 1.0
+    keep_warm: int = 0
+    reuse_workers: bool = True
+    resources: Resources | None = None  # of every trial, where all hold the same: workers can be started ahead
+    max_concurrent: float = math.inf
+
+
+class Backend(Protocol):
+    """Runs trials. All methods but `wake` are called from one thread."""
+
+    #: True where trials run beside the loop: a slow searcher then works beside it as well.
+    parallel: bool
+    #: True for a virtual clock: time passes only in `poll`, and a new driver finds work in flight again by `replay`.
+    virtual: bool
+
+    def start(self, job: Job) -> CapacityChanged:
+        """Get ready to run trials of `job`; return what can be leased. Raises ExperimentError when it cannot."""
+
+    def submit(self, work: Sequence[Work]) -> None:
+        """Carry out commands, in order, without waiting for them."""
+
+    def poll(self, timeout: float | None) -> list[Event]:
+        """Return the events that are ready; wait for the first at most `timeout` seconds (None: for ever)."""
+
+    def replay(self, event: Event, work: Sequence[Work]) -> None:
+        """Pass through what an earlier driver has seen and done. Called only where `virtual`."""
+
+    def wake(self) -> None:
+        """Have a `poll` that waits return at once. The only method that another thread may call."""
+
+    def now(self) -> float:
+        """Return the backend's clock, in seconds."""
+
+    def close(self) -> None:
+        """End every lease and give everything back. Safe to call twice, and after an error."""

@@ -1,0 +1,400 @@
+"""Runs one trial at a time in this process: the worker's side of every backend that runs real code.
+
+An executor begins a trial, lets it run until its milestone (or until the reports should be sent off), and
+answers with a `Batch`. Whatever the training code does wrong becomes a failed batch with a cause; nothing but
+an interrupt leaves an executor as an exception. Every worker process imports this module: it loads neither Ray
+nor the store's database, and numpy only once a trial begins.
+"""
+
+from __future__ import annotations
+
+import bdb
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tune_platform.backends._batch import Batch, Failure, State, failure_of, traceback_of
+from tune_platform.backends.base import Job
+from tune_platform.engine.events import CheckpointRef, Launch, Report
+from tune_platform.errors import CheckpointError, did_you_mean
+from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.trainable import (
+    DONE,
+    FunctionTrainable,
+    Trainable,
+    TrialContext,
+    bad_value,
+    make_trainable,
+    plain_metrics,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Reports in one batch at most: very short steps must not fill the worker's memory until `flush_s` is over.
+MAX_REPORTS = 2000
+#: What ends the process, or the debugging session, instead of the trial.
+_PASS = (KeyboardInterrupt, GeneratorExit, bdb.BdbQuit)
+
+
+def trial_seed(seed: int, trial: int) -> int:
+    """Return the seed of a trial: 32 bits drawn from numpy's `SeedSequence([seed, trial])`.
+
+    The same for every attempt, so that a trial that starts again trains the same way.
+    """
+    from numpy.random import SeedSequence
+
+    return int(SeedSequence([abs(seed), trial]).generate_state(1)[0])
+
+
+def trial_directory(job: Job, trial: int) -> Path | None:
+    """Return (and make) the trial's own folder; None where the job has none."""
+    if not job.directory:
+        return None
+    directory = Path(job.directory) / f"trial-{trial:05d}"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+class _Failing(Exception):  # noqa: N818 (it carries a failure out of the loop, nothing sees it as an error)
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(slots=True)
+class _Run:
+    """A trial that this executor holds."""
+
+    launch: Launch
+    trainable: Trainable
+    step: int
+    progress: float | None = None  # the resource attribute of the last report of this attempt
+    names: dict[str, None] = field(default_factory=dict)  # of all metrics that this attempt reported
+    saved_step: int = -1
+    restored: ExitStack = field(default_factory=ExitStack)  # holds the checkpoint that it was resumed from
+
+
+class Executor:
+    """Hosts the trials of one job, one at a time. All methods are called from one thread.
+
+    `clean` turns False once something of an ended trial still runs: the process should then be replaced.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.clean = True
+        self._storage = CheckpointStorage(job.checkpoints) if job.checkpoints else None
+        self._run: _Run | None = None
+        self._spare: Trainable | None = None  # of the trial before, ready for reset_config
+        self._warm: dict[int, _Run] = {}  # paused trials, oldest first
+
+    def begin(self, launch: Launch) -> Batch | None:
+        """End the trial before and make this one ready to run; return a failed batch where that fails."""
+        self.end()
+        run = self._warm.pop(launch.trial, None)
+        if run is not None and _goes_on(run, launch):
+            run.launch = launch
+            self._run = run
+            return None
+        if run is not None:
+            self._finish(run)
+        try:
+            self._build(launch)
+        except _PASS:
+            raise
+        except BaseException as error:
+            self.end(reusable=False)
+            failure = error.failure if isinstance(error, _Failing) else failure_of(error)
+            return Batch(launch.trial, launch.attempt, (), (), "failed", failure)
+        return None
+
+    def run(self, until: float | None, save: bool, flush: Callable[[], bool]) -> Batch:
+        """Run the trial to its milestone, its end, or until `flush()` is true after a step."""
+        run = self._run
+        if run is None:
+            raise RuntimeError("run() needs a trial: call begin() first")
+        reports: list[Report] = []
+        saved: list[CheckpointRef] = []
+        state: State = "failed"
+        failure: Failure | None = None
+        try:
+            state = self._loop(run, until, save, flush, reports, saved)
+        except _PASS:
+            raise
+        except _Failing as error:
+            failure = error.failure
+        except BaseException as error:
+            failure = failure_of(error)
+        if state == "done" or state == "failed":
+            self.end(reusable=failure is None)
+        return Batch(run.launch.trial, run.launch.attempt, tuple(reports), tuple(saved), state, failure)
+
+    def save(self) -> CheckpointRef | None:
+        """Write a checkpoint of the trial as it is now; None where there is nothing (new) to save.
+
+        Raises what the training code or the storage raises.
+        """
+        return None if self._run is None else self._save(self._run)
+
+    def end(self, warm: bool = False, reusable: bool = True) -> None:
+        """End the trial, if there is one; `warm` keeps it in memory, among `job.keep_warm` paused ones."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        if warm and self.job.keep_warm > 0:
+            while len(self._warm) >= self.job.keep_warm:
+                self._finish(self._warm.pop(next(iter(self._warm))))
+            self._warm[run.launch.trial] = run
+        elif reusable and type(run.trainable).reset_config is not Trainable.reset_config:
+            run.restored.close()
+            self._drop_spare()
+            self._spare = run.trainable
+        else:
+            self._finish(run)
+
+    def close(self) -> None:
+        """End everything that is held: the trial, paused ones, and the object kept for reuse."""
+        self.end(reusable=False)
+        self._drop_spare()
+        while self._warm:
+            self._finish(self._warm.popitem()[1])
+
+    def holds_warm(self, trial: int) -> bool:
+        """Whether the paused trial is in memory here."""
+        return trial in self._warm
+
+    # Begin and end.
+
+    def _build(self, launch: Launch) -> None:
+        directory = trial_directory(self.job, launch.trial)
+        context = TrialContext(
+            experiment=self.job.experiment, trial=launch.trial, attempt=launch.attempt,
+            seed=trial_seed(self.job.seed, launch.trial), resources=launch.resources.bundle(),
+            directory=str(directory or ""),
+        )  # fmt: skip
+        config = dict(launch.config)
+        trainable = self._reset(context, config)
+        fresh = trainable is None
+        if trainable is None:
+            trainable = make_trainable(_resolve(self.job.trainable), context)
+        run = self._run = _Run(launch, trainable, launch.start)
+        trainable.config = config
+        if fresh:
+            trainable.setup(dict(config))
+        if launch.checkpoint is not None:
+            self._load(run, launch.checkpoint)
+
+    def _reset(self, context: TrialContext, config: dict[str, Any]) -> Trainable | None:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        before, spare.context = spare.context, context
+        try:
+            if spare.reset_config(dict(config)):
+                return spare
+        except Exception:
+            logger.warning("reset_config failed; the trial starts with a new object", exc_info=True)
+        self._cleanup(spare, before.trial)
+        return None
+
+    def _load(self, run: _Run, checkpoint: CheckpointRef) -> None:
+        if self._storage is None:
+            message = f"no checkpoint storage is set, so {checkpoint.uri} cannot be read"
+            raise _Failing(Failure("lost_checkpoint", message))
+        try:
+            directory = run.restored.enter_context(self._storage.restore(checkpoint))
+        except (CheckpointError, OSError) as error:
+            raise _Failing(Failure("lost_checkpoint", str(error), traceback_of(error))) from error
+        try:
+            run.trainable.load_checkpoint(directory)
+        except NotImplementedError as error:
+            raise _Failing(Failure("exception", str(error), traceback_of(error), fatal=True)) from error
+        except Exception as error:
+            failure = failure_of(error)
+            message = f"load_checkpoint could not read {checkpoint.uri}: {failure.message}"
+            raise _Failing(Failure("lost_checkpoint", message, failure.traceback)) from error
+        if not isinstance(run.trainable, FunctionTrainable):
+            run.restored.close()  # a function may read its directory at any time
+        run.saved_step = run.step
+
+    def _finish(self, run: _Run) -> None:
+        self._cleanup(run.trainable, run.launch.trial)
+        run.restored.close()
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            self._cleanup(spare, spare.context.trial)
+
+    def _cleanup(self, trainable: Trainable, trial: int) -> None:
+        try:
+            trainable.cleanup()
+        except _PASS:
+            raise
+        except BaseException as error:
+            if isinstance(error, TimeoutError):
+                self.clean = False
+            logger.warning("cleanup of trial %d failed", trial, exc_info=True)
+
+    # The loop.
+
+    def _loop(
+        self,
+        run: _Run,
+        until: float | None,
+        save: bool,
+        flush: Callable[[], bool],
+        reports: list[Report],
+        saved: list[CheckpointRef],
+    ) -> State:
+        if until is None or run.progress is None or run.progress < until:
+            while True:
+                state = self._step(run, until, reports)
+                every = self.job.checkpoint_every
+                if (
+                    (state == "waiting" and save)
+                    or (state == "done" and self.job.checkpoint_at_end)
+                    or (every > 0 and run.step > 0 and run.step % every == 0)
+                    or (isinstance(run.trainable, FunctionTrainable) and run.trainable.has_checkpoint)
+                ):
+                    self._keep(run, saved)
+                if state != "running":
+                    return state
+                if flush() or len(reports) >= MAX_REPORTS:
+                    return "running"
+        if save:
+            self._keep(run, saved)
+        return "waiting"
+
+    def _step(self, run: _Run, until: float | None, reports: list[Report]) -> State:
+        returned = run.trainable.step()
+        if returned is None:
+            self._check_reported(run)
+            return "done"
+        try:
+            if not isinstance(returned, Mapping):
+                raise TypeError(f"step() returns a dict of metrics, or None at the end; got {returned!r}")
+            metrics = plain_metrics(returned)
+        except TypeError as error:
+            _misreported(str(error))
+        done = bool(metrics.pop(DONE, False))
+        if metrics or not done:  # {"done": True} alone is an end, not a report
+            run.step += 1
+            report = Report(run.step, metrics, time.time())
+            if run.step > run.launch.committed:
+                reports.append(report)
+            self._judge(run, report)
+            if not done and (run.step < run.launch.committed or not self._halts(run, report, until)):
+                return "running"
+        self._check_reported(run)
+        return "done" if done else "waiting"
+
+    def _judge(self, run: _Run, report: Report) -> None:
+        run.names.update(dict.fromkeys(report.metrics))
+        for name in self.job.metrics:
+            if name in report.metrics:
+                value = report.metrics[name]
+                if bad_value(value):
+                    message = f"metric {name!r} is {value!r} at step {report.step}, which is not a finite number"
+                    raise _Failing(Failure("bad_metric", message))
+        name = self.job.resource
+        progress = report.value(name)
+        if progress is None:
+            _misreported(
+                f"{name!r}, in which milestones are measured, is not in the report of step {report.step}; "
+                f"{_reported(name, report.metrics)}. Report it, or measure in 'step'"
+            )
+        if bad_value(progress):
+            _misreported(f"{name!r} is {progress!r} at step {report.step}; it must be a finite number")
+        if run.progress is not None and progress <= run.progress:
+            _misreported(
+                f"{name!r} must rise from report to report, but went from {run.progress:g} to {progress:g} "
+                f"at step {report.step}"
+            )
+        run.progress = progress
+
+    def _halts(self, run: _Run, report: Report, until: float | None) -> bool:
+        if until is not None and run.progress is not None and run.progress >= until:
+            return True
+        values = [(report.value(name), threshold) for name, threshold in self.job.stop.items()]
+        return any(not bad_value(value) and value >= threshold for value, threshold in values)
+
+    def _check_reported(self, run: _Run) -> None:
+        # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
+        if run.launch.checkpoint is None:
+            for name in self.job.metrics:
+                if name not in run.names:
+                    _misreported(f"metric {name!r} is never reported; {_reported(name, run.names)}")
+
+    def _save(self, run: _Run) -> CheckpointRef | None:
+        if self._storage is None or run.saved_step == run.step:
+            return None
+        if isinstance(run.trainable, FunctionTrainable) and not run.trainable.has_checkpoint:
+            return None
+        launch = run.launch
+        try:
+            ref = self._storage.save(
+                launch.trial, run.step, launch.attempt, lambda directory: _write(run.trainable, directory)
+            )
+        except _NothingToSave:
+            return None
+        run.saved_step = run.step
+        return ref
+
+    def _keep(self, run: _Run, saved: list[CheckpointRef]) -> None:
+        ref = self._save(run)
+        if ref is not None:
+            saved.append(ref)
+
+
+class _NothingToSave(Exception):  # noqa: N818 (not an error: takes the storage's empty folder back)
+    pass
+
+
+def _write(trainable: Trainable, directory: Path) -> None:
+    if trainable.save_checkpoint(directory) is False:
+        raise _NothingToSave
+
+
+def _goes_on(run: _Run, launch: Launch) -> bool:
+    # Exactly where the log ends, as the same trial: else what is in memory is not what the checkpoint says.
+    own = launch.checkpoint is None or launch.checkpoint.trial == launch.trial
+    return own and run.step == launch.committed and dict(run.launch.config) == dict(launch.config)
+
+
+def _resolve(trainable: Any) -> Any:
+    if not isinstance(trainable, str):
+        return trainable
+    module, _, name = trainable.partition(":")
+    if not module or not name:
+        _misnamed(f"trainable {trainable!r} is not an entrypoint: write 'package.module:name'")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, but something that it imports is not
+        _misnamed(f"trainable {trainable!r}: the worker's import path has no module {error.name!r}", error)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            hint = did_you_mean(part, [other for other in vars(found) if not other.startswith("_")])
+            _misnamed(f"trainable {trainable!r}: {found!r} has no {part!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _misnamed(message: str, error: BaseException | None = None) -> NoReturn:
+    raise _Failing(Failure("exception", message, traceback_of(error) if error else "", fatal=True)) from error
+
+
+def _misreported(message: str) -> NoReturn:
+    raise _Failing(Failure("bad_report", message, fatal=True))
+
+
+def _reported(name: str, names: Iterable[str]) -> str:
+    names = sorted(names)
+    return f"reported: {', '.join(names) or 'nothing'}{did_you_mean(name, names)}"

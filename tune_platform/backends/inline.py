@@ -1,0 +1,155 @@
+"""Runs trials in this very process, a step at a time: for debugging, for tests, and for very short trials.
+
+Class trainables run in the caller's thread, so that a breakpoint in `step` works. The order of steps does not
+depend on how long they take: the same seed gives the same table of trials.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from tune_platform.backends._batch import failure_of
+from tune_platform.backends.base import Job, Work
+from tune_platform.backends.executor import Executor
+from tune_platform.engine.events import Advance, CapacityChanged, Event, Launch, Release, Save, Saved
+from tune_platform.errors import ExperimentError
+
+#: Seconds to sleep at most where nothing runs: what a person asks for meanwhile should not wait long.
+_IDLE_S = 0.1
+
+
+class _Place:
+    """A leased trial: its executor and what it is to do next."""
+
+    def __init__(self, launch: Launch, executor: Executor) -> None:
+        self.launch = launch
+        self.executor = executor
+        self.until, self.save = launch.until, launch.save
+        self.begun = False
+
+
+class InlineBackend:
+    """One node with `cpus`, `gpus` and `custom` resources, which is this process; trials take turns.
+
+    The amounts only bound how many trials are open at once. A step that hangs, hangs this process.
+    """
+
+    parallel = False
+    virtual = False
+
+    def __init__(self, cpus: float = 1.0, gpus: float = 0.0, custom: Mapping[str, float] | None = None) -> None:
+        amounts = {"cpu": float(cpus), "gpu": float(gpus), **(custom or {})}
+        self._node = {name: amount for name, amount in amounts.items() if amount > 0}
+        self._job: Job | None = None
+        self._places: dict[int, _Place] = {}
+        self._idle: list[Executor] = []
+        self._turns: deque[tuple[int, int]] = deque()  # (trial, attempt) of those that run, in turn
+        self._asked: deque[int] = deque()  # trials that are to save
+
+    def start(self, job: Job) -> CapacityChanged:
+        """Take the job; the capacity is what the constructor was told."""
+        self._job = job
+        return CapacityChanged(time=self.now(), nodes=(self._node,))
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def submit(self, work: Sequence[Work]) -> None:
+        """Take the commands; user code runs in `poll`, except the cleanup of a trial that is released."""
+        for item in work:
+            match item:
+                case Launch():
+                    self._launch(item)
+                case Advance():
+                    place = self._places.get(item.trial)
+                    if place is not None:
+                        place.until, place.save = item.until, item.save
+                        self._take_turn(place)
+                case Save():
+                    self._asked.append(item.trial)
+                case Release():
+                    place = self._places.pop(item.trial, None)
+                    if place is not None:
+                        place.executor.end(warm=item.warm)
+                        self._idle.append(place.executor)
+                case _:
+                    assert_never(item)
+
+    def poll(self, timeout: float | None) -> list[Event]:
+        """Run one step of the trial whose turn it is, and return its events; none where no trial runs."""
+        while self._asked:
+            place = self._places.get(self._asked.popleft())
+            if place is not None:
+                return [self._save(place)]
+        while self._turns:
+            trial, attempt = self._turns.popleft()
+            place = self._places.get(trial)
+            if place is not None and place.launch.attempt == attempt:
+                return self._step(place)
+        if timeout is not None:
+            time.sleep(min(max(timeout, 0.0), _IDLE_S))
+        return []
+
+    def wake(self) -> None:
+        """Do nothing: `poll` does not wait for anybody else here."""
+
+    def replay(self, event: Event, work: Sequence[Work]) -> None:
+        """Do nothing: what ran in an earlier process is gone with it."""
+
+    def close(self) -> None:
+        """End every trial. Safe to call twice."""
+        executors = [place.executor for place in self._places.values()] + self._idle
+        self._places.clear()
+        self._turns.clear()
+        self._asked.clear()
+        self._idle = []
+        for executor in executors:
+            executor.close()
+
+    def _launch(self, launch: Launch) -> None:
+        place = self._places.get(launch.trial)  # a clone goes on in the place that it has
+        executor = place.executor if place is not None else self._executor(launch.trial)
+        self._places[launch.trial] = place = _Place(launch, executor)
+        self._take_turn(place)
+
+    def _executor(self, trial: int) -> Executor:
+        for executor in self._idle:
+            if executor.holds_warm(trial):
+                self._idle.remove(executor)
+                return executor
+        if self._idle:
+            return self._idle.pop()
+        if self._job is None:
+            raise ExperimentError("the backend has not been started: call start(job) before submit()")
+        return Executor(self._job)
+
+    def _take_turn(self, place: _Place) -> None:
+        turn = (place.launch.trial, place.launch.attempt)
+        if turn not in self._turns:
+            self._turns.append(turn)
+
+    def _step(self, place: _Place) -> list[Event]:
+        launch, executor = place.launch, place.executor
+        batch = None
+        if not place.begun:
+            place.begun = True
+            batch = executor.begin(launch)
+        if batch is None:
+            batch = executor.run(place.until, place.save, flush=lambda: True)
+        if batch.state == "running":
+            self._take_turn(place)
+            if not batch.reports and not batch.saved:
+                return []  # a report that is known already
+        return batch.events(self.now(), "inline")
+
+    def _save(self, place: _Place) -> Event:
+        launch = place.launch
+        try:
+            checkpoint = place.executor.save()
+        except Exception as error:
+            return failure_of(error).event(self.now(), launch.trial, launch.attempt)
+        return Saved(time=self.now(), trial=launch.trial, attempt=launch.attempt, checkpoint=checkpoint)

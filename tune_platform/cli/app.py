@@ -1,0 +1,75 @@
+"""The group of all commands, and what becomes of an error.
+
+Exit codes: 0 all is well, 1 the run failed or found nothing, 2 wrong usage or spec, 3 more trials failed than the
+budget allows, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import Any
+
+import click
+
+from tune_platform import __version__
+from tune_platform.cli import check, control, doctor, read, run
+from tune_platform.cli.common import talk
+from tune_platform.errors import ExperimentError, SpecError, TunePlatformError
+
+
+class Commands(click.Group):
+    """A group that turns our errors into one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        ctx.color = wants_colour()
+        try:
+            return super().invoke(ctx)
+        except TunePlatformError as error:
+            if os.environ.get("TUNE_PLATFORM_DEBUG", "0") not in ("", "0"):
+                talk(traceback.format_exc())
+            talk(f"{click.style('error', fg='red', bold=True)}: {error}")
+            ctx.exit(exit_code(error))
+        except (KeyboardInterrupt, click.Abort):
+            talk("interrupted")
+            ctx.exit(130)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of a user's day, not of the alphabet."""
+        return list(self.commands)
+
+
+def wants_colour() -> bool | None:
+    """Return what the environment says of colours; None leaves it to whether the stream is a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return False if os.environ.get("TERM") == "dumb" else None
+
+
+def exit_code(error: TunePlatformError) -> int:
+    """Return 2 for what the user can mend in the command or the spec, 1 for what went wrong later."""
+    from_usage = isinstance(error, (SpecError, ExperimentError))
+    return 2 if from_usage and type(error).__name__ != "NoResultError" else 1
+
+
+@click.group(
+    "tune-platform", cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="tune-platform")
+def main() -> None:
+    """Hyperparameter tuning on Ray: run a search, watch it, stop it, go on with it, read what it found.
+
+    An EXPERIMENT is given by its name, the unique beginning of its name, or the path of its folder.
+
+    \b
+    Example:
+      tune-platform run examples/digits.yaml --trials 20
+      tune-platform best digits --as python
+    """
+
+
+for command in (run.run, check.check, run.resume, *read.COMMANDS, *control.COMMANDS, doctor.doctor):
+    main.add_command(command)

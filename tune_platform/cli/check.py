@@ -1,0 +1,119 @@
+"""`check`: all that can be known of a spec before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tune_platform.cli.common import json_option, print_json, talk
+from tune_platform.cli.format import number, table, width
+from tune_platform.cli.run import overrides_of, spec_argument, spec_options
+
+if TYPE_CHECKING:
+    from tune_platform.spec import SearchSpec
+
+SAMPLES = 10
+
+
+@click.command()
+@spec_argument
+@spec_options
+@click.option("--explain", is_flag=True, help="Print every value of the spec with where it comes from.")
+@json_option
+def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
+    """Check a spec, starting nothing.
+
+    Its values, its entrypoint, its space; shows ten sample configs and the resources that they need.
+
+    \b
+    Example: tune-platform check examples/digits.yaml --explain
+    """
+    from tune_platform.spec import explain as explain_sources
+    from tune_platform.spec import resolve
+
+    search, sources = resolve(spec, overrides=overrides_of(options))
+    warnings = search.check()
+    samples = _samples(search)
+    resources = list(dict.fromkeys(str(search.resources_for(config)) for config in samples))
+    if as_json:
+        print_json(
+            {
+                "spec": search.to_dict(),
+                "sources": sources,
+                "parameters": [
+                    {"name": p.name, **p.domain.to_dict(), "when": p.condition} for p in search.space.parameters()
+                ],
+                "grid_size": search.space.grid_size,
+                "trials": search.trials,
+                "samples": samples,
+                "resources": resources,
+                "warnings": warnings,
+            }
+        )
+        return
+    if explain:
+        click.echo(explain_sources(search, sources) + "\n")
+    click.echo(_report(search, samples, resources))
+    for warning in warnings:
+        talk(f"{click.style('warning', fg='yellow')}: {warning}")
+    talk(f"{spec}: the spec is sound; nothing was started")
+
+
+def _samples(spec: SearchSpec) -> list[dict[str, Any]]:
+    import numpy as np
+
+    return [spec.space.sample(np.random.default_rng([spec.seed, each])) for each in range(SAMPLES)]
+
+
+def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str]) -> str:
+    objectives = ", ".join(f"{mode} {metric}" for metric, mode in zip(spec.metrics, spec.modes, strict=True))
+    form = spec.to_dict()
+    wide = f"{spec.max_concurrent} at a time" if spec.max_concurrent else "as many at a time as fit"
+    lines = [
+        f"name        {spec.name or '-'}",
+        f"trainable   {form['entrypoint']}",
+        f"objective   {objectives}",
+        f"search      {_part(form['search'])}",
+        f"schedule    {_part(form['schedule'])}",
+        f"trials      {'no limit' if spec.trials is None else spec.trials}, {wide}",
+        f"resources   {' or '.join(resources)} for each trial",
+        f"grid size   {spec.space.grid_size}",
+        f"storage     {spec.storage}",
+    ]
+    if spec.space.define_by_run:
+        lines.append("\nspace: a function of the trial, so its parameters are known only by sampling")
+    else:
+        rows = [(p.name, _values(p.domain.to_dict()), p.condition or "") for p in spec.space.parameters()]
+        lines += ["", table(("parameter", "values", "when"), rows, width())]
+    lines += [f"constraint  {rule.text}" for rule in spec.space.constraints]
+    return "\n".join([*lines, "", f"{len(samples)} sample configs:", _samples_table(samples)])
+
+
+def _samples_table(samples: list[dict[str, Any]]) -> str:
+    from tune_platform.results import flatten
+
+    configs = [flatten(config) for config in samples]
+    names = list(dict.fromkeys(name for config in configs for name in config))
+    rows = [[number(config.get(name)) for name in names] for config in configs]
+    return table(names, rows) if names else "{}"
+
+
+def _values(domain: dict[str, Any]) -> str:
+    """Return "float 0.0001 to 0.3, log" or "choice of mlp, cnn"."""
+    kind = str(domain.get("type", "?"))
+    if "values" in domain:
+        return f"{kind} of {', '.join(number(value) for value in domain['values'])}"
+    words = [f"{kind} {number(domain['low'])} to {number(domain['high'])}"] if "low" in domain else [kind]
+    for key, value in domain.items():
+        if key not in ("type", "low", "high") and value not in (None, False):
+            words.append(key if value is True else f"{key} {number(value)}")
+    return ", ".join(words)
+
+
+def _part(part: dict[str, Any]) -> str:
+    if "name" not in part:
+        return str(part)
+    options = ", ".join(f"{k} {v}" for k, v in part.items() if k != "name" and v not in (None, [], {}))
+    return f"{part['name']} ({options})" if options else str(part["name"])

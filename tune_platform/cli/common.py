@@ -1,0 +1,117 @@
+"""What the commands share: arguments, JSON, and where an experiment lies."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from tune_platform.results import Results, TrialResult
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def talk(text: str) -> None:
+    """Say something to the person: on stderr, as stdout is for data."""
+    click.echo(text, err=True)
+
+
+def storage_option(function: F) -> F:
+    """Add `--storage`."""
+    text = "Where experiments lie. [default: $TUNE_PLATFORM_STORAGE, else tune_results]"
+    return click.option("--storage", metavar="DIR|URL", help=text)(function)
+
+
+def json_option(function: F) -> F:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")(function)
+
+
+def experiment_argument(function: F) -> F:
+    """Add the argument EXPERIMENT, which the shell can complete."""
+    return click.argument("experiment", shell_complete=_complete)(function)
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from tune_platform.errors import TunePlatformError
+    from tune_platform.results import default_storage
+    from tune_platform.store.sql import open_store
+
+    try:
+        with open_store(ctx.params.get("storage") or default_storage()) as store:
+            return [name for name in store.names() if name.startswith(incomplete)]
+    except TunePlatformError:
+        return []
+
+
+def load(experiment: str, storage: str | None) -> Results:
+    """Return the results of an experiment."""
+    from tune_platform.results import Results
+
+    return Results(experiment, storage=storage)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON to stdout; what is not finite becomes null, as JSON has no word for it."""
+    click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
+
+
+def finite(value: Any) -> Any:
+    """Return JSON values with None in the place of NaN and the infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def trial_json(trial: TrialResult) -> dict[str, Any]:
+    """Return a trial in the form that `--json` prints."""
+    names = (
+        "status", "reason", "config", "best", "best_step", "step", "metrics", "error", "checkpoint", "origin",
+        "attempt", "worker", "created", "started", "ended", "duration",
+    )  # fmt: skip
+    return {"trial": trial.number, **{name: getattr(trial, name) for name in names}}
+
+
+def parse_value(text: str) -> Any:
+    """Read text as a YAML scalar would be; `1e-4` is a number, since nobody quotes on a command line."""
+    import yaml
+
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
+    """Split `key=value` arguments. Raises click.UsageError for one that is none."""
+    found = {}
+    for each in values:
+        key, equals, value = each.partition("=")
+        if not equals or not key.strip():
+            raise click.UsageError(f"{option}: got {each!r}; key=value is wanted")
+        found[key.strip()] = value
+    return found
+
+
+def command_line(verb: str, name: str, storage: str, *rest: str) -> str:
+    """Return a command that can be pasted into a shell; `--storage` is left out where it is the default."""
+    from tune_platform.results import default_storage
+    from tune_platform.store.sql import open_store
+
+    words = ["tune-platform", verb, name, *rest]
+    with open_store(storage) as store, open_store(default_storage()) as default:
+        if store.location != default.location:
+            words += ["--storage", storage if "://" not in storage else store.location]
+    return shlex.join(words)

@@ -1,0 +1,139 @@
+"""`doctor`: what this machine offers, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from tune_platform import __version__
+from tune_platform.cli.common import json_option, print_json, storage_option
+
+PACKAGES = ("ray", "torch", "optuna", "sqlalchemy", "pandas", "pyarrow")
+_COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
+_RAY_FILE = "ray/ray_current_cluster"  # in the folder for temporary files: where `ray start` notes its address
+
+
+class Finding(NamedTuple):
+    """One line: `state` is ok, note (works, but less well) or fail (a search cannot run)."""
+
+    state: str
+    what: str
+    text: str
+
+
+@click.command()
+@storage_option
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
+    """Look at this machine.
+
+    Versions, CPUs, GPUs, Ray, the storage. Starts nothing.
+
+    \b
+    Example: tune-platform doctor --storage ~/tune_results
+    """
+    from tune_platform.results import default_storage
+
+    findings = list(_findings(storage or default_storage()))
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        wide = max(len(finding.what) for finding in findings)
+        for state, what, text in findings:
+            click.echo(f"{click.style(f'{state:<4}', fg=_COLOURS[state])}  {what:<{wide}}  {text}")
+    ctx.exit(1 if any(finding.state == "fail" for finding in findings) else 0)
+
+
+def _findings(storage: str) -> Iterator[Finding]:
+    yield Finding("ok", "tune-platform", __version__)
+    yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in PACKAGES:
+        try:
+            yield Finding("ok", name, version(name))
+        except PackageNotFoundError:
+            yield Finding("fail", name, "not installed; see the README")
+    yield Finding("ok", "CPUs", f"{_cpus()}, {_memory() / 2**30:.1f} GiB of memory")
+    yield _gpus()
+    yield _ray()
+    yield from _storage(storage)
+    if importlib.util.find_spec("psycopg"):
+        yield Finding("ok", "PostgreSQL", "the driver psycopg is installed")
+    else:
+        yield Finding("note", "PostgreSQL", "no driver; pip install 'tune-platform[postgresql]' if it is wanted")
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> float:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("nan")
+
+
+def _gpus() -> Finding:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return Finding("ok", "GPUs", "none (no nvidia-smi)")
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("note", "GPUs", f"nvidia-smi does not answer: {error}")
+    names = [line.strip() for line in found.splitlines() if line.strip()]
+    return Finding("ok", "GPUs", "; ".join(names) or "none")
+
+
+def _ray() -> Finding:
+    """Say whether a cluster answers, without importing Ray (seconds) or joining it."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    noted = Path(tempfile.gettempdir()) / _RAY_FILE
+    if not address and noted.is_file():
+        address = noted.read_text().strip()
+    if not address or address in ("auto", "local"):
+        return Finding("ok", "Ray cluster", "none is running; a run starts one on this machine")
+    host, _, port = address.partition("://")[2].partition(":") if "://" in address else address.partition(":")
+    try:
+        with socket.create_connection((host, int(port.partition("/")[0])), timeout=3):
+            return Finding("ok", "Ray cluster", f"{address} answers")
+    except (OSError, ValueError) as error:
+        return Finding("note", "Ray cluster", f"{address} does not answer: {error}")
+
+
+def _storage(storage: str) -> Iterator[Finding]:
+    from tune_platform.errors import TunePlatformError
+    from tune_platform.store.sql import open_store
+
+    try:
+        with open_store(storage) as store:
+            names, where = store.names(), store.location
+    except TunePlatformError as error:
+        yield Finding("fail", "storage", str(error))
+        return
+    if "://" in where:
+        yield Finding("ok", "storage", f"{where}: {len(names)} experiments")
+        return
+    folder = Path(where)
+    while not folder.exists():  # it is made by the first run
+        folder = folder.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".tune-platform-doctor-"):
+            yield Finding("ok", "storage", f"{where}: writable, {len(names)} experiments")
+    except OSError as error:
+        yield Finding("fail", "storage", f"{where}: cannot be written: {error}")
+    free = shutil.disk_usage(folder).free / 2**30
+    yield Finding("ok" if free >= 1 else "note", "disk space", f"{free:.1f} GiB free")

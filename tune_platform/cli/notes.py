@@ -1,0 +1,165 @@
+"""What of a turn of the loop is worth a line to a person, and in which words.
+
+New bests and failures always are; stops, pauses and clones as long as they are few. Pure but for its clock.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tune_platform.cli.format import number, shorten
+from tune_platform.engine.events import (
+    CapacityChanged,
+    Clone,
+    Command,
+    Decide,
+    Event,
+    Exhausted,
+    Failed,
+    Pause,
+    Requested,
+    Resumed,
+    Stop,
+)
+
+if TYPE_CHECKING:
+    from tune_platform.engine.controller import Best, Controller
+
+#: Seconds between two lines on what is frequent: stopped trials, a new best trial ...
+GAP = 1.0
+#: ... and the best trial getting better still, as most trials do with every report.
+LONG_GAP = 30.0
+
+_FRAME = re.compile(r'^ *File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)$', re.MULTILINE)
+_NOT_THE_USERS = re.compile(r"site-packages|dist-packages|/lib/python3|<frozen|[/\\]tune_platform[/\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line. `kind`: best | stop | pause | clone | failed | request | resumed | resources | search."""
+
+    time: float  # seconds since the epoch
+    kind: str
+    text: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Notes:
+    """Listens to every turn and gives the lines that it is worth."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._best: Best | None = None
+        self._best_told = self._quiet_due = -math.inf
+        self._left_out = 0
+        self._failures: dict[str, int] = {}
+
+    def hear(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> list[Note]:
+        """Return the notes on one turn."""
+        found: list[Note] = []
+        for event in events:
+            if isinstance(event, _TOLD):
+                found += self._on_event(controller, event)
+        for command in commands:
+            if isinstance(command, Decide) and isinstance(command.verdict, (Stop, Pause, Clone)):
+                found += self._on_verdict(command)
+        best = controller.best
+        if best is not None and best is not self._best and self._clock() >= self._best_due(best):
+            self._best, self._best_told = best, self._clock()
+            metric = controller.settings.metrics[0]
+            text = f"best so far: {metric} {number(best.value)} by trial {best.trial} at step {best.step}"
+            data = {"trial": best.trial, "step": best.step, "value": best.value, "config": dict(best.config)}
+            found.append(self._note("best", text, data))
+        return found
+
+    def _best_due(self, best: Best) -> float:
+        same = self._best is not None and self._best.trial == best.trial
+        return self._best_told + (LONG_GAP if same else GAP)
+
+    def _on_event(self, controller: Controller, event: Event) -> list[Note]:
+        match event:
+            case Failed():
+                return self._on_failed(controller, event)
+            case Requested():
+                what = event.action if event.trial is None else f"{event.action} trial {event.trial}"
+                return [self._note("request", f"a person asked: {what}", {"action": event.action})]
+            case Resumed():
+                return [self._note("resumed", "going on from the log; what was running starts again", {})]
+            case CapacityChanged():
+                nodes = "; ".join(values_of(node) for node in event.nodes) or "nothing yet"
+                return [self._note("resources", f"resources: {shorten(nodes, 200)}", {"nodes": len(event.nodes)})]
+            case Exhausted():
+                return [self._note("search", f"no further suggestions: {event.reason}", {})]
+        return []
+
+    def _on_failed(self, controller: Controller, event: Failed) -> list[Note]:
+        frame, message = where(event.traceback), last_line(event.traceback) or event.message
+        signature = f"{frame} {message}"
+        count = self._failures[signature] = self._failures.get(signature, 0) + 1
+        if not _round(count):
+            return []
+        trial = controller.trials.get(event.trial)
+        again = "; tried again" if trial is not None and not trial.status.final else ""
+        times = "" if count == 1 else f" ({count} times so far)"
+        text = f"trial {event.trial} failed: {message}{f' [{frame}]' if frame else ''}{again}{times}"
+        data = {"trial": event.trial, "cause": event.cause, "message": message, "frame": frame, "count": count}
+        return [self._note("failed", text, data)]
+
+    def _on_verdict(self, decide: Decide) -> list[Note]:
+        now = self._clock()
+        if now < self._quiet_due:
+            self._left_out += 1
+            return []
+        verdict, more = decide.verdict, f" (and {self._left_out} more)" if self._left_out else ""
+        self._quiet_due, self._left_out = now + GAP, 0
+        kind = type(verdict).__name__.lower()
+        done = "completed" if isinstance(verdict, Stop) and verdict.completed else _DONE[kind]
+        at = f"trial {decide.trial} {done} at step {decide.step}: {verdict.reason}"
+        if isinstance(verdict, Clone):
+            at = f"trial {decide.trial} goes on as a copy of trial {verdict.source}: {verdict.reason}"
+        return [self._note(kind, at + more, {"trial": decide.trial, "step": decide.step, "reason": verdict.reason})]
+
+    def _note(self, kind: str, text: str, data: Mapping[str, Any]) -> Note:
+        return Note(self._clock(), kind, text, data)
+
+
+_TOLD = (Failed, Requested, Resumed, CapacityChanged, Exhausted)
+_DONE = {"stop": "stopped", "pause": "paused", "clone": "cloned"}
+
+
+def where(traceback: str) -> str:
+    """Return "train.py:31 in step": the innermost frame of a traceback that is in the user's own code."""
+    frames = list(_FRAME.finditer(traceback))
+    own = [frame for frame in frames if not _NOT_THE_USERS.search(frame["file"])]
+    if not frames:
+        return ""
+    frame = (own or frames)[-1]
+    file = frame["file"].replace("\\", "/").rpartition("/")[2]
+    return f"{file}:{frame['line']} in {frame['name']}"
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not empty: in a traceback, the exception and its message."""
+    lines = text.rstrip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def values_of(node: Mapping[str, float]) -> str:
+    """Return "8 CPU, 1 GPU, 15.4 GiB of memory"."""
+
+    def text(name: str, amount: float) -> str:
+        if name.endswith("memory"):
+            return f"{amount / 2**30:.1f} GiB of {name}"
+        return f"{amount:g} {name.upper() if name in ('cpu', 'gpu') else name}"
+
+    return ", ".join(text(name, amount) for name, amount in node.items())
+
+
+def _round(count: int) -> bool:
+    """Whether it is 1, 10, 100 ...: the times at which a repeated failure is told again."""
+    return str(count).strip("0") == "1"

@@ -1,0 +1,70 @@
+"""Progress where nothing can be redrawn (a file, CI, a job's log): lines, ever fewer of them. Also as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tune_platform.cli.common import finite
+from tune_platform.cli.format import counts, duration, number, values
+from tune_platform.cli.notes import Notes
+
+if TYPE_CHECKING:
+    from tune_platform.engine.controller import Controller
+    from tune_platform.engine.events import Command, Event
+
+#: Longest pause between two summary lines, in seconds; it begins with one second and doubles.
+LONGEST = 60.0
+
+
+class Plain:
+    """A listener that writes events and, at doubling intervals, one summary line."""
+
+    def __init__(self, stream: TextIO, *, as_json: bool = False, clock: Callable[[], float] = time.time) -> None:
+        self._stream, self._json, self._clock = stream, as_json, clock
+        self._notes = Notes(clock)
+        self._started = clock()
+        self._pause = 1.0
+        self._due = self._started + self._pause
+
+    def __enter__(self) -> Plain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.flush()
+
+    def __call__(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
+        """Write what this turn is worth."""
+        for note in self._notes.hear(controller, events, commands):
+            # The live region has the best config in a line of its own; here it has to be in this one.
+            more = f" ({values(note.data['config'])})" if note.kind == "best" and not self._json else ""
+            self._write(note.time, note.kind, note.text + more, note.data)
+        now = self._clock()
+        if now >= self._due:
+            self._pause = min(LONGEST, self._pause * 2)
+            self._due = now + self._pause
+            self._write(now, "progress", *self._summary(controller, now - self._started))
+
+    def say(self, text: str) -> None:
+        """Write a line of our own."""
+        self._write(self._clock(), "message", text, {})
+
+    def _summary(self, controller: Controller, elapsed: float) -> tuple[str, dict[str, Any]]:
+        by_status = {status.value: count for status, count in controller.counts.items() if count}
+        text, data = f"{duration(elapsed)}: {counts(by_status)}", {"elapsed": elapsed, "counts": by_status}
+        best = controller.best
+        if best is not None:
+            metric = controller.settings.metrics[0]
+            text += f"; best {metric} {number(best.value)} (trial {best.trial}, step {best.step})"
+            data["best"] = {"trial": best.trial, "step": best.step, "value": best.value}
+        return text, data
+
+    def _write(self, now: float, kind: str, text: str, data: Mapping[str, Any]) -> None:
+        if self._json:
+            line = json.dumps({"time": now, "event": kind, "text": text, **finite(data)}, ensure_ascii=False)
+        else:
+            line = f"{time.strftime('%H:%M:%S', time.localtime(now))} {text}"
+        self._stream.write(line + "\n")
+        self._stream.flush()

@@ -1,0 +1,326 @@
+"""The commands that read: ls, show, best, why, export. They work while a search runs and after it crashed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tune_platform.cli.common import (
+    command_line,
+    experiment_argument,
+    finite,
+    json_option,
+    load,
+    print_json,
+    storage_option,
+    talk,
+    trial_json,
+)
+from tune_platform.cli.format import counts, duration, fit, number, table, values, width
+from tune_platform.cli.forms import FORMS, as_python, as_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tune_platform.results import Reason, Results, TrialResult
+    from tune_platform.store.records import ExperimentRow
+
+
+# ------------------------------------------------------------------------------------------ ls
+
+
+@click.command()
+@storage_option
+@json_option
+def ls(storage: str | None, as_json: bool) -> None:
+    """List the experiments.
+
+    \b
+    Example: tune-platform ls --storage ~/tune_results
+    """
+    from tune_platform.results import default_storage
+    from tune_platform.store.sql import open_store
+
+    with open_store(storage or default_storage()) as store:
+        rows, where = store.experiments(), store.location
+    if as_json:
+        print_json([_experiment_json(row) for row in rows])
+        return
+    if not rows:
+        talk(f"no experiments in {where}")
+        return
+    now = time.time()
+    lines = [
+        (row.name, row.status, str(sum(row.counts.values())), _age(row.created, now), _ls_note(row)) for row in rows
+    ]
+    click.echo(table(("experiment", "status", "trials", "started", "note"), lines, width()))
+
+
+def _age(then: float, now: float) -> str:
+    return f"{duration(now - then)} ago" if then else "-"
+
+
+def _ls_note(row: ExperimentRow) -> str:
+    return counts(row.counts) if row.status == "running" else row.reason or counts(row.counts)
+
+
+def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
+    objective = row.spec.get("objective", [])
+    return {
+        "name": row.name,
+        "status": row.status,
+        "reason": row.reason,
+        "objective": [objective] if isinstance(objective, Mapping) else objective,
+        "counts": dict(row.counts),
+        "created": row.created,
+        "heartbeat": row.heartbeat,
+        "driver": row.driver,
+    }
+
+
+# ------------------------------------------------------------------------------------------ show
+
+
+@click.command()
+@experiment_argument
+@click.argument("trial", type=int, required=False)
+@click.option("--sort", default="best", show_default=True, help="best, trial, step, created, started or ended.")
+@click.option("--status", help="Only the trials in this status.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="0 shows all.")
+@storage_option
+@json_option
+def show(
+    experiment: str,
+    trial: int | None,
+    sort: str,
+    status: str | None,
+    limit: int,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Show an experiment, or one trial of it.
+
+    The trials come best first; one TRIAL comes with all that is known of it.
+
+    \b
+    Example: tune-platform show digits 42
+    """
+    results = load(experiment, storage)
+    if trial is not None:
+        one, reasons = results.trial(trial), results.why(trial)
+        if as_json:
+            print_json({**trial_json(one), "history": [_reason_json(reason) for reason in reasons]})
+        else:
+            click.echo(_trial_text(results, one, reasons))
+        return
+    row = results.row()
+    if sort.lstrip("-") == "best":
+        sort = "-best" if (results.mode == "max") != sort.startswith("-") else "best"
+    trials = results.trials(status=status, order=sort, limit=limit or None)
+    if as_json:
+        print_json({**_experiment_json(row), "trials": [trial_json(each) for each in trials]})
+        return
+    click.echo(_summary(results, row))
+    if trials:
+        click.echo("\n" + _trials_table(results, trials))
+    total = sum(row.counts.values()) if status is None else row.counts.get(status.upper(), 0)
+    if len(trials) < total:
+        talk(f"{len(trials)} of {total} trials are shown; --limit 0 shows all")
+    if row.status in ("crashed", "interrupted"):
+        talk(f"to go on: {command_line('resume', results.name, results.storage)}")
+
+
+def _summary(results: Results, row: ExperimentRow) -> str:
+    ended = time.time() if row.status == "running" else row.heartbeat
+    objectives = ", ".join(f"{mode} {name}" for name, mode in zip(results.metrics, results.modes, strict=True))
+    lines = [
+        f"{click.style(row.name, bold=True)}  {row.status}" + (f": {row.reason}" if row.reason else ""),
+        f"objective  {objectives or '-'}",
+        f"trials     {counts(row.counts)}",
+        f"time       {duration(ended - row.created)}, from {_clock(row.created)}",
+    ]
+    return "\n".join(lines)
+
+
+def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
+    from tune_platform.results import flatten
+
+    configs = [flatten(trial.config) for trial in trials]
+    names = list(dict.fromkeys(name for config in configs for name in config))
+    # What is the same in all of them tells nothing; `show EXP TRIAL` has it.
+    if len(trials) > 1:
+        names = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
+    first = ("trial", "status", "step", f"best {results.metric}".strip(), "at")
+    rows = [
+        [str(t.number), t.status, str(t.step), number(t.best), number(t.best_step)]
+        + [number(config.get(name)) for name in names]
+        + [t.reason if t.status != "FAILED" else t.message or t.reason]
+        for t, config in zip(trials, configs, strict=True)
+    ]
+    head = [*first, *names, "reason"]
+    dropped = fit(head, rows, (*first, "reason"), width())
+    if dropped:
+        cut = slice(len(head) - 1 - dropped, len(head) - 1)
+        for line in (head, *rows):
+            del line[cut]
+        talk(f"{dropped} parameters do not fit: widen the terminal, or see --json and export")
+    return table(head, rows, width())
+
+
+def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason]) -> str:
+    best = "-" if trial.best is None else f"{results.metric} {number(trial.best)} at step {trial.best_step}"
+    lines = [
+        f"trial {trial.number} of {results.name}: {trial.status}" + (f", {trial.reason}" if trial.reason else ""),
+        f"reports     {trial.step}, attempt {trial.attempt}" + (f", on {trial.worker}" if trial.worker else ""),
+        f"best        {best}",
+        f"last        {values(trial.metrics) or '-'}",
+        f"created     {_clock(trial.created)} ({trial.origin})",
+        f"started     {_clock(trial.started)}",
+        f"ended       {_clock(trial.ended)}"
+        + (f" after {duration(trial.duration)}" if trial.duration is not None else ""),
+        f"checkpoint  {trial.checkpoint or '-'}",
+        "config",
+        *(f"  {line}" for line in as_yaml(trial.config).splitlines()),
+    ]
+    if trial.error:
+        lines += ["error", *(f"  {line}" for line in trial.error.rstrip().splitlines())]
+    return "\n".join([*lines, "history", *(f"  {line}" for line in _history(reasons))])
+
+
+# ------------------------------------------------------------------------------------------ best
+
+
+@click.command()
+@experiment_argument
+@click.option("--as", "form", type=click.Choice(list(FORMS)), help="Print only the config, in this form.")
+@click.option("--scope", type=click.Choice(["best", "last"]), default="best", show_default=True,
+              help="Rank by the best value of each trial, or by its last.")  # fmt: skip
+@click.option("--metric", help="Rank by this metric.  [default: that of the search]")
+@click.option("--mode", type=click.Choice(["min", "max"]), help="... and whether less or more is better.")
+@storage_option
+@json_option
+def best(
+    experiment: str,
+    form: str | None,
+    scope: str,
+    metric: str | None,
+    mode: str | None,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Print the best trial and its config. With several objectives, the first one ranks.
+
+    \b
+    Example: tune-platform best digits --as args
+    """
+    results = load(experiment, storage)
+    trial = results.best("last" if scope == "last" else "best", metric, mode)
+    if form is not None:
+        click.echo(FORMS[form](trial.config))
+        return
+    metrics = results.metrics_at(trial.number, trial.best_step)
+    name = metric or results.metric
+    if as_json:
+        extra = {"experiment": results.name, "metric": name, "scope": scope, "metrics_at_best": metrics}
+        print_json({**trial_json(trial), **extra})
+        return
+    click.echo(f"trial {trial.number}: {name} {number(trial.best)} at step {trial.best_step}")
+    others = {key: value for key, value in metrics.items() if key != name}
+    if others:
+        click.echo(f"there     {values(others)}")
+    click.echo(f"status    {trial.status}" + (f", {trial.reason}" if trial.reason else ""))
+    if trial.checkpoint:
+        click.echo(f"saved at  {trial.checkpoint}")
+    click.echo(as_python(trial.config))
+
+
+# ------------------------------------------------------------------------------------------ why
+
+
+@click.command()
+@experiment_argument
+@click.argument("trial", type=int)
+@storage_option
+@json_option
+def why(experiment: str, trial: int, storage: str | None, as_json: bool) -> None:
+    """Say what became of a trial, and why.
+
+    \b
+    Example: tune-platform why digits 42
+    """
+    reasons = load(experiment, storage).why(trial)
+    if as_json:
+        print_json([_reason_json(reason) for reason in reasons])
+    else:
+        click.echo("\n".join(_history(reasons)))
+
+
+def _history(reasons: Sequence[Reason]) -> list[str]:
+    wide = max((len(each.verdict) for each in reasons), default=0)
+    return [
+        f"{_clock(each.time)}  {'' if each.step is None else f'step {each.step}':<10}  {each.verdict:<{wide}}  "
+        f"{each.reason}".rstrip()
+        for each in reasons
+    ]
+
+
+def _reason_json(reason: Reason) -> dict[str, Any]:
+    return {"time": reason.time, "step": reason.step, "verdict": reason.verdict, "reason": reason.reason}
+
+
+def _clock(then: float | None) -> str:
+    return "-" if then is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(then))
+
+
+# ------------------------------------------------------------------------------------------ export
+
+
+@click.command()
+@experiment_argument
+@click.option("--format", "form", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option("--reports", is_flag=True, help="One row for each report, not for each trial.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: stdout]")
+@storage_option
+def export(experiment: str, form: str, reports: bool, output: Path | None, storage: str | None) -> None:
+    """Write the trials, or every report, as a table.
+
+    \b
+    Example: tune-platform export digits --format parquet --reports -o digits.parquet
+    """
+    if form == "parquet" and output is None and sys.stdout.isatty():
+        raise click.UsageError("parquet is not for a terminal: give a file with -o")
+    frame = load(experiment, storage).dataframe(reports)
+    data = _encode(frame, form)
+    if output is None:
+        sys.stdout.buffer.write(data)
+        return
+    output.write_bytes(data)
+    talk(f"{len(frame)} rows, {len(frame.columns)} columns in {output}")
+
+
+def _encode(frame: pd.DataFrame, form: str) -> bytes:
+    if form == "csv":
+        return frame.to_csv(index=False).encode()
+    if form == "json":
+        records = [finite(record) for record in frame.to_dict("records")]
+        return (json.dumps(records, ensure_ascii=False, indent=1) + "\n").encode()
+    for name in frame.columns:
+        cells = frame[name]
+        # A column of parquet has one type: what is mixed, or nested, is written as JSON text.
+        if cells.dtype == object and any(not isinstance(cell, (str, type(None))) for cell in cells):
+            frame[name] = [None if _missing(cell) else json.dumps(finite(cell)) for cell in cells]
+    data: bytes = frame.to_parquet(index=False)
+    return data
+
+
+def _missing(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and cell != cell)
+
+
+COMMANDS = (ls, show, best, why, export)

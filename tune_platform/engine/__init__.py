@@ -1,0 +1,1 @@
+"""The engine: trial states, events and commands, the pure controller, and the loop that runs it."""

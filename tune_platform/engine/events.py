@@ -1,0 +1,369 @@
+"""What crosses the controller's border: events in, commands out, and the verdicts of schedulers.
+
+All are frozen data. An event is a fact: it is appended to the log before it is acted on, so each event
+can be written as a `(kind, trial, data)` record of plain JSON values and read back (`to_record`,
+`from_record`). A command is what the runner has to do once the facts are committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from tune_platform.resources import Resources
+
+Config = Mapping[str, Any]
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One result of one trial. `step` counts the trial's reports from 1 and rises by one."""
+
+    step: int
+    metrics: Metrics
+    time: float  # seconds since the epoch (or since zero, on the virtual clock), at the worker
+
+    def value(self, name: str) -> Any:
+        """Return the metric `name`; `step` and its Ray Tune name `training_iteration` are always there."""
+        if name in self.metrics:
+            return self.metrics[name]
+        if name in ("step", "training_iteration"):
+            return self.step
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """Where a checkpoint lies. `uri` is any fsspec path; the manifest inside holds sizes and checksums."""
+
+    trial: int
+    step: int
+    uri: str
+    bytes: int = 0
+
+
+# ------------------------------------------------------------------------------------------ verdicts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continue:
+    """Go on until the resource attribute reaches `until` (None: until the trial ends by itself).
+
+    `save` asks the worker for a checkpoint when it gets there, so that a pause or a clone that is likely
+    to follow costs no further message.
+    """
+
+    until: float | None
+    reason: str = ""
+    save: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Give the place back but keep the trial; `choose` may send it on later from its checkpoint."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """End the trial. `completed`: because it has done all it was meant to, not because others are better."""
+
+    reason: str
+    completed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clone:
+    """Go on from the latest checkpoint of trial `source` with `config` instead (PBT's exploit, explore)."""
+
+    source: int
+    config: Config
+    until: float | None
+    reason: str
+    save: bool = True
+
+
+Verdict = Continue | Pause | Stop | Clone
+
+
+# ------------------------------------------------------------------------------------------ events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A fact, with the time (seconds) at which the runner learned of it."""
+
+    kind: ClassVar[str] = "event"
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapacityChanged(Event):
+    """The backend can lease these resources: one mapping of resource name to amount per node."""
+
+    kind: ClassVar[str] = "capacity"
+    nodes: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggested(Event):
+    """A new trial exists. `memo` is the searcher's own note (JSON), handed back to it on resume."""
+
+    kind: ClassVar[str] = "suggested"
+    trial: int
+    config: Config
+    origin: str = "searcher"  # searcher | start | user
+    memo: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhausted(Event):
+    """The searcher has nothing more to suggest (a grid that is done, or a searcher that failed)."""
+
+    kind: ClassVar[str] = "exhausted"
+    reason: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported(Event):
+    """A batch of consecutive reports of one attempt; the last may have reached the milestone.
+
+    `saved` are the checkpoints that the worker finished writing since its last batch. `done`: the training code came
+    to its own end with the last of these reports (of which there may be none).
+    """
+
+    kind: ClassVar[str] = "reported"
+    trial: int
+    attempt: int
+    reports: tuple[Report, ...]
+    saved: tuple[CheckpointRef, ...] = ()
+    done: bool = False
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved(Event):
+    """The answer to a Save command: the checkpoint, or None where the trainable has nothing (new) to save."""
+
+    kind: ClassVar[str] = "saved"
+    trial: int
+    attempt: int
+    checkpoint: CheckpointRef | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Event):
+    """An attempt ended badly. `cause`: exception | worker_died | bad_metric | timeout | lost_checkpoint | bad_report.
+
+    `fatal` failures are never retried (a mistake in the spec, such as a metric that is never reported).
+    """
+
+    kind: ClassVar[str] = "failed"
+    trial: int
+    attempt: int
+    cause: str
+    message: str
+    traceback: str = ""
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested(Event):
+    """Something a person asked for while the experiment runs, from the CLI, the page or Python.
+
+    `action`: stop | cancel | pause | unpause | enqueue | extend; with `trial` it concerns that trial alone.
+    `request` is the number of the row in the store's inbox, so that none is carried out twice.
+    """
+
+    kind: ClassVar[str] = "requested"
+    request: int
+    action: str
+    trial: int | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted(Event):
+    """The driver is to end: nothing more is launched, and running trials write a checkpoint to go on from later."""
+
+    kind: ClassVar[str] = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """A new driver took over and the work in flight was lost: running trials start again."""
+
+    kind: ClassVar[str] = "resumed"
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticked(Event):
+    """Nothing happened but time: sent when a deadline of the controller has passed."""
+
+    kind: ClassVar[str] = "ticked"
+
+
+EVENTS: dict[str, type[Event]] = {
+    cls.kind: cls
+    for cls in (
+        CapacityChanged, Suggested, Exhausted, Reported, Saved, Failed, Requested, Interrupted, Resumed, Ticked,
+    )
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ commands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Ask the searcher for the suggestion of trial number `trial`."""
+
+    trial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """Tell the searcher how a trial ended."""
+
+    trial: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Start (or start again, or resume) a trial on a free place and run it until the milestone.
+
+    `start` is the trial's step that the checkpoint stands for (0 without one; for a clone it is not the step
+    that the source wrote it at). Reports up to and including `committed` are known already: they are done again but
+    not sent again.
+    """
+
+    trial: int
+    attempt: int
+    config: Config
+    checkpoint: CheckpointRef | None
+    start: int
+    committed: int
+    until: float | None
+    save: bool
+    resources: Resources
+    nodes: tuple[int, ...]  # of each worker: indices into CapacityChanged.nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """Let a trial that waits at its milestone go on to the next."""
+
+    trial: int
+    until: float | None
+    save: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Have a running trial write a checkpoint after its present step; answered by Saved."""
+
+    trial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """End a trial's lease. `kill` ends the process too (a hang, or a step that must not be waited for).
+
+    `warm` keeps the trial's object in memory, where the backend has room, for a quicker Launch later on.
+    """
+
+    trial: int
+    kill: bool = False
+    warm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropCheckpoints:
+    """Delete these checkpoints: no policy keeps them and no trial needs them."""
+
+    trial: int
+    checkpoints: tuple[CheckpointRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decide:
+    """Write a verdict, with its reason, into the log."""
+
+    trial: int
+    step: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The experiment is over. `status`: finished | failed | stopped."""
+
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended, as the searcher sees it.
+
+    `status`: completed | stopped | failed. `value` is the best value of the metric that the trial reached (the last
+    for a multi-objective search, whose `values` has one number per metric) at report `step`.
+    """
+
+    status: str
+    value: float | None
+    step: int
+    values: tuple[float, ...] = ()
+
+
+Command = Ask | Tell | Launch | Advance | Save | Release | DropCheckpoints | Decide | Finish
+
+
+# ------------------------------------------------------------------------------------------ records
+
+
+_PLAIN = {
+    cls: tuple(f.name for f in fields(cls) if f.name not in ("time", "trial", "reports")) for cls in EVENTS.values()
+}
+
+
+def to_record(event: Event) -> tuple[str, int | None, dict[str, Any]]:
+    """Return `(kind, trial, data)` of an event; the reports of a batch are left to their own table."""
+    data = {name: getattr(event, name) for name in _PLAIN[type(event)]}
+    if isinstance(event, Reported):
+        data["saved"] = [_ref_to_list(ref) for ref in event.saved]
+        data["first"] = event.reports[0].step if event.reports else 0
+        data["last"] = event.reports[-1].step if event.reports else -1
+    elif isinstance(event, Saved):
+        data["checkpoint"] = _ref_to_list(event.checkpoint) if event.checkpoint else None
+    elif isinstance(event, CapacityChanged):
+        data["nodes"] = [dict(node) for node in event.nodes]
+    return event.kind, getattr(event, "trial", None), data
+
+
+def from_record(
+    time: float, kind: str, trial: int | None, data: Mapping[str, Any], reports: tuple[Report, ...] = ()
+) -> Event:
+    """Build the event that `to_record` wrote; `reports` are the batch's rows of the reports table."""
+    values = dict(data)
+    if kind == Reported.kind:
+        values.pop("first"), values.pop("last")
+        values["saved"] = tuple(CheckpointRef(*ref) for ref in values["saved"])
+        values["reports"] = reports
+    elif kind == Saved.kind:
+        values["checkpoint"] = CheckpointRef(*values["checkpoint"]) if values["checkpoint"] else None
+    elif kind == CapacityChanged.kind:
+        values["nodes"] = tuple(values["nodes"])
+    if trial is not None or kind == Requested.kind:
+        values["trial"] = trial
+    return EVENTS[kind](time=time, **values)
+
+
+def _ref_to_list(ref: CheckpointRef) -> list[Any]:
+    return [ref.trial, ref.step, ref.uri, ref.bytes]

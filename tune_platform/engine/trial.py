@@ -1,0 +1,110 @@
+"""A trial and the one table of states that it may move through.
+
+        PENDING ──> RUNNING ──> COMPLETED | STOPPED | FAILED     (final)
+           ^          │ ^
+           │          v │
+           ├─────  PAUSING      (its checkpoint is being written)
+           │          │
+           │          v
+           └─ ─ ─  PAUSED ──> RUNNING
+
+PENDING is also where a trial goes that is to start again (a retry, a resumed experiment).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tune_platform.engine.events import CheckpointRef, Config, Report
+from tune_platform.errors import IllegalTransition
+from tune_platform.resources import Resources
+
+
+class TrialStatus(StrEnum):
+    """Where a trial stands. Ray Tune's words for the final ones are TERMINATED and ERROR."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    PAUSING = "PAUSING"
+    PAUSED = "PAUSED"
+    COMPLETED = "COMPLETED"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({TrialStatus.COMPLETED, TrialStatus.STOPPED, TrialStatus.FAILED})
+
+_MOVES: dict[TrialStatus, frozenset[TrialStatus]] = {
+    TrialStatus.PENDING: frozenset({TrialStatus.RUNNING, TrialStatus.PAUSED, TrialStatus.STOPPED, TrialStatus.FAILED}),
+    TrialStatus.RUNNING: _FINAL | {TrialStatus.PAUSING, TrialStatus.PAUSED, TrialStatus.PENDING},
+    TrialStatus.PAUSING: _FINAL | {TrialStatus.PAUSED, TrialStatus.PENDING},
+    TrialStatus.PAUSED: frozenset({TrialStatus.RUNNING, TrialStatus.STOPPED, TrialStatus.PENDING}),
+    TrialStatus.COMPLETED: frozenset(),
+    TrialStatus.STOPPED: frozenset(),
+    # A person may ask for failed trials to be tried again when the experiment is resumed.
+    TrialStatus.FAILED: frozenset({TrialStatus.PENDING}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A checkpoint that a trial can go on from: `step` is the trial's own (a clone holds its source's checkpoint)."""
+
+    step: int
+    ref: CheckpointRef
+    value: float | None
+
+
+@dataclass(slots=True, eq=False)
+class Trial:
+    """One training run. Only the controller changes it; schedulers see it through `TrialView`."""
+
+    number: int
+    config: Config
+    resources: Resources
+    origin: str = "searcher"
+    status: TrialStatus = TrialStatus.PENDING
+    reason: str = ""
+    attempt: int = 0  # counts launches; events of an earlier one are stale
+    failures: dict[str, int] = field(default_factory=dict)  # by cause
+    error: str = ""
+    last: Report | None = None
+    best: float | None = None
+    best_step: int | None = None
+    checkpoints: list[Kept] = field(default_factory=list)  # oldest first
+    until: float | None = None  # the milestone of the present leg
+    save: bool = False  # ... and whether a checkpoint is written there
+    bypassed: int = 0  # how often a younger trial took a place while this one did not fit
+    held: bool = False  # a person paused it: it waits for a person
+    worker: str = ""
+    created: float = 0.0
+    started: float | None = None
+    ended: float | None = None
+    history: list[tuple[float, str, str]] = field(default_factory=list)  # (time, status, reason)
+
+    @property
+    def step(self) -> int:
+        """Number of the last committed report; 0 before the first."""
+        return self.last.step if self.last else 0
+
+    @property
+    def checkpoint(self) -> Kept | None:
+        """The newest checkpoint."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    def move(self, status: TrialStatus, time: float, reason: str = "") -> None:
+        """Go to another state. Raises IllegalTransition, with the trial's history, where the table has no such move."""
+        if status not in _MOVES[self.status]:
+            raise IllegalTransition(self.number, self.status, status, self.history)
+        self.status = status
+        self.reason = reason
+        self.history.append((time, status.value, reason))
+        if status is TrialStatus.RUNNING and self.started is None:
+            self.started = time
+        self.ended = time if status.final else None

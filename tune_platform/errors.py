@@ -1,0 +1,51 @@
+"""The exceptions that users see.
+
+    TunePlatformError
+    ├── SpecError            the spec, the space or an argument is wrong; nothing has started
+    ├── ExperimentError      the experiment cannot be found, opened, resumed or continued
+    ├── CheckpointError      a checkpoint is missing, incomplete or does not match its checksum
+    ├── IllegalTransition    a bug in the engine: a trial was moved where it must not go
+    └── SearcherError        a searcher raised or returned something that is not in the space
+
+A message says what happened, the value seen, what is allowed, and how to mend it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TunePlatformError(Exception):
+    """Base of every error that this platform raises on purpose."""
+
+
+class SpecError(TunePlatformError, ValueError):
+    """The search spec, the search space or an argument is wrong; nothing has been started."""
+
+
+class ExperimentError(TunePlatformError):
+    """An experiment cannot be found, opened, resumed or continued."""
+
+
+class CheckpointError(TunePlatformError):
+    """A checkpoint is missing, incomplete or does not match its checksum."""
+
+
+class SearcherError(TunePlatformError):
+    """A searcher raised, or suggested something outside the search space."""
+
+
+class IllegalTransition(TunePlatformError):  # noqa: N818 (the field's name for it)
+    """A trial was moved along an edge that the status table does not have: a bug, with the history."""
+
+    def __init__(self, trial: int, old: str, new: str, history: Iterable[object]) -> None:
+        self.trial, self.old, self.new = trial, old, new
+        story = "\n".join(f"  {entry}" for entry in history)
+        super().__init__(f"trial {trial} cannot move from {old} to {new}; its history:\n{story}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ' (did you mean ...?)' for the known word closest to `word`, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

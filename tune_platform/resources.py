@@ -1,0 +1,176 @@
+"""Resources of a trial, and the pure ledger that says which trial fits where.
+
+Amounts are Ray's: `cpu` and `gpu` may be fractions, custom resources are named. A trial of several workers (a
+gang) is placed as one unit: all its bundles or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from tune_platform.errors import SpecError, did_you_mean
+
+Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+
+#: Sums of fractions such as ten times 0.1 must still fit into one.
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one trial holds while it runs: `workers` bundles of `cpu`, `gpu` and `custom` each.
+
+    Raises SpecError for a negative amount, no worker, or an unknown strategy.
+    """
+
+    cpu: float = 1.0
+    gpu: float = 0.0
+    custom: Mapping[str, float] = field(default_factory=dict)
+    workers: int = 1
+    strategy: Strategy = "PACK"
+
+    def __post_init__(self) -> None:
+        for name, amount in {"cpu": self.cpu, "gpu": self.gpu, **self.custom}.items():
+            if not 0 <= amount < float("inf"):
+                raise SpecError(f"resource {name}: must be a number of at least 0, got {amount!r}")
+        if self.workers < 1:
+            raise SpecError(f"workers: must be at least 1, got {self.workers!r}")
+        known = get_args(Strategy)
+        if self.strategy not in known:
+            hint = did_you_mean(str(self.strategy).upper(), known)
+            raise SpecError(f"strategy: must be one of {', '.join(known)}, got {self.strategy!r}{hint}")
+
+    def bundle(self) -> dict[str, float]:
+        """Return the resources of one worker by name, without those that are zero."""
+        amounts = {"cpu": self.cpu, "gpu": self.gpu, **self.custom}
+        return {name: float(amount) for name, amount in amounts.items() if amount > 0}
+
+    def __hash__(self) -> int:
+        return hash((self.cpu, self.gpu, self.workers, self.strategy))  # `custom` is a dict, and rare
+
+    def __str__(self) -> str:
+        bundle = ", ".join(f"{amount:g} {name}" for name, amount in self.bundle().items()) or "nothing"
+        return bundle if self.workers == 1 else f"{self.workers} x ({bundle}), {self.strategy}"
+
+
+class Ledger:
+    """What is leased and what is free, per node. Pure: it only counts."""
+
+    def __init__(self, nodes: Sequence[Mapping[str, float]] = ()) -> None:
+        self._leases: dict[int, list[tuple[int, dict[str, float]]]] = {}  # trial -> (node, bundle) of each worker
+        self.resize(nodes)
+
+    def resize(self, nodes: Sequence[Mapping[str, float]]) -> None:
+        """Take a new capacity; leases stay, so that a shrunken node may be overdrawn until they end."""
+        self.capacity: list[dict[str, float]] = [dict(node) for node in nodes]
+        self._free = [dict(node) for node in nodes]
+        for lease in self._leases.values():
+            for node, bundle in lease:
+                if node < len(self._free):
+                    _add(self._free[node], bundle, -1.0)
+        self._fits: dict[Resources, bool] = {}  # what `fits` has found since the last change
+        self._possible: dict[Resources, bool] = {}
+
+    def fits(self, resources: Resources) -> bool:
+        """Whether the gang fits now. Asking again before anything has changed costs a look-up."""
+        known = self._fits.get(resources)
+        if known is None:
+            known = self._fits[resources] = self.place(resources) is not None
+        return known
+
+    def possible(self, resources: Resources) -> bool:
+        """Whether the gang would fit if the whole cluster were idle."""
+        known = self._possible.get(resources)
+        if known is None:
+            known = self._possible[resources] = self.place(resources, empty=True) is not None
+        return known
+
+    def slots(self, resources: Resources) -> int:
+        """Return how many such trials an idle cluster holds (gangs: about how many). Costs O(nodes)."""
+        bundle = resources.bundle()
+        if not bundle:
+            return 0
+        counts = [
+            int(min((node.get(name, 0.0) + _EPSILON) // amount for name, amount in bundle.items()))
+            for node in self.capacity
+        ]
+        if resources.strategy == "STRICT_PACK":
+            return sum(count // resources.workers for count in counts)
+        return sum(counts) // resources.workers
+
+    def place(self, resources: Resources, *, empty: bool = False) -> list[int] | None:
+        """Return the node of each worker, or None where the gang does not fit (`empty`: not even an idle cluster)."""
+        nodes = self.capacity if empty else self._free
+        bundle, workers = resources.bundle(), resources.workers
+        if workers == 1 or resources.strategy == "STRICT_PACK":
+            total = bundle if workers == 1 else {name: amount * workers for name, amount in bundle.items()}
+            node = next((node for node, amounts in enumerate(nodes) if _fits(amounts, total)), None)
+            return None if node is None else [node] * workers
+        free = [dict(node) for node in nodes]
+        spread = resources.strategy in ("SPREAD", "STRICT_SPREAD")
+        placed: list[int] = []
+        for _ in range(workers):
+            fitting = [node for node, amounts in enumerate(free) if _fits(amounts, bundle)]
+            if resources.strategy == "STRICT_SPREAD":
+                fitting = [node for node in fitting if node not in placed]
+            if not fitting:
+                return None
+            # PACK fills the nodes in order; SPREAD takes the node with the fewest workers of this gang.
+            chosen = min(fitting, key=placed.count) if spread else fitting[0]
+            _add(free[chosen], bundle, -1.0)
+            placed.append(chosen)
+        return placed
+
+    def lease(self, trial: int, resources: Resources) -> list[int] | None:
+        """Give the trial its resources and return the node of each worker; None (and no change) if it does not fit."""
+        nodes = self.place(resources)
+        if nodes is not None:
+            bundle = resources.bundle()
+            self._leases[trial] = [(node, bundle) for node in nodes]
+            for node in nodes:
+                _add(self._free[node], bundle, -1.0)
+            # What did not fit before does not fit now.
+            self._fits = {shape: False for shape, fits in self._fits.items() if not fits}
+        return nodes
+
+    def release(self, trial: int) -> None:
+        """Take back whatever the trial holds; nothing if it holds nothing."""
+        lease = self._leases.pop(trial, None)
+        if lease is None:
+            return
+        for node, bundle in lease:
+            if node < len(self._free):
+                _add(self._free[node], bundle, 1.0)
+        self._fits.clear()
+
+    def holds(self, trial: int) -> bool:
+        """Whether the trial holds a lease."""
+        return trial in self._leases
+
+    def nodes(self, trial: int) -> list[int]:
+        """Return the node of each worker of a trial that holds a lease."""
+        return [node for node, _ in self._leases[trial]]
+
+    def leases(self) -> int:
+        """Return how many trials hold a lease."""
+        return len(self._leases)
+
+    def check(self) -> None:
+        """Raise AssertionError if more is leased than there is (for tests)."""
+        for node, amounts in enumerate(self._free):
+            for name, amount in amounts.items():
+                assert amount >= -_EPSILON, f"node {node} is overdrawn: {name} {amount:g}"
+
+
+def _fits(free: Mapping[str, float], bundle: Mapping[str, float]) -> bool:
+    for name, amount in bundle.items():  # noqa: SIM110 (a loop is twice as fast as all(), and this is hot)
+        if free.get(name, 0.0) + _EPSILON < amount:
+            return False
+    return True
+
+
+def _add(free: dict[str, float], bundle: Mapping[str, float], sign: float) -> None:
+    for name, amount in bundle.items():
+        free[name] = free.get(name, 0.0) + sign * amount

@@ -1,0 +1,38 @@
+"""First in, first out: every trial runs to its own end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tune_platform.engine.events import Report, Verdict
+from tune_platform.schedulers.base import Candidates, TrialView
+
+
+class FIFO:
+    """Run trials in the order of their suggestion, each to its own end or to the spec's `stop` condition."""
+
+    resource = "step"
+
+    def setup(self, *, metric: str, mode: str, seed: int) -> None:
+        """Nothing to keep."""
+
+    def until(self, trial: TrialView) -> tuple[float | None, bool]:
+        """Return no milestone: reports are not waited for."""
+        return None, False
+
+    def on_report(self, trial: TrialView, report: Report) -> Verdict | None:
+        """Judge nothing."""
+        return None
+
+    def choose(self, candidates: Candidates) -> int | None:
+        """Return the oldest waiting trial."""
+        trial = next(candidates.waiting(), None)
+        return trial.number if trial else None
+
+    def on_end(self, trial: TrialView, status: str) -> None:
+        """Nothing to forget."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return an empty description."""
+        return {}

@@ -1,0 +1,202 @@
+"""Constraints between parameters: Python functions of the config, or text such as `min_lr < max_lr`.
+
+Text is parsed once and walked by a small evaluator that knows numbers, strings, arithmetic, comparisons,
+`and`, `or`, `not`, `in` and names; a dotted name (`optimizer.lr`) reads a nested dict. Nothing is ever passed
+to `eval`, so a spec file cannot run code.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from tune_platform.errors import SpecError, did_you_mean
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
+_LONGEST, _LARGEST_POWER = 2000, 100
+
+
+class Constraint:
+    """A condition that every config must meet. `text` names it in messages.
+
+    One that reads a parameter which the config does not have (its condition is not met) is satisfied.
+    """
+
+    def __init__(self, rule: str | Callable[[Mapping[str, Any]], bool]) -> None:
+        self._function: Callable[[Mapping[str, Any]], bool] | None = None
+        self._tree: ast.expr | None = None
+        self.names: frozenset[str] = frozenset()  #: the dotted names that a text reads; none for a function
+        if isinstance(rule, str):
+            self.text = rule
+            self._tree, self.names = _parse(rule)
+        elif callable(rule):
+            self.text = str(getattr(rule, "__qualname__", None) or repr(rule))
+            self._function = rule
+        else:
+            raise SpecError(f"constraint {rule!r}: a text such as 'low < high' or a function of the config is needed")
+
+    def __repr__(self) -> str:
+        return f"Constraint({self.text!r})"
+
+    def check_names(self, known: Collection[str]) -> None:
+        """Raise SpecError when the text reads a name that is not in `known` (dotted names)."""
+        for name in sorted(self.names - set(known)):
+            hint = did_you_mean(name, known)
+            raise SpecError(f"constraint {self.text!r}: there is no parameter {name!r}{hint}")
+
+    def satisfied(self, config: Mapping[str, Any]) -> bool:
+        """Tell whether the config meets the constraint. SpecError when that cannot be computed."""
+        try:
+            if self._function is not None:
+                return bool(self._function(config))
+            values = {name: lookup(config, name) for name in self.names}
+            assert self._tree is not None
+            return bool(_value(self._tree, values))
+        except _Absent:
+            return True
+        except KeyError as error:
+            if self._function is not None and error.args and not _has(config, error.args[0]):
+                return True
+            raise SpecError(f"constraint {self.text!r} failed on {dict(config)!r}: {error!r}") from error
+        except ZeroDivisionError:
+            return False
+        except SpecError as error:
+            raise SpecError(f"constraint {self.text!r}: {error}") from error
+        except Exception as error:
+            raise SpecError(f"constraint {self.text!r} failed on {dict(config)!r}: {error!r}") from error
+
+
+class _Absent(Exception):  # noqa: N818 (a signal inside this file)
+    pass
+
+
+def lookup(config: Mapping[str, Any], name: str) -> Any:
+    """Return the value at a dotted name of a nested config."""
+    value: Any = config
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise _Absent(name)
+        value = value[part]
+    return value
+
+
+def _has(config: Mapping[str, Any], key: Any) -> bool:
+    """Tell whether the key occurs anywhere in the config: then a KeyError was about something else."""
+    return key in config or any(isinstance(value, Mapping) and _has(value, key) for value in config.values())
+
+
+def _parse(text: str) -> tuple[ast.expr, frozenset[str]]:
+    if len(text) > _LONGEST:
+        raise SpecError(f"constraint {text[:40]!r}...: at most {_LONGEST} characters are allowed")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise SpecError(f"constraint {text!r} is not an expression: {error}") from error
+    names: set[str] = set()
+    _check(tree, text, names)
+    return tree, frozenset(names)
+
+
+def _check(node: ast.AST, text: str, names: set[str]) -> None:
+    """Raise on anything but the small language, and collect the names."""
+    name = _dotted(node)
+    if name is not None:
+        names.add(name)
+        return
+    children: list[ast.AST]
+    match node:
+        case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
+            children = []
+        case ast.BinOp() if type(node.op) in _BINARY:
+            children = [node.left, node.right]
+        case ast.UnaryOp() if type(node.op) in _UNARY or isinstance(node.op, ast.Not):
+            children = [node.operand]
+        case ast.BoolOp():
+            children = list(node.values)
+        case ast.Compare() if all(type(op) in _COMPARE for op in node.ops):
+            children = [node.left, *node.comparators]
+        case ast.Tuple() | ast.List():
+            children = list(node.elts)
+        case _:
+            part = ast.get_source_segment(text.strip(), node) or type(node).__name__
+            raise SpecError(
+                f"constraint {text!r}: {part!r} is not allowed; names, numbers, texts, + - * / // % **, "
+                "comparisons, in, and, or, not and parentheses are"
+            )
+    for child in children:
+        _check(child, text, names)
+
+
+def _dotted(node: ast.AST) -> str | None:
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return None
+    return ".".join([node.id, *reversed(parts)])
+
+
+def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.BoolOp(op=ast.And()):
+            return all(_value(item, values) for item in node.values)
+        case ast.BoolOp():
+            return any(_value(item, values) for item in node.values)
+        case ast.UnaryOp(op=ast.Not()):
+            return not _value(node.operand, values)
+        case ast.UnaryOp():
+            return _UNARY[type(node.op)](_number(_value(node.operand, values)))
+        case ast.BinOp():
+            return _arithmetic(node.op, _value(node.left, values), _value(node.right, values))
+        case ast.Compare():
+            return _comparison(node, values)
+        case ast.Tuple() | ast.List():
+            return [_value(item, values) for item in node.elts]
+    return values[_dotted(node) or ""]
+
+
+def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
+    left, right = _number(left), _number(right)  # numbers only: 'a' * 10**9 would fill the memory
+    if isinstance(op, ast.Pow) and abs(right) > _LARGEST_POWER:
+        raise SpecError(f"exponents beyond {_LARGEST_POWER} are not allowed, seen {right!r}")
+    return _BINARY[type(op)](left, right)
+
+
+def _comparison(node: ast.Compare, values: Mapping[str, Any]) -> bool:
+    left = _value(node.left, values)
+    for op, item in zip(node.ops, node.comparators, strict=True):
+        right = _value(item, values)
+        if not _COMPARE[type(op)](left, right):
+            return False
+        left = right
+    return True
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, int | float):
+        raise SpecError(f"arithmetic needs numbers, seen {value!r}")
+    return value

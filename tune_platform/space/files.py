@@ -1,0 +1,147 @@
+"""The form of a space in a spec file: nested mappings of plain values, strict about keys.
+
+    lr:        {type: float, low: 1.0e-5, high: 1.0e-1, log: true}
+    layers:    {type: int, low: 1, high: 8}                  # both included
+    optimizer: {type: choice, values: [adam, sgd]}
+    momentum:  {type: float, low: 0, high: 0.99, when: {optimizer: sgd}}
+    epochs:    50
+
+A mapping whose `type` is a text is a parameter; any other mapping is a nested dict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.space.domains import Categorical, Constant, Domain, Float, Grid, Int, Normal
+from tune_platform.space.ray_domains import from_ray, is_ray_domain
+from tune_platform.space.tree import When, has_domain, when
+from tune_platform.space.values import number_from_text, plain
+
+#: for each type: how to build it, the keys it must have, the keys it may have
+_TYPES: dict[str, tuple[Callable[..., Domain], tuple[str, ...], tuple[str, ...]]] = {
+    "float": (Float, ("low", "high"), ("log", "step")),
+    "int": (Int, ("low", "high"), ("log", "step")),
+    "choice": (Categorical, ("values",), ()),
+    "grid": (Grid, ("values",), ()),
+    "normal": (Normal, ("mean", "sd"), ("step",)),
+    "const": (Constant, ("value",), ()),
+}
+_YAML_PITFALL = re.compile(r"[-+]?\d+[eE][-+]?\d+")
+
+
+def domain_from_dict(data: Mapping[str, Any], name: str) -> Domain:
+    """Build the domain of one parameter (without its `when`); `name` is for messages."""
+    kind = data.get("type")
+    if kind == "function":
+        raise SpecError(f"{name}: functions cannot be read from a file; build the space in Python")
+    if kind not in _TYPES:
+        hint = did_you_mean(str(kind), _TYPES)
+        raise SpecError(
+            f"{name}: there is no parameter type {kind!r}{hint}; there are {', '.join(_TYPES)}. "
+            f"For a dict with a key `type` of its own, write `type: {{type: const, value: {kind}}}`"
+        )
+    build, needed, optional = _TYPES[kind]
+    given = {key: value for key, value in data.items() if key != "type"}
+    for key in given:
+        if key not in needed + optional:
+            hint = did_you_mean(str(key), needed + optional)
+            raise SpecError(f"{name}: type {kind} has no key {key!r}{hint}; it has {', '.join(needed + optional)}")
+    missing = [key for key in needed if key not in given]
+    if missing:
+        raise SpecError(f"{name}: type {kind} needs {' and '.join(missing)}")
+    if not isinstance(given.get("log", False), bool):
+        raise SpecError(f"{name}: log must be true or false, seen {given['log']!r}")
+    if "values" in given:
+        if not isinstance(given["values"], list | tuple):
+            raise SpecError(f"{name}: values must be a list, seen {given['values']!r}")
+        given["values"] = tuple(_option(value, name) for value in given["values"])
+    if given.get("step", 0) is None:
+        del given["step"]
+    try:
+        return build(**given)
+    except SpecError as error:
+        raise SpecError(f"{name}: {error}") from error
+
+
+def space_from_dict(data: Any, name: str = "the space") -> Any:
+    """Turn the file form of a space, or of a part of it, into a param_space."""
+    if isinstance(data, Mapping):
+        if isinstance(data.get("type"), str):
+            form = dict(data)
+            conditions = form.pop("when", None)
+            domain = domain_from_dict(form, name)
+            return domain if conditions is None else when(domain, conditions)
+        within = "" if name == "the space" else f"{name}/"
+        return {key: space_from_dict(item, f"{within}{key}") for key, item in data.items()}
+    if isinstance(data, list | tuple):
+        return [space_from_dict(item, f"{name}/{i}") for i, item in enumerate(data)]
+    return _not_a_number_in_disguise(data, name)
+
+
+def _option(value: Any, name: str) -> Any:
+    """Read one value of a choice: a plain value, or a branch with parameters in it."""
+    read = space_from_dict(value, name)
+    return read.value if isinstance(read, Constant) else read
+
+
+def _not_a_number_in_disguise(value: Any, name: str) -> Any:
+    if isinstance(value, str) and _YAML_PITFALL.fullmatch(value.strip()):
+        advice = number_from_text(value)
+        raise SpecError(
+            f"{name}: {value!r} is text, not a number{advice}; "
+            f"for the text itself write {{type: const, value: {value!r}}}"
+        )
+    return value
+
+
+def space_to_dict(value: Any) -> Any:
+    """Turn a param_space, or a part of it, into its file form. What files cannot hold is shown by name."""
+    if is_ray_domain(value):
+        value = from_ray(value)
+    if isinstance(value, When):
+        form = _as_parameter(value.value)
+        return {**form, "when": {name: _condition(allowed) for name, allowed in value.conditions.items()}}
+    if isinstance(value, Categorical):
+        return {"type": value.kind, "values": [_option_to_dict(option) for option in value.values]}
+    if isinstance(value, Domain):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        if set(value) == {"grid_search"}:
+            return Grid(value["grid_search"]).to_dict()
+        return {str(key): _nested(str(key), item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [space_to_dict(item) for item in value]
+    return _plain_or_const(value)
+
+
+def _as_parameter(value: Any) -> dict[str, Any]:
+    form = space_to_dict(value)
+    if isinstance(form, dict) and isinstance(form.get("type"), str):
+        return form
+    if has_domain(value):  # a conditional dict of parameters: a choice with one branch says the same
+        return {"type": "choice", "values": [form]}
+    return {"type": "const", "value": plain(value)}
+
+
+def _nested(key: str, value: Any) -> Any:
+    if key == "type" and isinstance(value, str):
+        return {"type": "const", "value": value}  # else the dict around it would read as a parameter
+    return space_to_dict(value)
+
+
+def _option_to_dict(option: Any) -> Any:
+    return space_to_dict(option) if isinstance(option, Mapping) or has_domain(option) else _plain_or_const(option)
+
+
+def _plain_or_const(value: Any) -> Any:
+    if isinstance(value, str) and _YAML_PITFALL.fullmatch(value.strip()):
+        return {"type": "const", "value": value}
+    return plain(value)
+
+
+def _condition(allowed: tuple[Any, ...]) -> Any:
+    return plain(allowed[0]) if len(allowed) == 1 else plain(allowed)

@@ -1,0 +1,31 @@
+"""The spec of a search: `SearchSpec` from Python, `load_spec` from a YAML file.
+
+    spec = SearchSpec(
+        trainable=train, param_space={"lr": loguniform(1e-5, 1e-1)}, metric="val_loss", mode="min",
+        searcher="tpe", scheduler={"name": "asha", "max": 27}, budget=Budget(trials=64, time="1h"),
+    )
+
+What does not belong here: anything that runs.
+"""
+
+from tune_platform.resources import Resources
+from tune_platform.spec.entrypoint import load_entrypoint
+from tune_platform.spec.file import json_schema
+from tune_platform.spec.model import NOT_IN_FINGERPRINT, Budget, CheckpointPolicy, SearchSpec, default_storage
+from tune_platform.spec.reading import load_spec
+from tune_platform.spec.sources import ENVIRONMENT, explain, resolve
+
+__all__ = [
+    "ENVIRONMENT",
+    "NOT_IN_FINGERPRINT",
+    "Budget",
+    "CheckpointPolicy",
+    "Resources",
+    "SearchSpec",
+    "default_storage",
+    "explain",
+    "json_schema",
+    "load_entrypoint",
+    "load_spec",
+    "resolve",
+]

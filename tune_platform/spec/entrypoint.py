@@ -1,0 +1,73 @@
+"""Entrypoints: `"module:name"` names a trainable that a file, a log or another machine can hold."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import sys
+import traceback
+from typing import Any
+
+from tune_platform.errors import SpecError
+from tune_platform.spec.values import describe, hint
+from tune_platform.trainable import Trainable
+
+ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def load_entrypoint(entrypoint: str) -> Any:
+    """Import what `"module:name"` names. Raises SpecError where it cannot be, or is no trainable."""
+    module_name, _, name = entrypoint.partition(":")
+    module = _import(module_name, entrypoint)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [word for word in vars(found) if not word.startswith("_")]
+            where = f"module {module_name!r}" if found is module else repr(found)
+            raise SpecError(f"{entrypoint!r}: {where} has no {part!r}{hint(part, known)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise SpecError(f"{entrypoint!r} is {describe(found)}; a subclass of Trainable or a function is wanted")
+    if isinstance(found, type) and not issubclass(found, Trainable):
+        raise SpecError(f"{entrypoint!r} is a class that is not a subclass of tune_platform.Trainable")
+    return found
+
+
+def entrypoint_of(trainable: Any) -> str | None:
+    """Return the entrypoint that leads back to this very object, or None where there is none."""
+    module, name = getattr(trainable, "__module__", None), getattr(trainable, "__qualname__", "")
+    entrypoint = f"{module}:{name}"
+    if module in (None, "__main__") or not ENTRYPOINT.fullmatch(entrypoint):
+        return None
+    found: Any = sys.modules.get(str(module))
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return entrypoint if found is trainable else None
+
+
+def _import(name: str, entrypoint: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if missing != name and not name.startswith(f"{missing}."):
+            raise SpecError(
+                f"{entrypoint!r}: importing {name!r} failed: it imports {missing!r}, which is not installed"
+            ) from error
+        parent = missing.rpartition(".")[0]
+        raise SpecError(
+            f"{entrypoint!r}: there is no module {missing!r}{hint(missing, _neighbours(parent))}; "
+            "modules are looked for in the present folder and among those installed"
+        ) from error
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        raise SpecError(f"{entrypoint!r}: importing {name!r} failed: {said}") from error
+
+
+def _neighbours(parent: str) -> list[str]:
+    """The modules beside the one that is missing."""
+    package = sys.modules.get(parent) if parent else None
+    prefix = f"{parent}." if parent else ""
+    return [prefix + module.name for module in pkgutil.iter_modules(getattr(package, "__path__", None))]

@@ -1,0 +1,151 @@
+"""The keys of a spec file: strict and versioned. JSON Schema for editors comes from these models.
+
+`reading` builds a SearchSpec from them, `writing` gives them back; `docs/spec.md` describes every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from tune_platform.errors import SpecError
+from tune_platform.spec.model import CheckpointPolicy
+from tune_platform.spec.parts import Entrypoint, Name, Samples, take_retries
+from tune_platform.spec.values import Amount, Count, Natural, Number, Seconds, Strict
+
+VERSION = 1
+
+
+def _short(key: str) -> Callable[[Any], Any]:
+    """A block may be written as the text of its main key: `schedule: asha`."""
+    return lambda value: {key: value} if isinstance(value, str) else value
+
+
+class Objective(Strict):
+    """One metric and where it should go; the search ends once it has reached `target`."""
+
+    metric: str = Field(min_length=1, examples=["metric: val_loss"])
+    mode: Literal["min", "max"] = Field(examples=["mode: min"])
+    target: Number | None = None
+
+
+class Search(Strict):
+    """The searcher; other keys are its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "random"
+    seed: Natural = 0
+    initial: list[dict[str, Any]] = Field(default_factory=list)
+    prefetch: Natural | None = None
+
+
+class Schedule(Strict):
+    """The scheduler; other keys are its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "fifo"
+
+
+class Limits(Strict):
+    """When the search ends, and how wide it runs."""
+
+    trials: Count | None = None
+    num_samples: Samples | None = None
+    time: Seconds | None = None
+    failures: Natural | None = None
+    concurrency: Count | None = None
+
+
+class Storage(Strict):
+    """A directory, or the URL of a database; one of the two."""
+
+    path: str | None = None
+    url: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Storage:
+        if self.path and self.url:
+            raise SpecError("path and url are both given; give one")
+        return self
+
+
+class BackendBlock(Strict):
+    """Where trials run."""
+
+    name: Literal["ray", "inline", "simulated"] = "ray"
+    address: str | None = None
+    num_cpus: Amount | None = None
+    num_gpus: Amount | None = None
+
+
+class ResourcesBlock(Strict):
+    """What one trial holds."""
+
+    cpu: Amount = 1.0
+    gpu: Amount = 0.0
+    custom: dict[str, Amount] = Field(default_factory=dict)
+    workers: Count = 1
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+
+
+class Retries(Strict):
+    """How often a trial is started again, by what ended it."""
+
+    exception: Natural = 0
+    worker_died: Natural = 3
+    timeout: Natural = 1
+    bad_metric: Natural = 0
+    lost_checkpoint: Natural = 1
+
+
+class SpecFile(Strict):
+    """A spec file, version 1."""
+
+    version: Literal[1] = Field(examples=["version: 1"])
+    name: Name = ""
+    description: str = ""
+    entrypoint: Entrypoint = Field(examples=["entrypoint: my_module:train"])
+    objective: Annotated[
+        list[Objective],
+        BeforeValidator(
+            lambda value: value if isinstance(value, list) else [value],
+            json_schema_input_type=Objective | list[Objective],
+        ),
+    ] = Field(min_length=1, examples=["objective: {metric: val_loss, mode: min}"])
+    space: dict[str, Any] = Field(default_factory=dict)
+    constraints: list[str] = Field(default_factory=list)
+    search: Annotated[Search, BeforeValidator(_short("name"), json_schema_input_type=Search | str)] = Search()
+    schedule: Annotated[Schedule, BeforeValidator(_short("name"), json_schema_input_type=Schedule | str)] = Schedule()
+    budget: Limits = Limits()
+    resources: ResourcesBlock = ResourcesBlock()
+    stop: dict[str, Number] = Field(default_factory=dict)
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+    retries: Annotated[
+        Retries,
+        BeforeValidator(
+            lambda value: value if isinstance(value, Mapping) else take_retries(value),
+            json_schema_input_type=Retries | int,
+        ),
+    ] = Retries()
+    step_timeout: Seconds | None = None
+    setup_timeout: Seconds | None = None
+    storage: Annotated[Storage, BeforeValidator(_short("path"), json_schema_input_type=Storage | str)] = Storage()
+    backend: Annotated[BackendBlock, BeforeValidator(_short("name"), json_schema_input_type=BackendBlock | str)] = (
+        BackendBlock()
+    )
+    reuse_workers: bool = True
+    keep_warm: Natural = 0
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a spec file, for editors and other programs."""
+    schema = SpecFile.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "tune_platform spec",
+    }

@@ -1,0 +1,401 @@
+"""`SearchSpec`: everything that decides a search, validated and immutable.
+
+Python code gives live objects (functions, searchers, domains); a file gives plain values. `docs/spec.md`
+describes every key. Nothing is imported or started before `check` or `load_trainable` is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from tune_platform.errors import SpecError
+from tune_platform.resources import Resources
+from tune_platform.spec.entrypoint import load_entrypoint
+from tune_platform.spec.parts import (
+    Name,
+    Samples,
+    build_scheduler,
+    build_searcher,
+    build_space,
+    check_start_points,
+    check_trainable,
+    take_backend,
+    take_resources,
+    take_retries,
+)
+from tune_platform.spec.values import (
+    Count,
+    Natural,
+    Number,
+    Problem,
+    Seconds,
+    Strict,
+    describe,
+    hint,
+    problems_of,
+    spec_error,
+)
+
+if TYPE_CHECKING:
+    from searchers.base import Searcher
+    from tune_platform.schedulers.base import Scheduler
+    from tune_platform.space import Space
+
+#: Keys that may differ between a run and its resumption: they decide where and how fast, not what happens.
+NOT_IN_FINGERPRINT = ("version", "name", "description", "storage", "backend", "reuse_workers", "keep_warm")
+
+
+class Budget(Strict):
+    """When the search ends, whichever comes first; None is no limit.
+
+    `trials`: started at all; `time`: seconds, or text such as "6h"; `target`: a value of the metric;
+    `failures`: more failed trials than this end the search as failed.
+    """
+
+    trials: Count | None = None
+    time: Seconds | None = None
+    target: Number | None = None
+    failures: Natural | None = None
+
+    if TYPE_CHECKING:  # a duration may be text, which the field never is
+
+        def __init__(
+            self,
+            *,
+            trials: int | None = None,
+            time: float | str | None = None,
+            target: float | None = None,
+            failures: int | None = None,
+        ) -> None: ...
+
+
+class CheckpointPolicy(Strict):
+    """When a trial's state is saved and which of its checkpoints are kept.
+
+    `every`: steps between two (0: only where the scheduler asks or the train function brings one); `at_end`:
+    once more when the trial ends; `keep_last`: the newest (None: all); `keep_best`: the best ones (None: no
+    more); `storage`: any fsspec path (None: beside the results).
+    """
+
+    every: Natural = 0
+    at_end: bool = False
+    keep_last: Count | None = 1
+    keep_best: Count | None = None
+    storage: str | None = None
+
+
+def default_storage() -> str:
+    """Return TUNE_PLATFORM_STORAGE, or `tune_results` in the present folder."""
+    return os.environ.get("TUNE_PLATFORM_STORAGE") or "tune_results"
+
+
+def check_storage(location: Any) -> str:
+    """Return a directory with `~` filled in, or a database URL. Raises SpecError."""
+    if isinstance(location, Path):
+        location = str(location)
+    if not isinstance(location, str) or not location.strip():
+        raise SpecError(f"got {describe(location)}; a directory or a database URL is wanted")
+    return location if "://" in location else str(Path(location).expanduser())
+
+
+def _many(value: Any) -> Any:
+    """A list of names becomes a tuple; one name stays one."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, Sequence) and value and all(isinstance(name, str) and name for name in value):
+        if len(set(value)) < len(value):
+            return value[0] if len(set(value)) == 1 else tuple(value)
+        return tuple(value)
+    raise SpecError(f"got {describe(value)}; a name is wanted, or several in a list")
+
+
+def _check_modes(value: Any) -> Any:
+    modes = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else [value]
+    for mode in modes:
+        if mode not in ("min", "max"):
+            raise SpecError(f"got {describe(mode)}; allowed: min, max{hint(str(mode), ('min', 'max'))}")
+    return value if isinstance(value, str) else tuple(modes)
+
+
+def _functions(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+class SearchSpec(Strict):
+    """One search: what is tried, how it is judged, who goes on, and with how much.
+
+    Raises SpecError, with all that is wrong, when it is built. The arguments are described in `docs/spec.md`.
+    """
+
+    trainable: Annotated[Any, AfterValidator(check_trainable)] = Field(examples=["entrypoint: my_module:train"])
+    param_space: Any = Field(default_factory=dict)
+    metric: Annotated[str | Sequence[str], BeforeValidator(_many)] = Field(examples=['metric="val_loss"'])
+    mode: Annotated[str | Sequence[str], BeforeValidator(_check_modes)] = Field(examples=['mode="min"'])
+    name: Name = ""
+    description: str = ""
+    constraints: Annotated[tuple[Any, ...], BeforeValidator(_functions)] = ()
+    searcher: Any = "random"
+    scheduler: Any = "fifo"
+    num_samples: Samples | None = None
+    start_points: Annotated[Sequence[Mapping[str, Any]], BeforeValidator(_functions)] = ()
+    max_concurrent: Count | None = None
+    prefetch: Natural | None = None
+    budget: Annotated[Budget, BeforeValidator(lambda value: value or {})] = Budget()
+    resources: Annotated[Any, AfterValidator(take_resources)] = Resources()
+    stop: Mapping[str, Number] = Field(default_factory=dict)
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+    retries: Annotated[Mapping[str, int], BeforeValidator(take_retries)] = Field(
+        default_factory=lambda: take_retries({})
+    )
+    step_timeout: Seconds | None = None
+    setup_timeout: Seconds | None = None
+    seed: Natural = 0
+    storage: Annotated[str, BeforeValidator(check_storage)] = Field(default_factory=default_storage)
+    backend: Annotated[Any, AfterValidator(take_backend)] = "ray"
+    reuse_workers: bool = True
+    keep_warm: Natural = 0
+
+    if not TYPE_CHECKING:  # type checkers see the fields
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise spec_error(problems_of(error, type(self)), "SearchSpec") from None
+
+    # -------------------------------------------------------------------------------------- validation
+
+    @field_validator("param_space")
+    @classmethod
+    def _space_is_sound(cls, value: Any) -> Any:
+        build_space(value)
+        return value
+
+    @field_validator("constraints")
+    @classmethod
+    def _constraints_are_sound(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        if value and "param_space" in info.data:
+            build_space(info.data["param_space"], value)
+        return value
+
+    @field_validator("start_points")
+    @classmethod
+    def _start_points_fit(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and "param_space" in info.data:
+            check_start_points(build_space(info.data["param_space"]), value)
+        return value
+
+    @field_validator("searcher")
+    @classmethod
+    def _searcher_exists(cls, value: Any) -> Any:
+        build_searcher(value)
+        return value
+
+    @field_validator("scheduler")
+    @classmethod
+    def _scheduler_exists(cls, value: Any) -> Any:
+        build_scheduler(value)
+        return value
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> SearchSpec:
+        problems = contradictions(
+            self.metrics, self.modes, self.make_scheduler(), target=self.budget.target, stop=self.stop
+        )
+        if problems:
+            raise SpecError("; ".join(f"{problem.where}: {problem.text}" for problem in problems))
+        return self
+
+    def check(self) -> list[str]:
+        """Check all that can be known before the start: the trainable is imported, the space sampled.
+
+        Returns warnings. Raises SpecError with everything that is wrong.
+        """
+        problems: list[Problem] = []
+
+        def attempt(key: str, step: Callable[[], object]) -> None:
+            try:
+                step()
+            except SpecError as error:
+                problems.append(Problem((key,), str(error)))
+
+        attempt("trainable", self.load_trainable)
+        attempt("space", lambda: self.space.check(self.seed))
+        if not problems:
+            searcher = self.make_searcher()
+            attempt("search", lambda: searcher.setup(self.space, mode=self.modes, seed=self.seed))
+        if problems:
+            raise spec_error(problems, self.name or "spec")
+        return self._warnings()
+
+    def _warnings(self) -> list[str]:
+        found = []
+        if isinstance(self.param_space, Mapping) and not self.space.parameters():
+            found.append("space: has no parameters, so all trials have the same config")
+        scheduler = self.make_scheduler()
+        last = getattr(scheduler, "max", None)
+        limit = self.stop.get(scheduler.resource)
+        if last is not None and limit is not None and limit < last:
+            found.append(f"stop: {scheduler.resource} {limit:g} ends trials before the scheduler's max {last:g}")
+        if self.trials is not None and self.trials < len(self.start_points):
+            found.append(f"start_points: {len(self.start_points)} are given, only {self.trials} trials will run")
+        return found
+
+    # -------------------------------------------------------------------------------------- what it means
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics; one, unless the search has several objectives."""
+        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """`min` or `max` for each metric; a single mode holds for all."""
+        modes = (self.mode,) if isinstance(self.mode, str) else tuple(self.mode)
+        return modes * len(self.metrics) if len(modes) == 1 else modes
+
+    @functools.cached_property
+    def space(self) -> Space:
+        """The search space with its constraints."""
+        return build_space(self.param_space, self.constraints)
+
+    @property
+    def trials(self) -> int | None:
+        """How many trials there will be at most, or None without a limit.
+
+        As in Ray Tune `num_samples` counts passes over the grid. Without it, a search that has another limit
+        (a budget of trials or time, a target, the grid searcher) goes on until there; any other is one pass.
+        """
+        samples = self.num_samples
+        if samples is None:
+            limited = self.budget.trials or self.budget.time or self.budget.target is not None
+            samples = -1 if limited or self.searcher == "grid" else 1
+        limits = [self.budget.trials] if self.budget.trials else []
+        if samples != -1:
+            multiplies = hasattr(type(self.make_searcher()), "multiplier")
+            limits.append(samples * (self.space.grid_size if multiplies else 1))
+        return min(limits, default=None)
+
+    def resources_for(self, config: Mapping[str, Any]) -> Resources:
+        """Return what a trial with `config` holds. Raises SpecError for what a function must not return."""
+        if isinstance(self.resources, Resources):
+            return self.resources
+        found = take_resources(self.resources(config))
+        if not isinstance(found, Resources):
+            raise SpecError(
+                f"resources: the function returned {describe(found)}; Resources(cpu=..., gpu=...) is wanted"
+            )
+        return found
+
+    def make_searcher(self) -> Searcher:
+        """Build the searcher (or return the object given), not set up yet."""
+        return build_searcher(self.searcher)
+
+    def make_scheduler(self) -> Scheduler:
+        """Build the scheduler (or return the object given), not set up yet."""
+        return build_scheduler(self.scheduler)
+
+    def load_trainable(self) -> Any:
+        """Return the class or function, importing an entrypoint. Raises SpecError when that fails."""
+        return load_entrypoint(self.trainable) if isinstance(self.trainable, str) else self.trainable
+
+    # -------------------------------------------------------------------------------------- as data
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON values, in the file's form; what has no such form is {"python": name}."""
+        from tune_platform.spec.writing import to_dict
+
+        return to_dict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchSpec:
+        """Build the spec that `to_dict` wrote. Raises SpecError, also where it held objects of Python."""
+        from tune_platform.spec.reading import from_dict
+
+        return from_dict(data)
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that differ where a resumed search could decide otherwise.
+
+        Functions count by name: a change in their code is not seen.
+        """
+        data = {key: value for key, value in self.to_dict().items() if key not in NOT_IN_FINGERPRINT}
+        return hashlib.sha256(json.dumps(_canonical(data), sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, other: SearchSpec) -> list[str]:
+        """Say where the fingerprints of two specs part: "schedule.eta: 3 here, 4 there"."""
+        from tune_platform.spec.values import leaves
+
+        mine, theirs = leaves(self.to_dict()), leaves(other.to_dict())
+        return [
+            f"{key}: {mine.get(key)!r} here, {theirs.get(key)!r} there"
+            for key in dict.fromkeys([*mine, *theirs])
+            if key.split(".")[0] not in NOT_IN_FINGERPRINT and mine.get(key) != theirs.get(key)
+        ]
+
+
+def _canonical(value: Any) -> Any:
+    """Write 1.0 as 1, which is the same value in another spelling."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def contradictions(
+    metrics: Sequence[str],
+    modes: Sequence[str],
+    scheduler: Scheduler,
+    *,
+    target: float | None,
+    stop: Mapping[str, float],
+) -> list[Problem]:
+    """Return where parts that are right alone do not go together."""
+    found = []
+    if len(modes) != len(metrics):
+        found.append(
+            Problem(
+                ("objective",),
+                f"{len(metrics)} metrics and {len(modes)} modes; give one mode, or one for each",
+            )
+        )
+    if len(set(metrics)) < len(metrics):
+        found.append(Problem(("objective",), f"metrics are given twice: {', '.join(metrics)}"))
+    kind = type(scheduler).__name__
+    if len(metrics) > 1 and kind != "FIFO":
+        found.append(
+            Problem(
+                ("schedule",),
+                f"{kind} ranks trials by one number; there are {len(metrics)} ({', '.join(metrics)}): "
+                "use the scheduler fifo, or judge one metric",
+            )
+        )
+    if len(metrics) > 1 and target is not None:
+        found.append(Problem(("objective",), "a target needs a single metric"))
+    for metric, mode in zip(metrics, modes, strict=False):
+        if mode == "min" and metric in stop:
+            found.append(
+                Problem(
+                    ("stop", metric),
+                    f"ends a trial once {metric} is at least {stop[metric]:g}, but it is to be minimised: "
+                    "trials would end at their first report. To end the search at a value, give a target",
+                )
+            )
+    return found

@@ -1,0 +1,198 @@
+"""The parts of a spec that are more than values: taken as users write them, checked by building them once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+
+from tune_platform.errors import SpecError
+from tune_platform.resources import Resources
+from tune_platform.spec.entrypoint import ENTRYPOINT
+from tune_platform.spec.values import check_keys, describe, hint, number, whole
+
+if TYPE_CHECKING:
+    from searchers.base import Searcher
+    from tune_platform.schedulers.base import Scheduler
+    from tune_platform.space import Space
+
+#: How often a trial is started again, by what ended it. Mistakes of the user's code are not repeated.
+DEFAULT_RETRIES: Mapping[str, int] = {
+    "exception": 0,
+    "worker_died": 3,
+    "timeout": 1,
+    "bad_metric": 0,
+    "lost_checkpoint": 1,
+}
+BACKENDS = ("ray", "inline", "simulated")
+BACKEND_OPTIONS = ("address", "num_cpus", "num_gpus")
+_RAY_NAMES = {"CPU": "cpu", "GPU": "gpu"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_name(name: str) -> str:
+    """Return the name of an experiment, which is also a folder's. Raises SpecError."""
+    if name and not _NAME.fullmatch(name):
+        raise SpecError(
+            f"got {name!r}; up to 100 letters, digits, '.', '_' and '-' are allowed, a letter or digit first"
+        )
+    return name
+
+
+def check_samples(value: int) -> int:
+    """Return how often the space is sampled; -1 is no limit. Raises SpecError."""
+    if value != -1 and value < 1:
+        raise SpecError(f"got {value}; must be at least 1, or -1 for no limit")
+    return value
+
+
+def check_trainable(value: Any) -> Any:
+    """Return a trainable, or an entrypoint that looks like one. Raises SpecError."""
+    if isinstance(value, str):
+        if not ENTRYPOINT.fullmatch(value):
+            raise SpecError(f'got {value!r}; an entrypoint is "module:name", such as "trainables.digits:train_digits"')
+    elif not callable(value):
+        raise SpecError(f'got {describe(value)}; a subclass of Trainable, a function or "module:name" is wanted')
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Entrypoint = Annotated[str, AfterValidator(check_trainable)]
+Samples = Annotated[int, BeforeValidator(whole), AfterValidator(check_samples)]
+
+
+def build_space(param_space: Any, constraints: Sequence[Any] = ()) -> Space:
+    """Build the space from a dict, a function of a trial, or a Space. Raises SpecError."""
+    from tune_platform.space import Space
+
+    if not (isinstance(param_space, (Mapping, Space)) or callable(param_space)):
+        raise SpecError(f"got {describe(param_space)}; a dict of parameters or a function of a trial is wanted")
+    return Space(param_space, constraints)
+
+
+def check_start_points(space: Space, points: Sequence[Any]) -> None:
+    """Raise SpecError for the first start point that is not in the space."""
+    for index, point in enumerate(points):
+        if not isinstance(point, Mapping):
+            raise SpecError(f"[{index}]: got {describe(point)}; a (partial) config is wanted, such as {{lr: 0.01}}")
+        try:
+            space.flatten(point)
+        except SpecError as error:
+            raise SpecError(f"[{index}]: {error}") from None
+
+
+def named(value: Any, what: str) -> tuple[Any, dict[str, Any]]:
+    """Return a part's name (or the object itself) and its options, from a name, a dict or an object."""
+    if not isinstance(value, Mapping):
+        return value, {}
+    options = dict(value)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise SpecError(f"the {what} has no name; write for example {{name: {_EXAMPLES[what]}}}")
+    return name, options
+
+
+_EXAMPLES = {"searcher": "tpe, seed: 7", "scheduler": "asha, max: 27", "backend": "ray, num_cpus: 4"}
+
+
+def build_searcher(value: Any) -> Searcher:
+    """Build a searcher from a name, {"name": ..., options} or an object. Raises SpecError."""
+    from searchers.registry import make_searcher
+
+    name, options = named(value, "searcher")
+    searcher: Searcher = _built("searcher", name, options, make_searcher)
+    return searcher
+
+
+def build_scheduler(value: Any) -> Scheduler:
+    """Build a scheduler from a name, {"name": ..., options} or an object. Raises SpecError."""
+    from tune_platform.schedulers import make_scheduler
+
+    name, options = named(value, "scheduler")
+    if isinstance(name, type) or not (isinstance(name, str) or hasattr(name, "on_report")):
+        raise SpecError(
+            f"got {describe(name)}; a name such as 'asha', {{'name': ..., options}} or a Scheduler is wanted"
+        )
+    scheduler: Scheduler = _built("scheduler", name, options, make_scheduler)
+    return scheduler
+
+
+def _built(what: str, name: Any, options: Mapping[str, Any], make: Callable[..., Any]) -> Any:
+    try:
+        return make(name, **options)
+    except SpecError:
+        raise
+    except (
+        TypeError,
+        ValueError,
+    ) as error:  # what the part itself did not foresee, such as text for a number
+        shown = ", ".join(f"{key}: {option!r}" for key, option in options.items())
+        raise SpecError(f"{what} {name!r} cannot be built with {shown or 'no options'}: {error}") from error
+
+
+def take_resources(value: Any) -> Resources | Callable[[Mapping[str, Any]], Any]:
+    """Take Resources, a dict of its fields (Ray's CPU and GPU too), or a function. Raises SpecError."""
+    if isinstance(value, Resources) or (callable(value) and not isinstance(value, type)):
+        return value
+    if not isinstance(value, Mapping):
+        raise SpecError(f"got {describe(value)}; keys and values are wanted, such as {{cpu: 2, gpu: 0.5}}")
+    known = [field.name for field in fields(Resources)]
+    given = {_RAY_NAMES.get(key, str(key)): amount for key, amount in value.items()}
+    for key in given:
+        if key not in known:
+            own = f"a resource of your own is written custom: {{{key}: {given[key]!r}}}"
+            raise SpecError(f"unknown key {key!r}{hint(key, known)}; known: {', '.join(known)}; {own}")
+    taken: dict[str, Any] = {**given}
+    for key in ("cpu", "gpu"):
+        if key in given:
+            taken[key] = _prefixed(key, number, given[key])
+    if "workers" in given:
+        taken["workers"] = _prefixed("workers", whole, given["workers"])
+    if "custom" in given:
+        if not isinstance(given["custom"], Mapping):
+            raise SpecError(f"custom: got {describe(given['custom'])}; names and amounts are wanted")
+        taken["custom"] = {str(k): _prefixed(f"custom.{k}", number, v) for k, v in given["custom"].items()}
+    return Resources(**taken)
+
+
+def take_retries(value: Any) -> dict[str, int]:
+    """Take one number for all causes, or numbers by cause beside the defaults. Raises SpecError."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(DEFAULT_RETRIES, _not_negative(value))
+    check_keys(value, list(DEFAULT_RETRIES))
+    return {
+        **DEFAULT_RETRIES,
+        **{cause: _prefixed(cause, _not_negative, times) for cause, times in value.items()},
+    }
+
+
+def take_backend(value: Any) -> Any:
+    """Take a backend's name, {"name": ..., options}, or an object. Raises SpecError."""
+    name, options = named(value, "backend")
+    if isinstance(name, str):
+        if name not in BACKENDS:
+            raise SpecError(f"there is no backend {name!r}{hint(name, BACKENDS)}; known: {', '.join(BACKENDS)}")
+        check_keys(options, BACKEND_OPTIONS)
+        for key in ("num_cpus", "num_gpus"):
+            if options.get(key) is not None and _prefixed(key, number, options[key]) < 0:
+                raise SpecError(f"{key}: got {options[key]!r}; must not be negative")
+    elif not hasattr(name, "submit"):
+        raise SpecError(f"got {describe(name)}; a name ({', '.join(BACKENDS)}) or a Backend is wanted")
+    return value
+
+
+def _not_negative(value: Any) -> int:
+    taken = whole(value)
+    if taken < 0:
+        raise SpecError(f"got {taken}; must be at least 0")
+    return taken
+
+
+def _prefixed(key: str, take: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return take(value)
+    except SpecError as error:
+        raise SpecError(f"{key}: {error}") from None

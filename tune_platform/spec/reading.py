@@ -1,0 +1,179 @@
+"""From a file, or its data, to a SearchSpec: all problems at once, each with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tune_platform.errors import SpecError
+from tune_platform.spec.file import Schedule, Search, SpecFile
+from tune_platform.spec.model import Budget, SearchSpec, contradictions
+from tune_platform.spec.parts import (
+    build_scheduler,
+    build_searcher,
+    build_space,
+    check_start_points,
+    take_resources,
+)
+from tune_platform.spec.strict_yaml import Document, KeyPath, read, with_lines
+from tune_platform.spec.values import Problem, live_objects, problems_of, spec_error
+
+#: Keys of the search block that are the spec's own, not the searcher's options.
+_SEARCH_KEYS = ("seed", "initial", "prefetch")
+
+
+def load_spec(path: str | Path) -> SearchSpec:
+    """Read a YAML spec file. Raises SpecError with everything that is wrong, each with its line."""
+    return from_document(read(Path(path)), Path(path).name)
+
+
+def from_dict(data: Mapping[str, Any]) -> SearchSpec:
+    """Build a spec from its file form. Raises SpecError with everything that is wrong."""
+    if live := live_objects(data):
+        raise SpecError(
+            f"the spec holds objects of Python that cannot be built from data: {', '.join(live)}; "
+            "to resume, pass the same SearchSpec again"
+        )
+    return from_document(Document(dict(data), {}, []), str(data.get("name") or "spec"))
+
+
+def from_document(document: Document, title: str) -> SearchSpec:
+    """Build a spec from a document, whose lines are named in messages."""
+    problems, file = list(document.problems), None
+    try:
+        file = SpecFile.model_validate(document.data)
+    except ValidationError as error:
+        problems += [_as_written(problem, document.data) for problem in problems_of(error, SpecFile)]
+    problems += _check_parts(document.data, {problem.path[0] for problem in problems if len(problem.path) == 1})
+    if file is not None and not problems:
+        problems = contradictions(
+            [objective.metric for objective in file.objective],
+            [objective.mode for objective in file.objective],
+            build_scheduler(_part(file.schedule)),
+            target=next((o.target for o in file.objective if o.target is not None), None),
+            stop=file.stop,
+        )
+    if problems or file is None:
+        raise spec_error(with_lines(_without_echoes(problems), document.lines), title)
+    return SearchSpec(**_arguments(file))
+
+
+def _arguments(file: SpecFile) -> dict[str, Any]:
+    """Return the file's content as the arguments of SearchSpec."""
+    from tune_platform.space.files import space_from_dict
+
+    limits, storage = file.budget, file.storage.url or file.storage.path
+    values = {
+        "trainable": file.entrypoint,
+        "param_space": space_from_dict(file.space),
+        "constraints": tuple(file.constraints),
+        "metric": tuple(o.metric for o in file.objective) if len(file.objective) > 1 else file.objective[0].metric,
+        "mode": tuple(o.mode for o in file.objective) if len(file.objective) > 1 else file.objective[0].mode,
+        "searcher": _part(file.search, _SEARCH_KEYS),
+        "scheduler": _part(file.schedule),
+        "seed": file.search.seed,
+        "start_points": file.search.initial,
+        "prefetch": file.search.prefetch,
+        "num_samples": limits.num_samples,
+        "max_concurrent": limits.concurrency,
+        "budget": Budget(
+            trials=limits.trials, time=limits.time, failures=limits.failures, target=file.objective[0].target
+        ),
+        "resources": take_resources(file.resources.model_dump()),
+        "retries": file.retries.model_dump(),
+        "backend": {key: value for key, value in file.backend.model_dump().items() if value is not None},
+    }
+    same = (
+        "name",
+        "description",
+        "stop",
+        "checkpoint",
+        "step_timeout",
+        "setup_timeout",
+        "reuse_workers",
+        "keep_warm",
+    )
+    return {
+        **values,
+        **{key: getattr(file, key) for key in same},
+        **({"storage": storage} if storage else {}),
+    }
+
+
+def _part(block: Search | Schedule, ours: tuple[str, ...] = ()) -> Any:
+    options = {key: value for key, value in block.model_dump().items() if key not in (*ours, "name")}
+    return {"name": block.name, **options} if options else block.name
+
+
+class _Findings(list[Problem]):
+    def check(self, path: KeyPath, check: Callable[..., Any], *arguments: Any, cut: str = "") -> Any:
+        """Return what `check` returns; an error becomes a problem at `path`, without the beginning `cut`."""
+        try:
+            return check(*arguments)
+        except SpecError as error:
+            self.append(Problem(path, str(error).removeprefix(cut)))
+            return None
+
+
+def _check_parts(data: Mapping[str, Any], broken: set[str | int]) -> list[Problem]:
+    """Check what `SpecFile` takes as it is: the space, and the options of the searcher and the scheduler."""
+    found = _Findings()
+    for key, build, ours in (("search", build_searcher, _SEARCH_KEYS), ("schedule", build_scheduler, ())):
+        block = data.get(key)
+        if isinstance(block, dict) and isinstance(block.get("name"), str):
+            block = {name: value for name, value in block.items() if name not in ours}
+        elif not isinstance(block, str):
+            continue
+        found.check((key,), build, block)
+    space = data.get("space", {})
+    if isinstance(space, dict) and "space" not in broken:
+        found += _check_space(space, data)
+    return found
+
+
+def _check_space(space: Mapping[str, Any], data: Mapping[str, Any]) -> list[Problem]:
+    """Check the parameters one by one, then their conditions, then what refers to them."""
+    from tune_platform.space.files import space_from_dict
+
+    found = _Findings()
+    param_space = {
+        key: found.check(("space", str(key)), space_from_dict, value, str(key), cut=f"{key}: ")
+        for key, value in space.items()
+    }
+    built = found.check(("space",), build_space, param_space) if not found else None
+    if built is None:
+        return found
+    for index, rule in enumerate(_list(data.get("constraints"))):
+        if isinstance(rule, str):
+            found.check(("constraints", index), build_space, param_space, [rule])
+    search = data.get("search")
+    for index, point in enumerate(_list(search.get("initial")) if isinstance(search, dict) else []):
+        if isinstance(point, dict):
+            found.check(("search", "initial", index), check_start_points, built, [point], cut="[0]: ")
+    return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _as_written(problem: Problem, data: Mapping[str, Any]) -> Problem:
+    """Undo, in a path, the list that one objective was put into."""
+    path = problem.path
+    if path[:2] == ("objective", 0) and not isinstance(data.get("objective"), list):
+        path = ("objective", *path[2:])
+    return Problem(path, problem.text)
+
+
+def _without_echoes(problems: Sequence[Problem]) -> list[Problem]:
+    """Leave out what only follows from an earlier problem with the same key, such as text misread by YAML."""
+    kept: list[Problem] = []
+    for problem in problems:
+        path = problem.path
+        echoes = (other.path[: len(path)] == path for other in kept if len(path) > 1 or len(other.path) == 1)
+        if not any(echoes):
+            kept.append(problem)
+    return kept

@@ -1,0 +1,127 @@
+"""From a SearchSpec to its file form, as JSON values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tune_platform.resources import Resources
+from tune_platform.space.domains import Categorical, Constant, Domain
+from tune_platform.space.files import space_to_dict
+from tune_platform.space.ray_domains import from_ray, is_ray_domain
+from tune_platform.space.tree import When
+from tune_platform.spec.entrypoint import entrypoint_of
+from tune_platform.spec.file import VERSION
+
+if TYPE_CHECKING:
+    from tune_platform.spec.model import SearchSpec
+
+
+def to_dict(spec: SearchSpec) -> dict[str, Any]:
+    """Return the file form of `spec`, every key. What only Python can hold becomes {"python": name}."""
+    objectives = [{"metric": m, "mode": mode} for m, mode in zip(spec.metrics, spec.modes, strict=True)]
+    if len(objectives) == 1:
+        objectives[0]["target"] = spec.budget.target  # type: ignore[assignment]
+    budget = spec.budget
+    return {
+        "version": VERSION,
+        "name": spec.name,
+        "description": spec.description,
+        "entrypoint": _entrypoint(spec.trainable),
+        "objective": objectives[0] if len(objectives) == 1 else objectives,
+        "space": _space(spec),
+        "constraints": [rule if isinstance(rule, str) else _python(rule) for rule in spec.constraints],
+        "search": {
+            **_named(spec.searcher),
+            "seed": spec.seed,
+            "initial": [_plain(point) for point in spec.start_points],
+            "prefetch": spec.prefetch,
+        },
+        "schedule": _named(spec.scheduler),
+        "budget": {
+            "trials": budget.trials,
+            "num_samples": spec.num_samples,
+            "time": budget.time,
+            "failures": budget.failures,
+            "concurrency": spec.max_concurrent,
+        },
+        "resources": _resources(spec.resources),
+        "stop": dict(spec.stop),
+        "checkpoint": spec.checkpoint.model_dump(),
+        "retries": dict(spec.retries),
+        "step_timeout": spec.step_timeout,
+        "setup_timeout": spec.setup_timeout,
+        "storage": {"url": without_password(spec.storage)} if "://" in spec.storage else {"path": spec.storage},
+        "backend": _named(spec.backend),
+        "reuse_workers": spec.reuse_workers,
+        "keep_warm": spec.keep_warm,
+    }
+
+
+def without_password(url: str) -> str:
+    """Return the URL with `***` for its password: specs are stored and shown."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+
+
+def _python(value: Any) -> dict[str, str]:
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return {"python": f"{named.__module__}:{named.__qualname__}"}
+
+
+def _entrypoint(trainable: Any) -> Any:
+    return trainable if isinstance(trainable, str) else entrypoint_of(trainable) or _python(trainable)
+
+
+def _space(spec: SearchSpec) -> dict[str, Any]:
+    if spec.space.define_by_run:
+        return _python(spec.space.param_space)
+    form: dict[str, Any] = space_to_dict(_shown(spec.space.param_space))
+    return form
+
+
+def _shown(value: Any) -> Any:
+    """Replace the objects of Python in a space, whose file form could only name them."""
+    if is_ray_domain(value):
+        value = from_ray(value)
+    if isinstance(value, When):
+        return When(_shown(value.value), value.conditions)
+    if isinstance(value, Categorical):
+        return type(value)(tuple(map(_shown, value.values)))
+    if isinstance(value, Constant):
+        return Constant(_shown(value.value))
+    return value if isinstance(value, Domain) else _shown_plain(value, _shown)
+
+
+def _shown_plain(value: Any, inner: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): inner(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [inner(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or isinstance(value, (bool, int, float, str)) else _python(value)
+
+
+def _plain(value: Any) -> Any:
+    return _shown_plain(value, _plain)
+
+
+def _named(part: Any) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"name": part}
+    if isinstance(part, Mapping):
+        return {str(key): _plain(value) for key, value in part.items()}
+    return _python(part)
+
+
+def _resources(resources: Any) -> dict[str, Any]:
+    if not isinstance(resources, Resources):
+        return _python(resources)
+    return {
+        **{f.name: getattr(resources, f.name) for f in fields(resources)},
+        "custom": dict(resources.custom),
+    }

@@ -1,0 +1,331 @@
+"""The narrow waist: the one interface between training code and everything that tunes it.
+
+Two ways to write a trainable, after Liaw et al. (2018), section 3, which the engine sees as one:
+
+- a class, driven from outside: subclass `Trainable`;
+- a function that keeps its own loop and calls `report(...)`.
+
+        def train(config):
+            model, first = build(config), 1
+            if path := get_checkpoint():
+                first = load(model, path)
+            for epoch in range(first, 31):
+                report({"loss": fit(model), "epoch": epoch})
+
+Nothing here knows of a backend, a searcher or Ray: the same code runs in a worker process of a cluster,
+in the caller's process under a debugger, or by hand. This module imports nothing of ours, because every
+worker process imports it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+#: The metric under which a bare number is reported, when a function returns one.
+ANONYMOUS_METRIC = "_metric"
+#: A class trainable ends itself by reporting this key as true.
+DONE = "done"
+#: Seconds that a train function has for its `finally` blocks.
+_UNWIND_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrialContext:
+    """Where and as what the training code runs; see `get_context`.
+
+    `seed` is drawn from the spec's seed and the trial's number: seed every generator of the training with it.
+    `resources` are those of the lease (`cpu`, `gpu`, custom ones); `directory` is the trial's own
+    folder for logs and other files that are not checkpoints.
+    """
+
+    experiment: str = ""
+    trial: int = 0
+    attempt: int = 0
+    seed: int = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    directory: str = ""
+
+    @property
+    def device(self) -> str:
+        """The torch device of the lease: `cuda` when the trial holds (part of) a GPU, else `cpu`."""
+        return "cuda" if self.resources.get("gpu", 0) > 0 else "cpu"
+
+
+class Trainable:
+    """A training job that is driven step by step. Override `setup` and `step`; the rest as needed.
+
+    The calls come in this order, all from one thread: `setup`, then `load_checkpoint` where the trial is
+    resumed, then any number of `step` with `save_checkpoint` in between, and `cleanup`. Where `reset_config`
+    returned True the object serves another trial, as if it had just been set up.
+    """
+
+    config: Mapping[str, Any]
+    context: TrialContext
+
+    def __init__(self, context: TrialContext | None = None) -> None:
+        self.config = {}
+        self.context = context or TrialContext()
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Build model, data and optimiser. Called once, before anything else."""
+
+    def step(self) -> Mapping[str, Any] | None:
+        """Train for one reporting period and return its metrics; None, or "done": True, ends the trial."""
+        raise NotImplementedError(f"{type(self).__name__}.step() is missing: train a little, return metrics")
+
+    def save_checkpoint(self, directory: Path) -> bool | None:
+        """Write all that resuming needs into `directory`; return False where there is nothing to save."""
+        return False
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Read what `save_checkpoint` wrote; the next `step` goes on from there. `directory` is read-only."""
+        raise NotImplementedError(
+            f"{type(self).__name__}.load_checkpoint(directory) is missing: the trial has a checkpoint to "
+            "resume from. Write it as the inverse of save_checkpoint"
+        )
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        """Become ready for another trial with `config`, keeping what is expensive; False: cannot."""
+        return False
+
+    def cleanup(self) -> None:
+        """Give back what the trial holds. Called once, after the last step, also when a step has failed."""
+
+
+class TrialStopped(BaseException):
+    """Raised inside `report` to unwind a function whose trial has ended: let it pass, use `finally`."""
+
+
+TrainFunction = Callable[[dict[str, Any]], Any]
+
+
+class FunctionTrainable(Trainable):
+    """A train function seen as a class: each `step` lets the function run until its next `report`.
+
+    The function has a thread of its own, but never runs at the same time as its caller: one of
+    the two always waits for the other, so the function may be debugged like any other code.
+    """
+
+    def __init__(self, function: TrainFunction, context: TrialContext | None = None) -> None:
+        super().__init__(context)
+        self._function = function
+        self._turn = threading.Semaphore(0)  # released: the function may run
+        self._answer = threading.Semaphore(0)  # released: the caller may run
+        self._thread: threading.Thread | None = None
+        self._metrics: Mapping[str, Any] | None = None
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._finished = False
+        self._restored: Path | None = None
+        self._staged: Path | None = None
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Keep the config; the function starts with the first step."""
+        self.config = config
+
+    def step(self) -> Mapping[str, Any] | None:
+        """Run the function to its next report; None once it has returned without reporting more."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"trial-{self.context.trial}", daemon=True)
+            self._thread.start()
+        elif self._finished:
+            return None
+        self._metrics = None
+        _process.session = self
+        self._turn.release()
+        self._answer.acquire()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return self._metrics
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the last report brought a checkpoint that has not been saved yet."""
+        return self._staged is not None
+
+    def save_checkpoint(self, directory: Path) -> bool:
+        """Hand over the checkpoint of the last report; False where it brought none."""
+        if self._staged is None:
+            return False
+        shutil.copytree(self._staged, directory, dirs_exist_ok=True)
+        self._discard_staged()
+        return True
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Make `directory` what `get_checkpoint` returns."""
+        self._restored = directory
+
+    def cleanup(self) -> None:
+        """Unwind the function, if it still waits in a report, through its `finally` blocks.
+
+        Raises TimeoutError where it has not ended after 10 seconds: its process should not be used again.
+        """
+        self._discard_staged()
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            self._stopped = True
+            self._turn.release()
+            thread.join(timeout=_UNWIND_S)
+        if _process.session is self:
+            _process.session = None
+        if thread is not None and thread.is_alive():
+            raise TimeoutError(
+                f"the train function still runs {_UNWIND_S:g} s after its trial ended: let TrialStopped, "
+                "which report() raises, pass, and keep `finally` blocks short"
+            )
+
+    # Called in the function's thread.
+
+    def _run(self) -> None:
+        _local.session = self
+        self._turn.acquire()
+        try:
+            if not self._stopped:
+                self._metrics = _final_metrics(self._function(dict(self.config)))
+        except TrialStopped:
+            pass
+        except BaseException as error:  # handed to the engine, SystemExit of user code too
+            self._metrics, self._error = None, error
+        self._finished = True
+        self._answer.release()
+
+    def report(self, metrics: Mapping[str, Any], checkpoint: str | Path | None) -> None:
+        """See the module's `report`; called in a thread of the function's."""
+        if self._stopped:
+            raise TrialStopped
+        if not isinstance(metrics, Mapping):
+            raise TypeError(f"report() takes a dict of metrics, got {metrics!r} ({type(metrics).__name__})")
+        if checkpoint is not None:
+            self._stage(Path(checkpoint))
+        self._metrics = dict(metrics)
+        self._answer.release()
+        self._turn.acquire()
+        if self._stopped:
+            raise TrialStopped
+
+    def _stage(self, source: Path) -> None:
+        if not source.is_dir():
+            raise ValueError(f"report(checkpoint=...) takes an existing directory, got {str(source)!r}")
+        self._discard_staged()
+        # Copied at once: the function may go on to change or delete its directory.
+        self._staged = Path(tempfile.mkdtemp(prefix="tune-platform-checkpoint-"))
+        shutil.copytree(source, self._staged, dirs_exist_ok=True)
+
+    def _discard_staged(self) -> None:
+        if self._staged is not None:
+            shutil.rmtree(self._staged, ignore_errors=True)
+            self._staged = None
+
+
+class _Process:
+    """The session that runs in this process now: for threads that the train function starts itself."""
+
+    session: FunctionTrainable | None = None
+
+
+_process = _Process()
+_local = threading.local()
+
+
+def _session(caller: str) -> FunctionTrainable:
+    session: FunctionTrainable | None = getattr(_local, "session", None) or _process.session
+    if session is None:
+        raise RuntimeError(
+            f"{caller}() works only inside a train function that the platform runs. To try the function by "
+            "hand, use `tune_platform.testing.run_function(train, config)`"
+        )
+    return session
+
+
+def report(metrics: Mapping[str, Any], checkpoint: str | Path | None = None) -> None:
+    """Report one result from a train function; `checkpoint` is a directory with the state to resume from.
+
+    Returns when the trial may go on. Raises TrialStopped (a BaseException) when it may not: let it pass.
+    """
+    _session("report").report(metrics, checkpoint)
+
+
+def get_checkpoint() -> Path | None:
+    """Return the directory to resume from, or None at a fresh start. Read it before the first report."""
+    return _session("get_checkpoint")._restored
+
+
+def get_context() -> TrialContext:
+    """Return where and as what the train function runs: trial number, seed, resources, device, directory."""
+    return _session("get_context").context
+
+
+def make_trainable(trainable: type[Trainable] | TrainFunction, context: TrialContext | None = None) -> Trainable:
+    """Build the object that the engine drives, from a subclass of Trainable or a train function.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(trainable, type) and issubclass(trainable, Trainable):
+        made = trainable()
+        made.context = context or TrialContext()
+        return made
+    if isinstance(trainable, type) or not callable(trainable):
+        raise TypeError(f"a trainable is a Trainable's class or a function of the config, got {trainable!r}")
+    return FunctionTrainable(trainable, context)
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics as plain Python values, nested dicts flattened with `/`.
+
+    Zero-dimensional arrays and tensors become numbers. Raises TypeError naming what cannot be stored.
+    """
+    plain: dict[str, Any] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            plain.update(plain_metrics({f"{name}/{key}": inner for key, inner in value.items()}))
+        elif isinstance(value, (list, tuple)):
+            plain[str(name)] = [_plain(f"{name}[{index}]", item) for index, item in enumerate(value)]
+        else:
+            plain[str(name)] = _plain(name, value)
+    return plain
+
+
+def _plain(name: str, value: Any) -> Any:
+    kind = type(value)
+    if kind is float or kind is int or kind is str or kind is bool or value is None:
+        return value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        inner = value.item()
+        if type(inner) is not kind:
+            return _plain(name, inner)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, (Real, Decimal)):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    raise TypeError(
+        f"metric {name!r} is {kind.__name__} {str(value)[:60]!r}; report numbers, strings, booleans, "
+        "lists of these, or zero-dimensional arrays and tensors"
+    )
+
+
+def bad_value(value: Any) -> bool:
+    """Whether a metric's value cannot be compared: missing, not a number, NaN or infinite."""
+    return not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max
+
+
+def _final_metrics(returned: Any) -> Mapping[str, Any] | None:
+    """What a train function returned: a dict or a number is its last report."""
+    if isinstance(returned, Mapping):
+        return {**returned, DONE: True}
+    if returned is not True and returned is not False and isinstance(returned, (Real, Decimal)):
+        return {ANONYMOUS_METRIC: returned, DONE: True}
+    return None
