@@ -73,6 +73,10 @@ class GridSearcher:
         self._cursor = (place, index)
         return index
 
+    def to_spec(self) -> Mapping[str, Any]:
+        """Return the name by which the registry builds it again."""
+        return {"name": "grid"}
+
     def observe(self, number: int, config: Mapping[str, Any]) -> None:
         """Hear of a trial with a config of its own: it does not take a point, even if it equals one."""
         self._places.observe(number)

@@ -74,6 +74,10 @@ class OptunaSearcher:
         else:
             raise SpecError(f"sampler {sampler!r}: a name or an optuna.samplers.BaseSampler object is needed")
 
+    def to_spec(self) -> Mapping[str, Any]:
+        """Return the name and the arguments by which the registry builds it again; a sampler object has none."""
+        return {"name": "optuna", "sampler": self._name or self._own, **self._kwargs}
+
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space, the modes and the seed. SpecError when the sampler cannot serve them."""
         for word in mode:

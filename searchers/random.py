@@ -33,6 +33,10 @@ class RandomSearcher:
         if space.constraints:
             space.check(seed)
 
+    def to_spec(self) -> Mapping[str, Any]:
+        """Return the name by which the registry builds it again."""
+        return {"name": "random"}
+
     @property
     def multiplier(self) -> int:
         """The number of trials for each sample: the size of the grid, 1 without `grid_search` parameters."""

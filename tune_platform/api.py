@@ -244,25 +244,12 @@ def _new_name(spec: SearchSpec) -> str:
 
 
 def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
-    if spec.to_dict().get("storage") != experiment.spec.get("storage"):
-        pass  # a moved experiment is the same experiment
-    differences = [
-        f"{key}: {mine!r} here, {theirs!r} in the experiment"
-        for key, mine, theirs in spec_differences(spec.to_dict(), experiment.spec)
-    ]
+    differences = spec.differences(experiment.spec)
     if differences:
         raise ExperimentError(
-            f"experiment {experiment.name!r} was started with another spec; resume it with the same one, or choose "
-            "another name. They differ in " + "; ".join(differences)
+            f"experiment {experiment.name!r} was started with another spec ({'; '.join(differences)}); resume it with "
+            "the same one, or choose another name"
         )
-
-
-def spec_differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (key, mine, theirs) wherever two written specs would lead to different decisions."""
-    from tune_platform.spec import NOT_IN_FINGERPRINT
-
-    keys = [key for key in dict.fromkeys([*mine, *theirs]) if key not in NOT_IN_FINGERPRINT]
-    return [(key, mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)]
 
 
 @contextlib.contextmanager

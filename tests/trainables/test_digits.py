@@ -150,7 +150,7 @@ def test_example_spec_is_sound() -> None:
     assert spec.trials == 64
     assert spec.load_trainable() is DigitsTrainable
     script = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "digits.py"), run_name="example")
-    assert spec.differences(script["SPEC"]) == []  # the Python example is the same search
+    assert spec.differences(script["SPEC"].to_dict()) == []  # the Python example is the same search
     assert spec.fingerprint() == script["SPEC"].fingerprint()
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searchers.optuna import OptunaSearcher
 from searchers.random import RandomSearcher
 from tune_platform.errors import SpecError
 from tune_platform.resources import Resources
@@ -124,12 +125,20 @@ def test_importable_trainable_becomes_an_entrypoint() -> None:
     assert SearchSpec.from_dict(make().to_dict()).load_trainable() is train
 
 
+class OwnSearcher(RandomSearcher):
+    pass
+
+
+class OwnScheduler(ASHA):
+    pass
+
+
 @pytest.mark.parametrize(
     ("values", "where"),
     [
         ({"trainable": lambda config: 1.0}, "entrypoint"),
-        ({"searcher": RandomSearcher()}, "search"),
-        ({"scheduler": ASHA()}, "schedule"),
+        ({"searcher": OwnSearcher()}, "search"),
+        ({"scheduler": OwnScheduler()}, "schedule"),
         ({"resources": lambda config: Resources()}, "resources"),
         ({"constraints": [lambda config: True]}, r"constraints\[0\]"),
         ({"param_space": {"f": choice([np.tanh, np.sin])}}, r"space.f.values\[0\]"),
@@ -235,7 +244,7 @@ def test_fingerprint_knows_what_matters(path: Path) -> None:
     assert same.fingerprint() == spec.fingerprint()
     other = SearchSpec.from_dict({**spec.to_dict(), "schedule": {"name": "asha", "max": 9}})
     assert other.fingerprint() != spec.fingerprint()
-    assert "schedule.max: 27 here, 9 there" in spec.differences(other)
+    assert "schedule.max: 27 here, 9 there" in spec.differences(other.to_dict())
 
 
 def test_precedence_and_sources(path: Path) -> None:
@@ -327,3 +336,20 @@ def test_hints() -> None:
     assert hint("CPU", known) == " (did you mean 'cpu'?)"
     assert hint("param_space", known) == " (did you mean 'space'?)"
     assert hint("zzz", known) == ""
+
+
+def test_objects_of_ours_are_written_as_names_and_options() -> None:
+    spec = SearchSpec(
+        trainable="trainables.digits:train_digits",
+        param_space={"x": uniform(0, 1)},
+        metric="loss",
+        mode="min",
+        scheduler=ASHA(resource="epoch", max=9, type="promotion"),
+        searcher=OptunaSearcher("tpe", n_startup_trials=4),
+        num_samples=3,
+    )
+    again = SearchSpec.from_dict(spec.to_dict())
+    scheduler = again.make_scheduler()
+    assert isinstance(scheduler, ASHA)
+    assert (scheduler.resource, scheduler.max, scheduler.type) == ("epoch", 9, "promotion")
+    assert again.differences(spec.to_dict()) == []

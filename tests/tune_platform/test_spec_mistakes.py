@@ -23,7 +23,7 @@ HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode:
 MISTAKES: list[tuple[str, str]] = [
     (
         "sheduler: asha\n",
-        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, step_timeout, setup_timeout, storage, backend, reuse_workers, keep_warm",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, step_timeout, storage, backend, reuse_workers, keep_warm",
     ),
     (
         "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
@@ -191,7 +191,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "backend: slurm\n",
-        "line 6, backend.name: got 'slurm' (text); allowed: ray, inline, simulated",
+        "line 6, backend.name: got 'slurm' (text); allowed: ray, inline",
     ),
     (
         "backend: {name: ray, cpus: 2}\n",
@@ -231,7 +231,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "sheduler: asha\nbudget: {trials: -5}\n",
-        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, step_timeout, setup_timeout, storage, backend, reuse_workers, keep_warm\n  line 7, budget.trials: got -5; must be at least 1",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, step_timeout, storage, backend, reuse_workers, keep_warm\n  line 7, budget.trials: got -5; must be at least 1",
     ),
 ]
 

@@ -32,7 +32,7 @@ class _Place:
 
 
 class InlineBackend:
-    """One node with `cpus`, `gpus` and `custom` resources, which is this process; trials take turns.
+    """One node with `num_cpus`, `num_gpus` and `custom` resources, which is this process; trials take turns.
 
     The amounts only bound how many trials are open at once. A step that hangs, hangs this process.
     """
@@ -40,8 +40,10 @@ class InlineBackend:
     parallel = False
     virtual = False
 
-    def __init__(self, cpus: float = 1.0, gpus: float = 0.0, custom: Mapping[str, float] | None = None) -> None:
-        amounts = {"cpu": float(cpus), "gpu": float(gpus), **(custom or {})}
+    def __init__(
+        self, num_cpus: float = 1.0, num_gpus: float = 0.0, custom: Mapping[str, float] | None = None
+    ) -> None:
+        amounts = {"cpu": float(num_cpus), "gpu": float(num_gpus), **(custom or {})}
         self._node = {name: amount for name, amount in amounts.items() if amount > 0}
         self._job: Job | None = None
         self._places: dict[int, _Place] = {}

@@ -142,6 +142,11 @@ class ASHA:
             if entry is not None:
                 rung.promote(entry)
 
+    def to_spec(self) -> Mapping[str, Any]:
+        """Return the name and the options by which `make_scheduler` builds it again."""
+        options = {"resource": self.resource, "min": self.min, "max": self.max, "eta": self.eta, "type": self.type}
+        return {"name": "asha", **options}
+
     def describe(self) -> Mapping[str, Any]:
         """Return the rungs: their level, how many arrived, how many may go on, and the best value."""
         return {

@@ -33,6 +33,10 @@ class FIFO:
     def on_end(self, trial: TrialView, status: str) -> None:
         """Nothing to forget."""
 
+    def to_spec(self) -> Mapping[str, Any]:
+        """Return the name by which `make_scheduler` builds it again."""
+        return {"name": "fifo"}
+
     def describe(self) -> Mapping[str, Any]:
         """Return an empty description."""
         return {}

@@ -76,7 +76,7 @@ class Storage(Strict):
 class BackendBlock(Strict):
     """Where trials run."""
 
-    name: Literal["ray", "inline", "simulated"] = "ray"
+    name: Literal["ray", "inline"] = "ray"
     address: str | None = None
     num_cpus: Amount | None = None
     num_gpus: Amount | None = None
@@ -132,7 +132,6 @@ class SpecFile(Strict):
         ),
     ] = Retries()
     step_timeout: Seconds | None = None
-    setup_timeout: Seconds | None = None
     storage: Annotated[Storage, BeforeValidator(_short("path"), json_schema_input_type=Storage | str)] = Storage()
     backend: Annotated[BackendBlock, BeforeValidator(_short("name"), json_schema_input_type=BackendBlock | str)] = (
         BackendBlock()

@@ -164,7 +164,6 @@ class SearchSpec(Strict):
         default_factory=lambda: take_retries({})
     )
     step_timeout: Seconds | None = None
-    setup_timeout: Seconds | None = None
     seed: Natural = 0
     storage: Annotated[str, BeforeValidator(check_storage)] = Field(default_factory=default_storage)
     backend: Annotated[Any, AfterValidator(take_backend)] = "ray"
@@ -338,11 +337,11 @@ class SearchSpec(Strict):
         data = {key: value for key, value in self.to_dict().items() if key not in NOT_IN_FINGERPRINT}
         return hashlib.sha256(json.dumps(_canonical(data), sort_keys=True).encode()).hexdigest()[:16]
 
-    def differences(self, other: SearchSpec) -> list[str]:
-        """Say where the fingerprints of two specs part: "schedule.eta: 3 here, 4 there"."""
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Say where this spec parts from one that `to_dict` wrote: "schedule.eta: 3 here, 4 there"."""
         from tune_platform.spec.values import leaves
 
-        mine, theirs = leaves(self.to_dict()), leaves(other.to_dict())
+        mine, theirs = leaves(self.to_dict()), leaves(other)
         return [
             f"{key}: {mine.get(key)!r} here, {theirs.get(key)!r} there"
             for key in dict.fromkeys([*mine, *theirs])

@@ -27,7 +27,7 @@ DEFAULT_RETRIES: Mapping[str, int] = {
     "bad_metric": 0,
     "lost_checkpoint": 1,
 }
-BACKENDS = ("ray", "inline", "simulated")
+BACKENDS = ("ray", "inline")
 BACKEND_OPTIONS = ("address", "num_cpus", "num_gpus")
 _RAY_NAMES = {"CPU": "cpu", "GPU": "gpu"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -92,7 +92,6 @@ def _arguments(file: SpecFile) -> dict[str, Any]:
         "stop",
         "checkpoint",
         "step_timeout",
-        "setup_timeout",
         "reuse_workers",
         "keep_warm",
     )

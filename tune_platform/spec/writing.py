@@ -54,7 +54,6 @@ def to_dict(spec: SearchSpec) -> dict[str, Any]:
         "checkpoint": spec.checkpoint.model_dump(),
         "retries": dict(spec.retries),
         "step_timeout": spec.step_timeout,
-        "setup_timeout": spec.setup_timeout,
         "storage": {"url": without_password(spec.storage)} if "://" in spec.storage else {"path": spec.storage},
         "backend": _named(spec.backend),
         "reuse_workers": spec.reuse_workers,
@@ -115,6 +114,9 @@ def _named(part: Any) -> dict[str, Any]:
         return {"name": part}
     if isinstance(part, Mapping):
         return {str(key): _plain(value) for key, value in part.items()}
+    # An object of ours knows by which name and options it can be built again; a subclass of it is another thing.
+    if "to_spec" in vars(type(part)):
+        return dict(_plain(part.to_spec()))
     return _python(part)
 
 

@@ -18,11 +18,11 @@ from tune_platform.trainable import Trainable
 
 class TestInline(BackendContract):
     def make_backend(self, curve: Curve) -> Backend:
-        return InlineBackend(cpus=2)
+        return InlineBackend(num_cpus=2)
 
 
 def started(trainable: Any, **job: Any) -> InlineBackend:
-    backend = InlineBackend(cpus=2, custom={"licence": 1})
+    backend = InlineBackend(num_cpus=2, custom={"licence": 1})
     backend.start(Job(experiment="e", trainable=trainable, metrics=("loss",), **job))
     return backend
 
