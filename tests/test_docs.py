@@ -22,6 +22,7 @@ def environment(folder: Path) -> dict[str, str]:
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     env["TUNE_PLATFORM_STORAGE"] = str(folder / "tune_results")
     env["PYTHONPATH"] = str(ROOT)
+    env["RAY_ADDRESS"] = "local"  # not a cluster that something else on this machine has started
     return env
 
 

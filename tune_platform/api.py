@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import threading
@@ -21,6 +22,8 @@ from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store, this_driver
+
+_LOG = logging.getLogger("tune_platform")
 
 if TYPE_CHECKING:
     from tune_platform.results import Results
@@ -108,6 +111,7 @@ def _drive(
         with _assemble(spec, experiment, listeners) as runner, _signals(runner):
             begin(runner)
             finish = runner.run()
+        _tidy(spec, experiment)
     except Exception as error:
         finish = Finish(status="failed", reason=f"the driver failed: {type(error).__name__}: {error}")
         raise
@@ -120,11 +124,12 @@ def _drive(
 def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener]) -> Iterator[Runner]:
     """Build the parts from the spec, and close them in the end."""
     home = _home(spec, experiment.name)
-    storage = CheckpointStorage(spec.checkpoint.storage or f"{home}/checkpoints")
+    storage = CheckpointStorage(_checkpoints(spec, experiment.name))
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = make_backend(spec.backend)
-    controller = Controller(_settings(spec), scheduler)
+    settings = _settings(spec)
+    controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
         spec.space,
@@ -150,7 +155,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         keep_warm=spec.keep_warm,
         reuse_workers=spec.reuse_workers,
         resources=spec.resources if isinstance(spec.resources, Resources) else None,
-        max_concurrent=math.inf if spec.max_concurrent is None else spec.max_concurrent,
+        max_concurrent=min(settings.max_concurrent, settings.num_samples),
     )
     janitor = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
 
@@ -179,6 +184,17 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         backend.close()
         feed.close()
         janitor.shutdown(wait=True)
+
+
+def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
+    """Delete the checkpoints that the log does not have: whoever wrote them, or was to delete them, was killed."""
+    storage = CheckpointStorage(_checkpoints(spec, experiment.name))
+    try:
+        keep = {row.uri for row in experiment.checkpoints()}
+        if all(uri.startswith(f"{storage.root}/") for uri in keep):  # else it was moved: all would look unneeded
+            storage.collect_garbage(keep)
+    except Exception:  # they only take room
+        _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 
 def make_backend(backend: Any) -> Backend:
@@ -232,6 +248,12 @@ def _home(spec: SearchSpec, name: str) -> str:
     """Return the experiment's own folder: inside the storage directory, or beside the driver for a database URL."""
     base = "tune_results" if "://" in spec.storage else spec.storage
     return str((Path(base).expanduser() / name).resolve())
+
+
+def _checkpoints(spec: SearchSpec, name: str) -> str:
+    """Return the root of the experiment's checkpoints; each experiment has its own, wherever they lie."""
+    given = spec.checkpoint.storage
+    return f"{given.rstrip('/')}/{name}" if given else f"{_home(spec, name)}/checkpoints"
 
 
 def _storage_entry(location: str) -> dict[str, str]:

@@ -43,8 +43,7 @@ class TrialContext:
     """Where and as what the training code runs; see `get_context`.
 
     `seed` is drawn from the spec's seed and the trial's number: seed every generator of the training with it.
-    `resources` are those of the lease (`cpu`, `gpu`, custom ones); `directory` is the trial's own
-    folder for logs and other files that are not checkpoints.
+    `resources` are those of the lease (`cpu`, `gpu`, custom ones).
     """
 
     experiment: str = ""
@@ -52,7 +51,14 @@ class TrialContext:
     attempt: int = 0
     seed: int = 0
     resources: Mapping[str, float] = field(default_factory=dict)
-    directory: str = ""
+    folder: str = ""
+
+    @property
+    def directory(self) -> Path:
+        """The trial's own folder, for files that are not checkpoints; made when it is first asked for."""
+        directory = Path(self.folder or tempfile.mkdtemp(prefix=f"trial-{self.trial}-"))
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
 
     @property
     def device(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tune_platform.backends._batch import Batch, Failure, failure_of
-from tune_platform.backends.executor import Executor, trial_directory
+from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.engine.events import CheckpointRef, Launch
 
 #: What `launch` answers where the trial before still runs in some thread: the process must be replaced.
@@ -21,6 +21,7 @@ SPOILT = "spoilt"
 class Worker:
     """Serves one trial after the other; each method is one actor call, and Ray runs them in the order given.
 
+    Launches and batches cross as plain pickles in bytes: Ray's own way to send objects takes several times as long.
     `order` numbers what the driver decided for the present trial (a launch, an advance), so that a call that
     was queued for an earlier decision does nothing.
     """
@@ -37,8 +38,11 @@ class Worker:
         sys.stdout = _Tee(sys.stdout, self._log)
         sys.stderr = _Tee(sys.stderr, self._log)
 
-    def launch(self, order: int, launch: Launch, warm: bool) -> tuple[str, Batch | str]:
+    def launch(self, order: int, packed: bytes, warm: bool) -> bytes:
         """End the trial before (`warm`: keep it in memory), begin this one and run it; return (worker, batch)."""
+        return pickle.dumps(self._launch(order, pickle.loads(packed), warm), protocol=5)
+
+    def _launch(self, order: int, launch: Launch, warm: bool) -> tuple[str, Batch | str]:
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._order, self._running = order, False
         try:
@@ -48,7 +52,7 @@ class Worker:
             self._end(warm)
             if not self._executor.clean:
                 return name, SPOILT
-            self._log.open(trial_directory(self._executor.job, launch.trial))
+            self._log.open(trial_folder(self._executor.job, launch.trial))
         except BaseException as error:
             failure = failure_of(error)
             mistaken = isinstance(error, (ImportError, AttributeError))
@@ -57,14 +61,16 @@ class Worker:
         batch = self._executor.begin(launch)
         return name, batch or self._go(launch.until, launch.save)
 
-    def advance(self, order: int, until: float | None, save: bool) -> Batch:
-        """Run the trial to its next milestone."""
+    def advance(self, order: int, until: float | None, save: bool) -> bytes:
+        """Run the trial to its next milestone; return the batch."""
         self._order = order
-        return self._go(until, save)
+        return pickle.dumps(self._go(until, save), protocol=5)
 
-    def go_on(self, order: int) -> Batch | None:
+    def go_on(self, order: int) -> bytes | None:
         """Run on after a batch was sent off; None where that is not what the trial should do (any more)."""
-        return self._go(self._until, self._save) if self._running and order == self._order else None
+        if not self._running or order != self._order:
+            return None
+        return pickle.dumps(self._go(self._until, self._save), protocol=5)
 
     def save(self) -> CheckpointRef | Failure | None:
         """Write a checkpoint of the trial as it is now."""
@@ -109,12 +115,13 @@ class _Log:
         self._path: Path | None = None
         self._file: TextIO | None = None
 
-    def open(self, directory: Path | None) -> None:
+    def open(self, folder: str) -> None:
         self.close()
-        self._path = directory / "log.txt" if directory is not None else None
+        self._path = Path(folder, "log.txt") if folder else None
 
     def write(self, text: str) -> None:
         if self._file is None and self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
         if self._file is not None:
             self._file.write(text)

@@ -51,13 +51,9 @@ def trial_seed(seed: int, trial: int) -> int:
     return int(SeedSequence([abs(seed), trial]).generate_state(1)[0])
 
 
-def trial_directory(job: Job, trial: int) -> Path | None:
-    """Return (and make) the trial's own folder; None where the job has none."""
-    if not job.directory:
-        return None
-    directory = Path(job.directory) / f"trial-{trial:05d}"
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
+def trial_folder(job: Job, trial: int) -> str:
+    """Return the path of the trial's own folder, which is made when somebody needs it; empty where the job has none."""
+    return f"{job.directory}/trial-{trial:05d}" if job.directory else ""
 
 
 class _Failing(Exception):  # noqa: N818 (it carries a failure out of the loop, nothing sees it as an error)
@@ -171,11 +167,10 @@ class Executor:
     # Begin and end.
 
     def _build(self, launch: Launch) -> None:
-        directory = trial_directory(self.job, launch.trial)
         context = TrialContext(
             experiment=self.job.experiment, trial=launch.trial, attempt=launch.attempt,
             seed=trial_seed(self.job.seed, launch.trial), resources=launch.resources.bundle(),
-            directory=str(directory or ""),
+            folder=trial_folder(self.job, launch.trial),
         )  # fmt: skip
         config = dict(launch.config)
         trainable = self._reset(context, config)

@@ -40,9 +40,7 @@ class InlineBackend:
     parallel = False
     virtual = False
 
-    def __init__(
-        self, num_cpus: float = 1.0, num_gpus: float = 0.0, custom: Mapping[str, float] | None = None
-    ) -> None:
+    def __init__(self, num_cpus: float = 1.0, num_gpus: float = 0.0, custom: Mapping[str, float] | None = None) -> None:
         amounts = {"cpu": float(num_cpus), "gpu": float(num_gpus), **(custom or {})}
         self._node = {name: amount for name, amount in amounts.items() if amount > 0}
         self._job: Job | None = None

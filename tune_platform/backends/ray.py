@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import pickle
 import queue
 import sys
 import time
@@ -48,6 +49,8 @@ from tune_platform.resources import Ledger, Resources
 _DEPTH = 2
 #: Workers that are started ahead of the first trials at most.
 _PREPARED = 64
+#: Workers in a row that Ray gives up before they run, after which it is the cluster that is missing.
+_CLUSTER_IS_GONE = 3
 #: Seconds that workers have in `close` to give back what they hold.
 _CLOSE_S = 2.0
 _EPSILON = 1e-6
@@ -128,6 +131,7 @@ class RayBackend:
         self._node_ids: list[str] = []
         self._nodes: tuple[dict[str, float], ...] = ()
         self._next_refresh = 0.0
+        self._never_ran = 0  # workers in a row that Ray gave up before they ran
 
     # the protocol
 
@@ -266,7 +270,9 @@ class RayBackend:
         worker.order += 1
         worker.running, worker.ended = True, False
         self._leases[launch.trial] = worker
-        self._call(worker, "launch", worker.order, launch, worker.warm)
+        # A config may hold functions and the like, which only cloudpickle can send.
+        packed = pickle.dumps(launch, protocol=5) if _is_plain(launch.config) else cloudpickle.dumps(launch)
+        self._call(worker, "launch", worker.order, packed, worker.warm)
         worker.warm = False
 
     def _take(self, launch: Launch) -> _Worker:
@@ -284,7 +290,7 @@ class RayBackend:
                 return warm
         for pool in (self._idle[shape], self._ending[shape]):
             if pool:
-                return pool.pop()
+                return pool.pop(0)  # the one that was started first is the likeliest to be up
         return self._spawn(shape)
 
     def _release(self, worker: _Worker, release: Release) -> None:
@@ -412,6 +418,8 @@ class RayBackend:
             self._lose(worker, error, events)
             return
         value = call.result.result()
+        if isinstance(value, bytes):
+            value = pickle.loads(value)
         if call.kind == "close":
             self._discard(worker)
         if call.kind == "launch":
@@ -441,7 +449,17 @@ class RayBackend:
                 failure = Failure("exception", str(error.__cause__ or error), str(error))
             else:
                 failure = Failure("worker_died", _obituary(worker, lease.trial, error))
+                self._mourn(failure.message)
             events.append(failure.event(self.now(), lease.trial, lease.attempt))
+
+    def _mourn(self, message: str) -> None:
+        """Raise ExperimentError where it is not a worker that has died but the cluster: no trial is to blame."""
+        self._never_ran = self._never_ran + 1 if "never ran" in message else 0
+        if self._never_ran >= _CLUSTER_IS_GONE:
+            raise ExperimentError(
+                f"{self._never_ran} workers in a row could not be started: is the Ray cluster gone? Nothing that was "
+                f"reported is lost: resume the experiment once Ray is back. The last: {message}"
+            )
 
     # the cluster
 
@@ -493,6 +511,14 @@ def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
         for name, amount in resources.items()
         if not name.startswith("node:") and name != "object_store_memory"
     }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _kill(worker: _Worker) -> None:

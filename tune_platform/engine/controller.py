@@ -175,6 +175,11 @@ class Controller:
             deadline = min(deadline, next(iter(self._running.values())) + self.settings.step_timeout)
         return deadline
 
+    @property
+    def supplied(self) -> bool:
+        """Whether a trial waits for a place already."""
+        return self._queue.size > 0
+
     def forget(self, number: int) -> None:
         """Drop an ended trial, once the store has it: the engine's memory does not grow with history.
 

@@ -184,9 +184,13 @@ class Runner:
     def _drain(self) -> list[Event]:
         if self._backend.virtual:
             return self._drain_one()
-        events: list[Event] = [*self._early, *self._feed.ready(), *self._inbox()]
+        events: list[Event] = [*self._early, *self._inbox()]
         self._early.clear()
-        events += self._backend.poll(0.0 if events else self._timeout())
+        suggestions = self._feed.ready()
+        # A suggestion that no place waits for is not worth a transaction of its own: it goes with what comes next.
+        urgent = bool(events) or (bool(suggestions) and not self.controller.supplied)
+        events += suggestions
+        events += self._backend.poll(0.0 if urgent else self._timeout())
         if self._backend.now() >= self.controller.deadline():
             events.append(Ticked(time=self._backend.now()))
         return events

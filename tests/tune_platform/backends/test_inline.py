@@ -57,7 +57,7 @@ def test_a_class_runs_in_the_callers_thread_without_a_directory(tmp_path: Path) 
 
     class Here(Trainable):
         def step(self) -> Mapping[str, Any]:
-            threads.append((threading.current_thread(), self.context.directory, self.context.resources))
+            threads.append((threading.current_thread(), self.context.folder, self.context.resources))
             return {"loss": 0.0}
 
     backend = started(Here)

@@ -18,7 +18,7 @@ import ray
 from tune_platform.backends.base import Backend, Job
 from tune_platform.backends.ray import RayBackend
 from tune_platform.engine.events import Advance, Release
-from tune_platform.errors import SpecError
+from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.resources import Resources
 from tune_platform.testing.backends import BackendContract, Curve, Watch, launch
 from tune_platform.trainable import Trainable
@@ -244,6 +244,16 @@ def test_a_module_of_the_user_is_imported_in_the_worker(tmp_path: Path, monkeypa
             assert failure is not None
             assert "not_there_at_all" in failure.message or "did you mean 'train'" in failure.message
         backend.close()
+
+
+def test_a_cluster_that_is_gone_ends_the_driver_and_not_every_trial() -> None:
+    backend = RayBackend()
+    backend._mourn("the actor never ran")
+    backend._mourn("killed for lack of memory")  # one that ran: the cluster is there
+    backend._mourn("the actor never ran")
+    backend._mourn("the actor never ran")
+    with pytest.raises(ExperimentError, match="is the Ray cluster gone"):
+        backend._mourn("the actor never ran")
 
 
 def test_a_trainable_that_cannot_be_sent_is_refused_at_the_start() -> None:

@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 
 from tests.support import Scenario
-from tune_platform.backends.base import Job
+from tune_platform.backends.base import Backend, Job
 from tune_platform.backends.simulated import Faults, SimulatedBackend, _uniform, table_curve
 from tune_platform.engine.events import Advance, Event, Failed, Launch, Release, Reported, Resumed, Save, Saved
 from tune_platform.resources import Resources
+from tune_platform.testing.backends import BackendContract, Curve
+
+
+class TestSimulated(BackendContract):
+    runs_code = False
+
+    def make_backend(self, curve: Curve) -> Backend:
+        return SimulatedBackend(curve, workers=2)
 
 
 def curve(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:

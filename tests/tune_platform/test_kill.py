@@ -1,0 +1,254 @@
+"""Real processes, really killed: whatever dies and whenever, the experiment goes on exactly."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tune_platform.killing import ETA, LEVELS, PARTS, STEPS, curve, drive, spec_of
+from tune_platform import SearchSpec, load, run
+from tune_platform.api import _settings
+from tune_platform.engine.controller import Controller
+from tune_platform.engine.events import Ask, Suggested, Tell, from_record
+from tune_platform.engine.runner import VERDICT, _to_reports
+from tune_platform.errors import ExperimentError
+from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.store.sql import SqlExperiment, open_store
+
+pytestmark = pytest.mark.slow
+
+KILLS = 5  # of each experiment's drivers
+PATIENCE = 60.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray that outlives its drivers: the actors of a killed one end with its job."""
+    from ray.cluster_utils import Cluster
+
+    # Without a dashboard, and without a process per CPU that is started ahead for each new driver.
+    one = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "_system_config": {"enable_worker_prestart": False}},
+    )
+    yield one.address
+    one.shutdown()
+
+
+#: Drivers are forked from a process that has imported all of this, which takes longer than what they do.
+FORKS = multiprocessing.get_context("forkserver")
+NEEDED = ("tune_platform.api", "tune_platform.results", "tune_platform.backends.ray", "searchers.optuna")
+FORKS.set_forkserver_preload(["tests.tune_platform.killing", *NEEDED])
+
+
+class Driver:
+    """One experiment and, one after the other, the processes that drive it."""
+
+    def __init__(self, kind: str, address: str, home: Path, options: dict[str, Any]) -> None:
+        self.kind, self.address = kind, address
+        self.storage, self.log = home / "results", home / "driver.log"
+        self.options = options
+        self.process: Any = None
+
+    def start(self) -> None:
+        self.process = FORKS.Process(
+            target=drive, args=(self.kind, str(self.storage), self.address, str(self.log), self.options)
+        )
+        self.process.start()
+
+    def until(self, happened: Callable[[SqlExperiment], Any]) -> Any:
+        """Wait until it has happened, or the driver has ended; return what `happened` does."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            ended = not self.process.is_alive()
+            found = None
+            try:
+                with open_store(self.storage) as store, store.open(self.kind, readonly=True) as experiment:
+                    found = happened(experiment)
+            except ExperimentError:  # not made yet
+                assert not ended, self.said()
+            if found or ended:
+                return found
+            assert time.monotonic() < end, f"the driver does not come on: {self.said()}"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def finish(self) -> None:
+        self.process.join(PATIENCE)
+        assert self.process.exitcode == 0, self.said()
+
+    def said(self) -> str:
+        return self.log.read_text()[-3000:]
+
+
+@pytest.fixture
+def drivers(cluster: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    made: list[Driver] = []
+
+    def make(kind: str, **options: Any) -> Driver:
+        made.append(Driver(kind, cluster, tmp_path, options))
+        return made[-1]
+
+    yield make
+    for driver in made:
+        if driver.process is not None and driver.process.is_alive():
+            driver.kill()
+
+
+def check_facts(experiment: SqlExperiment) -> None:
+    """The log has no gap; each trial's reports are 1, 2, 3, ... and follow its curve."""
+    seqs = [row.seq for row, _ in experiment.read_log()]
+    assert seqs == list(range(1, len(seqs) + 1))
+    reports = defaultdict(list)
+    for report in experiment.reports():
+        reports[report.trial].append(report)
+    for trial in experiment.trials():
+        mine = reports[trial.trial]
+        assert [report.step for report in mine] == list(range(1, trial.step + 1))
+        assert [report.metrics["loss"] for report in mine] == curve(trial.config["x"], trial.step)
+
+
+def check_answers(experiment: SqlExperiment, spec: SearchSpec) -> None:
+    """Each config is what the searcher answers when it hears the log's asks and tells without a break."""
+    controller, searcher = Controller(_settings(spec), spec.make_scheduler()), spec.make_searcher()
+    searcher.setup(spec.space, mode=spec.modes, seed=spec.seed)
+    answers: dict[int, Any] = {}
+    suggested = 0
+    for row, reports in experiment.read_log():
+        if row.kind == VERDICT:
+            continue
+        event = from_record(row.time, row.kind, row.trial, row.data, _to_reports(reports))
+        if isinstance(event, Suggested):
+            suggested += 1
+            assert event.config == answers[event.trial]
+        for command in controller.handle(event):
+            if isinstance(command, Ask):
+                suggestion = searcher.ask(command.trial)
+                assert suggestion is not None
+                answers[command.trial] = suggestion.config
+            elif isinstance(command, Tell):
+                searcher.tell(command.trial, command.outcome)
+    assert suggested == spec.num_samples
+
+
+def check_asha(experiment: SqlExperiment, *, promotion: bool) -> None:
+    """Every verdict of the log follows ASHA's rule, counted again from the reports before it."""
+    rungs: dict[int, list[tuple[float, int, int]]] = {level: [] for level in LEVELS}
+    reached: dict[int, int] = {}
+    verdicts = 0
+
+    def rank(level: int, trial: int) -> int:
+        return 1 + [number for _, _, number in sorted(rungs[level])].index(trial)
+
+    for row, reports in experiment.read_log():
+        for report in reports:
+            if report.step in rungs:
+                rungs[report.step].append((report.metrics["loss"], len(rungs[report.step]), report.trial))
+                reached[report.trial] = report.step
+        if row.kind != VERDICT:
+            continue
+        assert row.trial is not None
+        verdicts += 1
+        level = reached[row.trial]
+        keep = math.floor(len(rungs[level]) / ETA)
+        if promotion and row.data["verdict"] == "continue":
+            assert rank(level, row.trial) <= keep, row
+        elif level == LEVELS[-1]:
+            assert row.data["verdict"] == "stop"
+        elif promotion:
+            assert row.data["verdict"] == "pause"
+        else:
+            stopped = rank(level, row.trial) > max(1, keep)
+            assert row.data["verdict"] == ("stop" if stopped else "continue"), row
+    assert verdicts >= sum(map(len, rungs.values()))
+    assert all(rungs.values())
+
+
+def check_files(experiment: SqlExperiment, storage: Path) -> None:
+    """The checkpoints on disk are those that the table has."""
+    root = storage / experiment.name / "checkpoints"
+    assert {ref.uri for ref in CheckpointStorage(str(root)).list()} == {row.uri for row in experiment.checkpoints()}
+    assert not list(root.glob("trial-*/.tmp-*")), "remains of a checkpoint that was never finished"
+
+
+def table(storage: Path, kind: str) -> list[tuple[Any, ...]]:
+    rows = load(kind, storage=storage).trials()
+    return [(t.number, t.status, t.config["x"], t.step, t.best, t.best_step, t.metrics["loss"]) for t in rows]
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_driver_that_is_killed_again_and_again(kind: str, drivers: Callable[..., Driver], tmp_path: Path) -> None:
+    draw = random.Random(kind)
+    # FIFO trials are so long that they commit a part of their reports while they run; ASHA's have rungs.
+    options: dict[str, Any] = {"pause": 0.08, "trials": 14} if kind.startswith("fifo") else {}
+    driver = drivers(kind, **options)
+    rows = kills = 0
+    while kills < KILLS:
+        driver.start()
+        # A third of the kills come at once, so that the start of a resume is hit as well.
+        target = rows + draw.choice((1, draw.randint(3, 6), draw.randint(4, 8)))
+        driver.until(lambda experiment: experiment.last_seq() >= target)  # noqa: B023 (called at once)
+        time.sleep(draw.uniform(0.0, 0.2))
+        assert driver.process.is_alive(), f"it ended before kill {kills + 1}: {driver.said()}"
+        driver.kill()
+        kills += 1
+        with open_store(tmp_path / "results") as store, store.open(kind, readonly=True) as experiment:
+            check_facts(experiment)
+            assert experiment.row().status == "crashed"
+            rows = experiment.last_seq()
+    driver.start()
+    driver.finish()
+
+    with open_store(tmp_path / "results") as store, store.open(kind, readonly=True) as experiment:
+        assert experiment.row().status == "finished"
+        check_facts(experiment)
+        check_answers(experiment, spec_of(kind, str(tmp_path), **options))
+        final = {"COMPLETED", "STOPPED"} | ({"PAUSED"} if kind.startswith("promotion") else set())
+        assert set(experiment.counts()) <= final
+        resumed = sum(row.kind == "resumed" for row, _ in experiment.read_log())
+        assert 1 <= resumed <= KILLS
+        if kind.startswith("fifo"):
+            assert all(trial.step == STEPS for trial in experiment.trials())
+        else:
+            check_asha(experiment, promotion=kind.startswith("promotion"))
+        check_files(experiment, tmp_path / "results")
+    if kind == "fifo-random":  # nothing depends on who ends first, so the whole table is known
+        run(spec_of(kind, str(tmp_path / "calm"), pause=0.0, trials=14))
+        assert table(tmp_path / "results", kind) == table(tmp_path / "calm", kind)
+
+
+def test_a_worker_that_is_killed(drivers: Callable[..., Driver], tmp_path: Path) -> None:
+    """Only its trial is tried again, from its checkpoint."""
+    driver = drivers("fifo-random", pause=0.15, trials=4)
+    driver.start()
+
+    def saved(experiment: SqlExperiment) -> Any:
+        kept = {row.trial: row.step for row in experiment.checkpoints()}
+        running = [row for row in experiment.trials(status="RUNNING") if kept.get(row.trial) and row.worker]
+        return (running[0], kept[running[0].trial]) if running else None
+
+    victim, step = driver.until(saved)
+    os.kill(int(victim.worker.rpartition(":")[2]), signal.SIGKILL)
+    driver.finish()
+    with open_store(tmp_path / "results") as store, store.open("fifo-random", readonly=True) as experiment:
+        check_facts(experiment)
+        failures = [(row.trial, row.data["cause"]) for row, _ in experiment.read_log() if row.kind == "failed"]
+        assert failures == [(victim.trial, "worker_died")]
+        assert {row.trial: row.attempt for row in experiment.trials() if row.attempt != 1} == {victim.trial: 2}
+        starts = {report.metrics["start"] for report in experiment.reports(victim.trial)}
+        assert starts in ({0, start} for start in range(step, STEPS, 2))
+        assert set(experiment.counts()) == {"COMPLETED"}
+        check_files(experiment, tmp_path / "results")
