@@ -297,14 +297,14 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def compare(*, quick: bool) -> dict[str, Any]:
     """Run everything and return the figures."""
     cpus = 2
-    tune = 10 if quick else 100
+    tune = 10 if quick else 80
     sizes = {
         "platform": 600 if quick else 4000,
         "ray_tune": tune,
         "ray_tune_no_loggers": tune,
         "raw_ray": 1000 if quick else 10_000,
     }
-    rounds = [in_fresh_process("round", first, sizes, cpus) for first in range(1 if quick else 5)]
+    rounds = [in_fresh_process("round", first, sizes, cpus) for first in range(1 if quick else 3)]
     figures = {system: medians([one[system] for one in rounds]) for system in SYSTEMS}
 
     def ratio(key: str, system: str) -> float:
