@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests that need one."""
+"""The same cases for hypothesis in every run, and a PostgreSQL server for the tests that need one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# What fails here fails everywhere. Set TUNE_PLATFORM_EXPLORE=1 to look for new cases.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("explore" if os.environ.get("TUNE_PLATFORM_EXPLORE") else "repeatable")
 
 
 def _programs() -> Path | None:

@@ -12,7 +12,7 @@ from typing import Any
 from searchers.base import PastTrial, Suggestion, rng
 from tune_platform.backends.base import Job
 from tune_platform.backends.simulated import Faults, SimulatedBackend
-from tune_platform.engine.controller import PATIENCE, Controller, Settings
+from tune_platform.engine.controller import PATIENCE, Controller
 from tune_platform.engine.events import (
     Ask,
     Clone,
@@ -31,6 +31,7 @@ from tune_platform.engine.events import (
 )
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.runner import Runner
+from tune_platform.engine.settings import Settings
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.resources import Resources
 from tune_platform.schedulers import ASHA, FIFO

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_platform.backends.base import Backend, Job
-from tune_platform.engine.controller import Controller, Settings
+from tune_platform.engine.controller import Controller
 from tune_platform.engine.events import CheckpointRef, Finish
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.runner import Listener, Runner
+from tune_platform.engine.settings import Settings
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tune_platform.engine.events import (
     Advance,
@@ -49,6 +49,7 @@ from tune_platform.engine.events import (
     Verdict,
 )
 from tune_platform.engine.queue import PATIENCE, Queue
+from tune_platform.engine.settings import Settings
 from tune_platform.engine.shelf import Shelf
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
 from tune_platform.resources import Ledger, Resources
@@ -61,28 +62,6 @@ _HELD = "a person paused it"
 _LIFTED = "a person let it go on"
 #: Seconds within which two times are the same: sums of times of the epoch are not exact.
 _INSTANT = 1e-6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the controller needs to know of the spec. `math.inf` stands for "no bound"."""
-
-    metrics: tuple[str, ...]
-    modes: tuple[str, ...]
-    num_samples: float = math.inf
-    max_concurrent: float = math.inf
-    prefetch: int | None = None  # suggestions kept ready; None: as many as trials can run at a time
-    resources: Callable[[Config], Resources] = lambda config: Resources()
-    stop: Mapping[str, float] = field(default_factory=dict)
-    retries: Mapping[str, int] = field(default_factory=dict)  # by cause of failure
-    max_failures: float = math.inf  # failed trials that the experiment survives
-    time_budget: float = math.inf  # seconds
-    target: float | None = None  # value of the first metric that ends the experiment
-    step_timeout: float = math.inf  # seconds without a report
-    keep_last: int | None = 1
-    keep_best: int | None = None
-    keep_warm: bool = False
-    seed: int = 0  # of the scheduler's draws
 
 
 @dataclass(slots=True)

@@ -106,6 +106,7 @@ class Runner:
         self._next_inbox = self._next_heartbeat = 0.0
         self._early: deque[Event] = deque()  # events of our own, for the next turns
         self._requests: deque[Event] = deque()  # read from the inbox and not handled yet
+        self._suggestions: deque[Event] = deque()  # on a virtual clock: ready, and not taken yet
         self._interrupted = False
 
     # ------------------------------------------------------------------------------- life
@@ -196,11 +197,13 @@ class Runner:
         return events
 
     def _drain_one(self) -> list[Event]:
-        """Take the events of one source, so that a run that is cut after any row goes on with the same next one."""
+        """Take one thing at a time, so that a run that is cut after any row goes on with the same next one."""
         if self._early:
             return [self._early.popleft()]
-        if events := self._feed.ready():
-            return list(events)
+        if not self._suggestions:
+            self._suggestions.extend(self._feed.ready())
+        if self._suggestions:
+            return [self._suggestions.popleft()]
         if not self._requests:
             self._requests.extend(self._inbox())
         if self._requests:

@@ -14,7 +14,7 @@ from tests.tune_platform.cli.conftest import TRACEBACK
 from tune_platform.cli.live import Live
 from tune_platform.cli.notes import LONG_GAP, Notes, where
 from tune_platform.cli.plain import Plain
-from tune_platform.engine.controller import Controller, Settings
+from tune_platform.engine.controller import Controller
 from tune_platform.engine.events import (
     CapacityChanged,
     Command,
@@ -25,6 +25,7 @@ from tune_platform.engine.events import (
     Requested,
     Suggested,
 )
+from tune_platform.engine.settings import Settings
 from tune_platform.schedulers import FIFO
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import tune_platform
 from tests.support import CheckedController, TinyPBT
-from tune_platform.engine.controller import PATIENCE, Settings
+from tune_platform.engine.controller import PATIENCE
 from tune_platform.engine.events import (
     Advance,
     Ask,
@@ -44,6 +44,7 @@ from tune_platform.engine.events import (
     Verdict,
 )
 from tune_platform.engine.queue import Queue
+from tune_platform.engine.settings import Settings
 from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.resources import Ledger, Resources
 from tune_platform.schedulers import ASHA, FIFO

@@ -1,0 +1,32 @@
+"""What the controller knows of a spec."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tune_platform.engine.events import Config
+from tune_platform.resources import Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the controller needs to know of the spec. `math.inf` stands for "no bound"."""
+
+    metrics: tuple[str, ...]
+    modes: tuple[str, ...]
+    num_samples: float = math.inf
+    max_concurrent: float = math.inf
+    prefetch: int | None = None  # suggestions kept ready; None: as many as trials can run at a time
+    resources: Callable[[Config], Resources] = lambda config: Resources()
+    stop: Mapping[str, float] = field(default_factory=dict)
+    retries: Mapping[str, int] = field(default_factory=dict)  # by cause of failure
+    max_failures: float = math.inf  # failed trials that the experiment survives
+    time_budget: float = math.inf  # seconds
+    target: float | None = None  # value of the first metric that ends the experiment
+    step_timeout: float = math.inf  # seconds without a report
+    keep_last: int | None = 1
+    keep_best: int | None = None
+    keep_warm: bool = False
+    seed: int = 0  # of the scheduler's draws
