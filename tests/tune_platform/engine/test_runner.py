@@ -60,7 +60,7 @@ def test_interrupt_saves_what_runs_and_a_resume_goes_on(scheduler: str) -> None:
     scenario = Scenario(scheduler=scheduler, trials=6, batch=1, settings={"keep_last": 1})
     run = scenario.build()
     run.runner.start()
-    for _ in range(12):
+    for _ in range(20):  # enough that something of every scheduler's runs, and has reported
         run.runner.turn()
     run.runner.interrupt()
     finish = run.runner.run()
