@@ -297,9 +297,9 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def compare(*, quick: bool) -> dict[str, Any]:
     """Run everything and return the figures."""
     cpus = 2
-    tune = 10 if quick else 80
+    tune = 6 if quick else 80
     sizes = {
-        "platform": 600 if quick else 4000,
+        "platform": 500 if quick else 4000,
         "ray_tune": tune,
         "ray_tune_no_loggers": tune,
         "raw_ray": 1000 if quick else 10_000,
@@ -310,7 +310,7 @@ def compare(*, quick: bool) -> dict[str, Any]:
     def ratio(key: str, system: str) -> float:
         return float(statistics.median(one["platform"][key] / one[system][key] for one in rounds))
 
-    simulated = in_fresh_process("simulated", *((100, 1000, 3000) if quick else (100, 1000, 10_000, 100_000)))
+    simulated = in_fresh_process("simulated", *((100, 1000, 2000) if quick else (100, 1000, 10_000, 100_000)))
     found: dict[str, Any] = {
         "cpus": cpus,
         "rounds": len(rounds),
