@@ -69,10 +69,8 @@ def test_a_slow_searcher_does_not_hold_up_the_loop() -> None:
             return super().ask(number)
 
     feed = make(Slow(), threaded=True, wake=woken.set)
-    began = time.monotonic()
     feed.submit(Ask(trial=0))
-    assert feed.ready() == []
-    assert time.monotonic() - began < 5
+    assert feed.ready() == []  # the searcher is still at it: had anybody waited for it, there would be an answer
     go.set()
     assert len(collect(feed, 1)) == 1
     assert woken.wait(20)

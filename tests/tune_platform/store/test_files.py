@@ -153,9 +153,7 @@ def test_a_waiting_reader_does_not_hold_up_the_writer(place: Path) -> None:
     with open_store(place) as store, store.open("e") as writer, store.open("e", readonly=True) as reader:
         reading = reader.read_log()
         next(reading)
-        started = time.perf_counter()
-        writer.append([LogRow(2, 1.0, "x", 0, {})])
-        assert time.perf_counter() - started < migrations.BUSY_SECONDS / 2
+        writer.append([LogRow(2, 1.0, "x", 0, {})])  # would raise: the reader lets go of nothing before it is done
         assert [row.seq for row, _ in reading] == [2]
 
 
