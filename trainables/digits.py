@@ -31,7 +31,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_platform.trainable import DONE, Trainable, TrialContext, get_checkpoint, get_context, report
+from trainables.runtime import use_threads
+from tune_platform.trainable import DONE, Trainable, get_checkpoint, get_context, report
 
 DEFAULTS: Mapping[str, Any] = {
     "model": "mlp",
@@ -213,7 +214,7 @@ class DigitsTrainable(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the threads of the lease, load the data and build the network."""
-        _use_threads(self.context)
+        use_threads(self.context)
         self.data = load_data(self.context.device)
         self.reset_config(config)
 
@@ -239,7 +240,7 @@ class DigitsTrainable(Trainable):
 def train_digits(config: dict[str, Any]) -> None:
     """The function API: the same training with its own loop; each report brings a checkpoint."""
     context = get_context()
-    _use_threads(context)
+    use_threads(context)
     training = Training(config, load_data(context.device), context.seed)
     if checkpoint := get_checkpoint():
         training.load(checkpoint)
@@ -260,8 +261,3 @@ def _build_optimizer(config: Mapping[str, Any], model: nn.Module) -> torch.optim
     if config["optimizer"] == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     raise ValueError(f"optimizer is 'sgd' or 'adamw', got {config['optimizer']!r}")
-
-
-def _use_threads(context: TrialContext) -> None:
-    """Use as many threads as the lease has CPUs, or trials of one machine would fight for them."""
-    torch.set_num_threads(max(1, int(context.resources.get("cpu", 1))))
