@@ -26,11 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.data import Split, load_images
 from trainables.runtime import use_threads
 from tune_platform.trainable import DONE, Trainable, get_checkpoint, get_context, report
 
@@ -70,16 +69,15 @@ class Data(NamedTuple):
 
 def load_data(device: str = "cpu") -> Data:
     """Load the digits onto `device`; the split is always the same one, whatever the trial's seed."""
-    images, labels = load_digits(return_X_y=True)
-    rest_x, test_x, rest_y, test_y = train_test_split(images, labels, test_size=300, stratify=labels, random_state=0)
-    train_x, val_x, train_y, val_y = train_test_split(rest_x, rest_y, test_size=300, stratify=rest_y, random_state=0)
-    mean, std = float(train_x.mean()), float(train_x.std())
+    images = load_images("digits")
+    pixels = images.tensors("train")[0].double() * 16
+    mean, std = float(pixels.numpy().mean()), float(pixels.numpy().std())
 
-    def part(x: Any, y: Any) -> Part:
-        standard = torch.tensor((x - mean) / std, dtype=torch.float32, device=device).reshape(-1, 1, 8, 8)
-        return Part(standard, torch.tensor(y, dtype=torch.long, device=device))
+    def part(split: Split) -> Part:
+        x, y = images.tensors(split)
+        return Part(((x.double() * 16 - mean) / std).float().to(device), y.to(device))
 
-    return Data(part(train_x, train_y), part(val_x, val_y), part(test_x, test_y))
+    return Data(part("train"), part("val"), part("test"))
 
 
 class Dropout(nn.Module):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from tune_platform.seeding import stream_seed
 from tune_platform.trainable import TrialContext
+
+__all__ = ["PRECISIONS", "autocast", "generator", "stream_seed", "use_threads"]
 
 #: What `precision` may be in a config.
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -17,12 +19,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 def use_threads(context: TrialContext) -> None:
     """Use as many threads as the lease has CPUs, or trials of one machine would fight for them."""
     torch.set_num_threads(max(1, int(context.resources.get("cpu", 1))))
-
-
-def stream_seed(seed: int, *purpose: str | int) -> int:
-    """Return the seed of an independent stream of random numbers: 63 bits of the BLAKE2 hash of seed and purpose."""
-    text = "/".join(map(str, (seed, *purpose)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(device: torch.device | str, seed: int, *purpose: str | int) -> torch.Generator:

@@ -28,7 +28,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tune_platform.distributed.gang import Gang
 
 #: The metric under which a bare number is reported, when a function returns one.
 ANONYMOUS_METRIC = "_metric"
@@ -43,7 +46,8 @@ class TrialContext:
     """Where and as what the training code runs; see `get_context`.
 
     `seed` is drawn from the spec's seed and the trial's number: seed every generator of the training with it.
-    `resources` are those of the lease (`cpu`, `gpu`, custom ones).
+    `resources` are those of the lease (`cpu`, `gpu`, custom ones), of each worker where there are several; `gang`
+    are then the workers (see `tune_platform.distributed`).
     """
 
     experiment: str = ""
@@ -52,6 +56,7 @@ class TrialContext:
     seed: int = 0
     resources: Mapping[str, float] = field(default_factory=dict)
     folder: str = ""
+    gang: Gang | None = None
 
     @property
     def directory(self) -> Path:

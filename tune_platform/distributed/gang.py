@@ -1,0 +1,84 @@
+"""The workers that come with a trial's lease. Imports no torch: every trial's context may hold one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from tune_platform.distributed.group import WorkerGroup
+
+#: How the workers run: turns of threads in this process, processes of this machine, or Ray actors.
+GangKind = Literal["threads", "processes", "ray"]
+
+
+class Gang:
+    """`workers` workers that one trial after the other takes over: `group()` starts them when first asked for.
+
+    `bundle` are the resources of each worker by name. Raises ValueError for an unknown kind.
+    """
+
+    def __init__(self, kind: GangKind, workers: int, bundle: Mapping[str, float] | None = None) -> None:
+        if kind not in get_args(GangKind):
+            raise ValueError(f"a gang is one of {', '.join(get_args(GangKind))}, got {kind!r}")
+        self.kind, self.workers = kind, workers
+        self.bundle = dict(bundle or {"cpu": 1.0})
+        self._group: WorkerGroup | None = None
+        self._timeout_s = 0.0
+
+    def group(self, timeout_s: float = 60.0) -> WorkerGroup:
+        """Return the gang, complete; a group that lost workers is filled up, or replaced where that fails.
+
+        `timeout_s` bounds every collective. Raises PeerLost where the workers do not start.
+        """
+        from tune_platform.distributed.communicator import PeerLost
+
+        group = self._group
+        if group is not None and self._timeout_s == timeout_s:
+            try:
+                group.refill()
+                if not group.whole:
+                    group.regroup()
+                if not group.lost:
+                    return group
+            except PeerLost:
+                pass
+        self.close()
+        self._group, self._timeout_s = self._start(timeout_s), timeout_s
+        return self._group
+
+    def close(self) -> None:
+        """End the workers, if there are any. Safe to call twice."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.close()
+
+    def _start(self, timeout_s: float) -> WorkerGroup:
+        from tune_platform.distributed.group import LocalGroup, RemoteGroup
+
+        if self.kind == "threads" or (self.workers == 1 and self.kind != "ray"):
+            return LocalGroup(self.workers)
+        device = "cuda" if self.bundle.get("gpu", 0) > 0 else "cpu"
+        if self.kind == "ray":
+            from tune_platform.distributed.ray_gang import ray_group
+
+            return ray_group(self.workers, self.bundle, device, timeout_s)
+        from tune_platform.distributed.process_group import backend_for
+        from tune_platform.distributed.processes import ProcessPeer
+
+        threads = max(1, int(self.bundle.get("cpu", 1)))
+        backend = backend_for(device, self.bundle.get("gpu", 0.0))
+        # On one machine worker i takes the i-th GPU; where there are fewer, several share one (and gloo).
+        return RemoteGroup(
+            self.workers,
+            lambda worker, slot, fresh: ProcessPeer(worker, fresh, _device(device, slot), threads),
+            device=_device(device, 0), threads=threads, backend=backend, timeout_s=timeout_s,
+        )  # fmt: skip
+
+
+def _device(device: str, slot: int) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    return f"cuda:{slot % max(1, torch.cuda.device_count())}"

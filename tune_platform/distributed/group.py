@@ -1,0 +1,295 @@
+"""A gang: the workers of one trial, that are started, called and ended together. The caller is its first worker.
+
+Each worker serves objects (sessions) that it makes itself; a call goes to all of them at once. The first worker
+lives in the caller's own process and thread, so a gang of one costs nothing, and a debugger stops in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from tune_platform.distributed.communicator import PeerLost
+from tune_platform.distributed.local import Cost, LocalCluster, LocalCommunicator
+from tune_platform.distributed.member import Answer, Factory, Meeting, Member, Place, answer_of, host_name
+from tune_platform.distributed.process_group import leave
+
+#: Attempts to form a group anew before the gang is given up.
+_ATTEMPTS = 3
+
+
+class WorkerGroup(ABC):
+    """A gang of `size` workers. `workers` are the numbers of those that live, in the order of their ranks."""
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"workers: a gang has at least 1, got {size!r}")
+        self.size = size
+        self.workers = list(range(size))
+        #: Whether the communicators can be used: false after a call has failed, until `regroup`.
+        self.whole = True
+        self._factories: dict[str, Factory] = {}
+        self._numbers = itertools.count(size)
+
+    @property
+    def lost(self) -> int:
+        """How many workers the gang lacks."""
+        return self.size - len(self.workers)
+
+    def open(self, session: str, factory: Factory) -> list[Answer]:
+        """Have each worker make the object of a session."""
+        self._factories[session] = factory
+        return self._ask(self.workers, "open", session, factory)
+
+    def call(self, session: str, method: str, *args: Any) -> list[Answer]:
+        """Call a method of the session's object on all workers at once; return the answers by rank.
+
+        A worker that is gone, or does not answer within the patience of the gang after the first one has, is ended
+        and struck off; its answer says `lost`.
+        """
+        return self._ask(self.workers, "call", session, method, args)
+
+    def call_each(self, session: str, method: str, args: Sequence[tuple[Any, ...]]) -> list[Answer]:
+        """Like `call`, with arguments of its own for each worker, by rank."""
+        return self._ask(self.workers, "call", session, method, each=args)
+
+    def drop(self, session: str) -> None:
+        """Have each worker forget the object of a session."""
+        if self._factories.pop(session, None) is not None:
+            self._ask(self.workers, "drop", session)
+
+    def regroup(self) -> None:
+        """Give those that live a new communicator. Raises PeerLost where they do not find each other."""
+        for _ in range(_ATTEMPTS):
+            if all(answer.ok for answer in self._meet()):
+                self.whole = True
+                return
+        raise PeerLost(f"the {len(self.workers)} workers that are left did not form a group in {_ATTEMPTS} attempts")
+
+    def refill(self) -> int:
+        """Start a worker for each that was lost, with the highest ranks; return how many came.
+
+        All get a new communicator; the objects of the new ones are made with `Place.fresh` true.
+        """
+        fresh = [next(self._numbers) for _ in range(self.lost)]
+        fresh = self._start(fresh) if fresh else []
+        self.workers += fresh
+        if fresh:
+            self.regroup()
+            for session, factory in self._factories.items():
+                self._ask([worker for worker in fresh if worker in self.workers], "open", session, factory)
+        return len(fresh)
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers. Safe to call twice, and after an error."""
+
+    @abstractmethod
+    def _start(self, workers: Sequence[int]) -> list[int]:
+        """Start workers; return the numbers of those that came."""
+
+    @abstractmethod
+    def _meet(self) -> list[Answer]:
+        """Form a new generation of those that live."""
+
+    @abstractmethod
+    def _ask(self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None) -> list[Answer]:
+        """Call a method of these members at once, `each` with a last argument of its own; strike off the lost."""
+
+
+class LocalGroup(WorkerGroup):
+    """Workers that are threads of this process and take turns. `cost` makes their clock a virtual one.
+
+    `hosts` may say which of them count as neighbours.
+    """
+
+    def __init__(self, size: int, cost: Cost | None = None, hosts: Sequence[str] | None = None) -> None:
+        super().__init__(size)
+        self.cluster = LocalCluster(size, cost)
+        self._hosts = list(hosts or ["localhost"] * size)
+        self._seats: dict[int, int] = {}  # worker -> seat in the cluster
+        self._places: dict[int, Place] = {}
+        self._sessions: dict[int, dict[str, Any]] = {}
+        for worker in range(size):
+            self._sit(worker, worker, fresh=False)
+        self._meet()
+
+    def kill(self, worker: int) -> None:
+        """End a worker as if its process had died (for tests and studies); callable from inside one."""
+        self.cluster.kill(self._seats[worker])
+
+    def close(self) -> None:
+        """See `WorkerGroup.close`."""
+        self._sessions.clear()
+
+    def _sit(self, worker: int, seat: int, fresh: bool) -> None:
+        self._seats[worker] = seat
+        alone = LocalCommunicator(self.cluster, [seat], 0)
+        self._places[worker] = Place(worker, alone, fresh=fresh)
+        self._sessions[worker] = {}
+
+    def _start(self, workers: Sequence[int]) -> list[int]:
+        empty = [seat for seat in range(self.size) if seat not in {self._seats[worker] for worker in self.workers}]
+        for worker, seat in zip(workers, empty, strict=True):
+            self.cluster.revive(seat)
+            self._sit(worker, seat, fresh=True)
+        return list(workers)
+
+    def _meet(self) -> list[Answer]:
+        self.cluster.asynchronous = False
+        seats = [self._seats[worker] for worker in self.workers]
+        hosts = [self._hosts[seat] for seat in seats]
+        for rank, worker in enumerate(self.workers):
+            self._places[worker].comm = LocalCommunicator(self.cluster, seats, rank, hosts)
+        return [Answer(worker) for worker in self.workers]
+
+    def _ask(self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None) -> list[Answer]:
+        workers = list(workers)
+        given = [args if each is None else (*args, last) for last in each or workers]
+
+        def work(worker: int, given: tuple[Any, ...]) -> Callable[[], Answer]:
+            return lambda: answer_of(worker, lambda: self._do(worker, method, *given))
+
+        work_of = zip(workers, given, strict=True)
+        found = self.cluster.run({self._seats[worker]: work(worker, arguments) for worker, arguments in work_of})
+        answers = []
+        for worker in workers:
+            answer = found[self._seats[worker]]
+            alive = self.cluster.alive(self._seats[worker]) and isinstance(answer, Answer)
+            if not alive:
+                self.workers.remove(worker)
+                answer = Answer(worker, error="the worker was killed", lost=True)
+            answers.append(answer)
+        self.whole = self.whole and all(answer.ok for answer in answers)
+        return answers
+
+    def _do(self, worker: int, method: str, *args: Any) -> Any:
+        sessions = self._sessions[worker]
+        if method == "open":
+            session, factory = args
+            sessions[session] = factory(self._places[worker])
+            return None
+        if method == "call":
+            session, name, arguments = args
+            return getattr(sessions[session], name)(*arguments)
+        sessions.pop(args[0], None)
+        return None
+
+
+class Peer(Protocol):
+    """A worker in another process, with one call under way at a time."""
+
+    def send(self, method: str, args: tuple[Any, ...]) -> None:
+        """Call a method of its Member. Raises ConnectionError where it is gone."""
+
+    def receive(self, timeout_s: float) -> Answer:
+        """Return the answer. Raises ConnectionError where it is gone, TimeoutError where it does not come."""
+
+    def close(self) -> None:
+        """End the process, without waiting."""
+
+
+class RemoteGroup(WorkerGroup):
+    """Workers in processes of their own. `launch(worker, slot, fresh)` starts one, in one of `size` slots.
+
+    `address` is where they reach this process.
+
+    `timeout_s` bounds every collective, and how long a worker may come later than the first.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        launch: Callable[[int, int, bool], Peer],
+        *,
+        address: str = "127.0.0.1",
+        device: str = "cpu",
+        threads: int = 1,
+        backend: str = "gloo",
+        timeout_s: float = 60.0,
+        start_s: float = 120.0,
+    ) -> None:
+        super().__init__(size)
+        self._launch, self._timeout_s, self._start_s = launch, timeout_s, start_s
+        self._backend, self._address = backend, address
+        self._generation = 0
+        self._peers: dict[int, Peer] = {}
+        self._hosts = {0: host_name()}
+        self._slots = {0: 0}
+        try:
+            self.workers = [0]
+            self.workers += self._start(range(1, size))
+            self._member = Member(0, device, threads, sys.path)
+            self._port = self._member.host_store(address, start_s)
+            if self.lost:
+                raise PeerLost(f"{self.lost} of the {size} workers of the gang did not start within {start_s:g} s")
+            self.regroup()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """See `WorkerGroup.close`."""
+        peers, self._peers = list(self._peers.values()), {}
+        leave()
+        for peer in peers:
+            peer.close()
+
+    def _start(self, workers: Sequence[int]) -> list[int]:
+        taken = {self._slots[worker] for worker in self.workers if worker in self._slots}
+        free = [slot for slot in range(1, self.size) if slot not in taken]
+        for worker, slot in zip(workers, free, strict=True):
+            self._slots[worker] = slot
+            self._peers[worker] = self._launch(worker, slot, worker >= self.size)
+            self._send(worker, "who", ())
+        came = []
+        deadline = time.monotonic() + self._start_s
+        for worker in workers:
+            answer = self._receive(worker, deadline)
+            if answer.ok:
+                self._hosts[worker] = answer.value[0]
+                came.append(worker)
+        return came
+
+    def _meet(self) -> list[Answer]:
+        self._generation += 1
+        meeting = Meeting(
+            host=self._address, port=self._port, name=f"generation-{self._generation}", workers=tuple(self.workers),
+            hosts=tuple(self._hosts[worker] for worker in self.workers), backend=self._backend,
+            timeout_s=self._timeout_s,
+        )  # fmt: skip
+        return self._ask(self.workers, "join", meeting)
+
+    def _ask(self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None) -> list[Answer]:
+        given = dict.fromkeys(workers, args)
+        if each is not None:
+            given = {worker: (*args, last) for worker, last in zip(workers, each, strict=True)}
+        others = [worker for worker in given if worker != 0]
+        for worker in others:
+            self._send(worker, method, given[worker])
+        answers = [getattr(self._member, method)(*given[0])] if 0 in given else []
+        deadline = time.monotonic() + self._timeout_s
+        answers += [self._receive(worker, deadline) for worker in others]
+        self.whole = self.whole and all(answer.ok for answer in answers)
+        return answers
+
+    def _send(self, worker: int, method: str, args: tuple[Any, ...]) -> None:
+        with suppress(ConnectionError):  # seen again where the answer is awaited
+            self._peers[worker].send(method, args)
+
+    def _receive(self, worker: int, deadline: float) -> Answer:
+        try:
+            return self._peers[worker].receive(max(0.0, deadline - time.monotonic()))
+        except ConnectionError as error:
+            why = f"its process is gone: {error}"
+        except TimeoutError:
+            why = f"it did not answer within {self._timeout_s:g} s of the first worker"
+        self._peers.pop(worker).close()
+        if worker in self.workers:
+            self.workers.remove(worker)
+        return Answer(worker, error=f"worker {worker} is lost: {why}", lost=True)

@@ -1,0 +1,170 @@
+"""How the workers of a gang agree: the one interface behind all-reduce, local SGD, leader SGD, codistillation ...
+
+Every method is an inner step, now and then an exchange, and perhaps a further term of the loss. A strategy is told
+of each and holds the state that goes with it; the training loop (`TrainingWorker`) knows no method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tune_platform.errors import SpecError, did_you_mean
+
+if TYPE_CHECKING:
+    from tune_platform.distributed.worker import TrainingWorker
+
+
+class Strategy:
+    """Base class, and the strategy that never exchanges anything: each worker trains on its own.
+
+    `DEFAULTS` are the hyperparameters of a strategy; `options` override them. Raises SpecError for an unknown one.
+    Methods with a default here are hooks; those that communicate are called on all workers together, unless the
+    strategy is `asynchronous`.
+    """
+
+    #: The name under which a config chooses it.
+    name: ClassVar[str] = "independent"
+    #: Its hyperparameters with their defaults.
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {}
+    #: Whether model and optimizer are the same on all workers after each step: one copy is saved.
+    replicated: ClassVar[bool] = False
+    #: Whether the trial goes on when a worker is lost (else it starts again from its checkpoint).
+    survives: ClassVar[bool] = True
+    #: Whether a checkpoint of W workers can be loaded by another number of them.
+    elastic: ClassVar[bool] = True
+    #: Whether workers go on without waiting for each other: no run repeats another bit for bit.
+    asynchronous: bool = False
+
+    worker: TrainingWorker
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        unknown = [name for name in options or {} if name not in self.DEFAULTS]
+        if unknown:
+            hint = did_you_mean(unknown[0], self.DEFAULTS)
+            known = ", ".join(self.DEFAULTS) or "none"
+            raise SpecError(f"strategy {self.name!r} has no option {unknown[0]!r}{hint}; it has: {known}")
+        self.options: dict[str, Any] = {**self.DEFAULTS, **(options or {})}
+
+    # What a strategy may look at, once it is set up.
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters of this worker's model."""
+        return [p for p in self.worker.model.parameters() if p.requires_grad]
+
+    def setup(self, worker: TrainingWorker) -> None:
+        """Take the worker, whose model, optimizer and `comm` are ready; begin. Called once, before any step."""
+        self.worker = worker
+
+    def seed_purpose(self, rank: int) -> str:
+        """Return what the initial parameters of a worker are drawn for: equal text, equal parameters."""
+        return "model"
+
+    @property
+    def module(self) -> nn.Module:
+        """What the loss calls: the model, or a wrapper around it."""
+        return self.worker.model
+
+    def go_on(self, until: int) -> bool:
+        """Whether this worker should take another step of the run that ends at the step `until`."""
+        return self.worker.updates < until
+
+    def before_step(self) -> None:
+        """Hook: before the batch is drawn."""
+
+    def extra_loss(self, batch: Any, output: Any) -> Tensor | None:
+        """Return what is added to the loss; `output` is what the model returned for the batch."""
+        return None
+
+    def after_backward(self) -> None:
+        """Hook: gradients are there, the optimizer has not moved yet."""
+
+    def after_step(self, loss: Tensor) -> None:
+        """Hook: the optimizer has moved, `worker.updates` counts this step. The exchange belongs here."""
+
+    def finish_run(self) -> None:
+        """Hook: a run is over, all workers are here; before evaluation and checkpoint."""
+
+    @contextmanager
+    def evaluated(self) -> Iterator[nn.Module | None]:
+        """Give the model that is evaluated and deployed, or None on workers that have none to evaluate.
+
+        Default: the model of worker 0. Called on all workers together.
+        """
+        yield self.worker.model if self.worker.comm.rank == 0 else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that this worker's strategy needs to go on: tensors, numbers, and dicts and lists of them."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+
+    def shared_tensors(self) -> list[Tensor]:
+        """Return the state on which all workers must agree (anchor, outer buffer): sent anew when one is lost."""
+        return []
+
+    def on_membership_change(self, newest: int) -> None:
+        """Hook: workers were lost or joined, `worker.comm` is new. All then hold what rank `newest` holds.
+
+        Default: `shared_tensors` are taken from `newest`.
+        """
+        for tensor in self.shared_tensors():
+            self.worker.comm.broadcast(tensor, newest)
+
+    def metrics(self) -> dict[str, float]:
+        """Return this worker's own figures for the report; the report has their mean over the workers."""
+        return {}
+
+    @classmethod
+    def bytes_per_step(cls, parameters: int, workers: int, options: Mapping[str, Any]) -> float:
+        """Return the bytes over all links per inner step, float32, by the formula of the method."""
+        return 0.0
+
+
+class Flat:
+    """A list of tensors seen as one vector: what is exchanged, in one collective."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = list(tensors)
+        self.numel = sum(tensor.numel() for tensor in self.tensors)
+
+    def read(self) -> Tensor:
+        """Return a copy as one vector."""
+        return torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
+
+    @torch.no_grad()
+    def write(self, vector: Tensor) -> None:
+        """Put the values of `vector` into the tensors."""
+        start = 0
+        for tensor in self.tensors:
+            tensor.copy_(vector[start : start + tensor.numel()].view_as(tensor))
+            start += tensor.numel()
+
+
+def option_number(
+    strategy: str, options: Mapping[str, Any], name: str, low: float, high: float = math.inf, integer: bool = False
+) -> float:
+    """Return a numeric option. Raises SpecError unless low <= value <= high (and whole, where `integer`)."""
+    value = options[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        reach = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise SpecError(f"strategy {strategy!r}: {name} is a number {reach}, got {value!r}")
+    if integer and value != int(value):
+        raise SpecError(f"strategy {strategy!r}: {name} is a whole number, got {value!r}")
+    return int(value) if integer else float(value)
+
+
+def option_choice(strategy: str, options: Mapping[str, Any], name: str, known: Sequence[str]) -> str:
+    """Return an option that is one of several names. Raises SpecError for another."""
+    value = options[name]
+    if value not in known:
+        hint = did_you_mean(str(value), known)
+        raise SpecError(f"strategy {strategy!r}: {name} is one of {', '.join(known)}, got {value!r}{hint}")
+    return str(value)
