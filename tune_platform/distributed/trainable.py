@@ -72,9 +72,9 @@ class DistributedTrainable(Trainable):
         )  # fmt: skip
 
     def build_scheduler(
-        self, config: Mapping[str, Any], optimizer: torch.optim.Optimizer
+        self, config: Mapping[str, Any], optimizer: torch.optim.Optimizer, total: int
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """Return the learning-rate schedule, stepped after each inner step; None for a constant rate."""
+        """Return the learning-rate schedule, stepped after each of `total` inner steps; None: a constant rate."""
         return None
 
     def build_data(self, config: Mapping[str, Any], rank: int, world_size: int) -> Iterable[Any]:

@@ -45,10 +45,10 @@ class TrainingWorker:
         with self._stream(seed, self.strategy.seed_purpose(rank)):
             self.model = recipe.build_model(self.config).to(self.device)
         with self._stream(seed, "worker", self.place.worker):
-            self.optimizer = recipe.build_optimizer(self.config, self.model)
-            self.scheduler = recipe.build_scheduler(self.config, self.optimizer)
             self.position = Position(recipe.build_data(self.config, rank, self.comm.size))
             self.total_updates = recipe.total_updates(self.config, self.position.data)
+            self.optimizer = recipe.build_optimizer(self.config, self.model)
+            self.scheduler = recipe.build_scheduler(self.config, self.optimizer, self.total_updates)
             self._output: Any = None
             self.model.register_forward_hook(self._keep_output)
             if not place.fresh:

@@ -1,0 +1,240 @@
+"""Image classification by a gang of workers: any strategy, on digits, CIFAR-10, a folder of images or made-up data.
+
+Hyperparameters, all with a default:
+
+- `task`: "digits", "cifar10", "image_folder" or another name of `trainables.data` (the files under `root`), or
+  "synthetic": `examples` Gaussian images of `shape` in `classes` classes, of any size, for speed work;
+- `model`: "mlp" (`layers` of `width`), "cnn" (`channels`, twice as many in the second convolution; `norm`: with
+  BatchNorm), or the name of a torchvision classifier ("resnet50"); `dropout` for the first two;
+- `optimizer`: "sgd" (`momentum`, `nesterov`) or "adamw"; `lr`; `weight_decay`; `warmup`: share of the training in
+  which the rate rises; `drops`: shares at which it falls to a tenth;
+- `batch_size` per worker; `partition`: "shard" (each worker its part) or "same" (all data, an order of its own);
+- `epochs`, or `updates` for a number of inner steps; `report_every` inner steps (default: an epoch);
+- `strategy`: a name of `trainables.strategies`, or a dict with a `name` and its options.
+
+Metrics: `val_loss`, `val_accuracy` (the objective), `test_accuracy`, `test_loss` (not to be tuned on), and those of
+`DistributedTrainable`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from trainables.data import Images, load_images
+from trainables.strategies import STRATEGIES
+from tune_platform.distributed import DistributedTrainable, ShardedBatches
+from tune_platform.errors import SpecError, did_you_mean
+
+DEFAULTS: Mapping[str, Any] = {
+    "task": "digits",
+    "root": None,
+    "examples": 4096,
+    "shape": (1, 8, 8),
+    "classes": 10,
+    "model": "mlp",
+    "width": 32,
+    "layers": 1,
+    "channels": 8,
+    "norm": False,
+    "dropout": 0.0,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 1e-4,
+    "warmup": 0.0,
+    "drops": (),
+    "batch_size": 32,
+    "partition": "shard",
+    "train_size": None,
+    "split_seed": 0,
+}
+#: Images of a training set at most that are held in memory as one tensor.
+_IN_MEMORY = 100_000
+_EVALUATION_BATCH = 500
+_TASKS = ("digits", "cifar10", "mnist", "fashion_mnist", "svhn", "image_folder", "synthetic")
+
+
+class Task(NamedTuple):
+    """Three parts of (images, labels): tensors in memory, or map-style datasets; the size of images and labels."""
+
+    train: Any
+    val: Any
+    test: Any
+    shape: tuple[int, int, int]
+    classes: int
+
+
+@lru_cache(maxsize=4)
+def load_task(
+    name: str, root: str | None, examples: int, shape: tuple[int, int, int], classes: int, train_size: int | None,
+    split_seed: int,
+) -> Task:  # fmt: skip
+    """Load a task; kept, so that the next trial in this process has it. Raises SpecError for an unknown name.
+
+    Images in memory are standardised by the mean and deviation of the training images.
+    """
+    if name not in _TASKS:
+        raise SpecError(f"task: one of {', '.join(_TASKS)}, got {name!r}{did_you_mean(str(name), _TASKS)}")
+    if name == "synthetic":
+        return _synthetic(examples, shape, classes, split_seed)
+    images = load_images(name, root, seed=split_seed, train_size=train_size)
+    if images.size("train") > _IN_MEMORY or name == "image_folder":
+        return Task(images.train, images.val, images.test, images.shape, images.classes)
+    mean, std = images.mean.view(1, -1, 1, 1), images.std.clamp(min=1e-6).view(1, -1, 1, 1)
+
+    def part(split: Any) -> tuple[Tensor, Tensor]:
+        x, y = Images.tensors(images, split)
+        return (x - mean) / std, y
+
+    return Task(part("train"), part("val"), part("test"), images.shape, images.classes)
+
+
+def _synthetic(examples: int, shape: tuple[int, int, int], classes: int, seed: int) -> Task:
+    """Gaussian images around a centre for each class: any size, nothing to read, and something to learn."""
+    draws = torch.Generator().manual_seed(seed)
+    centres = torch.randn(classes, *shape, generator=draws)
+
+    def part(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.randint(classes, (count,), generator=draws)
+        return centres[labels] * 0.5 + torch.randn(count, *shape, generator=draws), labels
+
+    held_out = max(1, examples // 8)
+    return Task(part(examples), part(held_out), part(held_out), shape, classes)
+
+
+class ClassificationTrainable(DistributedTrainable):
+    """Trains a classifier by the strategy of the config; see the module for the hyperparameters."""
+
+    strategies = STRATEGIES
+
+    def task(self) -> Task:
+        """Return the data of the config's task."""
+        config = self._config
+        return load_task(
+            config["task"], config["root"], int(config["examples"]), tuple(config["shape"]), int(config["classes"]),
+            config["train_size"], int(config["split_seed"]),
+        )  # fmt: skip
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        return {**DEFAULTS, **self.config}
+
+    def build_model(self, config: Mapping[str, Any]) -> nn.Module:
+        """Return the network. Raises SpecError for a model that there is not."""
+        config = self._config
+        task = self.task()
+        channels, height, width = task.shape
+        if config["model"] == "mlp":
+            return _mlp(channels * height * width, task.classes, config)
+        if config["model"] == "cnn":
+            return _cnn(task.shape, task.classes, config)
+        known = torchvision.models.list_models(module=torchvision.models)
+        if config["model"] not in known:
+            hint = did_you_mean(str(config["model"]), ["mlp", "cnn", *known])
+            raise SpecError(f"model: 'mlp', 'cnn' or a torchvision classifier, got {config['model']!r}{hint}")
+        model: nn.Module = torchvision.models.get_model(config["model"], weights=None, num_classes=task.classes)
+        return model
+
+    def build_optimizer(self, config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+        """Return SGD or AdamW. Raises SpecError for another name."""
+        config = self._config
+        lr, weight_decay = float(config["lr"]), float(config["weight_decay"])
+        if config["optimizer"] == "sgd":
+            momentum, nesterov = float(config["momentum"]), bool(config["nesterov"])
+            return torch.optim.SGD(model.parameters(), lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
+        if config["optimizer"] == "adamw":
+            return torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
+        raise SpecError(f"optimizer: 'sgd' or 'adamw', got {config['optimizer']!r}")
+
+    def build_scheduler(
+        self, config: Mapping[str, Any], optimizer: torch.optim.Optimizer, total: int
+    ) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """Return the warm-up and the drops, by inner steps; None where there are neither."""
+        config = self._config
+        warmup, drops = float(config["warmup"]), [float(drop) for drop in config["drops"]]
+        if warmup == 0 and not drops:
+            return None
+
+        def factor(step: int) -> float:
+            rise = min(1.0, (step + 1) / (warmup * total)) if warmup > 0 else 1.0
+            return rise * math.prod(0.1 for drop in drops if step >= drop * total)
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def build_data(self, config: Mapping[str, Any], rank: int, world_size: int) -> Iterable[Any]:
+        """Return this worker's batches. Raises SpecError for an unknown partition."""
+        config = self._config
+        if config["partition"] not in ("shard", "same"):
+            raise SpecError(f"partition: 'shard' or 'same', got {config['partition']!r}")
+        shard, batch_size = config["partition"] == "shard", int(config["batch_size"])
+        train = self.task().train
+        if isinstance(train, tuple):
+            return ShardedBatches(train, batch_size, rank, world_size, self.context.seed, shard=shard)
+        # Without shards the order differs by the seed: each worker then draws from all of the images.
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            train, world_size if shard else 1, rank if shard else 0,
+            seed=(self.context.seed + (0 if shard else rank)) % 2**31, drop_last=True,
+        )  # fmt: skip
+        workers = max(0, int(self.context.resources.get("cpu", 1)) - 1)
+        return DataLoader(train, batch_size, sampler=sampler, num_workers=workers, drop_last=True)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the mean cross-entropy."""
+        images, labels = batch
+        return functional.cross_entropy(model(images), labels)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return loss and accuracy on the validation images, and on the test images for the final report."""
+        task, device = self.task(), next(model.parameters()).device
+        found = {}
+        for name, part in (("val", task.val), ("test", task.test)):
+            total, right, count = 0.0, 0, 0
+            for images, labels in _batches(part):
+                logits, labels = model(images.to(device)), labels.to(device)
+                total += functional.cross_entropy(logits, labels, reduction="sum").item()
+                right += int((logits.argmax(1) == labels).sum())
+                count += len(labels)
+            found[f"{name}_loss"], found[f"{name}_accuracy"] = total / count, right / count
+        return found
+
+
+def _batches(part: tuple[Tensor, Tensor] | Dataset[Any]) -> Iterable[Sequence[Tensor]]:
+    if isinstance(part, tuple):
+        return zip(*(torch.split(tensor, _EVALUATION_BATCH) for tensor in part), strict=True)
+    return DataLoader(part, _EVALUATION_BATCH)
+
+
+def _mlp(inputs: int, classes: int, config: Mapping[str, Any]) -> nn.Module:
+    sizes = [inputs] + [int(config["width"])] * int(config["layers"])
+    hidden = [
+        module
+        for before, after in itertools.pairwise(sizes)
+        for module in (nn.Linear(before, after), nn.ReLU(), nn.Dropout(float(config["dropout"])))
+    ]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
+
+
+def _cnn(shape: tuple[int, int, int], classes: int, config: Mapping[str, Any]) -> nn.Module:
+    first = int(config["channels"])
+
+    def block(before: int, after: int) -> list[nn.Module]:
+        norm: list[nn.Module] = [nn.BatchNorm2d(after)] if config["norm"] else []
+        return [nn.Conv2d(before, after, 3, padding=1), *norm, nn.ReLU()]
+
+    return nn.Sequential(
+        *block(shape[0], first), nn.MaxPool2d(2), *block(first, 2 * first), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+        nn.Dropout(float(config["dropout"])), nn.Linear(2 * first * 16, classes),
+    )  # fmt: skip
