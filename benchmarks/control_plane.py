@@ -7,6 +7,9 @@ the workers is part of trials/s, and not of calls/s, which are measured from the
 
     python -m benchmarks.control_plane            # several rounds, and up to 100,000 simulated trials
     python -m benchmarks.control_plane --quick --json
+
+Python's compiled modules are kept whatever the environment says: else each of the many processes that Ray starts
+compiles all it imports, which takes longer than anything that is measured here.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from benchmarks.report import Table
 # Where this is started by `uv run`, Ray would build an environment anew for every worker. Read when Ray is imported.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
+#: Seconds after which a Ray that has just started is idle: by then the worker processes that it starts ahead are up.
+SETTLE_S = 3.0
 STEPS = 10
 SYSTEMS = ("platform", "ray_tune", "ray_tune_no_loggers", "raw_ray")
 
@@ -53,7 +58,7 @@ def start_ray(cpus: int) -> None:
 
 
 class Calls:
-    """Counts the actor calls that the platform makes: one for each launch and each further leg."""
+    """Counts the actor calls that the platform makes, one for each launch and each further leg, and times them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -87,6 +92,7 @@ def run_platform(trials: int, cpus: int) -> dict[str, float]:
             mode="min",
             scheduler=ASHA(min=1, max=STEPS, eta=3),
             num_samples=trials,
+            max_concurrent=cpus,
             stop={"step": STEPS},
             storage=storage,
         )
@@ -98,6 +104,7 @@ def run_platform(trials: int, cpus: int) -> dict[str, float]:
         "trials_per_s": trials / seconds,
         "reports_per_s": reports / seconds,
         "calls_per_s": calls.per_second(),
+        "first_report_s": calls.first - begin,
         "seconds": seconds,
     }
 
@@ -216,30 +223,19 @@ def run_import() -> float:
 
 
 def run_first_report(cpus: int) -> dict[str, float]:
-    """Time from `run` to the first committed report, on a Ray that is up."""
-    from benchmarks.null import NullTrainable
-    from tune_platform import SearchSpec, run, uniform
+    """Time the first answer of a first worker on a Ray that is up and idle: the platform's, and a bare actor's.
 
-    start_ray(cpus)
-    first: list[float] = []
+    The platform's is its first committed report, from `run` on. The bare actor's, from its creation, is the least that
+    anything on Ray can take; it comes second, so that what the driver loads once counts against the platform.
+    """
+    from benchmarks.raw_ray import null_actors
 
-    def listener(controller: Any, events: Sequence[Any], commands: Sequence[Any]) -> None:
-        if not first and any(type(event).__name__ == "Reported" for event in events):
-            first.append(time.perf_counter())
-
-    with tempfile.TemporaryDirectory() as storage:
-        spec = SearchSpec(
-            trainable=NullTrainable,
-            param_space={"x": uniform(0, 1)},
-            metric="loss",
-            mode="min",
-            num_samples=4,
-            stop={"step": STEPS},
-            storage=storage,
-        )
-        begin = time.perf_counter()
-        run(spec, listeners=[listener])
-    return {"first_report_s": first[0] - begin}
+    start_ray(cpus + 1)  # Ray keeps that many processes ready: one is for the bare actor
+    time.sleep(SETTLE_S)
+    platform = run_platform(4, cpus)["first_report_s"]
+    begin = time.perf_counter()
+    null_actors(1)
+    return {"first_report_s": platform, "raw_actor_start_s": time.perf_counter() - begin}
 
 
 # ------------------------------------------------------------------------------------------ the comparison
@@ -255,7 +251,8 @@ def quiet() -> Any:
 def in_fresh_process(task: str, *arguments: object) -> Any:
     """Run one task of this module in a process of its own and return its figures."""
     command = [sys.executable, "-m", "benchmarks.control_plane", "--task", task, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    keeping = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=keeping)
     if done.returncode != 0:
         raise RuntimeError(f"{task} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -297,9 +294,9 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def compare(*, quick: bool) -> dict[str, Any]:
     """Run everything and return the figures."""
     cpus = 2
-    tune = 6 if quick else 80
+    tune = 4 if quick else 80
     sizes = {
-        "platform": 500 if quick else 4000,
+        "platform": 400 if quick else 4000,
         "ray_tune": tune,
         "ray_tune_no_loggers": tune,
         "raw_ray": 1000 if quick else 10_000,
@@ -325,10 +322,8 @@ def compare(*, quick: bool) -> dict[str, Any]:
         "import_s": round(run_import(), 3),
         "resume_s": round(in_fresh_process("resume", 5000 if quick else 100_000)["resume_s"], 3),
     }
-    if not quick:
-        firsts = [in_fresh_process("first_report", cpus)["first_report_s"] for _ in range(5)]
-        found["first_report_s"] = round(statistics.median(firsts), 3)
-    return found
+    firsts = medians([in_fresh_process("first_report", cpus) for _ in range(1 if quick else 5)])
+    return found | {key: round(seconds, 3) for key, seconds in firsts.items()}
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -351,9 +346,8 @@ def show(found: Mapping[str, Any]) -> None:
     for count, cost in found["driver_us_per_trial"].items():
         growth.add(count, cost, found["driver_memory_mb"][count])
     growth.print()
-    for key in ("import_s", "resume_s", "first_report_s"):
-        if key in found:
-            print(f"{key:16} {found[key]}")
+    for key in ("import_s", "resume_s", "first_report_s", "raw_actor_start_s"):
+        print(f"{key:18} {found[key]}")
 
 
 def main() -> None:

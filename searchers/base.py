@@ -35,7 +35,7 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class PastTrial:
-    """One trial of the log, as a resumed searcher is told it. `outcome` is None while the trial lives."""
+    """One trial of the log, as a resumed searcher is told it. `outcome` is the last it was told of, if any."""
 
     number: int
     config: Mapping[str, Any]
@@ -56,14 +56,17 @@ class Searcher(Protocol):
     def ask(self, number: int) -> Suggestion | None:
         """Suggest the config of trial `number`, or None when there is nothing more to try, ever.
 
-        Trials that were asked for or observed and not told yet are running: suggest something different.
+        Trials that were asked for or observed and not told of yet are running: suggest something different.
         """
 
     def observe(self, number: int, config: Mapping[str, Any]) -> None:
         """Hear that trial `number` runs with a config that this searcher did not suggest (a start point)."""
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Hear how a trial ended."""
+        """Hear how a trial ended, or how it stands each time it is paused.
+
+        A paused trial may go on or stay as it is for ever; what is told of it later takes the place of this.
+        """
 
     def restore(self, past: Sequence[PastTrial]) -> None:
         """Hear the whole past, in the order of the numbers, once, after `setup` and before any `ask`."""

@@ -10,11 +10,12 @@ A sampler object of the user's own keeps its own random state: such a search res
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -53,7 +54,8 @@ class OptunaSearcher:
     gp and cmaes model only the parameters that every config has, and cmaes only numbers; the rest is random.
 
     Completed trials count with their value; stopped ones are PRUNED with the value and step they reached, which
-    TPE learns from and the others ignore (in a multi-objective search they count as completed);
+    TPE learns from and the others ignore (in a multi-objective search they count as completed); so are paused ones for
+    TPE and a sampler object, until they are told of again, while the others see them as running;
     failed ones, and values that are None or not finite, are FAIL and forgotten. Running trials are in
     the study, so that TPE and gp suggest something different meanwhile.
 
@@ -88,7 +90,7 @@ class OptunaSearcher:
         if space.constraints:
             space.check(seed)
         self._space, self._seed, self._objectives = space, seed, len(mode)
-        self._storage = optuna.storages.InMemoryStorage()
+        self._storage = _Storage()
         with _quiet():
             self._study = optuna.create_study(
                 storage=self._storage,
@@ -185,10 +187,14 @@ class OptunaSearcher:
         self._add(number, TrialState.RUNNING, *self._params_of(config))
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Hear how a trial ended. SearcherError for a trial that does not run."""
+        """Hear how a trial ended, or stands while it is paused. SearcherError for a trial that does not run."""
         if number not in self._running:
             raise SearcherError(f"trial {number} was told to the searcher, but it is not running there")
+        if outcome.status == "paused":
+            self._pause(self._running[number], outcome)
+            return
         at = self._running.pop(number)
+        self._storage.paused.pop(at, None)
         state, values, steps = self._judge(outcome)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, at)
         for step, value in steps.items():
@@ -201,9 +207,18 @@ class OptunaSearcher:
         good = [float(value) for value in values if value is not None and math.isfinite(value)]
         if outcome.status == "failed" or len(good) != self._objectives:
             return TrialState.FAIL, None, {}
-        if outcome.status == "stopped" and self._objectives == 1:
+        if outcome.status in ("stopped", "paused") and self._objectives == 1:
             return TrialState.PRUNED, good, {outcome.step: good[0]}
         return TrialState.COMPLETE, good, {}
+
+    def _pause(self, at: int, outcome: Outcome) -> None:
+        """Show a running trial of the study as pruned where it stands, to the samplers that learn from pruned ones."""
+        state, values, steps = self._judge(outcome)
+        if state is TrialState.PRUNED and values is not None and self._name in ("tpe", None):
+            frozen = copy.copy(self._frozen(at))
+            frozen.state, frozen.value, frozen.intermediate_values = state, values[0], steps
+            frozen.datetime_complete = frozen.datetime_start
+            self._storage.paused[at] = frozen
 
     # ------------------------------------------------------------------------------------ restore
 
@@ -218,14 +233,17 @@ class OptunaSearcher:
                 self._add(None, TrialState.FAIL, {}, {})
             for key, value in memo.get("study", {}).items():
                 self._storage.set_study_system_attr(self._study_id, key, value)
-            state, values, steps = self._judge(trial.outcome) if trial.outcome else (TrialState.RUNNING, None, {})
+            ended = trial.outcome if trial.outcome and trial.outcome.status != "paused" else None
+            state, values, steps = self._judge(ended) if ended else (TrialState.RUNNING, None, {})
             attrs = _cma_state.from_json(memo.get("attrs", {}))
             try:
                 params, distributions = self._params_of(trial.config) if not memo else self._remembered(memo)
                 self._add(trial.number, state, params, distributions, values, steps, attrs)
             except (SpecError, ValueError, KeyError):
-                state = TrialState.RUNNING if trial.outcome is None else TrialState.FAIL
-                self._add(trial.number, state, {}, {})
+                self._add(trial.number, TrialState.FAIL if ended else TrialState.RUNNING, {}, {})
+                continue
+            if trial.outcome is not None and not ended:
+                self._pause(self._running[trial.number], trial.outcome)
 
     def _remembered(self, memo: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         params = dict(memo["params"])
@@ -276,6 +294,24 @@ class OptunaSearcher:
     def _frozen(self, at: int) -> FrozenTrial:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, at)
         return self._storage.get_trial(trial_id)
+
+
+class _Storage(optuna.storages.InMemoryStorage):
+    """A study in memory whose paused trials look as pruned ones do, while they still run and can be told of again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused: dict[int, FrozenTrial] = {}  # by their numbers in the study
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials in the order of their numbers."""
+        if not self.paused or states == (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        shown = [self.paused.get(t.number, t) for t in super().get_all_trials(study_id, deepcopy=False)]
+        found = [trial for trial in shown if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Ray starts many processes. Without compiled modules each of them compiles all that it imports, which takes longer than
+# most of the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # What fails here fails everywhere. Set TUNE_PLATFORM_EXPLORE=1 to look for new cases.
 settings.register_profile("repeatable", derandomize=True)

@@ -19,7 +19,7 @@ from tune_platform.engine.events import CheckpointRef, Finish
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
-from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.errors import CheckpointError, ExperimentError, SpecError
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store, this_driver
@@ -125,7 +125,7 @@ def _drive(
 def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener]) -> Iterator[Runner]:
     """Build the parts from the spec, and close them in the end."""
     home = _home(spec, experiment.name)
-    storage = CheckpointStorage(_checkpoints(spec, experiment.name))
+    storage = _checkpoint_storage(spec, experiment.name)
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = make_backend(spec.backend)
@@ -151,6 +151,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         checkpoint_every=spec.checkpoint.every,
         checkpoint_at_end=spec.checkpoint.at_end,
         checkpoints=storage.root,
+        folder=_folder(spec, experiment.name),
         directory=f"{home}/trials",
         seed=spec.seed,
         keep_warm=spec.keep_warm,
@@ -189,11 +190,11 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
 
 def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
     """Delete the checkpoints that the log does not have: whoever wrote them, or was to delete them, was killed."""
-    storage = CheckpointStorage(_checkpoints(spec, experiment.name))
+    storage = _checkpoint_storage(spec, experiment.name)
     try:
-        keep = {row.uri for row in experiment.checkpoints()}
-        if all(uri.startswith(f"{storage.root}/") for uri in keep):  # else it was moved: all would look unneeded
-            storage.collect_garbage(keep)
+        storage.collect_garbage({row.uri for row in experiment.checkpoints()})
+    except CheckpointError:
+        pass  # simulated ones; or an older log, which was moved and has absolute URIs: all would look unneeded
     except Exception:  # they only take room
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
@@ -251,10 +252,16 @@ def _home(spec: SearchSpec, name: str) -> str:
     return str((Path(base).expanduser() / name).resolve())
 
 
-def _checkpoints(spec: SearchSpec, name: str) -> str:
-    """Return the root of the experiment's checkpoints; each experiment has its own, wherever they lie."""
+def _folder(spec: SearchSpec, name: str) -> str:
+    """Return the experiment's own folder where its log lies in it, so that both are moved together; else nothing."""
+    return "" if "://" in spec.storage else _home(spec, name)
+
+
+def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
+    """Return the storage of the experiment's checkpoints; each experiment has its own, wherever they lie."""
     given = spec.checkpoint.storage
-    return f"{given.rstrip('/')}/{name}" if given else f"{_home(spec, name)}/checkpoints"
+    root = f"{given.rstrip('/')}/{name}" if given else f"{_home(spec, name)}/checkpoints"
+    return CheckpointStorage(root, folder=_folder(spec, name))
 
 
 def _storage_entry(location: str) -> dict[str, str]:

@@ -162,15 +162,15 @@ class Results:
         with self._open() as experiment:
             rows = experiment.trials(status=status and status.upper(), order=order, limit=limit)
             if limit is not None and len(rows) <= 50:  # few of perhaps very many
-                saved = _newest([kept for row in rows for kept in experiment.checkpoints(row.trial)])
+                saved = self._newest([kept for row in rows for kept in experiment.checkpoints(row.trial)])
             else:
-                saved = _newest(experiment.checkpoints())
+                saved = self._newest(experiment.checkpoints())
         return [_result(row, saved.get(row.trial)) for row in rows]
 
     def trial(self, number: int) -> TrialResult:
         """Return one trial. Raises ExperimentError if there is none of this number."""
         with self._open() as experiment:
-            return _result(experiment.trial(number), _newest(experiment.checkpoints(number)).get(number))
+            return _result(experiment.trial(number), self._newest(experiment.checkpoints(number)).get(number))
 
     def best(self, scope: Scope = "best", metric: str | None = None, mode: str | None = None) -> TrialResult:
         """Return the best trial, with its value as `best` and the report that had it as `best_step`.
@@ -223,10 +223,10 @@ class Results:
         return {trial.number: trial.error or trial.reason for trial in self.trials(status="FAILED")}
 
     def why(self, trial: int) -> list[Reason]:
-        """Return what was decided about a trial, when and why, oldest first. Reads through the whole log."""
+        """Return what was decided about a trial, when and why, oldest first."""
         with self._open() as experiment:
             now = experiment.trial(trial)
-            lines = [line for row, _ in experiment.read_log() if (line := _reason(row, trial)) is not None]
+            lines = [line for row in experiment.history(trial) if (line := _reason(row)) is not None]
         if now.ended is not None:
             told = bool(lines) and now.reason in lines[-1].reason  # the verdict has said so already
             text = now.status if told else f"{now.status}: {now.reason}"
@@ -247,7 +247,16 @@ class Results:
             wanted = "" if step is None else f" of step {step}"
             raise CheckpointError(f"trial {trial} of {self.name!r} has no checkpoint{wanted}; kept: {steps}")
         row = kept[-1]
-        return CheckpointRef(row.trial, row.step, row.uri, row.bytes)
+        return CheckpointRef(row.trial, row.step, self._located(row.uri), row.bytes)
+
+    def _newest(self, rows: Sequence[CheckpointRow]) -> dict[int, str]:
+        return {row.trial: self._located(row.uri) for row in rows}  # they come by step: the last one stays
+
+    def _located(self, uri: str) -> str:
+        """Return where a checkpoint lies that may be named by its path within the experiment's folder."""
+        if "://" in uri or "://" in self.storage or Path(uri).is_absolute():
+            return uri
+        return str(Path(self.storage).expanduser().absolute() / self.name / uri)
 
     # ------------------------------------------------------------------------------- tables
 
@@ -383,10 +392,6 @@ def _columns(rows: Iterable[Mapping[str, Any]], first: Sequence[str]) -> list[st
     return [*first, *sorted(rest, key=lambda name: not name.startswith("config/"))]
 
 
-def _newest(rows: Sequence[CheckpointRow]) -> dict[int, str]:
-    return {row.trial: row.uri for row in rows}  # they come by step: the last one stays
-
-
 def _result(row: TrialRow, checkpoint: str | None) -> TrialResult:
     return TrialResult(
         number=row.trial,
@@ -427,11 +432,11 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _reason(row: LogRow, trial: int) -> Reason | None:
+def _reason(row: LogRow) -> Reason | None:
     """Return the line that a row of the log is worth in the history of a trial, if any."""
     if row.kind == "resumed":
         return Reason(time=row.time, step=None, verdict="resumed", reason="a new driver took over")
-    if row.trial != trial:
+    if row.trial is None:
         return None
     step, verdict, data = row.data.get("step"), row.kind, row.data
     if row.kind == "verdict":

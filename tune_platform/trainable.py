@@ -116,6 +116,10 @@ class TrialStopped(BaseException):
     """Raised inside `report` to unwind a function whose trial has ended: let it pass, use `finally`."""
 
 
+class WorkerDied(RuntimeError):  # noqa: N818 (what happened, not a mistake of the code that raises it)
+    """Raised by training code that has lost processes of its own: the trial is retried as if its own had died."""
+
+
 TrainFunction = Callable[[dict[str, Any]], Any]
 
 

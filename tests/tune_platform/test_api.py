@@ -367,14 +367,33 @@ def test_two_drivers_are_refused(make: Make) -> None:
     whole(resume("toy", storage=spec.storage))
 
 
-@pytest.mark.xfail(reason="the log names checkpoints by where they were", strict=True)
-def test_an_experiment_that_was_moved_goes_on(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["toy", "renamed"])
+def test_an_experiment_that_was_moved_goes_on(make: Make, tmp_path: Path, name: str) -> None:
     spec = make(checkpoint=CheckpointPolicy(every=2, keep_last=None))
     run(spec, listeners=[after(9, sigint)])
-    shutil.move(tmp_path / "results", tmp_path / "elsewhere")
-    results = resume("toy", storage=tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "results" / "toy", tmp_path / "elsewhere" / name)
+    results = resume(name, storage=tmp_path / "elsewhere")
     whole(results)
     assert len({t.metrics["start"] for t in results}) == 2, "its checkpoint was found"
+    for trial in results:
+        assert results.checkpoint(trial.number, 2).uri.startswith(f"{tmp_path}/elsewhere/{name}/")
+        assert trial.checkpoint is not None
+        assert Path(trial.checkpoint).is_dir()
+
+
+def test_a_log_with_absolute_checkpoints_is_read(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As all logs had them once."""
+    spec = make(checkpoint=CheckpointPolicy(every=2, keep_last=2))
+    with monkeypatch.context() as patched:
+        patched.setattr("tune_platform.api._folder", lambda spec, name: "")
+        run(spec, listeners=[after(9, sigint)])
+    with open_store(spec.storage) as store, store.open("toy", readonly=True) as experiment:
+        assert {row.uri[0] for row in experiment.checkpoints()} == {"/"}
+    results = resume("toy", storage=spec.storage)
+    whole(results)
+    assert len({t.metrics["start"] for t in results}) == 2, "its checkpoint was found"
+    assert on_disk(results) == [(trial, step) for trial in range(5) for step in (4, 6)], "the older ones are deleted"
 
 
 # ------------------------------------------------------------------------------------------ checkpoints
@@ -430,6 +449,8 @@ def test_a_step_that_hangs_is_tried_again(make: Make) -> None:
     trial = results.trial(0)
     assert (trial.attempt, trial.metrics["start"]) == (2, 2)
     assert "no report for 12 s" in trial.error
+    told = [line.reason for line in results.why(0) if line.verdict == "failed"]
+    assert told == ["attempt 1: timeout: no report for 12 s (step_timeout)"]
 
 
 @pytest.mark.slow

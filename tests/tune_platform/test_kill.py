@@ -180,7 +180,9 @@ def check_asha(experiment: SqlExperiment, *, promotion: bool) -> None:
 def check_files(experiment: SqlExperiment, storage: Path) -> None:
     """The checkpoints on disk are those that the table has."""
     root = storage / experiment.name / "checkpoints"
-    assert {ref.uri for ref in CheckpointStorage(str(root)).list()} == {row.uri for row in experiment.checkpoints()}
+    assert {ref.uri for ref in CheckpointStorage(str(root), folder=str(root.parent)).list()} == {
+        row.uri for row in experiment.checkpoints()
+    }
     assert not list(root.glob("trial-*/.tmp-*")), "remains of a checkpoint that was never finished"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tune_platform.engine.events import CheckpointRef, Event, Failed, Report, Reported
+from tune_platform.trainable import WorkerDied
 
 State = Literal["running", "waiting", "done", "failed"]
 
@@ -101,7 +102,8 @@ def failure_of(error: BaseException) -> Failure:
     users = [frame for frame in own if not any(library in frame.filename for library in _LIBRARIES)] or own
     if users:
         message += f" ({users[-1].filename}:{users[-1].lineno})"
-    return Failure("exception", message, traceback_of(error))
+    cause = "worker_died" if isinstance(error, WorkerDied) else "exception"
+    return Failure(cause, message, traceback_of(error))
 
 
 def traceback_of(error: BaseException) -> str:

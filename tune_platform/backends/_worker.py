@@ -48,7 +48,7 @@ class Worker:
         try:
             # User code is first seen here, not in the constructor: its errors are a trial's failure.
             if self._executor is None:
-                self._executor = Executor(pickle.loads(self._payload))
+                self._executor = Executor(pickle.loads(self._payload), gang="ray")
             self._end(warm)
             if not self._executor.clean:
                 return name, SPOILT

@@ -37,6 +37,7 @@ class Job:
     checkpoint_every: int = 0
     checkpoint_at_end: bool = False
     checkpoints: str = ""  # root of the checkpoint storage: any fsspec path
+    folder: str = ""  # the experiment's own: URIs of checkpoints within it are relative to it
     directory: str = ""  # root of the trials' own folders
     seed: int = 0
     flush_s: float = 1.0

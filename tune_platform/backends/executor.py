@@ -21,8 +21,10 @@ from typing import Any, NoReturn
 
 from tune_platform.backends._batch import Batch, Failure, State, failure_of, traceback_of
 from tune_platform.backends.base import Job
+from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.engine.events import CheckpointRef, Launch, Report
 from tune_platform.errors import CheckpointError, did_you_mean
+from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.trainable import (
     DONE,
@@ -81,10 +83,12 @@ class Executor:
     `clean` turns False once something of an ended trial still runs: the process should then be replaced.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, gang: GangKind = "threads") -> None:
         self.job = job
         self.clean = True
-        self._storage = CheckpointStorage(job.checkpoints) if job.checkpoints else None
+        self._gang_kind = gang
+        self._gang: Gang | None = None  # of the trials with several workers
+        self._storage = CheckpointStorage(job.checkpoints, folder=job.folder) if job.checkpoints else None
         self._run: _Run | None = None
         self._spare: Trainable | None = None  # of the trial before, ready for reset_config
         self._warm: dict[int, _Run] = {}  # paused trials, oldest first
@@ -105,6 +109,7 @@ class Executor:
             raise
         except BaseException as error:
             self.end(reusable=False)
+            self.clean = self.clean and (self._gang is None or not self._gang.broken)
             failure = error.failure if isinstance(error, _Failing) else failure_of(error)
             return Batch(launch.trial, launch.attempt, (), (), "failed", failure)
         return None
@@ -159,6 +164,8 @@ class Executor:
         self._drop_spare()
         while self._warm:
             self._finish(self._warm.popitem()[1])
+        if self._gang is not None:
+            self._gang.close()
 
     def holds_warm(self, trial: int) -> bool:
         """Whether the paused trial is in memory here."""
@@ -170,7 +177,7 @@ class Executor:
         context = TrialContext(
             experiment=self.job.experiment, trial=launch.trial, attempt=launch.attempt,
             seed=trial_seed(self.job.seed, launch.trial), resources=launch.resources.bundle(),
-            folder=trial_folder(self.job, launch.trial),
+            folder=trial_folder(self.job, launch.trial), gang=self._gang_for(launch.resources),
         )  # fmt: skip
         config = dict(launch.config)
         trainable = self._reset(context, config)
@@ -183,6 +190,16 @@ class Executor:
             trainable.setup(dict(config))
         if launch.checkpoint is not None:
             self._load(run, launch.checkpoint)
+
+    def _gang_for(self, resources: Resources) -> Gang | None:
+        """Return the gang of a trial with several workers: the one that there is, where it has that shape."""
+        gang, bundle = self._gang, resources.bundle()
+        if gang is not None and (gang.workers != resources.workers or gang.bundle != bundle):
+            gang.close()
+            self._gang = gang = None
+        if gang is None and resources.workers > 1:
+            gang = self._gang = Gang(self._gang_kind, resources.workers, bundle)
+        return gang
 
     def _reset(self, context: TrialContext, config: dict[str, Any]) -> Trainable | None:
         spare, self._spare = self._spare, None

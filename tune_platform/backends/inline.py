@@ -14,6 +14,7 @@ from typing import assert_never
 from tune_platform.backends._batch import failure_of
 from tune_platform.backends.base import Job, Work
 from tune_platform.backends.executor import Executor
+from tune_platform.distributed.gang import GangKind
 from tune_platform.engine.events import Advance, CapacityChanged, Event, Launch, Release, Save, Saved
 from tune_platform.errors import ExperimentError
 
@@ -34,13 +35,21 @@ class _Place:
 class InlineBackend:
     """One node with `num_cpus`, `num_gpus` and `custom` resources, which is this process; trials take turns.
 
-    The amounts only bound how many trials are open at once. A step that hangs, hangs this process.
+    The amounts only bound how many trials are open at once. A step that hangs, hangs this process. The workers of a
+    gang are "threads", which take turns, or "processes".
     """
 
     parallel = False
     virtual = False
 
-    def __init__(self, num_cpus: float = 1.0, num_gpus: float = 0.0, custom: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        num_cpus: float = 1.0,
+        num_gpus: float = 0.0,
+        custom: Mapping[str, float] | None = None,
+        gang: GangKind = "threads",
+    ) -> None:
+        self._gang = gang
         amounts = {"cpu": float(num_cpus), "gpu": float(num_gpus), **(custom or {})}
         self._node = {name: amount for name, amount in amounts.items() if amount > 0}
         self._job: Job | None = None
@@ -125,7 +134,7 @@ class InlineBackend:
             return self._idle.pop()
         if self._job is None:
             raise ExperimentError("the backend has not been started: call start(job) before submit()")
-        return Executor(self._job)
+        return Executor(self._job, self._gang)
 
     def _take_turn(self, place: _Place) -> None:
         turn = (place.launch.trial, place.launch.attempt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import pickle
 import queue
@@ -19,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import cloudpickle
 
@@ -28,7 +29,8 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure
@@ -56,7 +58,19 @@ _CLOSE_S = 2.0
 _EPSILON = 1e-6
 _RUNS = ("launch", "advance", "go_on")
 
-Shape = tuple[int, tuple[tuple[str, float], ...]]  # node, bundle
+Amounts = tuple[tuple[str, float], ...]
+
+
+class Shape(NamedTuple):
+    """What a worker holds: a bundle on a node, or, with the other workers of its gang, one on each of several."""
+
+    nodes: tuple[int, ...]
+    bundle: Amounts
+    strategy: str = "PACK"
+
+    def of_node(self, node: int) -> dict[str, float]:
+        """Return what is held on one node, by resource."""
+        return {name: amount * self.nodes.count(node) for name, amount in self.bundle} if node in self.nodes else {}
 
 
 @dataclass(slots=True, eq=False)
@@ -72,10 +86,11 @@ class _Call:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A worker process. `calls` are those under way, in order."""
+    """A worker process. `calls` are those under way, in order; `placement` is the group of a gang's bundles."""
 
     handle: Any
     shape: Shape
+    placement: Any = None
     lease: Launch | None = None
     order: int = 0
     calls: deque[_Call] = field(default_factory=deque)
@@ -159,9 +174,9 @@ class RayBackend:
         ledger = Ledger(self._nodes)
         while ledger.leases() < min(count, _PREPARED) and resources.bundle():
             nodes = ledger.lease(ledger.leases(), resources)
-            if nodes is None or resources.workers != 1:
+            if nodes is None:
                 return
-            shape = _shape(nodes[0], resources)
+            shape = _shape(nodes, resources)
             self._idle[shape].append(self._spawn(shape))
 
     def now(self) -> float:
@@ -276,12 +291,7 @@ class RayBackend:
         worker.warm = False
 
     def _take(self, launch: Launch) -> _Worker:
-        if launch.resources.workers != 1:
-            raise SpecError(
-                f"trial {launch.trial} asks for a gang of {launch.resources.workers} workers, which this backend "
-                "does not place yet: set workers=1"
-            )
-        shape = _shape(launch.nodes[0] if launch.nodes else 0, launch.resources)
+        shape = _shape(launch.nodes or (0,) * launch.resources.workers, launch.resources)
         warm = self._warm.pop(launch.trial, None)
         # One that is still ending before a new process: it holds the resources that the new one would wait for.
         for pool in (self._idle[shape], self._ending[shape]):
@@ -314,41 +324,55 @@ class RayBackend:
     # processes
 
     def _spawn(self, shape: Shape) -> _Worker:
-        node, bundle = shape
-        self._make_room(node, dict(bundle))
-        options: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0, "max_restarts": 0, "max_task_retries": 0}
-        custom = {}
-        for name, amount in bundle:
-            if name in ("cpu", "gpu"):
-                options[f"num_{name}s"] = amount
-            elif name == "memory":
-                options["memory"] = amount
-            else:
-                custom[name] = amount
-        if len(self._node_ids) > 1:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(self._node_ids[node], soft=False)
-        actor = self._actor.options(resources=custom, **options)
-        worker = _Worker(actor.remote(self._payload, sys.path), shape)
+        self._make_room(shape)
+        amounts = _ray_names(shape.bundle)
+        options: dict[str, Any] = {
+            "num_cpus": amounts.pop("CPU", 0), "num_gpus": amounts.pop("GPU", 0), "max_restarts": 0,
+            "max_task_retries": 0,
+        }  # fmt: skip
+        if "memory" in amounts:
+            options["memory"] = amounts.pop("memory")
+        placement = None
+        if len(shape.nodes) > 1:
+            placement = self._place(shape)
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placement, 0)
+        elif len(self._node_ids) > 1:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
+                self._node_ids[shape.nodes[0]], soft=False
+            )  # fmt: skip
+        actor = self._actor.options(resources=amounts, **options)
+        worker = _Worker(actor.remote(self._payload, sys.path), shape, placement)
         self._workers[worker] = None
         return worker
 
-    def _make_room(self, node: int, bundle: dict[str, float]) -> None:
+    def _place(self, shape: Shape) -> Any:
+        """Reserve the bundles of a gang as one unit. The trial's process takes the first, and fills the others."""
+        if not shape.bundle:
+            raise SpecError("the workers of a gang hold nothing: give them a CPU or a GPU, or a fraction of one")
+        bundles = [_ray_names(shape.bundle) for _ in shape.nodes]
+        # Where each bundle goes was decided by the ledger, which knows what else is to be placed.
+        labels = [{"ray.io/node-id": self._node_ids[node]} for node in shape.nodes]
+        return placement_group(bundles, shape.strategy, bundle_label_selector=labels)
+
+    def _make_room(self, shape: Shape) -> None:
         """End idle workers of other shapes whose resources a new worker needs; Ray lets it wait for them."""
-        free = dict(self._nodes[node]) if node < len(self._nodes) else {}
-        for worker in self._workers:
-            if worker.shape[0] == node:
-                for name, amount in worker.shape[1]:
+        for node in dict.fromkeys(shape.nodes):
+            bundle = shape.of_node(node)
+            free = dict(self._nodes[node]) if node < len(self._nodes) else {}
+            for worker in self._workers:
+                for name, amount in worker.shape.of_node(node).items():
                     free[name] = free.get(name, 0.0) - amount
-        idle = [worker for shape, pool in self._idle.items() if shape[0] == node for worker in pool]
-        for worker in idle:
-            short = {name for name, amount in bundle.items() if free.get(name, 0.0) + _EPSILON < amount}
-            if not short:
-                return
-            if any(name in short for name, _ in worker.shape[1]):
-                self._idle[worker.shape].remove(worker)
-                self._retire(worker)
-                for name, amount in worker.shape[1]:
-                    free[name] += amount
+            idle = [worker for other, pool in self._idle.items() if node in other.nodes for worker in pool]
+            for worker in idle:
+                short = {name for name, amount in bundle.items() if free.get(name, 0.0) + _EPSILON < amount}
+                if not short:
+                    break
+                held = worker.shape.of_node(node)
+                if short & held.keys():
+                    self._idle[worker.shape].remove(worker)
+                    self._retire(worker)
+                    for name, amount in held.items():
+                        free[name] += amount
 
     def _retire(self, worker: _Worker) -> None:
         """Have the process give back what it holds, then end it."""
@@ -450,6 +474,7 @@ class RayBackend:
             else:
                 failure = Failure("worker_died", _obituary(worker, lease.trial, error))
                 self._mourn(failure.message)
+                self._refresh(math.inf, events)  # first: with its node, perhaps, where it must not be launched again
             events.append(failure.event(self.now(), lease.trial, lease.attempt))
 
     def _mourn(self, message: str) -> None:
@@ -500,8 +525,13 @@ class RayBackend:
                 events.append(CapacityChanged(time=self.now(), nodes=nodes))
 
 
-def _shape(node: int, resources: Resources) -> Shape:
-    return node, tuple(sorted(resources.bundle().items()))
+def _shape(nodes: Sequence[int], resources: Resources) -> Shape:
+    # A gang's workers are alike: which of them is on which of the nodes does not matter.
+    return Shape(tuple(sorted(nodes)), tuple(sorted(resources.bundle().items())), resources.strategy)
+
+
+def _ray_names(bundle: Amounts) -> dict[str, float]:
+    return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): amount for name, amount in bundle}
 
 
 def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
@@ -524,6 +554,9 @@ def _is_plain(value: Any) -> bool:
 def _kill(worker: _Worker) -> None:
     with suppress(RayError, ValueError, RuntimeError):
         ray.kill(worker.handle, no_restart=True)
+    if worker.placement is not None:  # with it go the other workers of the gang, whoever holds them
+        with suppress(RayError, ValueError, RuntimeError):
+            remove_placement_group(worker.placement)
 
 
 def _obituary(worker: _Worker, trial: int, error: BaseException) -> str:

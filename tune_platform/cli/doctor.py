@@ -59,6 +59,9 @@ def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
 def _findings(storage: str) -> Iterator[Finding]:
     yield Finding("ok", "tune-platform", __version__)
     yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        text = "PYTHONDONTWRITEBYTECODE is set: every worker compiles anew all that it imports, for seconds; unset it"
+        yield Finding("note", "bytecode", text)
     for name in PACKAGES:
         try:
             yield Finding("ok", name, version(name))

@@ -6,6 +6,7 @@ debugging and for studies on a virtual clock, between threads of one process.
 Bytes are those that cross all links together, as gloo's algorithms send them (N bytes of payload, W workers):
 
     all_reduce  2 (W - 1) N        broadcast  (W - 1) N        all_gather  W (W - 1) N        request  N
+    all_to_all  (W - 1) N
 
 Each worker counts its W-th part, so that the sum over the workers is the total.
 """
@@ -21,12 +22,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tune_platform.trainable import WorkerDied
+
 Reduction = Literal["sum", "mean", "max", "min"]
 #: Answers a request to the centre: (rank of the asking worker, what it sent) -> reply. Runs where the centre is.
 Handler = Callable[[int, Tensor], Tensor]
 
 
-class PeerLost(RuntimeError):  # noqa: N818 (it is what happened to the peer, and the caller goes on from it)
+class PeerLost(WorkerDied):
     """A collective did not come about: a worker of the group is gone, or did not come within the time-out."""
 
 
@@ -84,6 +87,16 @@ class Communicator(ABC):
         self._count("all_gather", self.size * (self.size - 1) * payload(tensor))
         return self._all_gather(tensor)
 
+    def all_to_all(self, tensor: Tensor) -> Tensor:
+        """Send the r-th part of `tensor` to each worker r; return the parts that came from all, stacked by rank.
+
+        The first dimension has `size` parts, here and there.
+        """
+        if self.size == 1:
+            return tensor.clone()
+        self._count("all_to_all", (self.size - 1) * payload(tensor))
+        return self._all_to_all(tensor)
+
     def barrier(self) -> None:
         """Wait until all workers have come here."""
         if self.size > 1:
@@ -123,6 +136,9 @@ class Communicator(ABC):
 
     @abstractmethod
     def _all_gather(self, tensor: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _all_to_all(self, tensor: Tensor) -> Tensor: ...
 
     @abstractmethod
     def _barrier(self) -> None: ...

@@ -23,6 +23,8 @@ class Gang:
             raise ValueError(f"a gang is one of {', '.join(get_args(GangKind))}, got {kind!r}")
         self.kind, self.workers = kind, workers
         self.bundle = dict(bundle or {"cpu": 1.0})
+        #: Whether the workers could not be started: where they should run, they cannot.
+        self.broken = False
         self._group: WorkerGroup | None = None
         self._timeout_s = 0.0
 
@@ -44,7 +46,9 @@ class Gang:
             except PeerLost:
                 pass
         self.close()
+        self.broken = True
         self._group, self._timeout_s = self._start(timeout_s), timeout_s
+        self.broken = False
         return self._group
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class WorkerGroup(ABC):
     def open(self, session: str, factory: Factory) -> list[Answer]:
         """Have each worker make the object of a session."""
         self._factories[session] = factory
-        return self._ask(self.workers, "open", session, factory)
+        return self._ask(self.workers, "open", session, factory, False)
 
     def call(self, session: str, method: str, *args: Any) -> list[Answer]:
         """Call a method of the session's object on all workers at once; return the answers by rank.
@@ -71,18 +71,18 @@ class WorkerGroup(ABC):
                 return
         raise PeerLost(f"the {len(self.workers)} workers that are left did not form a group in {_ATTEMPTS} attempts")
 
-    def refill(self) -> int:
-        """Start a worker for each that was lost, with the highest ranks; return how many came.
+    def refill(self, wait: bool = True) -> int:
+        """Start a worker for each that was lost, with the highest ranks; return how many have joined.
 
-        All get a new communicator; the objects of the new ones are made with `Place.fresh` true.
+        `wait`: until they have come; else those that have not come yet join in a later call. When some join, all get
+        a new communicator, and the objects of the new ones are made with `Place.fresh` true.
         """
-        fresh = [next(self._numbers) for _ in range(self.lost)]
-        fresh = self._start(fresh) if fresh else []
+        fresh = self._arrivals(wait) if self.lost else []
         self.workers += fresh
         if fresh:
             self.regroup()
             for session, factory in self._factories.items():
-                self._ask([worker for worker in fresh if worker in self.workers], "open", session, factory)
+                self._ask([worker for worker in fresh if worker in self.workers], "open", session, factory, True)
         return len(fresh)
 
     @abstractmethod
@@ -90,8 +90,8 @@ class WorkerGroup(ABC):
         """End all workers. Safe to call twice, and after an error."""
 
     @abstractmethod
-    def _start(self, workers: Sequence[int]) -> list[int]:
-        """Start workers; return the numbers of those that came."""
+    def _arrivals(self, wait: bool) -> list[int]:
+        """Start what workers are missing; return the numbers of those that have come."""
 
     @abstractmethod
     def _meet(self) -> list[Answer]:
@@ -125,6 +125,7 @@ class LocalGroup(WorkerGroup):
 
     def close(self) -> None:
         """See `WorkerGroup.close`."""
+        self.workers, self._factories = [], {}
         self._sessions.clear()
 
     def _sit(self, worker: int, seat: int, fresh: bool) -> None:
@@ -133,19 +134,24 @@ class LocalGroup(WorkerGroup):
         self._places[worker] = Place(worker, alone, fresh=fresh)
         self._sessions[worker] = {}
 
-    def _start(self, workers: Sequence[int]) -> list[int]:
-        empty = [seat for seat in range(self.size) if seat not in {self._seats[worker] for worker in self.workers}]
-        for worker, seat in zip(workers, empty, strict=True):
-            self.cluster.revive(seat)
-            self._sit(worker, seat, fresh=True)
-        return list(workers)
+    def _arrivals(self, wait: bool) -> list[int]:
+        taken = {self._seats[worker] for worker in self.workers}
+        fresh = []
+        for seat in range(self.size):
+            if seat not in taken:
+                worker = next(self._numbers)
+                self.cluster.revive(seat)
+                self._sit(worker, seat, fresh=True)
+                fresh.append(worker)
+        return fresh
 
     def _meet(self) -> list[Answer]:
         self.cluster.asynchronous = False
         seats = [self._seats[worker] for worker in self.workers]
         hosts = [self._hosts[seat] for seat in seats]
         for rank, worker in enumerate(self.workers):
-            self._places[worker].comm = LocalCommunicator(self.cluster, seats, rank, hosts)
+            place = self._places[worker]
+            place.comm = LocalCommunicator(self.cluster, seats, rank, hosts, place.comm.traffic)
         return [Answer(worker) for worker in self.workers]
 
     def _ask(self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None) -> list[Answer]:
@@ -171,7 +177,7 @@ class LocalGroup(WorkerGroup):
     def _do(self, worker: int, method: str, *args: Any) -> Any:
         sessions = self._sessions[worker]
         if method == "open":
-            session, factory = args
+            session, factory, self._places[worker].fresh = args
             sessions[session] = factory(self._places[worker])
             return None
         if method == "call":
@@ -221,9 +227,11 @@ class RemoteGroup(WorkerGroup):
         self._peers: dict[int, Peer] = {}
         self._hosts = {0: host_name()}
         self._slots = {0: 0}
+        self._coming: dict[int, float] = {}  # workers that start, and when they are given up
+        self._started = False
         try:
             self.workers = [0]
-            self.workers += self._start(range(1, size))
+            self.workers += self._arrivals(wait=True)
             self._member = Member(0, device, threads, sys.path)
             self._port = self._member.host_store(address, start_s)
             if self.lost:
@@ -236,24 +244,37 @@ class RemoteGroup(WorkerGroup):
     def close(self) -> None:
         """See `WorkerGroup.close`."""
         peers, self._peers = list(self._peers.values()), {}
+        self.workers, self._factories = [], {}
+        self._coming.clear()
         leave()
         for peer in peers:
             peer.close()
 
-    def _start(self, workers: Sequence[int]) -> list[int]:
-        taken = {self._slots[worker] for worker in self.workers if worker in self._slots}
-        free = [slot for slot in range(1, self.size) if slot not in taken]
-        for worker, slot in zip(workers, free, strict=True):
-            self._slots[worker] = slot
-            self._peers[worker] = self._launch(worker, slot, worker >= self.size)
-            self._send(worker, "who", ())
+    def _arrivals(self, wait: bool) -> list[int]:
+        taken = {self._slots[worker] for worker in (*self.workers, *self._coming)}
+        for slot in range(1, self.size):
+            if slot not in taken:
+                worker = next(self._numbers) if self._started else slot
+                self._slots[worker] = slot
+                self._peers[worker] = self._launch(worker, slot, self._started)
+                self._send(worker, "who", ())
+                self._coming[worker] = time.monotonic() + self._start_s
+        self._started = True
         came = []
-        deadline = time.monotonic() + self._start_s
-        for worker in workers:
-            answer = self._receive(worker, deadline)
-            if answer.ok:
+        for worker, deadline in list(self._coming.items()):
+            now = time.monotonic()
+            try:
+                answer = self._peers[worker].receive(max(0.0, deadline - now) if wait else 0.0)
+            except TimeoutError:
+                if now < deadline and not wait:
+                    continue
+                self._peers.pop(worker).close()
+            except ConnectionError:
+                self._peers.pop(worker).close()
+            else:
                 self._hosts[worker] = answer.value[0]
                 came.append(worker)
+            del self._coming[worker]
         return came
 
     def _meet(self) -> list[Answer]:

@@ -100,7 +100,7 @@ class LocalCluster:
         for rank in order:
             self.seats[rank].state = "ready"
             if rank != order[0]:
-                work = (self.seats[rank], functions[rank], answers)
+                work = (self.seats[rank], functions[rank], answers, torch.get_num_threads())
                 threads.append(threading.Thread(target=self._serve, args=work, name=f"worker-{rank}", daemon=True))
         for thread in threads:
             thread.start()
@@ -116,7 +116,8 @@ class LocalCluster:
             thread.join()
         return answers
 
-    def _serve(self, seat: _Seat, function: Callable[[], Any], answers: dict[int, Any]) -> None:
+    def _serve(self, seat: _Seat, function: Callable[[], Any], answers: dict[int, Any], threads: int) -> None:
+        torch.set_num_threads(threads)  # a new thread would take as many as the machine has
         seat.turn.acquire()
         self._enter(seat)
         self._work(seat, function, answers)
@@ -323,6 +324,11 @@ class LocalCommunicator(Communicator):
         amount = (self.size - 1) * payload(tensor)
         gathered: Tensor = self._meet(f"all_gather {tuple(tensor.shape)}", tensor, self._stacked, amount)
         return gathered.clone()
+
+    def _all_to_all(self, tensor: Tensor) -> Tensor:
+        amount = (self.size - 1) * payload(tensor) / self.size
+        parts: Tensor = self._meet(f"all_to_all {tuple(tensor.shape)}", tensor, self._stacked, amount)
+        return parts[:, self.rank].clone()
 
     def _barrier(self) -> None:
         self._meet("barrier", None, lambda given: None, 0.0)

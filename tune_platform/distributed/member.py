@@ -113,12 +113,14 @@ class Member:
         self.place.comm = ProcessGroupCommunicator.join(
             self._store, meeting.name, meeting.workers.index(self.place.worker), len(meeting.workers), meeting.hosts,
             device=self.place.device, backend=meeting.backend, timeout_s=meeting.timeout_s,
+            traffic=self.place.comm.traffic,
         )  # fmt: skip
 
-    def open(self, session: str, factory: Factory) -> Answer:
-        """Make the object of a session."""
+    def open(self, session: str, factory: Factory, fresh: bool = False) -> Answer:
+        """Make the object of a session; `fresh`: of one that the others have begun."""
 
         def make() -> None:
+            self.place.fresh = fresh
             self._sessions[session] = factory(self.place)
 
         return self._freeing(make)
@@ -137,11 +139,17 @@ class Member:
 
     def _freeing(self, function: Callable[[], Any]) -> Answer:
         answer = answer_of(self.place.worker, function)
-        if not answer.ok:
-            leave()  # those that wait in a collective for this worker must not wait for the time-out
+        if not answer.ok:  # those that wait in a collective for this worker must not wait for the time-out
+            for served in self._sessions.values():
+                getattr(served, "let_go", lambda: None)()
+            leave()
         return answer
 
 
 def host_name() -> str:
-    """Return the name of the machine, which says whether workers are neighbours."""
-    return os.environ.get("TUNE_PLATFORM_HOST") or socket.gethostname()
+    """Return the name of the machine, or of the Ray node: workers with the same one are neighbours."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
+    return socket.gethostname()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
+
+# Imported here, before there is a group: its functions take the default group as default argument, and so keep it.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from tune_platform.distributed.communicator import (
@@ -33,6 +38,16 @@ def backend_for(device: str, gpus_per_worker: float) -> str:
     return "nccl" if device.startswith("cuda") and gpus_per_worker >= 1 else "gloo"
 
 
+class _Held:
+    """A process group as this module holds it: gloo closes its connections when the last reference is gone."""
+
+    all: ClassVar[weakref.WeakSet[_Held]] = weakref.WeakSet()
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+        self.all.add(self)
+
+
 class ProcessGroupCommunicator(Communicator):
     """The default process group of this process, or a part of it. `device` is where NCCL wants its tensors."""
 
@@ -48,13 +63,21 @@ class ProcessGroupCommunicator(Communicator):
         traffic: Traffic | None = None,
     ) -> None:
         super().__init__(rank, size, hosts, traffic)
-        self.group, self.device, self.timeout_s = group, device, timeout_s
+        self._held = _Held(group)
+        self.device, self.timeout_s = device, timeout_s
         self._on_device = size > 1 and dist.get_backend(group) == "nccl"
+
+    @property
+    def group(self) -> Any:
+        """The torch process group; do not keep it. Raises PeerLost once this process has left it."""
+        if self._held.group is None and self.size > 1:
+            raise PeerLost("this worker has left the group, after a failure")
+        return self._held.group
 
     @classmethod
     def join(
         cls, store: Any, name: str, rank: int, size: int, hosts: Sequence[str], *, device: str, backend: str,
-        timeout_s: float,
+        timeout_s: float, traffic: Traffic | None = None,
     ) -> ProcessGroupCommunicator:  # fmt: skip
         """Form the default process group of `size` processes through `store`, under a `name` not used before.
 
@@ -62,7 +85,7 @@ class ProcessGroupCommunicator(Communicator):
         """
         leave()
         if size == 1:
-            return cls(None, 0, 1, hosts, device=device, timeout_s=timeout_s)
+            return cls(None, 0, 1, hosts, device=device, timeout_s=timeout_s, traffic=traffic)
         try:
             dist.init_process_group(
                 backend, store=dist.distributed_c10d.PrefixStore(name, store), rank=rank, world_size=size,
@@ -71,7 +94,7 @@ class ProcessGroupCommunicator(Communicator):
         except RuntimeError as error:
             leave()
             raise PeerLost(f"the group of {size} workers did not form: {_first_line(error)}") from error
-        return cls(dist.group.WORLD, rank, size, hosts, device=device, timeout_s=timeout_s)
+        return cls(dist.group.WORLD, rank, size, hosts, device=device, timeout_s=timeout_s, traffic=traffic)
 
     def subgroup(self, parts: Sequence[Sequence[int]]) -> ProcessGroupCommunicator:
         """See `Communicator.subgroup`."""
@@ -99,19 +122,20 @@ class ProcessGroupCommunicator(Communicator):
             with lock:
                 return handler(rank, tensor)
 
-        own: Any = None
+        own = _Held(None)
         for rank in range(1, self.size):
             pair = self._run(partial(self._new_group, [0, rank], "gloo", _FOREVER))
             if self.rank == 0:
                 threading.Thread(target=_serve, args=(pair, rank, serve), name=f"centre-{rank}", daemon=True).start()
             elif self.rank == rank:
-                own = pair
+                own = _Held(pair)
+            del pair
         if self.rank == 0:
             return lambda tensor: serve(0, tensor)
 
         def request(tensor: Tensor) -> Tensor:
             started = time.perf_counter()
-            reply: Tensor = self._run(lambda: _ask(own, tensor))
+            reply: Tensor = self._run(lambda: _ask(own.group, tensor))
             self.traffic.communication_s += time.perf_counter() - started
             self.traffic.count("request", payload(tensor) + payload(reply))
             return reply
@@ -165,6 +189,12 @@ class ProcessGroupCommunicator(Communicator):
         self._timed(lambda: dist.all_gather(gathered, sent, group=self.group))
         return torch.stack(gathered).to(tensor.device)
 
+    def _all_to_all(self, tensor: Tensor) -> Tensor:
+        sent = self._placed(tensor)
+        received = torch.empty_like(sent)
+        self._timed(lambda: dist.all_to_all_single(received, sent, group=self.group))
+        return received.to(tensor.device)
+
     def _barrier(self) -> None:
         self._run(lambda: dist.barrier(self.group))
 
@@ -174,13 +204,16 @@ class ProcessGroupCommunicator(Communicator):
 
 
 def leave() -> None:
-    """End the process group of this process, if there is one: its peers notice at once."""
+    """End the process groups of this process, if there are any: peers that wait for it notice at once."""
+    for held in list(_Held.all):
+        held.group = None
     if dist.is_initialized():
         with suppress(RuntimeError):
             if dist.get_backend() == "nccl":
                 dist.distributed_c10d._abort_process_group()
             else:
                 dist.destroy_process_group()
+        gc.collect()  # what an exception or a graph still refers to
 
 
 def _ask(pair: Any, tensor: Tensor) -> Tensor:

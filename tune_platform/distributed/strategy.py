@@ -59,8 +59,19 @@ class Strategy:
         return [p for p in self.worker.model.parameters() if p.requires_grad]
 
     def setup(self, worker: TrainingWorker) -> None:
-        """Take the worker, whose model, optimizer and `comm` are ready; begin. Called once, before any step."""
+        """Take the worker, whose model, optimizer and `comm` are ready; begin. Called once, before any step.
+
+        On all workers together, except where one joins later: `worker.place.fresh` is true there, and what needs the
+        others has to wait for `on_membership_change`.
+        """
         self.worker = worker
+
+    def data_share(self, rank: int, size: int) -> tuple[int, int]:
+        """Return the (rank, world_size) for which a worker's data are built. Default: its own.
+
+        Asked before `setup`, as `seed_purpose` is: of the worker, only `place` and `comm` are there then.
+        """
+        return rank, size
 
     def seed_purpose(self, rank: int) -> str:
         """Return what the initial parameters of a worker are drawn for: equal text, equal parameters."""
@@ -74,6 +85,15 @@ class Strategy:
     def go_on(self, until: int) -> bool:
         """Whether this worker should take another step of the run that ends at the step `until`."""
         return self.worker.updates < until
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Hook: the context of all inner steps of a run; a wrapper's error for a lost worker becomes PeerLost here."""
+        yield
+
+    def steps_done(self) -> int:
+        """Return how far the training is in inner steps of a worker; asynchronous, it may be the mean of them."""
+        return self.worker.updates
 
     def before_step(self) -> None:
         """Hook: before the batch is drawn."""
@@ -106,6 +126,13 @@ class Strategy:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` returned."""
 
+    def sources(self, state: Mapping[str, Any], saved: int, workers: int) -> list[int]:
+        """Return by rank which of the `saved` workers' states each of the `workers` takes.
+
+        Asked of a strategy that was not set up; `state` is what the first saved worker's `state_dict` returned.
+        """
+        return [rank % saved for rank in range(workers)]
+
     def shared_tensors(self) -> list[Tensor]:
         """Return the state on which all workers must agree (anchor, outer buffer): sent anew when one is lost."""
         return []
@@ -117,6 +144,9 @@ class Strategy:
         """
         for tensor in self.shared_tensors():
             self.worker.comm.broadcast(tensor, newest)
+
+    def let_go(self) -> None:
+        """Hook: drop what holds `comm.group` (a DDP wrapper), so that peers notice that this worker has failed."""
 
     def metrics(self) -> dict[str, float]:
         """Return this worker's own figures for the report; the report has their mean over the workers."""
@@ -139,13 +169,18 @@ class Flat:
         """Return a copy as one vector."""
         return torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
 
+    def pairs(self, vector: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give each tensor with its part of `vector`, in its shape."""
+        start = 0
+        for tensor in self.tensors:
+            yield tensor, vector[start : start + tensor.numel()].view_as(tensor)
+            start += tensor.numel()
+
     @torch.no_grad()
     def write(self, vector: Tensor) -> None:
         """Put the values of `vector` into the tensors."""
-        start = 0
-        for tensor in self.tensors:
-            tensor.copy_(vector[start : start + tensor.numel()].view_as(tensor))
-            start += tensor.numel()
+        for tensor, part in self.pairs(vector):
+            tensor.copy_(part)
 
 
 def option_number(
@@ -161,6 +196,22 @@ def option_number(
     return int(value) if integer else float(value)
 
 
+def option_period(strategy: str, options: Mapping[str, Any], name: str, total: int) -> int:
+    """Return a period in inner steps, given as their number, or below 1 as a share of the `total` of a training.
+
+    Raises SpecError for another value.
+    """
+    value = option_number(strategy, options, name, 0)
+    if 0 < value < 1:
+        return max(1, round(value * total))
+    if value < 1 or value != int(value):
+        raise SpecError(
+            f"strategy {strategy!r}: {name} is a whole number of steps, or a share of the training between 0 and 1, "
+            f"got {options[name]!r}"
+        )
+    return int(value)
+
+
 def option_choice(strategy: str, options: Mapping[str, Any], name: str, known: Sequence[str]) -> str:
     """Return an option that is one of several names. Raises SpecError for another."""
     value = options[name]
@@ -168,3 +219,11 @@ def option_choice(strategy: str, options: Mapping[str, Any], name: str, known: S
         hint = did_you_mean(str(value), known)
         raise SpecError(f"strategy {strategy!r}: {name} is one of {', '.join(known)}, got {value!r}{hint}")
     return str(value)
+
+
+def option_flag(strategy: str, options: Mapping[str, Any], name: str) -> bool:
+    """Return an option that is true or false. Raises SpecError for anything else."""
+    value = options[name]
+    if not isinstance(value, bool):
+        raise SpecError(f"strategy {strategy!r}: {name} is true or false, got {value!r}")
+    return value

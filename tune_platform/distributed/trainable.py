@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -222,7 +223,7 @@ class DistributedTrainable(Trainable):
 
     def _replace(self) -> None:
         try:
-            if self.group.refill():
+            if self.group.refill(wait=False):
                 self._values(self.group.call(self._session or "", "rejoin"))
         except PeerLost as error:
             logger.warning("a lost worker could not be replaced: %s", error)
@@ -291,7 +292,11 @@ class DistributedTrainable(Trainable):
             )
         states = [(directory / _file(rank)).read_bytes() for rank in range(saved)]
         shared = states[0] if self.strategy.replicated else None
-        each = [(states[rank % saved], shared, saved == workers) for rank in range(workers)]
+        sources = list(range(workers))
+        if saved != workers:
+            first = torch.load(io.BytesIO(states[0]), map_location="cpu", weights_only=True)
+            sources = self.strategy.sources(first["strategy"], saved, workers)
+        each = [(states[source], shared, saved == workers) for source in sources]
         self._values(self.group.call_each(self._session or "", "load", each))
         self._updates, self._lost, self._skipped = meta["updates"], meta["lost"], meta["skipped"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -34,18 +35,20 @@ class TrainingWorker:
         self.config: Mapping[str, Any] = recipe.config
         self.context: TrialContext = recipe.context
         self.updates = 0
-        self.bytes_before = 0.0  # sent before the checkpoint that the training goes on from
+        #: Bytes of this training that its communicator has not counted; less those of the trials before.
+        self.bytes_before = -place.comm.traffic.total
         self._state: list[Tensor] = []  # of torch's generators
         self._examples = 0
         self._loss: Tensor | None = None
         self._steps = 0
         self._started: tuple[float, float, float, float] | None = None  # clock, communication, waiting, bytes
         self.strategy: Strategy = recipe.build_strategy(self.config)
+        self.strategy.worker = self
         seed, rank = self.context.seed, self.comm.rank
         with self._stream(seed, self.strategy.seed_purpose(rank)):
             self.model = recipe.build_model(self.config).to(self.device)
         with self._stream(seed, "worker", self.place.worker):
-            self.position = Position(recipe.build_data(self.config, rank, self.comm.size))
+            self.position = Position(recipe.build_data(self.config, *self.strategy.data_share(rank, self.comm.size)))
             self.total_updates = recipe.total_updates(self.config, self.position.data)
             self.optimizer = recipe.build_optimizer(self.config, self.model)
             self.scheduler = recipe.build_scheduler(self.config, self.optimizer, self.total_updates)
@@ -76,7 +79,7 @@ class TrainingWorker:
 
     def run(self, until: int) -> dict[str, Any]:
         """Train until the inner step `until`; return this worker's figures since the last time."""
-        with self._own():
+        with self._own(), self.strategy.running():
             if self._started is None:
                 self._started = self._figures()
             while self.strategy.go_on(until):
@@ -118,11 +121,20 @@ class TrainingWorker:
             handle.remove()
         return caught[-1]
 
-    def other_batches(self, purpose: str, count: int | None = None) -> Iterator[Any]:
-        """Give batches of this worker's data apart from the training's place in them: `count`, or one epoch."""
-        with self._stream(self.context.seed, purpose, self.updates):
-            data = self.recipe.build_data(self.config, self.comm.rank, self.comm.size)
+    def other_batches(
+        self, purpose: str, count: int | None = None, *, common_epoch: int | None = None
+    ) -> Iterator[Any]:
+        """Give batches of this worker's data apart from the training's place in them: `count`, or one epoch.
+
+        With `common_epoch`, batches of all of the data, the same on all workers: those of that epoch's order.
+        """
+        moment, share = self.updates, self.strategy.data_share(self.comm.rank, self.comm.size)
+        if common_epoch is not None:
+            moment, share = common_epoch, (0, 1)
+        with self._stream(self.context.seed, purpose, moment):
+            data = self.recipe.build_data(self.config, *share)
             position = Position(data)
+            position.epoch = common_epoch or 0
             for _ in range(count if count is not None else self.recipe.epoch_length(data)):
                 yield self.recipe.to_device(position.next(), self.device)
 
@@ -151,7 +163,7 @@ class TrainingWorker:
         steps = self._steps
         figures = {
             "worker": self.place.worker,
-            "updates": self.updates,
+            "updates": self.strategy.steps_done(),
             "epoch": self.position.epoch + self.position.batch / max(1, self.recipe.epoch_length(self.position.data)),
             "steps": steps,
             "examples": self._examples,
@@ -214,10 +226,16 @@ class TrainingWorker:
 
     # membership
 
+    def let_go(self) -> None:
+        """Forget what holds the process group: a call has failed here."""
+        self._output = None
+        self.strategy.let_go()
+
     def rejoin(self) -> int:
         """Agree with the others after some were lost or joined; return the inner steps that this worker skips.
 
-        All then stand at the step of the one that is furthest: who is behind has its missing steps left out. A worker
+        All then stand at the step of the one that is furthest: who is behind has its missing steps left out (but not
+        where the strategy is asynchronous, and each worker's steps are its own). A worker
         that joined takes model, schedule and place in the data from there, and begins with a new optimizer state.
         """
         with self._own():
@@ -225,8 +243,11 @@ class TrainingWorker:
             mine = torch.tensor([-1.0 if fresh else float(self.updates), float(fresh)], dtype=torch.float64)
             gathered = comm.all_gather(mine)
             newest = int(gathered[:, 0].argmax())
-            skipped = int(gathered[newest, 0]) - self.updates if not fresh else 0
-            self.updates = int(gathered[newest, 0])
+            skipped = 0
+            if fresh or not self.strategy.asynchronous:
+                skipped = int(gathered[newest, 0]) - self.updates if not fresh else 0
+                self.updates = int(gathered[newest, 0])
+            self._skip_schedule(skipped)
             if bool(gathered[:, 1].any()):
                 self._take_in(newest)
             self.strategy.on_membership_change(newest)
@@ -246,8 +267,18 @@ class TrainingWorker:
             schedule, place = pickle.loads(data)
             if self.scheduler is not None and schedule is not None:
                 self.scheduler.load_state_dict(schedule)
+                for group, lr in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+                    group["lr"] = lr  # which the scheduler would only set at its next step
             self.position.load_state_dict(place)
             self.strategy.setup(self)
+
+    def _skip_schedule(self, steps: int) -> None:
+        """Move the schedule over steps that are left out: the learning rate goes by the count of all."""
+        if self.scheduler is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the optimizer has not moved, where the very first is left out
+                for _ in range(steps):
+                    self.scheduler.step()
 
     @contextmanager
     def _own(self) -> Iterator[None]:

@@ -154,6 +154,14 @@ class Controller:
             deadline = min(deadline, next(iter(self._running.values())) + self.settings.step_timeout)
         return deadline
 
+    def overdue(self, time: float) -> Failed | None:
+        """Return the failure of the trial that has not been heard of for too long, if any: a fact, for the log."""
+        number, heard = next(iter(self._running.items()), (0, math.inf))
+        if heard + self.settings.step_timeout > time:
+            return None
+        message, attempt = f"no report for {self.settings.step_timeout:g} s (step_timeout)", self.trials[number].attempt
+        return Failed(time=time, trial=number, attempt=attempt, cause="timeout", message=message)
+
     @property
     def supplied(self) -> bool:
         """Whether a trial waits for a place already."""
@@ -322,13 +330,8 @@ class Controller:
                     self._move(trial, TrialStatus.PENDING, event.time, "a person had it tried again")
 
     def _on_ticked(self, event: Ticked) -> None:
-        timeout = self.settings.step_timeout
-        while self._running:
-            number, heard = next(iter(self._running.items()))
-            if heard + timeout > event.time:
-                return
-            message, attempt = f"no report for {timeout:g} s (step_timeout)", self.trials[number].attempt
-            self._on_failed(Failed(time=event.time, trial=number, attempt=attempt, cause="timeout", message=message))
+        while failed := self.overdue(event.time):  # older logs have nothing but the tick
+            self._on_failed(failed)
 
     # ------------------------------------------------------------------------------- reports and verdicts
 
@@ -434,6 +437,8 @@ class Controller:
                 self._queue.add(trial)
             elif status is TrialStatus.PAUSED:
                 self._queue.add_paused(trial)
+                if trial.last is not None:  # most trials of a promotion end here: a searcher must not wait for more
+                    self._tell(trial, trial.last)
 
     def _leave(
         self, trial: Trial, status: TrialStatus, time: float, reason: str, *, kill: bool = False, release: bool = True
@@ -446,9 +451,12 @@ class Controller:
         if status.final:
             self._free(trial)
             self.scheduler.on_end(trial, status.value.lower())
-            values = tuple(trial.last.value(name) for name in self.settings.metrics) if trial.last else ()
-            outcome = Outcome(status=status.value.lower(), value=trial.best, step=trial.step, values=values)
-            self._out.append(Tell(trial=trial.number, outcome=outcome))
+            self._tell(trial, trial.last)
+
+    def _tell(self, trial: Trial, last: Report | None) -> None:
+        values = tuple(last.value(name) for name in self.settings.metrics) if last else ()
+        outcome = Outcome(status=trial.status.value.lower(), value=trial.best, step=trial.step, values=values)
+        self._out.append(Tell(trial=trial.number, outcome=outcome))
 
     def _pause(self, trial: Trial, time: float, reason: str) -> None:
         leased = trial.number in self._running

@@ -36,7 +36,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
-    """Where a checkpoint lies. `uri` is any fsspec path; the manifest inside holds sizes and checksums."""
+    """Where a checkpoint lies; the manifest inside holds sizes and checksums.
+
+    `uri` is any fsspec path, or one relative to the experiment's folder where the checkpoint lies in there.
+    """
 
     trial: int
     step: int
@@ -228,7 +231,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tell:
-    """Tell the searcher how a trial ended."""
+    """Tell the searcher how a trial ended, or how far it is where it pauses."""
 
     trial: int
     outcome: Outcome
@@ -310,10 +313,11 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended, as the searcher sees it.
+    """How a trial ended, or stands while it is paused, as the searcher sees it.
 
-    `status`: completed | stopped | failed. `value` is the best value of the metric that the trial reached (the last
-    for a multi-objective search, whose `values` has one number per metric) at report `step`.
+    `status`: completed | stopped | failed, or paused, and then a later outcome takes its place. `value` is the best
+    value of the metric that the trial reached (the last for a multi-objective search, whose `values` has one number
+    per metric) at report `step`.
     """
 
     status: str

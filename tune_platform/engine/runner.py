@@ -229,6 +229,8 @@ class Runner:
         todo = deque(events)
         while todo:
             event = todo.popleft()
+            if isinstance(event, Ticked):
+                event = self.controller.overdue(event.time) or event  # one a turn: the next tick is due at once
             if not self.controller.accepts(event):
                 continue
             self._seq += 1

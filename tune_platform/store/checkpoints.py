@@ -39,10 +39,11 @@ class CheckpointStorage:
     """Writes, reads and deletes the checkpoints below `root`.
 
     `root` is an absolute local path or any fsspec URL (a relative path is taken from the working directory,
-    which is not the same in every process). With `durable` a local checkpoint also survives a power cut.
+    which is not the same in every process). URIs are absolute, or, where `root` is within the local `folder`, relative
+    to that, so that the folder can be moved. With `durable` a local checkpoint also survives a power cut.
     """
 
-    def __init__(self, root: str, *, durable: bool = True) -> None:
+    def __init__(self, root: str, *, folder: str = "", durable: bool = True) -> None:
         for prefix in _LOCAL:
             root = root.removeprefix(prefix)
         if "://" in root:
@@ -51,6 +52,8 @@ class CheckpointStorage:
         else:
             self.root = os.path.abspath(os.path.expanduser(root))  # noqa: PTH100, PTH111 (keeps symbolic links)
             self._store = _Local(self.root, durable)
+        inside = bool(folder) and self.root.startswith(f"{folder}/")
+        self._prefix = self.root.removeprefix(f"{folder}/") if inside else self.root
 
     def save(self, trial: int, step: int, attempt: int, write: Callable[[Path], None]) -> CheckpointRef:
         """Call `write` with an empty local directory and keep what it puts there, as one atomic whole.
@@ -72,7 +75,7 @@ class CheckpointStorage:
             }  # fmt: skip
             (directory / MANIFEST).write_text(json.dumps(manifest))
             self._store.publish(directory, name, list(entries))
-        return CheckpointRef(trial, step, f"{self.root}/{name}", _total(entries))
+        return CheckpointRef(trial, step, f"{self._prefix}/{name}", _total(entries))
 
     @contextmanager
     def restore(self, ref: CheckpointRef, *, verify: bool = True) -> Iterator[Path]:
@@ -81,16 +84,16 @@ class CheckpointStorage:
         Sizes and, with `verify`, SHA-256 sums are checked first. Raises CheckpointError if it is missing,
         incomplete or altered, naming the file.
         """
-        name = self._name(ref)
+        name = self._name(ref.uri)
         entries = self._entries(name)
         with self._store.reading(name, list(entries)) as files:
             for path, entry in entries.items():
-                _verify(files / path, entry, f"{ref.uri}: file {path!r}", verify)
+                _verify(files / path, entry, f"{self.root}/{name}: file {path!r}", verify)
             yield files
 
     def delete(self, ref: CheckpointRef) -> None:
         """Delete a checkpoint; one that is not there is deleted already."""
-        self._store.delete(self._name(ref))
+        self._store.delete(self._name(ref.uri))
 
     def list(self) -> list[CheckpointRef]:
         """Return the whole checkpoints, ordered by trial, step and attempt; files are not checked."""
@@ -100,7 +103,7 @@ class CheckpointStorage:
                 match = _NAME.fullmatch(name)
                 if match:
                     trial, step, attempt = map(int, match.groups())
-                    ref = CheckpointRef(trial, step, f"{self.root}/{name}", _total(self._entries(name)))
+                    ref = CheckpointRef(trial, step, f"{self._prefix}/{name}", _total(self._entries(name)))
                     found.append((trial, step, attempt, ref))
         return [ref for *_, ref in sorted(found, key=lambda entry: entry[:3])]
 
@@ -108,26 +111,28 @@ class CheckpointStorage:
         """Delete what crashes left half-written and checkpoints whose URI is not in `keep`; return the URIs.
 
         A checkpoint that is being written looks like garbage: call this while no worker runs, or spare with
-        `older_than` (seconds) what is younger. Files that this class did not write are left alone.
+        `older_than` (seconds) what is younger. Files that this class did not write are left alone. Raises
+        CheckpointError, before anything is deleted, for a URI of another place.
         """
+        kept = {self._name(uri) for uri in keep}
         removed = []
         for name in self._store.names():
-            uri = f"{self.root}/{name}"
-            if uri not in keep and self._store.age(name) >= older_than:
+            if name not in kept and self._store.age(name) >= older_than:
                 self._store.delete(name)
-                removed.append(uri)
+                removed.append(f"{self._prefix}/{name}")
         self._store.tidy()
         return tuple(sorted(removed))
 
-    def _name(self, ref: CheckpointRef) -> str:
+    def _name(self, uri: str) -> str:
         # Only names that this class gives: a URI from a damaged or foreign log must not lead anywhere else.
-        uri = ref.uri
-        for prefix in _LOCAL:
-            uri = uri.removeprefix(prefix)
-        name = uri.removeprefix(f"{self.root}/")
-        if name == uri or not _NAME.fullmatch(name):
-            raise CheckpointError(f"{ref.uri!r} is not a checkpoint of the storage at {self.root!r}.")
-        return name
+        plain = uri
+        for scheme in _LOCAL:
+            plain = plain.removeprefix(scheme)
+        for prefix in (self._prefix, self.root):  # older logs have absolute ones
+            name = plain.removeprefix(f"{prefix}/")
+            if name != plain and _NAME.fullmatch(name):
+                return name
+        raise CheckpointError(f"{uri!r} is not a checkpoint of the storage at {self.root!r}.")
 
     def _entries(self, name: str) -> dict[str, Mapping[str, Any]]:
         where = f"{self.root}/{name}"

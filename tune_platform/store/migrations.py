@@ -30,6 +30,8 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE trials ADD COLUMN worker TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX reports_by_seq ON reports (experiment, seq)",
     ),
+    # from version 2 to 3: the history of one trial is read without the rest of the log
+    2: ("CREATE INDEX log_by_trial ON log (experiment, trial, seq)",),
 }
 """The statements that lead from each version to the next; the same for SQLite and PostgreSQL."""
 

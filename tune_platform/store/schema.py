@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tune_platform.errors import SpecError
 from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, RequestRow, TrialRow
 
-VERSION = 2
+VERSION = 3
 """Version of the tables that this code writes; `migrations.STEPS` brings older ones up to it."""
 
 metadata = sa.MetaData()
@@ -69,6 +69,9 @@ log = _table(
     _int("trial", null=True),
     _string("data"),
 )
+
+# The history of one trial; the rows that concern all of them have none.
+sa.Index("log_by_trial", log.c.experiment, log.c.trial, log.c.seq)
 
 reports = _table(
     "reports",

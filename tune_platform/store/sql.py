@@ -30,7 +30,8 @@ FILE_NAME = "experiment.db"
 
 _CHUNK = 1000  # rows per query of the streaming reads: bounds memory, and no read transaction stays open
 _ORDERS = ("trial", "best", "step", "created", "started", "ended")
-_E, _R, _T, _C = schema.experiments.c, schema.reports.c, schema.trials.c, schema.checkpoints.c
+_E, _L, _R = schema.experiments.c, schema.log.c, schema.reports.c
+_T, _C = schema.trials.c, schema.checkpoints.c
 
 
 def this_driver() -> str:
@@ -339,6 +340,14 @@ class SqlExperiment:
             for row in schema.to_logs(rows):
                 yield row, tuple(batches.get(row.seq, ()))
             after = rows[-1][0]
+
+    def history(self, trial: int) -> list[LogRow]:
+        """Return the rows of the log on one trial, and those on no trial in particular, in order, without reports."""
+        # By their numbers, which the index has; asked for whole rows, SQLite would rather read the log through.
+        numbers = sa.select(_L.seq).where(_L.experiment == self._id)
+        these = sa.union_all(numbers.where(_L.trial == trial), numbers.where(_L.trial.is_(None)))
+        query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq.in_(these))
+        return schema.to_logs(self._db.fetch(query.order_by(_L.seq)))
 
     def trials(
         self, status: str | None = None, limit: int | None = None, order: str = "trial", offset: int = 0

@@ -234,6 +234,13 @@ def test_doctor(call: Call, storage: Path) -> None:
     assert "fail  storage" in call("doctor", "--storage", "mysql://x", code=1).stdout
 
 
+def test_doctor_finds_that_no_bytecode_is_kept(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, found in (("1", {"note"}), ("", set())):
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", value)
+        findings = json.loads(call("doctor", "--json", code=None).stdout)
+        assert {each["state"] for each in findings if each["what"] == "bytecode"} == found
+
+
 def test_help_is_there_for_every_command_and_has_an_example(call: Call) -> None:
     names = [line.split()[0] for line in call("--help").stdout.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
     assert names == [

@@ -29,6 +29,7 @@ from tune_platform.engine.events import (
     Finish,
     Interrupted,
     Launch,
+    Outcome,
     Pause,
     Release,
     Report,
@@ -48,7 +49,7 @@ from tune_platform.engine.settings import Settings
 from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.resources import Ledger, Resources
 from tune_platform.schedulers import ASHA, FIFO
-from tune_platform.schedulers.base import TrialView
+from tune_platform.schedulers.base import Candidates, TrialView
 
 
 class Play:
@@ -404,6 +405,30 @@ def test_pause_saves_first() -> None:
     assert play.status(0) is TrialStatus.PAUSING
     assert only(play.saved(0), Release) == [Release(trial=0, warm=False)]
     assert (play.status(0), play.controller.trials[0].reason) == (TrialStatus.PAUSED, "rung 0")
+
+
+class Eager(Scripted):
+    """Sends trial 0 on as soon as it is paused."""
+
+    def choose(self, candidates: Candidates) -> int | None:
+        return 0 if candidates.paused(0) is not None else super().choose(candidates)
+
+
+def test_the_searcher_is_told_of_each_pause_and_of_the_end() -> None:
+    play = Play(Eager(t0s1=Pause(reason="rung 0"), t0s2=Pause(reason="rung 1")))
+    play.suggest(0)
+    told = only(play.report(0, 3.0, saved=True), Tell)
+    assert told == [Tell(trial=0, outcome=Outcome("paused", 3.0, 1, (3.0,)))]
+    assert only(play.report(0, 4.0, saved=True), Tell) == [Tell(trial=0, outcome=Outcome("paused", 3.0, 2, (4.0,)))]
+    assert only(play.report(0, 1.0, done=True), Tell) == [Tell(trial=0, outcome=Outcome("completed", 1.0, 3, (1.0,)))]
+
+
+def test_nothing_is_told_of_a_trial_that_a_person_paused_before_its_first_report() -> None:
+    play = Play(nodes=({"cpu": 1.0},))
+    play.suggest(0)
+    play.suggest(1)
+    assert not only(play.ask_for("pause", 1), Tell)
+    assert play.status(1) is TrialStatus.PAUSED
 
 
 def test_pause_with_a_checkpoint_at_hand() -> None:

@@ -103,7 +103,13 @@ def check_end(run: Run) -> None:
         assert steps == list(range(1, row.step + 1)), "a report was lost"
     if not controller._exhausted and run.searcher.raises_at is None:
         told = {n for n, times in controller.tells.items() if times}
-        assert set(run.searcher.told) == told
+        paused = {n for n, row in log.trials.items() if n not in told and n in run.searcher.told}
+        assert set(run.searcher.told) == told | paused
+        for number in paused:
+            assert run.searcher.told[number].status == "paused"
+        for number, row in log.trials.items():  # the searcher knows of each paused trial what is committed of it
+            if row.status == "PAUSED" and row.step:
+                assert (run.searcher.told[number].value, run.searcher.told[number].step) == (row.best, row.step)
 
 
 def rungs_of(run: Run) -> dict[int, list[tuple[float, int, str]]]:

@@ -226,6 +226,14 @@ def test_a_hang_is_noticed_although_others_report() -> None:
     assert [event.kind for event in run.runner._drain()][-1] == "ticked"
 
 
+def test_a_hang_is_a_fact_of_its_trial() -> None:
+    run = Scenario(trials=3, seed=1, faults=Faults(hang=0.3), settings={"step_timeout": 5.0}).run()
+    timeouts = [(row.trial, row.data["cause"]) for row in run.log.rows if row.kind == "failed"]
+    assert timeouts
+    assert {cause for _, cause in timeouts} == {"timeout"}
+    assert not any(row.kind == "ticked" for row in run.log.rows)
+
+
 def test_resume_on_a_real_clock_tells_first_that_it_resumed() -> None:
     class Real(SimulatedBackend):
         virtual = False

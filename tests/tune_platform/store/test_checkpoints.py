@@ -270,3 +270,24 @@ def test_the_module_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_uris_within_a_folder_are_relative_to_it(tmp_path: Path) -> None:
+    old = CheckpointStorage(str(tmp_path / "old" / "checkpoints"), folder=str(tmp_path / "old"))
+    ref = old.save(3, 1, 0, write)
+    assert ref.uri == "checkpoints/trial-00003/step-00000001-a0"
+    assert old.list() == [ref]
+    (tmp_path / "old").rename(tmp_path / "new")
+    new = CheckpointStorage(str(tmp_path / "new" / "checkpoints"), folder=str(tmp_path / "new"))
+    for uri in (ref.uri, f"{new.root}/trial-00003/step-00000001-a0"):  # as older logs have it
+        with new.restore(replace(ref, uri=uri)) as path:
+            assert sorted(os.listdir(path))  # noqa: PTH208
+    with pytest.raises(CheckpointError, match="is not a checkpoint of"):
+        new.collect_garbage({f"{old.root}/trial-00003/step-00000001-a0"})
+    assert new.list() == [ref]
+    assert new.collect_garbage(()) == (ref.uri,)
+
+
+def test_uris_outside_of_the_folder_are_absolute(tmp_path: Path) -> None:
+    storage = CheckpointStorage(str(tmp_path / "old-checkpoints"), folder=str(tmp_path / "old"))
+    assert storage.save(3, 1, 0, write).uri == f"{tmp_path}/old-checkpoints/trial-00003/step-00000001-a0"

@@ -205,9 +205,9 @@ def test_a_copied_folder_is_an_experiment_of_the_new_name(place: Path) -> None:
 # ------------------------------------------------------------------ versions
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    shutil.copytree(ASSETS / "version_1", tmp_path / "results")
+@pytest.fixture(params=range(1, schema.VERSION))
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    shutil.copytree(ASSETS / f"version_{request.param}", tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -215,13 +215,14 @@ def check_old(experiment: SqlExperiment) -> None:
     (first, none), (second, batch) = experiment.read_log()
     assert (first.kind, none, second.seq) == ("suggested", (), 2)
     assert [report.step for report in batch] == [1, 2]
+    assert [row.seq for row in experiment.history(0)] == [1, 2]
     assert experiment.trial(0).worker == ""
     assert experiment.trial(0).config == {"lr": 0.1}
     assert experiment.row().status == "finished"
     assert len(experiment.checkpoints()) == len(experiment.requests(0)) == 1
 
 
-def test_version_1_is_migrated_when_opened(old: Path) -> None:
+def test_an_older_version_is_migrated_when_opened(old: Path) -> None:
     with open_store(old) as store:
         with store.open("old") as experiment:
             check_old(experiment)
@@ -248,7 +249,7 @@ def objects_of_a_new_one(place: Path) -> set[tuple[str, str]]:
     return objects(place / "new" / "experiment.db")
 
 
-def test_version_1_is_read_without_being_changed(old: Path) -> None:
+def test_an_older_version_is_read_without_being_changed(old: Path) -> None:
     before = contents(old)
     with open_store(old) as store:
         assert [(row.name, row.status, row.counts) for row in store.experiments()] == [
@@ -260,7 +261,8 @@ def test_version_1_is_read_without_being_changed(old: Path) -> None:
 
 
 def test_a_failed_migration_leaves_the_old_version(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(migrations.STEPS, 1, (*migrations.STEPS[1], "CREATE TABLE oops ("))
+    last = schema.VERSION - 1
+    monkeypatch.setitem(migrations.STEPS, last, (*migrations.STEPS[last], "CREATE TABLE oops ("))
     with open_store(old) as store:
         with pytest.raises(ExperimentError, match="incomplete input"):
             store.open("old")
@@ -274,7 +276,7 @@ def test_a_newer_version_is_refused(location: str, monkeypatch: pytest.MonkeyPat
         store.create("e", {}, 1.0).close()
         monkeypatch.setattr(migrations, "VERSION", 1)
         for readonly in (False, True):
-            with pytest.raises(ExperimentError, match=r"newer tune_platform \(schema version 2, this one knows 1\)"):
+            with pytest.raises(ExperimentError, match=r"newer tune_platform \(schema version 3, this one knows 1\)"):
                 store.open("e", readonly=readonly)
         if "://" not in location:
             assert "upgrade" in store.experiments()[0].reason
@@ -289,6 +291,7 @@ def test_postgresql_is_migrated(empty_postgresql: str) -> None:
         with psycopg.connect(empty_postgresql) as connection:  # back to version 1
             connection.execute("ALTER TABLE trials DROP COLUMN worker")
             connection.execute("DROP INDEX reports_by_seq")
+            connection.execute("DROP INDEX log_by_trial")
             connection.execute("UPDATE meta SET schema_version = 1")
         with pytest.raises(ExperimentError, match="open it once for writing"):
             store.open("e", readonly=True)

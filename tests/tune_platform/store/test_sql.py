@@ -137,6 +137,28 @@ def test_reading_spans_chunks(experiment: SqlExperiment, monkeypatch: pytest.Mon
     assert {r.step for r in experiment.reports(after_step=98)} == {99, 100, 101}
 
 
+def test_the_history_of_a_trial(experiment: SqlExperiment) -> None:
+    trials = [0, 1, None, 1, 0, None, 1]
+    experiment.append([log_row(seq, trial) for seq, trial in enumerate(trials, start=1)])
+    assert [(row.seq, row.trial) for row in experiment.history(1)] == [(2, 1), (3, None), (4, 1), (6, None), (7, 1)]
+    assert [row.seq for row in experiment.history(2)] == [3, 6]
+    rows = {row.seq: row for row, _ in experiment.read_log()}
+    assert [rows[row.seq] for row in experiment.history(1)] == experiment.history(1)
+
+
+def test_the_history_of_a_trial_is_looked_up(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with open_store(tmp_path) as store, store.create("e", {}, 1.0) as experiment:
+        connection = experiment._db._connection
+        connection.set_trace_callback(seen.append)
+        experiment.history(1)
+        connection.set_trace_callback(None)
+        (query,) = seen
+        plan = [line[-1] for line in experiment._db._query(f"EXPLAIN QUERY PLAN {query}")]
+    assert sum("log_by_trial (experiment=? AND trial=?)" in line for line in plan) == 2, plan
+    assert not any("SCAN log" in line or "(experiment=?)" in line for line in plan), plan
+
+
 def test_rows_appended_meanwhile_are_read(experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tune_platform.store.sql._CHUNK", 1)
     experiment.append([log_row(1)])

@@ -1,0 +1,98 @@
+"""A cluster of two nodes, and what happens when one of them is lost in the middle of a search."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from ray.cluster_utils import Cluster
+
+from tune_platform import CheckpointPolicy, SearchSpec, Trainable, run, uniform
+from tune_platform.backends.ray import RayBackend
+from tune_platform.engine.controller import Controller
+from tune_platform.engine.events import Command, Event, Reported
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+STEPS = 8
+
+
+class Located(Trainable):
+    """Reports the node that it runs on, and the step that it went on from."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.now = self.start = 0
+
+    def step(self) -> Mapping[str, Any] | None:
+        import ray
+
+        if self.now == STEPS:
+            return None
+        time.sleep(0.25)
+        self.now += 1
+        node = ray.get_runtime_context().get_node_id()
+        return {"loss": self.config["x"] + 1 / self.now, "node": node, "start": self.start}
+
+    def save_checkpoint(self, directory: Path) -> None:
+        (directory / "state.json").write_text(json.dumps(self.now))
+
+    def load_checkpoint(self, directory: Path) -> None:
+        self.now = self.start = json.loads((directory / "state.json").read_text())
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    # As in a script: this module's things travel by value, so that a worker does not import it, and pytest with it.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_trials_of_a_lost_node_go_on_on_another(cluster: Cluster, tmp_path: Path) -> None:
+    head, second = cluster.head_node.node_id, cluster.list_all_nodes()[1]
+    other = second.node_id
+    removed: list[str] = []
+
+    def remove(controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
+        """Take the other node away once a trial has written a checkpoint there."""
+        for event in events:
+            if not isinstance(event, Reported):
+                continue
+            for report in event.reports:
+                if not removed and report.metrics["node"] == other and 3 <= report.step < STEPS - 2:
+                    removed.append(other)
+                    cluster.remove_node(second, allow_graceful=False)
+
+    spec = SearchSpec(
+        name="nodes", trainable=Located, param_space={"x": uniform(0, 1)}, metric="loss", mode="min", num_samples=6,
+        checkpoint=CheckpointPolicy(every=2), storage=str(tmp_path),
+        backend=RayBackend(cluster.address, refresh_s=0.5),
+    )  # fmt: skip
+    results = run(spec, listeners=[remove])
+    assert removed, "no trial ran on the second node"
+    assert results.status == "finished"
+    assert results.counts == {"COMPLETED": 6}
+    frame = results.dataframe(reports=True)
+    for number, reports in frame.groupby("trial"):
+        assert list(reports["step"]) == list(range(1, STEPS + 1)), f"a report of trial {number} was lost or doubled"
+    moved = [trial for trial in results if trial.attempt > 1]
+    assert len(moved) == 1, "only the trial that ran there was touched"
+    nodes = list(frame[frame["trial"] == moved[0].number]["metrics/node"])
+    assert (nodes[0], nodes[-1]) == (other, head)
+    assert moved[0].metrics["start"] in (2, 4, 6), "it went on from its checkpoint"
+    # Ray takes its time to find that a node is gone: a launch may have waited there in vain.
+    failed = [line.reason for line in results.why(moved[0].number) if line.verdict == "failed"]
+    assert 1 <= len(failed) <= 2, failed
+    assert all("worker_died" in reason for reason in failed)
+    for number, reports in frame.groupby("trial"):
+        assert number == moved[0].number or set(reports["metrics/node"]) == {head}, f"trial {number} was disturbed"

@@ -1,0 +1,482 @@
+"""Codistillation: n models in one gang, each drawn towards what the others predict.
+
+For k = 1 .. K and every model i, all from the parameters of step k (Sodhani et al. 2020, "A Closer Look at
+Codistillation for Distributed Training", algorithm 1; Anil et al. 2018, "Large scale distributed neural network
+training through online distillation"):
+
+    (x, y) <- next minibatch of model i
+    theta_i <- Step(theta_i, grad_theta_i [ L(y, f_i(x)) + alpha_k 1/(n-1) sum_{j != i} D(f_i(x), f'_j(x)) ])
+
+f'_j is a constant: no gradient goes into it. Each model is data-parallel inside its group of W/n neighbouring
+workers. Within a step: own forward, peers' forward, backward, mean of the gradients of the group, step.
+
+`exchange`: what the models know of each other.
+
+- "checkpoints": f'_j is a copy of model j, parameters and buffers, of up to `period` steps ago, in eval mode, and is
+  asked about model i's own minibatch. Copies are taken between steps, so that all workers of a group hold the same.
+  A checkpoint goes from leader to leader and then inside each group: it crosses the slow link once. Costs n - 1
+  forward passes a step and n - 1 copies in memory.
+- "predictions": logits of the same batch, from all models, at each step; all have the same examples in the same
+  order (which is checked once), also after any augmentation. No copies, but everybody waits at each step.
+
+`data`: "partitioned", each worker its own share of all data, or "common", each model all of it and in the same
+order, the workers of a group their shares. Default: "common" for predictions, which need it, else "partitioned".
+
+`distance` is D with its direction (see `distillation_losses`): "kl_fwd" KL(peer || own), the default; "kl_rev"; "mse".
+Two models that exchange at the same instant map their difference d to d (2 r - 1) per period, where r is the part of
+the gap that is left: with `mse`, momentum and a period long enough to fit the peer, r < 0 and they ring. Hence the
+default, and `stagger`: model j's copies are taken j T / n steps later than model 0's.
+
+alpha_k is 0 for `burn_in` steps, rises linearly over `ramp` and stays at `alpha`. Periods, burn-in and ramp are steps,
+or below 1 shares of the training (the paper's period of 2500 is about 1 % of it: keep the ratio, not the number).
+
+Codistillation regularises, so other regularisation should weaken as training goes on (section 3 of Sodhani et al.):
+`weight_decay_factors` multiply the optimizer's weight decay from each of `weight_decay_milestones` (shares of the
+training) on; without milestones, from the config's `drops` of the learning rate. The paper: (0.1, 0). It is the
+optimizer's own decay: coupled L2 for SGD, as in the paper, decoupled for AdamW.
+
+One named model is evaluated, `evaluate_model`; the mean of the models' weights means nothing. `ensemble` adds metrics
+"ensemble_..." of all models together, from checkpoints sent for it at each report.
+
+When a worker dies its group goes on with fewer. When that was the last of a group, its model is lost: its last copy
+stays a peer (`when_lost`: "keep") or its term is left out ("drop", and always for predictions, where there is no
+copy); if it was the evaluated model, the lowest living one is (metric `evaluated_model`). A replacement joins the model
+with the fewest workers, a lost one before others: that one begins again from its copy. After any change the copies
+of living models are exchanged anew.
+
+Bytes over all links, for S bytes of parameters and buffers and M = W/n: n (n-1) M S per exchange, of which
+n (n-1) S between groups; n (n-1) M B C s per step for predictions; beside 2 (M-1) 4N a step in each group.
+
+The model's output is compared where it is a tensor (..., classes), or has it as `logits`; else, and to leave padding
+out, give the trainable a method `distilled(output, batch)`. The loss must draw at random only inside the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trainables.strategies.codistillation_schedule import Schedule
+from trainables.strategies.distillation_losses import AVERAGES, DISTANCES, distillation_loss, mean_prediction, rows
+from trainables.strategies.model_groups import ModelGroups, Seat, admit, spread
+from trainables.strategies.peer_copies import Ensemble, PeerCopies, pack, unpack
+from tune_platform.distributed.data import Position
+from tune_platform.distributed.strategy import Strategy, option_choice, option_flag, option_number
+from tune_platform.errors import SpecError
+from tune_platform.seeding import stream_seed
+
+if TYPE_CHECKING:
+    from tune_platform.distributed.worker import TrainingWorker
+
+_NEVER = -1
+
+
+class Codistillation(Strategy):
+    """Models that learn from each other; see the module for the method, its options and its rules."""
+
+    name = "codistillation"
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "models": 2,
+        "exchange": "checkpoints",
+        "data": None,
+        "period": 0.01,
+        "stagger": True,
+        "distance": "kl_fwd",
+        "average": "losses",
+        "temperature": 1.0,
+        "alpha": 1.0,
+        "burn_in": 0,
+        "ramp": 0,
+        "peer_norm": "running",
+        "weight_decay_factors": (),
+        "weight_decay_milestones": None,
+        "evaluate_model": 0,
+        "ensemble": False,
+        "when_lost": "keep",
+    }
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(options)
+        number, choice = (
+            partial(option_number, self.name, self.options),
+            partial(option_choice, self.name, self.options),
+        )
+        self.models = int(number("models", 2, integer=True))
+        self.exchange = choice("exchange", known=("checkpoints", "predictions"))
+        self._temperature = number("temperature", 1e-3)
+        self._distance, self._average_of = choice("distance", known=tuple(DISTANCES)), choice("average", known=AVERAGES)
+        self._keep_lost = choice("when_lost", known=("keep", "drop")) == "keep"
+        self._batch_statistics = choice("peer_norm", known=("running", "batch")) == "batch"
+        self._stagger, self._ensemble = (option_flag(self.name, self.options, name) for name in ("stagger", "ensemble"))
+        self._evaluate = int(number("evaluate_model", 0, self.models - 1, integer=True))
+        if self.options["data"] is None:
+            self.options["data"] = "common" if self.exchange == "predictions" else "partitioned"
+        self._common = choice("data", known=("partitioned", "common")) == "common"
+        if self.exchange == "predictions" and not self._common:
+            raise SpecError(
+                f"strategy {self.name!r}: predictions can be exchanged of the same examples only; with "
+                "exchange='predictions', data is 'common', got 'partitioned'"
+            )
+        self.schedule = Schedule(self.name, self.options)
+        #: Of each model, the step at which it was last sent to the others.
+        self.published = [_NEVER] * self.models
+        self.groups: ModelGroups | None = None
+        self._width = 0  # shares that the data of a group are divided into
+        self._checked = False  # whether the models were seen to have the same batches
+        self._ensemble_metrics: dict[str, float] = {}
+        self._sums, self._compared, self._steps_seen, self._crossed = torch.zeros(2), 0, 0, 0.0
+
+    # the gang and its groups
+
+    def setup(self, worker: TrainingWorker) -> None:
+        """See `Strategy.setup`. Raises SpecError where the workers cannot be divided among the models."""
+        super().setup(worker)
+        self.schedule.fit(worker.total_updates, worker.config.get("drops", ()))
+        self._decays = [group.get("weight_decay", 0.0) for group in worker.optimizer.param_groups]
+        self.copies = PeerCopies(self._new_model, self._batch_statistics)
+        if not worker.place.fresh:
+            self._width = worker.comm.size // self.models
+            self._sit(self._first_seats())
+
+    def _first_seats(self) -> list[Seat]:
+        size = self.worker.comm.size
+        if size % self.models and not self.worker.place.fresh:
+            raise SpecError(
+                f"strategy {self.name!r}: {size} workers cannot be divided among {self.models} models; choose workers "
+                f"as a multiple of models, such as workers={max(1, round(size / self.models)) * self.models}"
+            )
+        return spread(range(self.models), size)
+
+    def _sit(self, seats: Sequence[Seat]) -> None:
+        """Form the groups. On all workers together."""
+        if self.groups is not None:
+            self.groups.close()
+        self.groups = ModelGroups(self.worker, seats)
+        self._checked = False
+
+    @property
+    def _at(self) -> ModelGroups:
+        assert self.groups is not None, "a worker that joins has its place after on_membership_change"
+        return self.groups
+
+    @property
+    def evaluated_model(self) -> int:
+        """The model that is evaluated: the named one, or the lowest that lives where that is lost."""
+        return self._evaluate if self._evaluate in self._at.living else min(self._at.living)
+
+    def seed_purpose(self, rank: int) -> str:
+        """Equal within a group; model 0 begins as it would under any other strategy."""
+        model = self._first_seats()[rank].model
+        return f"model-{model}" if model else "model"
+
+    def data_share(self, rank: int, size: int) -> tuple[int, int]:
+        """See `Strategy.data_share`; a group's shares where the data are common."""
+        if not self._common:
+            return rank, size
+        seats = self.groups.seats if self.groups is not None else self._first_seats()
+        return seats[rank].share, self._width or max(1, size // self.models)
+
+    # the inner step
+
+    @property
+    def module(self) -> nn.Module:
+        """See `Strategy.module`."""
+        return self._at.average.module
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """See `Strategy.running`."""
+        with self._at.average.running():
+            yield
+
+    def before_step(self) -> None:
+        """Set the weight decay; exchange the checkpoints that are due, all as of this step."""
+        step = self.worker.updates
+        factor = self.schedule.weight_decay_factor(step)
+        for group, decay in zip(self.worker.optimizer.param_groups, self._decays, strict=True):
+            if "weight_decay" in group:
+                group["weight_decay"] = decay * factor
+        if self.exchange == "checkpoints" and self.schedule.alpha(step) > 0:
+            for model in [model for model in self._at.living if self._due(model, step)]:
+                vector = self._at.publish(model)
+                if vector is not None:
+                    self.copies.put(model, vector)
+                self.published[model] = step
+
+    def _due(self, model: int, step: int) -> bool:
+        return self.published[model] == _NEVER or self.schedule.due(model, self.models, step)
+
+    def extra_loss(self, batch: Any, output: Any) -> Tensor | None:
+        """Return alpha D; None where nothing is compared: nothing is computed or drawn then."""
+        self._steps_seen += 1
+        alpha = self.schedule.alpha(self.worker.updates)
+        if alpha == 0:
+            return None
+        logits = self._logits(output, batch)
+        peers = self._predicted(logits, batch) if self.exchange == "predictions" else self._asked(batch)
+        if not peers:
+            return None
+        logits, others = rows(logits), torch.stack([rows(peer) for peer in peers])
+        distance = distillation_loss(self._distance, logits, others, self._temperature, self._average_of)
+        gap = (logits.detach() - others).float().norm(dim=-1).mean()
+        self._sums = self._sums.to(gap.device) + torch.stack([distance.detach().float(), gap])
+        self._compared += 1
+        return alpha * distance
+
+    def _asked(self, batch: Any) -> list[Tensor]:
+        """Return what the copies of the other models say to this batch."""
+        peers = [model for model in self.copies if self._keep_lost or model in self._at.living]
+        return [self._logits(self.worker.predict(self.copies[model], batch), batch) for model in peers]
+
+    def _predicted(self, logits: Tensor, batch: Any) -> list[Tensor]:
+        """Return what the other models say at this step, to the same batch."""
+        if not self._checked:
+            own = torch.tensor([_digest(batch)])
+            if any(bool(other != own) for other in self._at.gather(own)):
+                raise SpecError(
+                    f"strategy {self.name!r}: exchange='predictions' compares what the models say to the same batch, "
+                    "but theirs differ: build_data(config, rank, world_size) must give the same examples, order and "
+                    "augmentation for the same rank; or choose exchange='checkpoints'"
+                )
+            self._checked = True
+        return self._at.gather(logits.detach())
+
+    def _logits(self, output: Any, batch: Any) -> Tensor:
+        choose = getattr(self.worker.recipe, "distilled", None)
+        if choose is not None:
+            output = choose(output, batch)
+        elif isinstance(output, Mapping):
+            output = output.get("logits")
+        elif not isinstance(output, Tensor):
+            output = getattr(output, "logits", output)
+        if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
+            seen = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise SpecError(
+                f"strategy {self.name!r}: the model's output is logits (..., classes), or has them as `logits`; got "
+                f"{seen}. Give {type(self.worker.recipe).__name__} a method distilled(output, batch) that returns them"
+            )
+        return output
+
+    def after_backward(self) -> None:
+        """See `Strategy.after_backward`."""
+        self._at.average.after_backward()
+
+    def finish_run(self) -> None:
+        """See `Strategy.finish_run`; the ensemble is evaluated here."""
+        self._at.average.finish_run()
+        self._ensemble_metrics = self._evaluate_ensemble() if self._ensemble else {}
+
+    def let_go(self) -> None:
+        """See `Strategy.let_go`."""
+        if self.groups is not None:
+            self.groups.close()
+
+    # evaluation and figures
+
+    @contextmanager
+    def evaluated(self) -> Iterator[nn.Module | None]:
+        """Give one named model, on the leader of its group."""
+        yield self.worker.model if self._at.leads(self.evaluated_model) else None
+
+    def _evaluate_ensemble(self) -> dict[str, float]:
+        """Return the metrics of all living models together, as they are now, on the evaluated model's leader."""
+        present, chosen = PeerCopies(self._new_model), self._at.leads(self.evaluated_model)
+        for model in self._at.living:
+            vector = pack(self.worker.model) if model == self.evaluated_model else self._at.send(model)
+            if chosen and vector is not None:
+                present.put(model, vector)
+        if not chosen:
+            return {}
+        ensemble = Ensemble([present[model] for model in present], partial(mean_prediction, self._distance))
+        with self._generator("evaluate"):
+            found = self.worker.recipe.evaluate(ensemble.eval())
+        return {f"ensemble_{name}": float(value) for name, value in found.items() if isinstance(value, (int, float))}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures since the last report.
+
+        `distillation_loss` (D) and `logit_distance` (the norm of z - z', a mean over examples and peers) are means
+        over the steps that compared; `peer_age` is the copies' in steps; `bytes_between_models` those of a step that
+        all workers together sent between groups.
+        """
+        last, size = max(0, self.worker.updates - 1), self.worker.comm.size
+        found = {
+            "alpha": self.schedule.alpha(last),
+            "weight_decay_factor": self.schedule.weight_decay_factor(last),
+            "models": float(len(self._at.living)),
+            "evaluated_model": float(self.evaluated_model),
+            "bytes_between_models": (self._at.crossed - self._crossed) * size / max(1, self._steps_seen),
+            **self._ensemble_metrics,
+        }
+        ages = [self.worker.updates - self.published[model] for model in self.copies]
+        if ages:
+            found["peer_age"] = sum(ages) / len(ages)
+        if self._compared:
+            found["distillation_loss"], found["logit_distance"] = (self._sums / self._compared).tolist()
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        self._sums, self._compared, self._steps_seen = torch.zeros(2), 0, 0
+        self._crossed = self.groups.crossed if self.groups is not None else 0.0
+
+    # state
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Strategy.state_dict`: the seats, and the copies with the steps that they are of."""
+        return {
+            "seats": [list(seat) for seat in self._at.seats],
+            "rank": self._at.rank,
+            "width": self._width,
+            "published": list(self.published),
+            "checked": self._checked,
+            "copies": {str(model): pack(self.copies[model]) for model in self.copies},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` returned; of another number of workers, models are spread over them anew.
+
+        Copies are then exchanged at the next step, and a model that was lost begins again from its copy.
+        """
+        saved = [Seat(*seat) for seat in state["seats"]]
+        exact = len(saved) == self.worker.comm.size
+        seats = saved if exact else self._new_seats(state, self.worker.comm.size)
+        if self._at.seats != tuple(seats):
+            self._sit(seats)
+        self._width = state["width"] if exact else self._width
+        self._checked = state["checked"] and exact
+        self.published = list(state["published"]) if exact else [_NEVER] * self.models
+        self.copies.clear()
+        if exact:
+            for model, vector in state["copies"].items():
+                self.copies.put(int(model), vector)
+        elif saved[state["rank"]].model != self._at.seat.model:
+            unpack(state["copies"][str(self._at.seat.model)], self.worker.model)
+            self.worker.optimizer.state.clear()
+        if self._common:
+            self._build_data()
+
+    def sources(self, state: Mapping[str, Any], saved: int, workers: int) -> list[int]:
+        """See `Strategy.sources`. Raises SpecError for fewer workers than models."""
+        groups: dict[int, list[int]] = {}
+        for rank, (model, _) in enumerate(state["seats"]):
+            groups.setdefault(model, []).append(rank)
+        found = []
+        for seat in self._new_seats(state, workers):
+            ranks = groups.get(seat.model, [0])  # a lost one's copy is with all of them
+            found.append(ranks[seat.share % len(ranks)])
+        return found
+
+    def _new_seats(self, state: Mapping[str, Any], workers: int) -> list[Seat]:
+        models = sorted({model for model, _ in state["seats"]} | {int(model) for model in state["copies"]})
+        if workers < len(models):
+            raise SpecError(
+                f"strategy {self.name!r}: the checkpoint holds {len(models)} models, this trial has {workers} workers; "
+                f"set workers to at least {len(models)}"
+            )
+        return spread(models, workers)
+
+    def _build_data(self) -> None:
+        share = self.data_share(self.worker.comm.rank, self.worker.comm.size)
+        with self._generator("data"):
+            self.worker.position = Position(self.worker.recipe.build_data(self.worker.config, *share))
+
+    # membership
+
+    def on_membership_change(self, newest: int) -> None:
+        """Give those that joined a model, make groups equal in themselves, and have all copies exchanged anew."""
+        worker, comm = self.worker, self.worker.comm
+        seat = Seat(_NEVER, _NEVER) if worker.place.fresh else self._at.seat
+        held = [self.published[model] if model in self.copies else _NEVER for model in range(self.models)]
+        own = [*seat, self._width, worker.position.epoch, worker.position.batch, *held]
+        table: list[list[int]] = comm.all_gather(torch.tensor(own)).tolist()
+        known = [Seat(*row[:2]) if row[0] != _NEVER else None for row in table]
+        lost = set(range(self.models)) - {seat.model for seat in known if seat is not None}
+        holders = {model: max(range(comm.size), key=lambda rank: table[rank][5 + model]) for model in sorted(lost)}
+        holders = {model: rank for model, rank in holders.items() if table[rank][5 + model] != _NEVER}
+        _, _, self._width, epoch, batch, *_ = table[newest]
+        models = [*{seat.model for seat in known if seat is not None}, *holders]
+        seats = admit(known, models, self._width)
+        steps = {model: table[rank][5 + model] for model, rank in holders.items()}
+        seated = {seat.model for seat in seats}
+        self.published = [_NEVER if model in seated else steps.get(model, _NEVER) for model in range(self.models)]
+        self._pass_on(holders, seats)
+        self._sit(seats)
+        self._at.average.align()
+        if self._common:
+            if worker.place.fresh:
+                self._build_data()
+            if (worker.position.epoch, worker.position.batch) != (epoch, batch):
+                worker.position.load_state_dict({"epoch": epoch, "batch": batch, "generator": None})
+
+    def _pass_on(self, holders: Mapping[int, int], seats: Sequence[Seat]) -> None:
+        """Give all workers the same copies of the lost models; to who takes one's place, its parameters."""
+        comm, vectors = self.worker.comm, {}
+        for model, holder in holders.items():
+            vector = pack(self.copies[model] if comm.rank == holder else self.worker.model)
+            vectors[model] = comm.broadcast(vector, holder)
+        self.copies.clear()
+        for model, vector in vectors.items():
+            if seats[comm.rank].model == model:
+                unpack(vector, self.worker.model)
+            elif model not in {seat.model for seat in seats}:
+                self.copies.put(model, vector)
+
+    def _new_model(self) -> nn.Module:
+        with self._generator("copy"):  # its parameters are overwritten: only the architecture counts
+            return self.worker.recipe.build_model(self.worker.config).to(self.worker.device)
+
+    @contextmanager
+    def _generator(self, purpose: str) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(self.worker.context.seed, purpose))
+            yield
+
+    # bytes
+
+    @classmethod
+    def bytes_per_step(cls, parameters: int, workers: int, options: Mapping[str, Any]) -> float:
+        """Return n (n-1) M 4N / T, or n (n-1) M 4BC for predictions, and 2 (M-1) 4N in each group.
+
+        For a period that is a share of the training, `options` hold its inner steps as `updates`; for predictions, the
+        logits of a worker's batch (B C) as `logits`.
+        """
+        strategy = cls({name: value for name, value in options.items() if name in cls.DEFAULTS})
+        models, size = strategy.models, workers // strategy.models
+        inside = models * 8.0 * (size - 1) * parameters
+        if strategy.schedule.peak == 0:
+            return inside
+        if strategy.exchange == "predictions":
+            return inside + models * (models - 1) * size * 4.0 * _known(options, "logits")
+        if strategy.options["period"] < 1:
+            strategy.schedule.fit(int(_known(options, "updates")), strategy.schedule.factors)
+        return inside + models * (models - 1) * size * 4.0 * parameters / strategy.schedule.period
+
+
+def _known(options: Mapping[str, Any], name: str) -> float:
+    if name not in options:
+        raise SpecError(f"strategy 'codistillation': its bytes per step depend on {name!r}, which options do not hold")
+    return float(options[name])
+
+
+def _digest(batch: Any) -> int:
+    """Return a hash of the tensors in a batch."""
+    found = hashlib.blake2b(digest_size=7)
+
+    def add(part: Any) -> None:
+        if isinstance(part, Tensor):
+            found.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(part, Mapping):
+            add(list(part.values()))
+        elif isinstance(part, Sequence) and not isinstance(part, str):
+            for each in part:
+                add(each)
+
+    add(batch)
+    return int.from_bytes(found.digest(), "big")
