@@ -34,6 +34,7 @@ import torch
 
 from benchmarks.report import Table
 from trainables.classification import ClassificationTrainable
+from trainables.strategies import STRATEGIES
 from tune_platform.distributed import DistributedTrainable, Gang
 from tune_platform.trainable import TrialContext
 
@@ -199,7 +200,7 @@ def _train_loop(config: dict[str, Any]) -> None:
     batch = next(iter(recipe.build_data(START, rank, WORKERS)))
     recipe.loss(wrapped, batch).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    train.report({"at": time.time()})
+    train.report({"start_s": time.time() - config["started"]})
 
 
 def _tune_function(config: dict[str, Any]) -> None:
@@ -210,15 +211,14 @@ def _tune_function(config: dict[str, Any]) -> None:
 
     started = time.time()
     trainer = TorchTrainer(
-        _train_loop, train_loop_config=config,
+        _train_loop, train_loop_config={"started": started},
         scaling_config=ScalingConfig(num_workers=WORKERS, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(
             name=f"train-{tune.get_context().get_trial_id()}", storage_path=config["storage"],
             callbacks=[TuneReportCallback()],
         ),
     )  # fmt: skip
-    result = trainer.fit()
-    tune.report({"start_s": result.metrics["at"] - started})
+    trainer.fit()
 
 
 def measure_train_under_tune(trials: int) -> dict[str, float]:
@@ -242,6 +242,8 @@ def measure_train_under_tune(trials: int) -> dict[str, float]:
 class Counted(DistributedTrainable):
     """A million parameters and next to no work."""
 
+    strategies = STRATEGIES
+
     def build_model(self, config: Mapping[str, Any]) -> torch.nn.Module:
         """Return one layer of 1,000 x 1,000."""
         return torch.nn.Linear(1000, 1000, bias=False)
@@ -258,11 +260,7 @@ class Counted(DistributedTrainable):
 
 def measure_bytes(strategy: Mapping[str, Any], updates: int, workers: int = WORKERS) -> tuple[float, float]:
     """Return the bytes per step over all links, counted, and by the strategy's formula."""
-    from trainables.strategies import STRATEGIES
-
     trainable = Counted(TrialContext(seed=1, gang=Gang("threads", workers)))
-    trainable.strategies = STRATEGIES  # type: ignore[misc]
-    Counted.strategies = STRATEGIES
     trainable.setup({"strategy": dict(strategy), "updates": updates, "report_every": updates, "lr": 0.0})
     counted = float(trainable.step()["bytes_per_step"])
     options = {name: value for name, value in strategy.items() if name != "name"}

@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -249,7 +249,8 @@ class _Tensors(nn.Module):
             tensor.detach().zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.network.fc.bias
+        found: Tensor = x + self.network.fc.bias
+        return found
 
 
 class _Counted(DistributedTrainable):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from benchmarks.studies.common import Stopwatch, arguments, markdown, save, spread, training
 from trainables.classification import ClassificationTrainable
@@ -199,7 +200,7 @@ def figure(found: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Figure:
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
         axes.yaxis.set_major_formatter("{x:.2g}")
-        axes.yaxis.set_minor_formatter("{x:.2g}")
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         axes.tick_params(axis="y", which="minor", labelsize=8)
     return drawn
 

@@ -103,9 +103,9 @@ def double_well(seeds: int, steps: int) -> tuple[list[list[object]], dict[str, A
 def main() -> None:
     """Run the study."""
     given, watch = arguments(__doc__, seeds=8), Stopwatch()
-    steps, every = (60, 20) if given.quick else (300, 20)
+    steps, every = (60, 20) if given.quick else (240, 20)
 
-    table, ends = double_well(3 * given.seeds, steps)
+    table, ends = double_well(2 * given.seeds, steps)
     print(f"double well, rate {WELL_RATE}, pull {WELL_PULL} a step, two workers, {steps} steps\n")
     print(markdown(["method", "workers begin on", "better one ends in a minimum", "largest |f'| of it"], table), "\n")
 
@@ -129,7 +129,8 @@ def main() -> None:
     titles = ["rank", "method", "best worker arrives", "its loss, median", "largest", "all arrive", "worst, median"]
     print(markdown(titles, table), "\n")
 
-    paths = {name: wells(Wells((-1.3, 0.7), s, 150, 2)) for name, s in strategies(2, WELL_PULL).items()}
+    pulls = strategies(2, WELL_PULL)
+    paths = dict(zip(pulls, spread(wells, [Wells((-1.3, 0.7), each, 150, 2) for each in pulls.values()]), strict=True))
     results = {
         "seeds": given.seeds, "steps": steps, "double_well": ends,
         "factorisation": {

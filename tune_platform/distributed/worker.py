@@ -88,24 +88,32 @@ class TrainingWorker:
         return self._collect()
 
     def _step(self) -> None:
-        strategy = self.strategy
-        strategy.before_step()
+        self.strategy.before_step()
         batch = self.recipe.to_device(self.position.next(), self.device)
+        loss = self.train_on(batch).detach()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.updates += 1
+        self._loss = loss.clone() if self._loss is None else self._loss + loss
+        self._steps += 1
+        self._examples += count_examples(batch)
+        self.strategy.after_step(loss)
+        self.comm.tick()
+
+    def train_on(self, batch: Any) -> Tensor:
+        """Take one inner step on a batch and return its loss. Override it for a step of another kind.
+
+        The strategy's part is to be kept: its `module` is what the loss calls, `extra_loss` comes before the gradient
+        and `after_backward` between gradient and optimizer.
+        """
+        strategy = self.strategy
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.recipe.loss(strategy.module, batch)
         extra = strategy.extra_loss(batch, self._output)
         (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
         strategy.after_backward()
         self.optimizer.step()
-        if self.scheduler is not None:
-            self.scheduler.step()
-        self.updates += 1
-        loss = loss.detach()
-        self._loss = loss.clone() if self._loss is None else self._loss + loss
-        self._steps += 1
-        self._examples += count_examples(batch)
-        strategy.after_step(loss)
-        self.comm.tick()
+        return loss
 
     def _keep_output(self, module: Any, args: Any, output: Any) -> None:
         self._output = output

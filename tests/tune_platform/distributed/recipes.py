@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.strategies import STRATEGIES
 from tune_platform.distributed import DistributedTrainable, ShardedBatches, Strategy, TrainingWorker
 from tune_platform.distributed.communicator import PeerLost, blocks, by_host
 from tune_platform.distributed.member import Place
@@ -71,7 +72,7 @@ class Numbered(TrainingWorker):
 class Recipe(DistributedTrainable):
     """Two classes of points in 20 dimensions; dropout, so that generators matter."""
 
-    strategies = {**DistributedTrainable.strategies, "averaging": Averaging, "fragile": Fragile, "by_host": ByHost}  # noqa: RUF012
+    strategies = {**STRATEGIES, "averaging": Averaging, "fragile": Fragile, "by_host": ByHost}  # noqa: RUF012
     collective_timeout_s = 20.0
     worker_class = Numbered
     number = -1

@@ -65,6 +65,17 @@ def test_the_workers_of_a_gang_are_on_the_nodes_of_its_lease_and_serve_one_trial
     assert len({report["pid"] for report in ends}) == 1  # the mean over the gang: the same four processes
 
 
+def test_leaders_of_each_node_and_of_all(search: Callable[..., Results]) -> None:
+    strategy = {"name": "lsgd", "group_size": "host", "period": 2, "global_period": 4}
+    results = search(Resources(cpu=1, workers=4), strategy=strategy)
+    assert [trial.status for trial in results.trials()] == ["COMPLETED"]
+    # Two inner steps: one leader to its neighbour on each of the two nodes. Four: the global leader to the other three.
+    parameters = sum(p.numel() for p in Recipe().build_model({}).parameters())
+    losses = 12 * 4 * 3  # three floats of each of four workers to all others
+    expected = (2 * 4 * parameters + losses) / 2 + 3 * 4 * parameters / 4
+    assert last(results)["bytes_sent"] / 24 == pytest.approx(expected, rel=0.05)
+
+
 def test_spread_places_one_worker_on_each_node(search: Callable[..., Results]) -> None:
     report = last(search(Resources(cpu=1, workers=2, strategy="STRICT_SPREAD"), strategy={"name": "by_host"}))
     assert (report["workers"], report["neighbours"], report["distinct"]) == (2, 1, 2)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from trainables.classification import ClassificationTrainable, load_task
+from tune_platform.distributed import Gang
+from tune_platform.errors import SpecError
+from tune_platform.trainable import TrialContext
+
+SMALL = {"task": "synthetic", "examples": 256, "batch_size": 16, "updates": 12, "report_every": 6}
+
+
+def begin(workers: int = 2, **config: Any) -> ClassificationTrainable:
+    trainable = ClassificationTrainable(TrialContext(seed=5, gang=Gang("threads", workers)))
+    trainable.setup({**SMALL, **config})
+    return trainable
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model": "mlp", "strategy": "all_reduce"},
+        {"model": "cnn", "norm": True, "strategy": {"name": "lsgd", "period": 3}},
+        {"model": "cnn", "optimizer": "adamw", "lr": 1e-3, "strategy": {"name": "diloco", "period": 3}},
+        {"model": "mlp", "partition": "same", "strategy": {"name": "codistillation", "period": 3}},
+    ],
+)
+def test_learns_under_every_kind_of_strategy(config: dict[str, Any]) -> None:
+    trainable = begin(**config)
+    first, last = trainable.step(), trainable.step()
+    assert last["done"]
+    assert last["val_loss"] < first["val_loss"]
+    assert {"val_accuracy", "test_accuracy", "test_loss", "train_loss", "bytes_per_step"} <= last.keys()
+
+
+def test_digits_reach_what_a_small_network_can() -> None:
+    trainable = begin(task="digits", updates=150, report_every=150, batch_size=32, lr=0.1, strategy="all_reduce")
+    assert trainable.step()["test_accuracy"] > 0.93
+
+
+def test_the_rate_rises_and_drops() -> None:
+    recipe = ClassificationTrainable(TrialContext())
+    recipe.config = {"warmup": 0.1, "drops": (0.5, 0.8), "lr": 1.0}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = recipe.build_scheduler(recipe.config, optimizer, 100)
+    assert scheduler is not None
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert rates[10:50] == pytest.approx([1.0] * 40)
+    assert rates[50:80] == pytest.approx([0.1] * 30)
+    assert rates[80:] == pytest.approx([0.01] * 20)
+
+
+def test_a_model_of_torchvision_by_name() -> None:
+    recipe = ClassificationTrainable(TrialContext())
+    recipe.config = {**SMALL, "model": "mobilenet_v3_small", "shape": (3, 32, 32), "classes": 7}
+    model = recipe.build_model(recipe.config).eval()
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    for part, count in (("train", 20), ("val", 6), ("test", 6)):
+        for number, name in enumerate(("black", "white")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (8, 8), (255 * number,) * 3).save(folder / f"{index}.png")
+    config = {"task": "image_folder", "root": str(tmp_path), "batch_size": 4, "model": "cnn", "strategy": "all_reduce"}
+    trainable = begin(**config)
+    reports = [trainable.step(), trainable.step()]
+    assert reports[-1]["test_accuracy"] == 1.0
+
+
+def test_mistakes() -> None:
+    mistakes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"task": "cifar"}, "task: one of .*cifar10.*, got 'cifar'.*cifar10"),
+        ({"model": "resnet5"}, "model: 'mlp', 'cnn' or a torchvision classifier, got 'resnet5'.*resnet"),
+        ({"optimizer": "adam"}, "optimizer: 'sgd' or 'adamw', got 'adam'"),
+        ({"partition": "some"}, "partition: 'shard' or 'same', got 'some'"),
+        ({"batch_size": 500}, "batch_size: 500 does not fit"),
+        ({"task": "cifar10", "root": "/nowhere"}, "cifar-10-batches-py"),
+    )
+    for config, message in mistakes:
+        with pytest.raises((SpecError, RuntimeError), match=message):
+            begin(**config)
+
+
+def test_made_up_data_repeat_by_seed() -> None:
+    one, same, other = (load_task("synthetic", None, 64, (1, 4, 4), 3, None, seed) for seed in (1, 1, 2))
+    assert torch.equal(one.train[0], same.train[0])
+    assert not torch.equal(one.train[0], other.train[0])
+    assert one.train[0].shape == (64, 1, 4, 4)
