@@ -39,7 +39,7 @@ SPEC = SearchSpec(
         "momentum": 0.9,
         "strategy": {
             "name": choice(["all_reduce", *LOCAL]),
-            "period": when(choice([4, 16, 64]), {"strategy.name": LOCAL}),
+            "period": when(choice([4, 16, 64]), {"strategy/name": LOCAL}),
         },
     },
     searcher="tpe",

@@ -74,7 +74,13 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
             folder.mkdir(parents=True)
             for index in range(count):
                 Image.new("RGB", (8, 8), (255 * number,) * 3).save(folder / f"{index}.png")
-    config = {"task": "image_folder", "root": str(tmp_path), "batch_size": 4, "model": "cnn", "strategy": "all_reduce"}
+    config: dict[str, Any] = {
+        "task": "image_folder",
+        "root": str(tmp_path),
+        "batch_size": 4,
+        "model": "cnn",
+        "strategy": "all_reduce",
+    }
     trainable = begin(**config)
     reports = [trainable.step(), trainable.step()]
     assert reports[-1]["test_accuracy"] == 1.0

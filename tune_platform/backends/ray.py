@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 import cloudpickle
 
@@ -29,11 +29,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util import placement_group, remove_placement_group
+from ray.util import remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure
+from tune_platform.backends._placement import Shape, amounts_of, ray_names, reserve, shape_of
 from tune_platform.backends.base import Job, Work
 from tune_platform.engine.events import (
     Advance,
@@ -57,20 +58,6 @@ _CLUSTER_IS_GONE = 3
 _CLOSE_S = 2.0
 _EPSILON = 1e-6
 _RUNS = ("launch", "advance", "go_on")
-
-Amounts = tuple[tuple[str, float], ...]
-
-
-class Shape(NamedTuple):
-    """What a worker holds: a bundle on a node, or, with the other workers of its gang, one on each of several."""
-
-    nodes: tuple[int, ...]
-    bundle: Amounts
-    strategy: str = "PACK"
-
-    def of_node(self, node: int) -> dict[str, float]:
-        """Return what is held on one node, by resource."""
-        return {name: amount * self.nodes.count(node) for name, amount in self.bundle} if node in self.nodes else {}
 
 
 @dataclass(slots=True, eq=False)
@@ -176,7 +163,7 @@ class RayBackend:
             nodes = ledger.lease(ledger.leases(), resources)
             if nodes is None:
                 return
-            shape = _shape(nodes, resources)
+            shape = shape_of(nodes, resources)
             self._idle[shape].append(self._spawn(shape))
 
     def now(self) -> float:
@@ -291,7 +278,7 @@ class RayBackend:
         worker.warm = False
 
     def _take(self, launch: Launch) -> _Worker:
-        shape = _shape(launch.nodes or (0,) * launch.resources.workers, launch.resources)
+        shape = shape_of(launch.nodes or (0,) * launch.resources.workers, launch.resources)
         warm = self._warm.pop(launch.trial, None)
         # One that is still ending before a new process: it holds the resources that the new one would wait for.
         for pool in (self._idle[shape], self._ending[shape]):
@@ -325,7 +312,7 @@ class RayBackend:
 
     def _spawn(self, shape: Shape) -> _Worker:
         self._make_room(shape)
-        amounts = _ray_names(shape.bundle)
+        amounts = ray_names(shape.bundle)
         options: dict[str, Any] = {
             "num_cpus": amounts.pop("CPU", 0), "num_gpus": amounts.pop("GPU", 0), "max_restarts": 0,
             "max_task_retries": 0,
@@ -334,7 +321,7 @@ class RayBackend:
             options["memory"] = amounts.pop("memory")
         placement = None
         if len(shape.nodes) > 1:
-            placement = self._place(shape)
+            placement = reserve(shape, self._node_ids)
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placement, 0)
         elif len(self._node_ids) > 1:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
@@ -344,15 +331,6 @@ class RayBackend:
         worker = _Worker(actor.remote(self._payload, sys.path), shape, placement)
         self._workers[worker] = None
         return worker
-
-    def _place(self, shape: Shape) -> Any:
-        """Reserve the bundles of a gang as one unit. The trial's process takes the first, and fills the others."""
-        if not shape.bundle:
-            raise SpecError("the workers of a gang hold nothing: give them a CPU or a GPU, or a fraction of one")
-        bundles = [_ray_names(shape.bundle) for _ in shape.nodes]
-        # Where each bundle goes was decided by the ledger, which knows what else is to be placed.
-        labels = [{"ray.io/node-id": self._node_ids[node]} for node in shape.nodes]
-        return placement_group(bundles, shape.strategy, bundle_label_selector=labels)
 
     def _make_room(self, shape: Shape) -> None:
         """End idle workers of other shapes whose resources a new worker needs; Ray lets it wait for them."""
@@ -515,7 +493,7 @@ class RayBackend:
         alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
         self._node_ids += [node for node in alive if node not in self._node_ids]
         # The place of a node that is gone stays, empty: trials and leases name nodes by their place.
-        return tuple(_amounts(alive.get(node, {})) for node in self._node_ids)
+        return tuple(amounts_of(alive.get(node, {})) for node in self._node_ids)
 
     def _refresh(self, now: float, events: list[Event]) -> None:
         if now >= self._next_refresh:
@@ -523,24 +501,6 @@ class RayBackend:
             if nodes != self._nodes:
                 self._nodes = nodes
                 events.append(CapacityChanged(time=self.now(), nodes=nodes))
-
-
-def _shape(nodes: Sequence[int], resources: Resources) -> Shape:
-    # A gang's workers are alike: which of them is on which of the nodes does not matter.
-    return Shape(tuple(sorted(nodes)), tuple(sorted(resources.bundle().items())), resources.strategy)
-
-
-def _ray_names(bundle: Amounts) -> dict[str, float]:
-    return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): amount for name, amount in bundle}
-
-
-def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
-    names = {"CPU": "cpu", "GPU": "gpu"}
-    return {
-        names.get(name, name): amount
-        for name, amount in resources.items()
-        if not name.startswith("node:") and name != "object_store_memory"
-    }
 
 
 def _is_plain(value: Any) -> bool:
