@@ -86,9 +86,9 @@ class TestOptunaRandom(SearcherContract):
 @pytest.mark.slow
 class TestGp(ModelContract):
     mark = "gp:relative_params"
-    trials = 10
-    suggestions = 7
-    cuts: ClassVar[tuple[int, ...]] = (8,)
+    trials = 9
+    suggestions = 5
+    cuts: ClassVar[tuple[int, ...]] = (7,)
 
     def make_searcher(self) -> Searcher:
         return OptunaSearcher("gp", n_startup_trials=2)

@@ -22,10 +22,14 @@ workers. Within a step: own forward, peers' forward, backward, mean of the gradi
 `data`: "partitioned", each worker its own share of all data, or "common", each model all of it and in the same
 order, the workers of a group their shares. Default: "common" for predictions, which need it, else "partitioned".
 
-`distance` is D with its direction (see `distillation_losses`): "kl_fwd" KL(peer || own), the default; "kl_rev"; "mse".
-Two models that exchange at the same instant map their difference d to d (2 r - 1) per period, where r is the part of
-the gap that is left: with `mse`, momentum and a period long enough to fit the peer, r < 0 and they ring. Hence the
-default, and `stagger`: model j's copies are taken j T / n steps later than model 0's.
+`distance` is D with its direction (see `distillation_losses`): "kl_fwd" KL(peer || own), the default; "kl_rev"; "mse";
+at a `temperature`, to each peer or to their mean prediction (`average`). `peer_norm`: BatchNorm in a copy normalises
+with the "running" statistics that came with it, or with those of the "batch", as a model in training does.
+
+Two models that swap at the same instant map their difference d to d (2 r - 1) per period, where r is the part of the
+gap that is left: with a strong term, momentum and a period long enough to fit the peer, r < 0 and they ring (measured:
+docs/codistillation.md, for KL too). So by default they `stagger`: after a first exchange of all, model j is sent
+j T / n steps later than model 0. The papers send all at once.
 
 alpha_k is 0 for `burn_in` steps, rises linearly over `ramp` and stays at `alpha`. Periods, burn-in and ramp are steps,
 or below 1 shares of the training (the paper's period of 2500 is about 1 % of it: keep the ratio, not the number).
@@ -53,7 +57,6 @@ out, give the trainable a method `distilled(output, batch)`. The loss must draw 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -63,7 +66,14 @@ import torch
 from torch import Tensor, nn
 
 from trainables.strategies.codistillation_schedule import Schedule
-from trainables.strategies.distillation_losses import AVERAGES, DISTANCES, distillation_loss, mean_prediction, rows
+from trainables.strategies.distillation_losses import (
+    AVERAGES,
+    DISTANCES,
+    distillation_loss,
+    find_logits,
+    mean_prediction,
+    rows,
+)
 from trainables.strategies.model_groups import ModelGroups, Seat, admit, spread
 from trainables.strategies.peer_copies import Ensemble, PeerCopies, pack, unpack
 from tune_platform.distributed.data import Position
@@ -103,17 +113,15 @@ class Codistillation(Strategy):
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(options)
-        number, choice = (
-            partial(option_number, self.name, self.options),
-            partial(option_choice, self.name, self.options),
-        )
+        number = partial(option_number, self.name, self.options)
+        choice = partial(option_choice, self.name, self.options)
         self.models = int(number("models", 2, integer=True))
         self.exchange = choice("exchange", known=("checkpoints", "predictions"))
         self._temperature = number("temperature", 1e-3)
         self._distance, self._average_of = choice("distance", known=tuple(DISTANCES)), choice("average", known=AVERAGES)
         self._keep_lost = choice("when_lost", known=("keep", "drop")) == "keep"
         self._batch_statistics = choice("peer_norm", known=("running", "batch")) == "batch"
-        self._stagger, self._ensemble = (option_flag(self.name, self.options, name) for name in ("stagger", "ensemble"))
+        self._ensemble = option_flag(self.name, self.options, "ensemble")
         self._evaluate = int(number("evaluate_model", 0, self.models - 1, integer=True))
         if self.options["data"] is None:
             self.options["data"] = "common" if self.exchange == "predictions" else "partitioned"
@@ -237,8 +245,7 @@ class Codistillation(Strategy):
     def _predicted(self, logits: Tensor, batch: Any) -> list[Tensor]:
         """Return what the other models say at this step, to the same batch."""
         if not self._checked:
-            own = torch.tensor([_digest(batch)])
-            if any(bool(other != own) for other in self._at.gather(own)):
+            if not self._at.same(batch):
                 raise SpecError(
                     f"strategy {self.name!r}: exchange='predictions' compares what the models say to the same batch, "
                     "but theirs differ: build_data(config, rank, world_size) must give the same examples, order and "
@@ -249,12 +256,7 @@ class Codistillation(Strategy):
 
     def _logits(self, output: Any, batch: Any) -> Tensor:
         choose = getattr(self.worker.recipe, "distilled", None)
-        if choose is not None:
-            output = choose(output, batch)
-        elif isinstance(output, Mapping):
-            output = output.get("logits")
-        elif not isinstance(output, Tensor):
-            output = getattr(output, "logits", output)
+        output = find_logits(output) if choose is None else choose(output, batch)
         if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
             seen = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise SpecError(
@@ -463,20 +465,3 @@ def _known(options: Mapping[str, Any], name: str) -> float:
     if name not in options:
         raise SpecError(f"strategy 'codistillation': its bytes per step depend on {name!r}, which options do not hold")
     return float(options[name])
-
-
-def _digest(batch: Any) -> int:
-    """Return a hash of the tensors in a batch."""
-    found = hashlib.blake2b(digest_size=7)
-
-    def add(part: Any) -> None:
-        if isinstance(part, Tensor):
-            found.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        elif isinstance(part, Mapping):
-            add(list(part.values()))
-        elif isinstance(part, Sequence) and not isinstance(part, str):
-            for each in part:
-                add(each)
-
-    add(batch)
-    return int.from_bytes(found.digest(), "big")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tune_platform.distributed.strategy import option_number, option_period
+from tune_platform.distributed.strategy import option_flag, option_number, option_period
 from tune_platform.errors import SpecError
 
 
@@ -23,6 +23,7 @@ class Schedule:
         #: What the weight decay is multiplied by from each milestone on.
         self.factors = self._numbers("weight_decay_factors", options["weight_decay_factors"])
         self.milestones: list[float] = []
+        self._stagger = option_flag(strategy, options, "stagger")
         self._spans(1)
 
     def fit(self, total: int, drops: Sequence[float]) -> None:
@@ -46,7 +47,7 @@ class Schedule:
 
     def due(self, model: int, models: int, step: int) -> bool:
         """Return whether the model's copies are exchanged before this step (beside the first time)."""
-        offset = model * self.period // models if self._options["stagger"] else 0
+        offset = model * self.period // models if self._stagger else 0
         return (step - self._burn_in) % self.period == offset
 
     def weight_decay_factor(self, step: int) -> float:

@@ -65,8 +65,11 @@ class DiLoCo(Anchored):
             return super().mean_of(vector)
         own, rest = vector[: self._trained], vector[self._trained :]
         anchor = self._anchor[: self._trained]
+        if rest.numel():
+            rest = self.worker.comm.all_reduce(rest)
+        # Last, for what is owed changes with it: where a worker is lost before, the round is closed once more.
         moved, self._owed = compressed_mean(self.worker.comm, anchor - own + self._owed, self._codec)
-        return torch.cat([anchor - moved, self.worker.comm.all_reduce(rest) if rest.numel() else rest])
+        return torch.cat([anchor - moved, rest])
 
     def move(self, anchor: Tensor, mean: Tensor) -> Tensor:
         """See the module."""

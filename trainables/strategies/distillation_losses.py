@@ -20,7 +20,7 @@ supervised loss leaves it out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,13 @@ def mean_prediction(name: str, predictions: Tensor, temperature: float = 1.0) ->
         return predictions.mean(0)
     logs = _log_probabilities(predictions, temperature)
     return temperature * (logs.logsumexp(0) - torch.log(torch.tensor(float(len(predictions)))))
+
+
+def find_logits(output: Any) -> Any:
+    """Return the logits in what a model returned: itself, or what is there under the name `logits`."""
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    return output if isinstance(output, Tensor) else getattr(output, "logits", output)
 
 
 def rows(logits: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -125,6 +126,11 @@ class ModelGroups:
         gathered = self._across(lambda: self._column.all_gather(values.contiguous()))
         return [given for rank, given in zip(self._column_ranks, gathered, strict=True) if rank != self.rank]
 
+    def same(self, batch: Any) -> bool:
+        """Return whether those who see the same share of the data have the same batch."""
+        own = torch.tensor([digest(batch)])
+        return all(bool(other == own) for other in self.gather(own))
+
     def close(self) -> None:
         """Let the worker's model go, before other groups are made."""
         self.average.close()
@@ -137,3 +143,20 @@ class ModelGroups:
         found = collective()
         self.crossed += self._worker.comm.traffic.total - before
         return found
+
+
+def digest(batch: Any) -> int:
+    """Return a hash of the tensors in a batch."""
+    found = hashlib.blake2b(digest_size=7)
+
+    def add(part: Any) -> None:
+        if isinstance(part, Tensor):
+            found.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(part, Mapping):
+            add(list(part.values()))
+        elif isinstance(part, Sequence) and not isinstance(part, str):
+            for each in part:
+                add(each)
+
+    add(batch)
+    return int.from_bytes(found.digest(), "big")

@@ -2,13 +2,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from toys import Toy, check_resume, count_parameters, digest, make, models, reports, vectors, worker_of
 from torch import Tensor, nn
 
+from benchmarks.studies.codistillation import run
+from tests.trainables.strategies.toys import (
+    Toy,
+    check_resume,
+    count_parameters,
+    digest,
+    make,
+    models,
+    reports,
+    vectors,
+    worker_of,
+)
 from trainables.strategies import STRATEGIES
 from trainables.strategies.codistillation import Codistillation
 from trainables.strategies.peer_copies import pack
@@ -44,9 +55,11 @@ class Swapped(Codistillation):
 
 
 class Pair(Toy):
-    """A toy with strategies to compare with; `look` is called with the trainable's worker before each step."""
+    """A toy with strategies to compare with."""
 
-    strategies = {**STRATEGIES, "apart": Apart, "same": Same, "swapped": Swapped}
+    strategies: ClassVar[Mapping[str, type[Strategy]]] = {
+        **STRATEGIES, "apart": Apart, "same": Same, "swapped": Swapped,
+    }  # fmt: skip
 
     def build_scheduler(self, config: Mapping[str, Any], optimizer: Any, *total: int) -> Any:
         if "drops" not in config:
@@ -56,12 +69,12 @@ class Pair(Toy):
 
 
 def config(name: str = "codistillation", /, *, updates: int = 12, every: int = 4, **options: Any) -> dict[str, Any]:
-    own = {key: options.pop(key) for key in ("norm", "dropout", "events", "drops", "double", "batch_size", "lr",
-                                             "weight_decay", "momentum") if key in options}  # fmt: skip
+    names = ("norm", "dropout", "events", "drops", "double", "batch_size", "lr", "weight_decay", "momentum")
+    own = {key: options.pop(key) for key in names if key in options}
     return {"strategy": {"name": name, **options}, "updates": updates, "report_every": every, "momentum": 0.9, **own}
 
 
-def pair(workers: int = 2, /, name: str = "codistillation", **options: Any) -> Any:
+def pair(workers: int = 2, name: str = "codistillation", /, **options: Any) -> Any:
     return make(config(name, **options), workers, toy=Pair)
 
 
@@ -97,7 +110,7 @@ def train(trainable: Any, count: int = 3) -> Any:
 
 @pytest.mark.parametrize("exchange", ["checkpoints", "predictions"])
 def test_without_the_term_each_model_is_on_its_own(exchange: str) -> None:
-    options = {"norm": True, "dropout": 0.3}
+    options: dict[str, Any] = {"norm": True, "dropout": 0.3}
     data = "common" if exchange == "predictions" else "partitioned"
     codistilled = pair(2, alpha=0, exchange=exchange, data=data, **options)
     report = reports(codistilled, 3)[-1]
@@ -138,7 +151,7 @@ def test_copies_are_what_the_peer_was_at_the_last_exchange(
     def compare(strategy: Codistillation) -> None:
         step, model = strategy.worker.updates, strategy._at.seat.model
         peer = 1 - model
-        refreshed = max([0] + [s for s in range(step + 1) if s % 5 == offsets[peer]])
+        refreshed = max(s for s in range(step + 1) if s == 0 or s % 5 == offsets[peer])
         assert torch.equal(pack(strategy.copies[peer]), was[peer, refreshed])
         assert strategy.published[peer] == refreshed
         assert all(parameter.grad is None for parameter in strategy.copies[peer].parameters())
@@ -180,7 +193,7 @@ def test_equal_models_on_equal_batches_teach_each_other_nothing(distance: str) -
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_checkpoints_of_every_step_are_the_predictions_of_that_step(norm: bool) -> None:
-    options = {"norm": norm, "data": "common", "peer_norm": "batch" if norm else "running"}
+    options: dict[str, Any] = {"norm": norm, "data": "common", "peer_norm": "batch" if norm else "running"}
     checkpoints = train(pair(2, exchange="checkpoints", period=1, **options))
     predictions = train(pair(2, exchange="predictions", **options))
     torch.testing.assert_close(vectors(checkpoints), vectors(predictions), rtol=1e-6, atol=1e-7)
@@ -189,14 +202,21 @@ def test_checkpoints_of_every_step_are_the_predictions_of_that_step(norm: bool) 
 
 
 def test_numbers_of_the_models_do_not_matter() -> None:
-    options = {"models": 3, "data": "common", "period": 3, "distance": "mse", "double": True}
+    options: dict[str, Any] = {
+        "models": 3,
+        "data": "common",
+        "period": 3,
+        "stagger": False,
+        "distance": "mse",
+        "double": True,
+    }
     found = [vectors(train(pair(3, name, **options))) for name in ("codistillation", "swapped")]
     torch.testing.assert_close(found[0], found[1].flip(0), rtol=1e-12, atol=1e-13)
     assert not torch.allclose(found[0], found[1], rtol=1e-3)
 
 
 def test_a_group_of_workers_is_one_worker_with_a_larger_batch() -> None:
-    options = {"data": "common", "period": 3, "double": True}
+    options: dict[str, Any] = {"data": "common", "period": 3, "double": True}
     small = vectors(train(pair(4, batch_size=4, **options)))
     large = vectors(train(pair(2, batch_size=8, **options)))
     torch.testing.assert_close(small[::2], large, rtol=1e-6, atol=1e-9)
@@ -232,7 +252,7 @@ def test_burn_in_ramp_and_shares_of_the_training(monkeypatch: pytest.MonkeyPatch
             seen[step] = strategy.schedule.alpha(step), list(strategy.published)
 
     watch(monkeypatch, "before_step", look)
-    train(pair(2, updates=20, every=20, burn_in=0.2, ramp=4, alpha=2.0, period=0.25), 1)
+    train(pair(2, updates=20, every=20, burn_in=0.2, ramp=4, alpha=2.0, period=0.25, stagger=False), 1)
     assert [seen[step][0] for step in range(10)] == [0, 0, 0, 0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     published = [seen[step][1][1] for step in range(20)]
     assert published == [-1] * 4 + [4] * 5 + [9] * 5 + [14] * 5 + [19]
@@ -247,7 +267,7 @@ def test_weight_decay_follows_the_drops_of_the_rate_on_every_replica(monkeypatch
         seen.setdefault(strategy.worker.updates, set()).add(rate)
 
     watch(monkeypatch, "after_backward", look)
-    options = {"weight_decay": 1e-2, "lr": 0.1, "drops": [0.5, 0.75], "weight_decay_factors": [0.1, 0]}
+    options: dict[str, Any] = {"weight_decay": 1e-2, "lr": 0.1, "drops": [0.5, 0.75], "weight_decay_factors": [0.1, 0]}
     trainable = pair(4, updates=8, every=4, **options)
     found = reports(trainable, 2)
     expected = [(0.1, 1e-2)] * 4 + [(0.01, 1e-3)] * 2 + [(0.001, 0.0)] * 2
@@ -262,7 +282,7 @@ def test_weight_decay_follows_the_drops_of_the_rate_on_every_replica(monkeypatch
 
 
 def test_bytes_are_counted_as_the_formula_has_them() -> None:
-    trainable = pair(4, models=2, period=5, norm=True, updates=20, every=1)
+    trainable = pair(4, models=2, period=5, stagger=False, norm=True, updates=20, every=1)
     found = reports(trainable, 10)
     size = len(pack(models(trainable)[0]))
     parameters = count_parameters(trainable)
@@ -276,8 +296,15 @@ def test_bytes_are_counted_as_the_formula_has_them() -> None:
     assert between == [2 * size if step % 5 == 0 else 0 for step in range(10)]
 
 
+def test_staggered_models_are_sent_by_turns() -> None:
+    found = reports(pair(3, models=3, period=6, updates=20, every=1), 14)
+    once = 2 * 4 * count_parameters(pair(2))
+    sent = [report["bytes_per_step"] / once for report in found]
+    assert sent == [3, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]  # model j at 2 j, 2 j + 6, ...
+
+
 def test_only_the_first_exchange_where_the_period_is_longer_than_the_training() -> None:
-    report = reports(pair(2, period=1000), 3)[-1]
+    report = reports(pair(2, period=1000), 3)[-1]  # staggered, and yet both have a peer from the start
     assert report["bytes_sent"] == 2 * 4 * count_parameters(pair(2))
     assert report["peer_age"] == 12
 
@@ -294,7 +321,7 @@ def test_only_the_first_exchange_where_the_period_is_longer_than_the_training() 
     ],
 )
 def test_bytes_per_step_of_the_class(workers: int, options: dict[str, Any], more: dict[str, Any]) -> None:
-    trainable = pair(workers, every=12, **options)
+    trainable = pair(workers, every=12, stagger=False, **options)
     (report,) = reports(trainable, 1)
     checks = 12 * 0 if options.get("exchange") != "predictions" else _check_bytes(workers, options.get("models", 2))
     expected = Codistillation.bytes_per_step(count_parameters(trainable), workers, {**options, **more})
@@ -463,3 +490,16 @@ def test_logits_are_found_or_asked_for() -> None:
         assert report["distillation_loss"] > 0
     with pytest.raises(RuntimeError, match=r"Unusual a method distilled\(output, batch\)"):
         make({**config(), "kind": "tuple"}, 2, toy=Unusual).step()
+
+
+@pytest.mark.slow
+def test_the_default_does_not_ring_where_swapping_at_once_does() -> None:
+    """Two models that swap checkpoints long enough apart overshoot each other, the more so with momentum."""
+
+    def accuracy(**options: Any) -> float:
+        method = {"strategy": {"name": "codistillation", **options}, "drops": ()}
+        return float(run(method, 0, 300)["accuracy"])
+
+    for period in (1, 3, 9, 18, 50):
+        assert accuracy(period=period) > 92, period
+    assert accuracy(period=9, stagger=False, distance="mse") < 90

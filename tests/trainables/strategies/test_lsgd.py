@@ -19,9 +19,8 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.strategies.leader import LossWindow, elect
 from trainables.strategies.lsgd import LSGD
-from tune_platform.distributed import Cost, Gang, LocalGroup
+from tune_platform.distributed import Cost, LocalGroup
 from tune_platform.errors import SpecError
 
 CONFIG = {"lr": 0.05, "updates": 16, "report_every": 8, "batch_size": 8}
@@ -52,34 +51,6 @@ def lead(trainable: Any, *losses: float) -> None:
     for rank, loss in enumerate(losses):
         window = strategy(trainable, rank).window
         window.mean = lambda loss=loss: loss  # type: ignore[method-assign, misc]
-
-
-# the window and the election
-
-
-def test_a_window_divides_by_what_is_in_it() -> None:
-    window = LossWindow(3)
-    assert window.mean() == math.inf
-    for loss, mean in ((3.0, 3.0), (1.0, 2.0), (2.0, 2.0), (6.0, 3.0)):
-        window.add(torch.tensor(loss))
-        assert window.mean() == mean
-    again = LossWindow(3)
-    again.load(window.state())
-    assert again.mean() == 3.0
-    assert again.noise() == window.noise() == pytest.approx(torch.tensor([1.0, 2.0, 6.0]).std().item() / 3**0.5)
-    window.add(torch.tensor(math.nan))
-    assert window.mean() == math.inf
-
-
-def test_the_least_loss_leads_the_lowest_rank_of_several_and_nobody_without_one() -> None:
-    assert elect([3.0, 1.0, 1.0], [0, 1, 2]) == 1
-    assert elect([3.0, 1.0, 1.0], [2, 0]) == 2
-    assert elect([math.inf, math.inf], [0, 1]) is None
-    for order in ([0, 1, 2], [2, 1, 0]):
-        losses = [LossWindow(1), LossWindow(1), LossWindow(1)]
-        for window, loss in zip(losses, (math.nan, 2.0, 3.0), strict=True):
-            window.add(torch.tensor(loss))
-        assert elect([window.mean() for window in losses], order) == 1
 
 
 # the pull
@@ -148,6 +119,17 @@ def test_two_levels_contract_inside_and_across_groups() -> None:
     inside = (two[0] - two[1]).norm() / (x[0] - x[1]).norm()
     assert float(inside) == pytest.approx(0.7 * 0.7 * 0.8)
     assert [strategy(trainable, rank).led for rank in range(4)] == [0, 2, 3, 0]  # 2: twice its group, once all
+
+
+def test_groups_of_the_workers_of_each_host() -> None:
+    gang = Held(LocalGroup(4, hosts=["a", "b", "a", "b"]))
+    trainable = make(still(pull=0.5, group_size="host", global_pull=0.0), 4, gang=gang)
+    assert [strategy(trainable, rank).levels[0].ranks for rank in range(4)] == [[0, 2], [1, 3], [0, 2], [1, 3]]
+    lead(trainable, 1.0, 2.0, 3.0, 4.0)
+    x = vectors(trainable)
+    trainable.step()
+    expected = torch.stack([x[0], x[1], torch.lerp(x[2], x[0], 0.5), torch.lerp(x[3], x[1], 0.5)])
+    assert torch.allclose(vectors(trainable), expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -347,114 +329,6 @@ def test_another_number_of_workers_takes_the_checkpoint_over(asynchronous: bool,
     assert torch.equal(vectors(second)[0], vectors(first)[0])
     report = second.step()
     assert (report["updates"], report["done"]) == (16, True)
-
-
-# asynchronous
-
-
-def test_the_trigger_counts_the_steps_of_all() -> None:
-    """Between exchanges lie exactly W period steps, each worker enters each exchange once, the slow one steps less."""
-    found = []
-    for _ in range(2):
-        trainable = make({**config(period=4, asynchronous=True), "updates": 24, "report_every": 24}, 4, cost=SLOW)
-        at: list[list[int]] = []
-        for rank in range(4):
-            each = strategy(trainable, rank)
-
-            def noted(each: LSGD = each, begin: Any = each._begin_exchange, at: list[list[int]] = at) -> None:
-                at.append([each.worker.place.worker, each.rounds, each.worker.updates])
-                begin()
-
-            each._begin_exchange = noted  # type: ignore[method-assign]
-        report = trainable.step()
-        steps = [worker_of(trainable, rank).updates for rank in range(4)]
-        assert sum(steps) == 4 * 24
-        assert report["updates"] == 24
-        assert steps[3] < min(steps[:3])
-        for exchange in range(6):
-            taking_part = [entry for entry in at if entry[1] == exchange]
-            assert sorted(entry[0] for entry in taking_part) == [0, 1, 2, 3]
-            assert sum(entry[2] for entry in taking_part) == 4 * 4 * (exchange + 1)
-        assert strategy(trainable).rounds == 6
-        found.append((steps, [digest(model) for model in models(trainable)]))
-    assert found[0] == found[1]
-
-
-# losses of workers
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_worker_is_lost_and_another_joins(asynchronous: bool) -> None:
-    group = LocalGroup(3)
-    given = config(period=4, asynchronous=asynchronous)
-    trainable = make({**given, "events": {(1, 5): lambda toy: group.kill(1)}}, 3, gang=Held(group))
-    trainable.replace_lost = False
-    first = trainable.step()
-    assert (first["workers"], first["workers_lost"], first["updates"]) == (2, 1, 8)
-    trainable.replace_lost = True
-    second = trainable.step()
-    assert (second["workers"], second["done"]) == (3, True)
-    assert second["leader"] in (0, 2, 3)
-    rounds = [strategy(trainable, rank).rounds for rank in range(3)]
-    assert len(set(rounds)) == 1
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("group_size", [None, 2])
-def test_a_leader_that_dies_before_its_broadcast_is_replaced_at_once(
-    asynchronous: bool, group_size: int | None
-) -> None:
-    group = LocalGroup(4)
-    given = still(pull=0.5, group_size=group_size, global_period=1, global_pull=0.5, asynchronous=asynchronous)
-    trainable = make({**given, "report_every": 2, "updates": 2}, 4, gang=Held(group))
-    trainable.replace_lost = False
-    lead(trainable, 4.0, 3.0, 1.0, 2.0)
-    leader = strategy(trainable, 2)
-    gather = leader._gather
-
-    def die_after_the_election() -> Any:
-        found = gather()
-        if leader.rounds == 1:
-            group.kill(2)
-        return found
-
-    leader._gather = die_after_the_election  # type: ignore[method-assign]
-    x = vectors(trainable)
-    report = trainable.step()
-    assert (report["workers"], report["workers_lost"]) == (3, 1)
-    once = torch.stack([torch.lerp(row, x[2], 0.5) for row in x])
-    twice = torch.stack([torch.lerp(once[rank], once[3], 0.5) for rank in (0, 1, 3)])  # 3 is the next best
-    assert torch.allclose(vectors(trainable), twice, rtol=0, atol=1e-14)
-    assert [strategy(trainable, rank).rounds for rank in range(3)] == [2, 2, 2]
-    assert report["leader"] == 3
-    assert report["updates_skipped"] == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_the_death_of_a_process_does_not_end_the_trial(asynchronous: bool) -> None:
-    gang = Gang("processes", 3)
-    try:
-        given = config(period=4, asynchronous=asynchronous, group_size=2, global_period=8)
-        trainable = make({**given, "events": {(2, 5): "die"}}, 3, gang=gang)
-        first, second = trainable.step(), trainable.step()
-        assert (first["workers"], first["workers_lost"], first["updates"]) == (2, 1, 8)
-        assert (second["updates"], second["done"]) == (16, True)
-    finally:
-        gang.close()
-
-
-@pytest.mark.slow
-def test_threads_and_processes_give_the_same_numbers() -> None:
-    found = []
-    for kind in ("threads", "processes"):
-        gang = Gang(kind, 3)
-        try:
-            given = config(period=3, group_size=2, global_period=6, init="different", probe=True)
-            found.append(reports(make(given, 3, gang=gang), 2))
-        finally:
-            gang.close()
-    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,11 @@ def test_who_joins_takes_the_place_that_is_missing() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_packing_is_exact_for_every_type(dtype: torch.dtype) -> None:
     def build() -> nn.Module:
-        model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 3, bias=False))
+        last = nn.Linear(5, 3, bias=False)
+        nn.init.constant_(last.weight[0], float("nan"))
+        model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), last)
         model.register_buffer("mask", torch.rand(3) > 0.5)
         model.register_buffer("ids", torch.arange(3, dtype=torch.int16), persistent=False)
-        model[2].weight.data[0, 0] = float("nan")
         return model.to(dtype)
 
     model, other = build(), build()
@@ -49,7 +50,7 @@ def test_tied_weights_are_sent_once() -> None:
 
 
 def test_copies_are_frozen() -> None:
-    def build() -> nn.Module:
+    def build() -> nn.Sequential:
         return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
 
     model, x = build(), torch.randn(4, 3)

@@ -116,7 +116,7 @@ def test_a_step_that_only_some_have_taken_does_not_part_the_replicas() -> None:
 
 
 @pytest.mark.slow
-def test_between_processes_the_switch_replaces_ddp_by_one_inside_the_nodes() -> None:
+def test_between_processes_ddp_is_replaced_at_the_switch_and_survives_a_loss() -> None:
     gang = Gang("processes", 2)
     try:
         for node_size in (1, 2):
@@ -127,6 +127,12 @@ def test_between_processes_the_switch_replaces_ddp_by_one_inside_the_nodes() -> 
             assert reports(trainable, 4) == reports(threads, 4)
             assert isinstance(strategy.module, nn.parallel.DistributedDataParallel) == (node_size == 2)
             trainable.cleanup()
+        # DDP loses its only peer in the middle of a backward pass: the other goes on alone
+        trainable = make({**CONFIG, **post(start=1.0), "events": {(1, 8): die}}, gang=gang)
+        trainable.replace_lost = False
+        found = reports(trainable, 4)
+        assert [report["workers"] for report in found] == [2, 1, 1, 1]
+        assert found[-1]["done"]
     finally:
         gang.close()
 

@@ -13,6 +13,12 @@ from trainables.strategies.batchnorm import layers, reestimate, standing_in
 CONFIG = {"lr": 0.05, "updates": 8, "report_every": 8, "norm": True, "dropout": 0.5, "strategy": "independent"}
 
 
+def seen(model: nn.Module) -> int:
+    tracked = layers(model)[0].num_batches_tracked
+    assert tracked is not None
+    return int(tracked)
+
+
 def trained() -> Any:
     trainable = make(dict(CONFIG), 2)
     trainable.step()
@@ -41,7 +47,7 @@ def test_an_epoch_is_the_default_and_the_training_is_not_disturbed() -> None:
     other.model.eval()
     before = other.model[0].weight.clone()
     reestimate(other, other.model)
-    assert int(layers(other.model)[0].num_batches_tracked) == 16  # 128 examples of its own by 8
+    assert seen(other.model) == 16  # 128 examples of its own by 8
     assert not any(module.training for module in other.model.modules())
     assert torch.equal(before, other.model[0].weight)
     assert all(torch.equal(a, b) for a, b in zip(one._state, other._state, strict=True))
@@ -57,7 +63,7 @@ def test_a_stand_in_is_evaluated_and_gone_again_also_after_an_error() -> None:
     first = copy.deepcopy([p.detach() for p in worker.model.parameters()])
     with standing_in(worker, vector, 2) as model:
         assert all(torch.equal(p, 2 * q) for p, q in zip(model.parameters(), first, strict=True))
-        assert int(layers(model)[0].num_batches_tracked) == 2
+        assert seen(model) == 2
     assert digest(worker.model) == before
     with pytest.raises(ZeroDivisionError), standing_in(worker, vector, 2):
         _ = 1 / 0

@@ -41,7 +41,7 @@ class Toy(DistributedTrainable):
 
     strategies = STRATEGIES
     worker_class = ToyWorker
-    collective_timeout_s = 20.0
+    collective_timeout_s = 60.0  # a first call imports what it needs, on a machine that may be busy
     worker: ToyWorker
 
     def build_model(self, config: Mapping[str, Any]) -> nn.Module:

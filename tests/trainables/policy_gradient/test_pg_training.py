@@ -1,0 +1,421 @@
+"""Training: rollouts and bootstraps, one update of each algorithm, exact resume, clones, and the messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.policy_gradient import PolicyGradientTrainable, Settings, paper_settings
+from trainables.policy_gradient.environments import Environments
+from trainables.policy_gradient.policies import flat_parameters
+from trainables.policy_gradient.ppo import entropy_bonus, standardised
+from trainables.policy_gradient.rollout import run_episodes
+from trainables.policy_gradient.training import STATE_FILE, Training, load_agent
+from trainables.policy_gradient.trpo import policy_step
+from tune_platform.trainable import TrialContext
+
+SMALL = {"pairs": 128, "envs": 2, "minibatches": 4, "epochs": 2, "hidden": [16], "eval_episodes": 2, "test_episodes": 2}
+CARTPOLE = {**SMALL, "env_id": "CartPole-v1", "iterations": 4}
+PENDULUM = {**SMALL, "env_id": "Pendulum-v1", "iterations": 4, "algorithm": "trpo", "clip_rewards": 5}
+HOPPER = {**SMALL, "env_id": "Hopper-v5", "iterations": 4}
+MACHINE = ("steps_per_s", "collect_s", "update_s")
+
+
+def make(config: dict[str, Any], seed: int = 3) -> PolicyGradientTrainable:
+    trainable = PolicyGradientTrainable(TrialContext(seed=seed, resources={"cpu": 1}))
+    trainable.setup(config)
+    return trainable
+
+
+def steps(trainable: PolicyGradientTrainable, count: int) -> list[dict[str, Any]]:
+    """The reports, without what is a matter of the machine."""
+    reports = [trainable.step() for _ in range(count)]
+    return [{name: value for name, value in report.items() if name not in MACHINE} for report in reports]
+
+
+def weights(trainable: PolicyGradientTrainable) -> torch.Tensor:
+    agent = trainable.training.agent
+    return torch.cat([flat_parameters(agent.policy), flat_parameters(agent.value)])
+
+
+# ------------------------------------------------------------------------------------------ rollouts
+
+
+def test_a_batch_holds_what_follows_each_pair() -> None:
+    training = Training(Settings.of({**CARTPOLE, "normalise_observations": False, "clip_observations": 0}), 0)
+    batch = training.collect()
+    assert batch.observations.shape == (64, 2, 4)
+    assert batch.done.any()
+    index = {tuple(place): row for row, place in enumerate(batch.after_index.tolist())}
+    expected = {(int(step), int(env)) for step, env in np.argwhere(batch.done)} | {(63, 0), (63, 1)}
+    assert set(index) == expected
+    for step in range(63):
+        for env in range(2):
+            if batch.done[step, env]:
+                after = batch.after[index[step, env]]
+                assert abs(after[0]) > 2.4 or abs(after[2]) > 0.2095  # where CartPole ends, not where it begins anew
+                assert batch.times[step + 1, env] == 0
+                assert np.abs(batch.observations[step + 1, env]).max() <= 0.05
+            else:
+                assert batch.times[step + 1, env] == batch.times[step, env] + 1
+
+
+def test_truncation_bootstraps_and_termination_does_not() -> None:
+    settings = Settings.of({**PENDULUM, "pairs": 520, "scale_rewards": False, "clip_rewards": 0, "gae_lambda": 0})
+    training = Training(settings, 0)
+    batch, agent = training.collect(), training.agent
+    assert batch.truncated[199].all()  # Pendulum's time limit
+    values, advantages = agent.estimate(batch)
+    bootstraps = [float(agent.values_of(row[None])[0]) for row in batch.after]
+    after = dict(zip(map(tuple, batch.after_index.tolist()), bootstraps, strict=True))
+    for step in (199, 259):
+        for env in range(2):
+            error = batch.rewards[step, env] + settings.gamma * after[step, env] - values[step, env]
+            assert advantages[step, env] == pytest.approx(error, rel=1e-5)
+    ended = dataclasses.replace(batch, terminated=batch.truncated, truncated=batch.terminated)
+    _, cut = agent.estimate(ended)
+    assert cut[199] == pytest.approx(batch.rewards[199] - values[199], rel=1e-5)
+    assert cut[100] == pytest.approx(advantages[100])
+    # The released code: time limits and the end of the rollout count as terminal.
+    released = Training(dataclasses.replace(settings, as_released=True), 0).agent
+    _, old = released.estimate(batch)
+    assert old[[199, 259]] == pytest.approx(batch.rewards[[199, 259]] - values[[199, 259]], rel=1e-5)
+
+
+def test_a_window_is_the_batch_that_would_have_ended_there() -> None:
+    training = Training(Settings.of({**CARTPOLE, "envs": 1, "gae_lambda": 0.9}), 0)
+    batch = training.collect()
+    whole = training.agent.estimate(batch)[1]
+    assert training.agent.estimate(batch.window(0, 30))[1] == pytest.approx(whole[30:])
+    part = batch.window(0, 10, 40)
+    values, advantages = training.agent.estimate(part)
+    assert part.pairs == 30
+    following = training.agent.values_of(batch.observations[40])[0]
+    if not part.done[-1, 0]:
+        assert advantages[-1, 0] == pytest.approx(part.rewards[-1, 0] + 0.99 * following - values[-1, 0], rel=1e-5)
+    with pytest.raises(ValueError, match="steps 5 to 999 were asked for"):
+        batch.window(0, 5, 999)
+
+
+def test_episodes_depend_on_their_seed_and_can_be_compared_in_pairs() -> None:
+    training = Training(Settings.of(CARTPOLE), 0)
+    agent = training.agent
+    environments = Environments("CartPole-v1", {}, 3)
+    five = run_episodes(environments, agent.actor, agent.normaliser, [1, 2, 3, 4, 5])
+    alone = run_episodes(Environments("CartPole-v1", {}, 1), agent.actor, agent.normaliser, [4])
+    assert five.returns[3] == alone.returns[0]
+    assert five.returns == tuple(float(length) for length in five.lengths)
+    assert len(set(five.returns)) > 1
+    sure = run_episodes(environments, agent.actor, agent.normaliser, [1, 1], deterministic=True)
+    assert sure.returns[0] == sure.returns[1]
+
+
+# ------------------------------------------------------------------------------------------ updates
+
+
+@pytest.mark.parametrize("config", [CARTPOLE, HOPPER])
+def test_first_ratio_is_one_and_normalisers_run_while_training_only(config: dict[str, Any]) -> None:
+    training = Training(Settings.of({**config, "clip": 0.2}), 0)
+    metrics = training.iteration()
+    assert metrics["first_ratio_error"] < 1e-5
+    assert metrics["kl"] > 0
+    assert training.agent.normaliser.stats.count == 128
+    training.evaluate("evaluation", 2)
+    assert training.agent.normaliser.stats.count == 128
+    assert training.agent.scaler.stats.count == 128
+    training.iteration()
+    assert training.agent.normaliser.stats.count == 256
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_trust_region_step_keeps_its_bound_and_improves(env_id: str) -> None:
+    training = Training(Settings.of({**PENDULUM, "env_id": env_id, "pairs": 400, "fisher_fraction": 1.0}), 0)
+    for delta in (0.3, 0.01, 0.001):
+        data = training.agent.data(training.collect())
+        policy = training.agent.policy
+        with torch.no_grad():
+            old = policy(data.observations).detach()
+            old_log_probs = old.log_prob(data.actions)
+        outcome = policy_step(policy, data, training.settings, delta, training.agent.generator)
+        with torch.no_grad():
+            new = policy(data.observations)
+            ratio = torch.exp(new.log_prob(data.actions) - old_log_probs)
+            divergence = float(old.kl(new).mean())
+        gain = float((ratio * standardised(data.advantages)).mean() - standardised(data.advantages).mean())
+        assert outcome["surrogate_gain"] == pytest.approx(gain, abs=1e-5)
+        assert gain > 0
+        assert divergence <= delta * (1 + 1e-4)
+
+
+def test_trust_region_counts_a_change_of_the_standard_deviation() -> None:
+    """Shrinking it costs more than the quadratic model says: the full step leaves the region, and must be halved."""
+    training = Training(Settings.of({**PENDULUM, "pairs": 400, "fisher_fraction": 1.0, "damping": 1e-6}), 0)
+    data = training.agent.data(training.collect())
+    policy = training.agent.policy
+    with torch.no_grad():
+        old = policy(data.observations).detach()
+    distance = ((data.actions - old.mean) / old.log_std.exp())[:, 0]
+    outcome = policy_step(policy, dataclasses.replace(data, advantages=-(distance**2)), training.settings, 0.25,
+                          training.agent.generator)  # fmt: skip
+    with torch.no_grad():
+        new = policy(data.observations)
+        assert 0.01 < float(old.kl(new).mean()) <= 0.25
+        assert float(new.log_std) < float(old.log_std) - 0.05
+    assert outcome["backtracks"] >= 1
+
+
+def test_trust_region_stays_where_nothing_improves() -> None:
+    training = Training(Settings.of(PENDULUM), 0)
+    data = training.agent.data(training.collect())
+    start = flat_parameters(training.agent.policy)
+    flat = dataclasses.replace(data, advantages=torch.zeros_like(data.advantages))
+    outcome = policy_step(training.agent.policy, flat, training.settings, 0.1, training.agent.generator)
+    assert outcome["surrogate_gain"] == 0
+    assert torch.equal(flat_parameters(training.agent.policy), start)
+
+
+def test_learning_rates_are_annealed_to_zero_and_switches_switch() -> None:
+    training = Training(Settings.of({**CARTPOLE, "lr": 1e-3, "value_lr": 5e-4}), 0)
+    rates: list[list[float]] = []
+    for _ in range(4):
+        training.iteration()
+        rates.append([group["lr"] for group in training.agent.optimiser.adam.param_groups])
+    assert rates == [pytest.approx([5e-4 * left, 1e-3 * left]) for left in (1, 0.75, 0.5, 0.25)]
+    constant = Training(Settings.of({**CARTPOLE, "lr": 1e-3, "anneal_lr": False}), 0)
+    constant.iteration()
+    constant.iteration()
+    assert constant.agent.optimiser.adam.param_groups[1]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value_clip": 0.0}, {"scale_rewards": False}, {"init": "xavier"}, {"anneal_lr": False}, {"clip_rewards": 0.5},
+        {"normalise_observations": False}, {"clip_observations": 0.5}, {"activation": "relu"}, {"max_grad_norm": 1e-3},
+        {"entropy": 0.1}, {"normalise_advantages": False}, {"clip": 1e-3}, {"gae_lambda": 0.5}, {"baseline": "zero"},
+        {"precision": "bfloat16"},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_every_switch_reaches_the_update(change: dict[str, Any]) -> None:
+    base = {**CARTPOLE, "eval_every": 100, "eval_episodes": 1, "value_lr": 0.1}  # fast enough to be clipped
+    one, other = make(base), make({**base, **change})
+    steps(one, 2)
+    steps(other, 2)
+    assert not torch.equal(weights(one), weights(other))
+    assert bool(torch.isfinite(weights(other)).all())
+
+
+def test_entropy_has_the_right_sign_and_the_released_one_on_request() -> None:
+    settings = Settings(entropy=0.1)
+    discrete = Training(Settings.of(CARTPOLE), 0).agent.policy
+    continuous = Training(Settings.of(PENDULUM), 0).agent.policy
+    entropy = torch.tensor(0.7)
+    assert entropy_bonus(entropy, discrete, settings) == entropy
+    released = dataclasses.replace(settings, as_released=True)
+    assert entropy_bonus(entropy, discrete, released) == -entropy
+    assert entropy_bonus(entropy, continuous, released) == entropy
+    # A large coefficient flattens the policy, and with the wrong sign does the opposite.
+    long = {**CARTPOLE, "entropy": 3.0, "lr": 0.02, "iterations": 40, "max_grad_norm": 0}
+    flat, sharp = make(long), make({**long, "as_released": True})
+    assert steps(flat, 4)[-1]["entropy"] > 0.68 > 0.5 > steps(sharp, 4)[-1]["entropy"]
+
+
+def test_advantage_of_the_zero_baseline_is_the_return() -> None:
+    training = Training(Settings.of({**CARTPOLE, "baseline": "zero", "pairs": 400, "envs": 1}), 0)
+    batch = training.collect()
+    data = training.agent.data(batch)
+    last = np.flatnonzero(batch.done[:, 0])[0]
+    expected = sum(0.99**step * batch.rewards[step, 0] for step in range(last + 1))
+    assert float(data.advantages[0]) == pytest.approx(expected, rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------ resume
+
+
+@pytest.mark.parametrize("config", [CARTPOLE, PENDULUM, HOPPER], ids=lambda config: config["env_id"])
+def test_resume_equals_uninterrupted(config: dict[str, Any], tmp_path: Path) -> None:
+    whole = make(config)
+    expected = steps(whole, 4)
+    first = make(config)
+    assert steps(first, 2) == expected[:2]
+    first.save_checkpoint(tmp_path)
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 (another process has another global state)
+    second = make(config, seed=77)
+    second.load_checkpoint(tmp_path)
+    assert steps(second, 2) == expected[2:]
+    assert torch.equal(weights(whole), weights(second))
+    assert expected[-1]["done"]
+    assert "test_return" in expected[-1]
+    assert not expected[-2]["done"]
+    assert expected[0]["resume_exact"]
+
+
+def test_seed_decides_everything_and_global_generators_are_left_alone() -> None:
+    before, numpy_before = torch.random.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    assert steps(make(CARTPOLE), 2) == steps(make(CARTPOLE), 2)
+    assert steps(make(CARTPOLE), 2) != steps(make(CARTPOLE, seed=4), 2)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert numpy_before == repr(np.random.get_state())  # noqa: NPY002
+
+
+def test_reset_config_equals_a_fresh_start() -> None:
+    used = make(PENDULUM)
+    steps(used, 1)
+    environments = used.training.environments
+    assert used.reset_config({**PENDULUM, "delta": 0.02})
+    assert used.training.environments is environments
+    assert steps(used, 2) == steps(make({**PENDULUM, "delta": 0.02}), 2)
+    assert used.reset_config(CARTPOLE)
+    assert steps(used, 2) == steps(make(CARTPOLE), 2)
+    used.cleanup()
+
+
+def test_a_clone_takes_over_the_state_and_keeps_its_own_hyperparameters(tmp_path: Path) -> None:
+    source = make({**CARTPOLE, "anneal_lr": False})
+    steps(source, 2)
+    source.save_checkpoint(tmp_path)
+    own = {"lr": 1e-2, "clip": 0.05, "gae_lambda": 0.5, "entropy": 0.02, "value_lr": 3e-3}
+    clone = make(CARTPOLE, seed=8)
+    steps(clone, 1)
+    assert clone.reset_config({**CARTPOLE, "anneal_lr": False, **own})
+    clone.load_checkpoint(tmp_path)
+    assert torch.equal(weights(source), weights(clone))
+    assert clone.training.agent.optimiser.adam.state  # moments came along
+    assert clone.training.agent.iteration == 2
+    settings = clone.training.settings
+    assert {name: getattr(settings, name) for name in own} == own
+    theirs, mine = steps(source, 1)[0], steps(clone, 1)[0]
+    assert mine["iteration"] == theirs["iteration"] == 3
+    assert [group["lr"] for group in clone.training.agent.optimiser.adam.param_groups] == [3e-3, 1e-2]
+    assert mine["step_norm"] > theirs["step_norm"]  # it has learnt with its own rate
+
+
+def test_between_algorithms_the_weights_go_over_and_the_moments_do_not(tmp_path: Path) -> None:
+    source = make(PENDULUM)
+    steps(source, 1)
+    source.save_checkpoint(tmp_path)
+    clone = make({**PENDULUM, "algorithm": "ppo"})
+    clone.load_checkpoint(tmp_path)
+    assert torch.equal(weights(source), weights(clone))
+    assert not clone.training.agent.optimiser.adam.state
+    steps(clone, 1)
+
+
+def test_another_number_of_environments_restarts_the_episodes_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = make(CARTPOLE)
+    steps(source, 1)
+    source.save_checkpoint(tmp_path)
+    clone = make({**CARTPOLE, "envs": 4})
+    with caplog.at_level(logging.WARNING):
+        clone.load_checkpoint(tmp_path)
+    assert "all episodes start anew" in caplog.text
+    assert "2 environments, and there are 4 now" in caplog.text
+    assert clone.training.episodes_restarted
+    assert torch.equal(weights(source), weights(clone))
+    steps(clone, 1)
+
+
+def test_a_checkpoint_tells_its_agent_alone(tmp_path: Path) -> None:
+    source = make(HOPPER)
+    steps(source, 1)
+    source.save_checkpoint(tmp_path)
+    agent = load_agent(tmp_path)
+    assert agent.settings == source.training.settings
+    assert agent.iteration == 1
+    assert torch.equal(flat_parameters(agent.policy), flat_parameters(source.training.agent.policy))
+    assert agent.scaler.scale == source.training.agent.scaler.scale
+
+
+def test_evaluation_seeds_are_shared_by_trials_and_apart_from_those_of_the_report() -> None:
+    one, other = Training(Settings.of(CARTPOLE), 1), Training(Settings.of(CARTPOLE), 2)
+    other.agent.load_state(one.agent.state(), one.settings)
+    judged = one.evaluate("evaluation", 5)
+    assert judged == other.evaluate("evaluation", 5)
+    assert judged != one.evaluate("report", 5)
+
+
+# ------------------------------------------------------------------------------------------ messages
+
+
+def test_a_checkpoint_of_another_environment_or_network_is_refused(tmp_path: Path) -> None:
+    source = make(CARTPOLE)
+    source.save_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="of the environment CartPole-v1 and this trial is set to Pendulum-v1"):
+        make(PENDULUM).load_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match=r"networks of \[16\] tanh units and this trial is set to \[8\] tanh"):
+        make({**CARTPOLE, "hidden": [8]}).load_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="no checkpoint of a policy gradient trial"):
+        make(CARTPOLE).load_checkpoint(tmp_path / "elsewhere")
+    (tmp_path / "old").mkdir()
+    torch.save({"format": 99}, tmp_path / "old" / STATE_FILE)
+    with pytest.raises(ValueError, match="has format 99, and this version reads 1"):
+        make(CARTPOLE).load_checkpoint(tmp_path / "old")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"learning_rate": 1}, "'learning_rate' is no setting of a policy gradient run"),
+        ({"gae_lamda": 1}, "did you mean 'gae_lambda'"),
+        ({"algorithm": "a2c"}, "algorithm is one of ppo, trpo, got 'a2c'"),
+        ({"variant": "ppo2"}, "variant is one of ppo, ppo-m, ppo-noclip, trpo, trpo\\+, got 'ppo2'"),
+        ({"gamma": 1.5}, "gamma is between 0 and 1, got 1.5"),
+        ({"pairs": 100, "envs": 3}, "pairs \\(100\\) must be a multiple of envs \\(3\\)"),
+        ({"lr": "fast"}, "lr is of type float, got 'fast'"),
+        ({"envs": 2.5}, "envs is of type int, got 2.5"),
+        ({"anneal_lr": 1}, "anneal_lr is of type bool, got 1"),
+        ({"hidden": []}, "hidden is a list of layer widths"),
+        ({"precision": "float8"}, "precision is one of"),
+        ({"env_id": "CartPoole-v1"}, "did you mean CartPole-v1"),
+    ],
+)
+def test_mistakes_are_told_before_training_starts(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make({**SMALL, **bad})
+
+
+def test_variants_set_what_the_papers_say_and_a_config_goes_on_top() -> None:
+    hopper = paper_settings("ppo", "Hopper-v5")
+    assert (hopper.lr, hopper.value_lr, hopper.clip, hopper.pairs, hopper.epochs) == (4.5e-4, 2e-4, 0.2, 2048, 10)
+    minimal = paper_settings("ppo-m", "Walker2d-v5")
+    for name in ("value_clip", "scale_rewards", "clip_rewards", "clip_observations", "anneal_lr"):
+        assert not getattr(minimal, name)
+    assert minimal.init == "xavier"
+    assert minimal.normalise_observations
+    assert [paper_settings("trpo", f"{env}-v5").delta for env in ("Humanoid", "Walker2d", "Hopper")] == [
+        0.07,
+        0.04,
+        0.13,
+    ]
+    plus = paper_settings("trpo+", "Humanoid-v5")
+    assert (plus.algorithm, plus.delta, plus.delta_final, plus.value_clip, plus.scale_rewards) == (
+        "trpo",
+        0.1,
+        0.05,
+        0.2,
+        True,
+    )
+    mixed = Settings.of({"variant": "trpo", "env_id": "Hopper-v4", "delta": 1, "hidden": [8, 8]})
+    assert (mixed.algorithm, mixed.delta, mixed.damping, mixed.hidden) == ("trpo", 1.0, 0.1, (8, 8))
+    assert isinstance(mixed.delta, float)
+    assert Settings.of(mixed.to_dict()) == mixed
+
+
+def test_learns_cartpole() -> None:
+    config = {"env_id": "CartPole-v1", "iterations": 12, "pairs": 1024, "minibatches": 8, "lr": 2e-3,
+              "anneal_lr": False,
+              "value_lr": 2e-3, "eval_every": 12, "eval_episodes": 10}  # fmt: skip
+    reports = steps(make(config), 12)
+    assert reports[0]["train_return"] < 40
+    assert reports[-1]["train_return"] > 100
+    assert reports[-1]["test_return"] > 100

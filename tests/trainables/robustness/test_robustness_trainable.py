@@ -1,0 +1,227 @@
+"""The trainable: it learns, resumes exactly, and measurements change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.robustness import methods
+from trainables.robustness.trainable import DEFAULTS, Parts, RobustnessTrainable, Training
+from tune_platform.spec import load_spec
+from tune_platform.trainable import TrialContext
+
+SMALL = {
+    "model": "mlp", "width": 4, "epochs": 3, "lr": 0.01, "attack_steps": 2, "train_size": 200, "dropout": 0.2,
+    "shift": 1, "schedule": "cosine", "analysis_images": 20, "pgd_steps": 2, "targeted_steps": 2, "lipschitz_steps": 2,
+}  # fmt: skip
+PAPER = {"train_accuracy", "test_accuracy", "train_adv_accuracy", "test_adv_accuracy", "test_mt_accuracy",
+         "train_lipschitz", "test_lipschitz", "gap", "adv_gap"}  # fmt: skip
+
+
+def make(config: dict[str, Any], seed: int = 3) -> RobustnessTrainable:
+    trainable = RobustnessTrainable(TrialContext(seed=seed, resources={"cpu": 1}))
+    trainable.setup({**SMALL, **config})
+    return trainable
+
+
+def steps(trainable: RobustnessTrainable, count: int) -> list[dict[str, Any]]:
+    """The reports, without the one metric that is a matter of the machine."""
+    reports = [trainable.step() for _ in range(count)]
+    return [{name: value for name, value in report.items() if name != "samples_per_s"} for report in reports]
+
+
+def same_weights(one: RobustnessTrainable, other: RobustnessTrainable) -> bool:
+    pairs = zip(one.training.model.state_dict().values(), other.training.model.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_resume_equals_uninterrupted(method: str, tmp_path: Path) -> None:
+    config = {"method": method}
+    whole = make(config)
+    expected = steps(whole, 3)
+    first = make(config)
+    assert steps(first, 1) == expected[:1]
+    first.save_checkpoint(tmp_path)
+    torch.manual_seed(99)  # another process has another global state
+    second = make(config)
+    second.load_checkpoint(tmp_path)
+    assert steps(second, 2) == expected[1:]
+    assert same_weights(whole, second)
+    assert [report["done"] for report in expected] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "config", [{"model": "wrn", "depth": 10, "width": 1}, {"optimizer": "sgd", "precision": "bfloat16"}]
+)
+def test_batch_norm_and_mixed_precision_resume_too(config: dict[str, Any], tmp_path: Path) -> None:
+    config = {**config, "method": "trades", "train_size": 60}
+    whole, first, second = make(config), make(config), make(config)
+    expected = steps(whole, 2)
+    steps(first, 1)
+    first.save_checkpoint(tmp_path)
+    second.load_checkpoint(tmp_path)
+    assert steps(second, 1) == expected[1:]
+    assert same_weights(whole, second)
+
+
+def test_measurements_change_no_training() -> None:
+    """With and without analyses on the way, and with other analyses, the parameters are identical."""
+    base = {"method": "rst", "model": "wrn", "depth": 10, "width": 1, "train_size": 60, "analysis_images": 5}
+    plain, measured = make(base), make({**base, "analysis_every": 1, "pgd_restarts": 2, "lipschitz_steps": 3})
+    bare = make(base)
+    before, after = steps(plain, 3), steps(measured, 3)
+    for _ in range(3):
+        bare.training.learn()
+        bare.training.analysis()
+    assert same_weights(plain, measured)
+    assert same_weights(plain, bare)
+    assert [report["train_loss"] for report in before] == [report["train_loss"] for report in after]
+    assert [set(report) >= PAPER for report in before] == [False, False, True]
+    assert [set(report) >= PAPER for report in after] == [True, True, True]
+
+
+def test_methods_are_paired_by_seed() -> None:
+    """Natural training and TRADES without weight are one training: same batches, augmentations and dropout masks."""
+    natural, trades = make({"method": "natural"}), make({"method": "trades", "beta": 0.0})
+    assert [r["train_loss"] for r in steps(natural, 3)] == [r["train_loss"] for r in steps(trades, 3)]
+    assert same_weights(natural, trades)
+
+
+def test_seed_decides_everything_and_the_global_generator_is_left_alone() -> None:
+    before = torch.random.get_rng_state()
+    one = steps(make({"method": "at"}), 2)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert one == steps(make({"method": "at"}), 2)
+    assert one != steps(make({"method": "at"}, seed=4), 2)
+
+
+def test_reset_config_equals_a_fresh_start_and_keeps_the_data() -> None:
+    used = make({"method": "gr"})
+    data = used.training.parts
+    steps(used, 1)
+    assert used.reset_config({**SMALL, "method": "trades"})
+    assert used.training.parts is data
+    assert steps(used, 2) == steps(make({"method": "trades"}), 2)
+    assert used.reset_config({**SMALL, "split_seed": 1})
+    assert used.training.parts is not data
+
+
+def test_clone_keeps_its_own_hyperparameters(tmp_path: Path) -> None:
+    source = make({"method": "at"})
+    steps(source, 1)
+    source.save_checkpoint(tmp_path)
+    clone = make({"method": "trades", "lr": 0.5, "schedule": "constant"})
+    clone.load_checkpoint(tmp_path)
+    assert same_weights(source, clone)
+    assert clone.training.optimizer.state
+    assert steps(clone, 1)[0]["lr"] == 0.5
+    other = make({"optimizer": "sgd"})
+    other.load_checkpoint(tmp_path)
+    assert not other.training.optimizer.state
+
+
+def test_metrics_are_what_they_say() -> None:
+    report = steps(make({"epochs": 1, "analysis_images": 0}), 1)[0]
+    assert report["gap"] == pytest.approx(report["train_accuracy"] - report["test_accuracy"])
+    assert report["adv_gap"] == pytest.approx(report["train_adv_accuracy"] - report["test_adv_accuracy"])
+    assert report["test_mt_accuracy"] <= report["test_adv_accuracy"] + 0.01 <= report["test_accuracy"] + 0.01
+    assert report["val_adv_accuracy"] <= report["val_accuracy"]
+
+
+def test_gaps_are_measured_without_augmentation_and_dropout(parts: Parts) -> None:
+    training = Training({**SMALL, "shift": 3, "dropout": 0.8, "epochs": 1}, parts, 0)
+    training.learn()
+    found = training.analysis()
+    model = training.model.eval()
+    count = int(SMALL["analysis_images"])  # type: ignore[call-overload]
+    images, labels = parts.train[0][:count], parts.train[1][:count]
+    assert found["train_accuracy"] == pytest.approx(float((model(images).argmax(1) == labels).double().mean()))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1.0] * 6),
+        ("step", [1, 1, 0.1, 0.1, 0.01, 0.001]),
+        ("cosine", [1.0, 0.933, 0.75, 0.5, 0.25, 0.067]),
+    ],
+)
+def test_schedules(schedule: str, expected: list[float], parts: Parts) -> None:
+    training = Training({**SMALL, "schedule": schedule, "epochs": 6, "lr": 1e-3}, parts, 0)
+    found = []
+    for epoch in range(6):
+        training.epochs_done = epoch
+        found.append(training._set_lr() / 1e-3)
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_learns_and_robust_training_is_robust() -> None:
+    settings = {
+        "width": 8, "epochs": 4, "dropout": 0.0, "shift": 0, "train_size": 800, "attack_steps": 3, "pgd_steps": 5,
+        "analysis_images": 50, "eps": 0.1, "batch_size": 32,
+    }  # fmt: skip
+    natural, robust = (make({**settings, "method": method, "beta": 4.0}) for method in ("natural", "trades"))
+    first, last = (steps(trainable, 4)[-1] for trainable in (natural, robust))
+    assert first["val_accuracy"] > 0.85
+    assert last["val_accuracy"] > 0.85
+    assert last["val_adv_accuracy"] > first["val_adv_accuracy"] + 0.1
+    assert last["test_lipschitz"] < 0.6 * first["test_lipschitz"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"betta": 3}, "unknown hyperparameter 'betta'; did you mean 'beta'"),
+        ({"eps": 8}, r"eps is a radius in pixel values .* divided by 255"),
+        ({"eps": 0.0}, "eps is the radius of all measurements, above 0, got 0"),
+        ({"train_eps": 0.6}, "train_eps is a radius"),
+        ({"eps": 0.3}, r"eps=0\.3 does not fit these images.*allow_overlap"),
+        ({"schedule": "linear"}, "schedule is 'constant', 'step' or 'cosine', got 'linear'"),
+        ({"optimizer": "lion"}, "optimizer is 'sgd', 'adam' or 'adamw', got 'lion'"),
+        ({"precision": "float16"}, "precision is 'float32' or 'bfloat16', got 'float16'"),
+        ({"epochs": 0}, "epochs is at least 1, got 0"),
+        ({"method": "pgd"}, "method is one of"),
+        ({"dataset": "cifar100"}, "the dataset is one of"),
+        ({"dataset": "cifar10", "root": "/nowhere/at/all"}, r"(?s)cifar10: .*missing.*data_batch_1"),
+    ],
+)
+def test_mistakes_are_told_before_training(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(bad)
+
+
+def test_an_overlapping_radius_may_be_meant() -> None:
+    assert steps(make({"eps": 0.3, "allow_overlap": True}), 1)[0]["epoch"] == 1
+
+
+def test_a_loss_that_is_no_number_is_told() -> None:
+    with pytest.raises(FloatingPointError, match=r"training loss of epoch \d is (nan|inf).*lower lr"):
+        steps(make({"optimizer": "sgd", "lr": 1e30}), 3)
+
+
+def test_every_default_is_documented_once() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "robustness.md").read_text()
+    missing = [name for name in DEFAULTS if f"`{name}`" not in page]
+    assert not missing
+
+
+def test_example_spec_is_sound() -> None:
+    spec = load_spec(Path(__file__).parents[3] / "examples" / "robustness.yaml")
+    assert spec.check() == []
+    assert spec.load_trainable() is RobustnessTrainable
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_trains_on_a_gpu(precision: str, tmp_path: Path) -> None:
+    trainable = RobustnessTrainable(TrialContext(seed=1, resources={"cpu": 1, "gpu": 1}))
+    trainable.setup({**SMALL, "method": "trades", "precision": precision, "width": 8, "train_size": None})
+    steps(trainable, 1)
+    trainable.save_checkpoint(tmp_path)
+    trainable.load_checkpoint(tmp_path)
+    assert steps(trainable, 2)[-1]["val_accuracy"] > 0.3

@@ -1,0 +1,257 @@
+"""The study: are the claims of Yang et al. (2020) to be seen on small images and two cores?
+
+    python -m trainables.robustness.study --seeds 5 --out docs/figures/robustness
+    python -m trainables.robustness.study --quick --out /somewhere
+
+Seeds draw the split, the weights, the batches and the attacks; methods are paired by seed. Every finished training is
+written to `results.json` at once, and one that is there already is not done again: an interrupted study goes on where
+it was. Tables (`tables.md`) and figures are made from that file alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from trainables.data import load_images
+from trainables.robustness.evaluate import build_evaluation
+from trainables.robustness.separation import NearestClass, random_labels, separation
+from trainables.robustness.trainable import Parts, Training, complete, load_parts
+from trainables.runtime import generator
+
+#: The methods of the paper's tables, in its order.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "Natural": {"method": "natural"},
+    "GR": {"method": "gr"},
+    "LLR": {"method": "llr"},
+    "RST 0.5": {"method": "rst", "rst_lambda": 0.5},
+    "RST 1": {"method": "rst", "rst_lambda": 1.0},
+    "RST 2": {"method": "rst", "rst_lambda": 2.0},
+    "AT": {"method": "at"},
+    "TRADES 1": {"method": "trades", "beta": 1.0},
+    "TRADES 3": {"method": "trades", "beta": 3.0},
+    "TRADES 6": {"method": "trades", "beta": 6.0},
+}
+#: What the authors' released code does in their place.
+RELEASED: Mapping[str, Mapping[str, Any]] = {
+    "GR released": {"method": "gr", "as_released": True},
+    "LLR released": {"method": "llr", "as_released": True},
+}
+#: The methods of the paper's table on dropout.
+DROPPED = ("Natural", "AT", "RST 2", "TRADES 3", "TRADES 6")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is run. `base` is common to all trainings, `small` to those of the dropout table (few images)."""
+
+    seeds: int
+    base: Mapping[str, Any]
+    small: Mapping[str, Any]
+    rates: tuple[float, ...] = (0.0, 0.2, 0.5)
+    device: str = "cpu"
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    dropped: tuple[str, ...] = DROPPED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: `table` (methods, released, dropout), `method` as the paper calls it, dropout rate and seed."""
+
+    table: str
+    method: str
+    dropout: float
+    seed: int
+    config: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def key(self) -> str:
+        """What tells its result from others'."""
+        return f"{self.table}/{self.method}/{self.dropout:g}/{self.seed}"
+
+
+def plan_for(quick: bool, seeds: int, **changes: Any) -> Plan:
+    """Return the study on digits as it stands in the docs, or the one that shows in a minute that everything runs."""
+    shared = {
+        "dataset": "digits", "model": "mlp", "width": 16, "lr": 3e-3, "attack_steps": 7, "schedule": "cosine",
+        "analysis_images": 600, **changes,
+    }  # fmt: skip
+    device = str(shared.pop("device", "cpu"))
+    if quick:
+        base = {"eps": 0.2, "epochs": 2, "batch_size": 128, **shared, "width": 4, "targeted_steps": 5}
+        small = {**base, "eps": 0.1, "train_size": 200, **changes}
+        small.pop("device", None)
+        few = ("Natural", "GR", "AT", "TRADES 1", "TRADES 3", "TRADES 6")
+        return Plan(
+            seeds=seeds,
+            base=base,
+            small=small,
+            rates=(0.0, 0.5),
+            device=device,
+            variants=few,
+            dropped=("AT", "TRADES 3"),
+        )
+    base = {"eps": 0.2, "epochs": 12, "batch_size": 64, **shared}
+    small = {**base, "eps": 0.1, "epochs": 25, "batch_size": 32, "train_size": 300, **changes}
+    small.pop("device", None)
+    return Plan(seeds=seeds, base=base, small=small, device=device)
+
+
+def jobs(plan: Plan) -> Iterator[Job]:
+    """Yield the trainings, seed by seed, so that a study that is cut short has whole seeds."""
+    for seed in range(plan.seeds):
+        for table, variants in (("methods", VARIANTS), ("released", RELEASED)):
+            for method, changes in variants.items():
+                if method.removesuffix(" released") in plan.variants:
+                    config = {**plan.base, **changes, "split_seed": seed}
+                    yield Job(table=table, method=method, dropout=0.0, seed=seed, config=config)
+        for method in plan.dropped:
+            for rate in plan.rates:
+                config = {**plan.small, **VARIANTS[method], "dropout": rate, "split_seed": seed}
+                yield Job(table="dropout", method=method, dropout=rate, seed=seed, config=config)
+
+
+def train(job: Job, parts: Parts) -> dict[str, Any]:
+    """Train and measure one network; the measurements are those of its last epoch."""
+    started = time.perf_counter()
+    training = Training(job.config, parts, job.seed)
+    while training.epochs_done < int(training.config["epochs"]):
+        metrics = training.learn()
+    found: dict[str, Any] = training.analysis()
+    evaluation = training.evaluation
+    found["val_accuracy"] = evaluation.accuracy(training.model, parts.val)
+    found["val_adv_accuracy"] = evaluation.pgd_accuracy(training.model, parts.val, job.seed, "val")
+    found["test_lipschitz_released"] = evaluation.lipschitz(
+        training.model, parts.test, job.seed, "released", as_released=True
+    )
+    return {**found, "train_loss": metrics["train_loss"], "seconds": time.perf_counter() - started}
+
+
+def measure_separation(config: Mapping[str, Any], seed: int, device: str) -> dict[str, float]:
+    """Return the separation of one split, that with random labels, and what the classifier of theorem 1 makes of it."""
+    config = complete({**config, "split_seed": seed})
+    parts = load_parts(config, device)
+    evaluation, eps = build_evaluation(config), float(config["eps"])
+    images, answers = (torch.cat(pair) for pair in zip(parts.train, parts.test, strict=True))
+    r = separation((images, answers), device=device, progress=_told(seed)).minimum / 2
+    labels = random_labels(parts.train[1], parts.classes, generator(parts.train[1].device, seed, "labels"))
+    found: dict[str, float] = {}
+    for name, one in (
+        ("train_train", separation(parts.train, device=device)),
+        ("test_train", separation(parts.test, parts.train, device=device)),
+        ("random_labels", separation((parts.train[0], labels), device=device)),
+    ):
+        found |= {f"{name}_min": one.minimum, f"{name}_mean": one.mean}
+    knows_all = NearestClass(images, answers, parts.classes, r)
+    knows_train = NearestClass(*parts.train, parts.classes, r)
+    for name, classifier in (("theorem", knows_all), ("nearest", knows_train)):
+        found[f"{name}_test_accuracy"] = evaluation.accuracy(classifier, parts.test)
+        found[f"{name}_test_adv_accuracy"] = evaluation.pgd_accuracy(classifier, parts.test, seed, name)
+        found[f"{name}_test_certified"] = float(classifier.astute(*parts.test, eps).double().mean())
+        found[f"{name}_test_lipschitz"] = evaluation.lipschitz(classifier, parts.test, seed, name)
+    return found
+
+
+def _told(seed: int) -> Callable[[int, int], None]:
+    """Return what says how far the distances of a large dataset are: a line for every tenth block."""
+
+    def tell(done: int, total: int) -> None:
+        if total > 10_000 and (done // 1024) % 10 == 0:
+            click.echo(f"split {seed}: distances of {done} of {total} images", err=True)
+
+    return tell
+
+
+def run(plan: Plan, out: Path) -> dict[str, Any]:
+    """Run what is not in `out`/results.json yet, write each result there, and return them all.
+
+    Raises ValueError where the file holds results of another plan.
+    """
+    path = out / "results.json"
+    described = json.loads(json.dumps({name: value for name, value in asdict(plan).items() if name != "seeds"}))
+    results: dict[str, Any] = {"plan": described, "runs": {}, "separation": {}}
+    if path.exists():
+        results = json.loads(path.read_text())
+        if results["plan"] != described:
+            raise ValueError(f"{path} holds the results of another plan: move it away, or take another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in range(plan.seeds):
+        if str(seed) not in results["separation"]:
+            results["separation"][str(seed)] = measure_separation(plan.base, seed, plan.device)
+            _write(path, results)
+    left = [job for job in jobs(plan) if job.key not in results["runs"]]
+    started, loaded = time.perf_counter(), dict[tuple[bool, int], Parts]()
+    for number, job in enumerate(left, 1):
+        config = complete(job.config)
+        data_key = (job.table == "dropout", job.seed)
+        if data_key not in loaded:
+            loaded = {data_key: load_parts(config, plan.device)}
+        found = train(job, loaded[data_key])
+        results["runs"][job.key] = {"table": job.table, "method": job.method, "dropout": job.dropout, "seed": job.seed}
+        results["runs"][job.key] |= found
+        _write(path, results)
+        remaining = (time.perf_counter() - started) / number * (len(left) - number) / 60
+        click.echo(
+            f"[{number}/{len(left)}] {job.key}: test {100 * found['test_accuracy']:.1f} %, adversarial "
+            f"{100 * found['test_adv_accuracy']:.1f} %, Lipschitz {found['test_lipschitz']:.1f}; "
+            f"{found['seconds']:.0f} s, about {remaining:.0f} min left",
+            err=True,
+        )
+    return results
+
+
+def _write(path: Path, results: Mapping[str, Any]) -> None:
+    """Replace the file in one go: a study that is killed while it writes loses nothing."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    draft.replace(path)
+
+
+@click.command(help="Re-test the claims of Yang et al. (2020); see docs/robustness.md.")
+@click.option("--quick", is_flag=True, help="Tiny networks, two epochs: shows that everything runs.")
+@click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Splits and initialisations.")
+@click.option("--out", default="robustness_study", show_default=True, type=click.Path(path_type=Path))
+@click.option("--dataset", default="digits", show_default=True, help="A name that trainables.data knows.")
+@click.option("--root", default=None, help="Folder of the dataset's files.")
+@click.option("--eps", default=None, type=float, help="Radius of both tables (digits: 0.2, and 0.1 for dropout).")
+@click.option("--model", default="mlp", show_default=True, help="mlp, cnn, cnn1, cnn2, wrn or resnet50.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1))
+def main(
+    quick: bool,
+    seeds: int,
+    out: Path,
+    dataset: str,
+    root: str | None,
+    eps: float | None,
+    model: str,
+    device: str,
+    threads: int,
+) -> None:
+    """Run the study and write its tables and figures."""
+    from trainables.robustness import figures, tables
+
+    torch.set_num_threads(threads)
+    changes: dict[str, Any] = {"dataset": dataset, "root": root, "model": model, "device": device}
+    if eps is not None:
+        changes["eps"] = eps
+    try:
+        load_images(dataset, root)  # a mistake is told before anything is run
+        plan = plan_for(quick, seeds, **changes)
+        results = run(plan, out)
+    except ValueError as e:
+        raise click.ClickException(str(e)) from e
+    (out / "tables.md").write_text(tables.markdown(results))
+    figures.draw_all(results, out)
+    click.echo(tables.markdown(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""Robust training as a trainable: one epoch a step, exact checkpoints, and the paper's measurements on the way.
+
+Metrics of every epoch: `epoch`, `train_loss`, `val_accuracy`, `val_adv_accuracy` (PGD; the objective of a search),
+`lr`, `samples_per_s` (of training alone). Every `analysis_every` epochs and after the last one also `train_` and
+`test_accuracy`, `train_` and `test_adv_accuracy`, `test_mt_accuracy` (MultiTargeted), `train_` and `test_lipschitz`,
+`gap` and `adv_gap`: these are for reading, never to be tuned on.
+
+Every random draw belongs to a stream that is named by the trial's seed, its purpose, the epoch and the batch. So there
+is no generator to save, a resumed training equals an uninterrupted one bit for bit on the CPU, an analysis changes no
+training, and two methods see the same batches, augmentations and dropout masks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainables.data import Images, load_images
+from trainables.robustness.attacks import check_radius
+from trainables.robustness.evaluate import Evaluation, Part, build_evaluation
+from trainables.robustness.methods import build_method
+from trainables.robustness.models import AUGMENTATIONS, build_model
+from trainables.robustness.separation import check_separated
+from trainables.runtime import autocast, generator, stream_seed, use_threads
+from tune_platform.trainable import DONE, Trainable
+
+#: The hyperparameters, each with its default.
+DEFAULTS: Mapping[str, Any] = {
+    # data: a name that `trainables.data.load_images` knows
+    "dataset": "digits",
+    "root": None,
+    "split_seed": 0,  # draws the validation (for digits: and test) images
+    "val": None,
+    "train_size": None,
+    "image_size": None,
+    # network
+    "model": "cnn",
+    "width": 16,
+    "depth": 40,  # of wrn
+    "dropout": 0.0,
+    # method
+    "method": "natural",
+    "eps": 0.1,  # radius of all measurements, and of training unless train_eps says otherwise
+    "train_eps": None,
+    "attack_steps": 10,
+    "attack_mode": "eval",  # of the network while it is attacked in training
+    "beta": 6.0,  # trades
+    "rst_lambda": 1.0,
+    "gr_lambda": 1.0,
+    "gr_h": 1.0,
+    "llr_lambda": 4.0,
+    "llr_mu": 3.0,
+    "llr_steps": 2,
+    "as_released": False,  # gr, llr: with the defect of the authors' code
+    # optimisation
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "momentum": 0.9,  # sgd
+    "weight_decay": 0.0,
+    "schedule": "constant",  # constant | step (a tenth after 1/3, 2/3 and 5/6 of the epochs) | cosine
+    "batch_size": 64,
+    "epochs": 20,
+    "shift": 0,
+    "flip": False,
+    "precision": "float32",  # or bfloat16
+    # measurements
+    "analysis_every": 0,  # epochs; 0: after the last only
+    "analysis_images": 1000,  # of train and of test; 0: all
+    "pgd_steps": 10,
+    "pgd_restarts": 1,
+    "targeted_steps": 20,
+    "lipschitz_steps": 10,
+    "lipschitz_restarts": 1,
+    "allow_overlap": False,  # an eps that is larger than half the separation of the classes
+}
+_STATE_FILE = "state.pt"
+_DATA_KEYS = ("dataset", "root", "split_seed", "val", "train_size", "image_size")
+
+
+class Parts(NamedTuple):
+    """The three splits as tensors on the device, and what the network must fit."""
+
+    train: Part
+    val: Part
+    test: Part
+    classes: int
+    shape: tuple[int, int, int]
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `config` with defaults for what it leaves out. Raises ValueError for an unknown or impossible value."""
+    for name in config:
+        if name not in DEFAULTS:
+            close = difflib.get_close_matches(name, DEFAULTS, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"unknown hyperparameter {name!r}{hint}. Allowed: {', '.join(DEFAULTS)}")
+    whole = {**DEFAULTS, **config}
+    check_radius(float(whole["eps"]))
+    if float(whole["eps"]) == 0:
+        raise ValueError("eps is the radius of all measurements, above 0, got 0 (train_eps may be 0)")
+    if whole["train_eps"] is not None:
+        check_radius(float(whole["train_eps"]), "train_eps")
+    for name in ("epochs", "batch_size"):
+        if int(whole[name]) < 1:
+            raise ValueError(f"{name} is at least 1, got {whole[name]!r}")
+    if whole["schedule"] not in ("constant", "step", "cosine"):
+        raise ValueError(f"schedule is 'constant', 'step' or 'cosine', got {whole['schedule']!r}")
+    if whole["precision"] not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"precision is 'float32' or 'bfloat16', got {whole['precision']!r}: in float16 the small input gradients "
+            "of confident images, whose sign an attack follows, are rounded to zero"
+        )
+    return whole
+
+
+def load_parts(config: Mapping[str, Any], device: str) -> Parts:
+    """Load the data of a complete `config` onto `device`, and check that `eps` fits it."""
+    images: Images = load_images(
+        str(config["dataset"]),
+        config["root"],
+        int(config["split_seed"]),
+        config["val"],
+        config["train_size"],
+        config["image_size"],
+    )
+    parts = Parts(
+        images.tensors("train", device),
+        images.tensors("val", device),
+        images.tensors("test", device),
+        images.classes,
+        images.shape,
+    )
+    if not config["allow_overlap"]:
+        check_separated(*parts.train, float(config["eps"]))
+    return parts
+
+
+class Training:
+    """One training run: `epoch()` trains for one and measures; `save` and `load` are exact."""
+
+    def __init__(self, config: Mapping[str, Any], parts: Parts, seed: int) -> None:
+        self.config = complete(config)
+        self.parts, self.seed = parts, seed
+        self.device = parts.train[0].device
+        self.epochs_done = 0
+        self.method = build_method(self.config)
+        self.evaluation: Evaluation = build_evaluation(self.config)
+        self._masks = torch.Generator(device=self.device)
+        with torch.random.fork_rng(devices=[]):  # layers initialise themselves from the global generator only
+            torch.manual_seed(stream_seed(seed, "weights"))
+            self.model = build_model(self.config, parts.shape, parts.classes, self._masks).to(self.device)
+        self.optimizer = _build_optimizer(self.config, self.model)
+
+    def epoch(self) -> dict[str, Any]:
+        """Train for one epoch, measure, and return the metrics; `done` is true after the last."""
+        metrics = self.learn()
+        metrics["val_accuracy"] = self.evaluation.accuracy(self.model, self.parts.val)
+        metrics["val_adv_accuracy"] = self.evaluation.pgd_accuracy(
+            self.model, self.parts.val, self.seed, "val", self.epochs_done
+        )
+        metrics[DONE] = self.epochs_done >= int(self.config["epochs"])
+        every = int(self.config["analysis_every"])
+        if metrics[DONE] or (every and self.epochs_done % every == 0):
+            metrics.update(self.analysis())
+        return metrics
+
+    def learn(self) -> dict[str, Any]:
+        """Train for one epoch and return its loss, learning rate and throughput.
+
+        Raises FloatingPointError where the loss is no longer a number.
+        """
+        started = time.perf_counter()
+        lr = self._set_lr()
+        images, labels = self.parts.train
+        size = int(self.config["batch_size"])
+        order = torch.randperm(len(labels), generator=self._stream("order"), device=self.device)
+        total = torch.zeros((), device=self.device)  # summed on the device: no wait per batch
+        self.model.train()
+        for batch, start in enumerate(range(0, len(order), size)):
+            chosen = order[start : start + size]
+            total += self._learn(images[chosen], labels[chosen], batch) * len(chosen)
+        train_loss = total.item() / len(labels)
+        seconds = time.perf_counter() - started
+        if not math.isfinite(train_loss):
+            raise FloatingPointError(
+                f"the training loss of epoch {self.epochs_done + 1} is {train_loss}: lower lr ({self.config['lr']!r})"
+            )
+        self.epochs_done += 1
+        return {
+            "epoch": self.epochs_done,
+            "train_loss": train_loss,
+            "lr": lr,
+            "samples_per_s": len(labels) / seconds,
+        }
+
+    def analysis(self) -> dict[str, float]:
+        """Return the paper's measurements of the network as it is."""
+        count = int(self.config["analysis_images"]) or None
+        train, test = (
+            (part[0][:count], part[1][:count])  # the training images are in the order of the split: a random sample
+            for part in (self.parts.train, self.parts.test)
+        )
+        return self.evaluation.everything(self.model, train, test, self.seed, self.epochs_done)
+
+    def save(self, directory: Path) -> None:
+        """Write everything that the next epoch depends on."""
+        state = {
+            "epochs_done": self.epochs_done,
+            "model": self.model.state_dict(),
+            "optimizer_name": self.config["optimizer"],
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, directory / _STATE_FILE)
+
+    def load(self, directory: Path) -> None:
+        """Read what `save` wrote. Hyperparameters stay this config's, which a clone may have changed."""
+        state = torch.load(directory / _STATE_FILE, map_location="cpu", weights_only=True)
+        self.epochs_done = state["epochs_done"]
+        self.model.load_state_dict(state["model"])
+        if state["optimizer_name"] == self.config["optimizer"]:
+            own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+            self.optimizer.load_state_dict(state["optimizer"])
+            for group, mine in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(mine)
+
+    def _learn(self, x: Tensor, y: Tensor, batch: int) -> Tensor:
+        """Take one step on a batch and return its mean loss."""
+        for name, augment in AUGMENTATIONS.items():
+            if self.config[name]:
+                pixels = (int(self.config[name]),) if name == "shift" else ()
+                x = augment(x, *pixels, self._stream(name, batch))
+        self._masks.manual_seed(stream_seed(self.seed, "dropout", self.epochs_done, batch))
+        with autocast(self.device, str(self.config["precision"])):
+            loss = self.method.loss(self.model, x, y, self._stream("attack", batch))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def _stream(self, *purpose: str | int) -> torch.Generator:
+        return generator(self.device, self.seed, *purpose, self.epochs_done)
+
+    def _set_lr(self) -> float:
+        """Set the learning rate of the coming epoch: a function of the epoch alone, so there is nothing to save."""
+        share = self.epochs_done / int(self.config["epochs"])
+        factors = {
+            "constant": 1.0,
+            "step": 0.1 ** sum(share >= milestone - 1e-9 for milestone in (1 / 3, 2 / 3, 5 / 6)),
+            "cosine": 0.5 * (1 + math.cos(math.pi * min(share, 1.0))),
+        }
+        lr = float(self.config["lr"]) * factors[self.config["schedule"]]
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+
+class RobustnessTrainable(Trainable):
+    """One epoch a step; the data stay on the device (`cuda` with a GPU in the lease) for the worker's next trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the threads of the lease, check the hyperparameters, load the data and build the network."""
+        use_threads(self.context)
+        self._loaded: tuple[tuple[Any, ...], Parts] | None = None
+        self.reset_config(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        """Begin a new training with `config` and the context's present seed; data that are the same are kept."""
+        whole = complete(config)
+        build_method(whole)  # so that a mistake is told before anything is loaded
+        key = tuple(whole[name] for name in (*_DATA_KEYS, "eps", "allow_overlap"))
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = key, load_parts(whole, self.context.device)
+        self.config = config
+        self.training = Training(config, self._loaded[1], self.context.seed)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train for one epoch."""
+        return self.training.epoch()
+
+    def save_checkpoint(self, directory: Path) -> None:
+        """Write the state of the training."""
+        self.training.save(directory)
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Go on from a saved state."""
+        self.training.load(directory)
+
+
+def _build_optimizer(config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+    lr, weight_decay = float(config["lr"]), float(config["weight_decay"])
+    if config["optimizer"] == "sgd":
+        momentum = float(config["momentum"])
+        return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+    if config["optimizer"] == "adam":
+        return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    if config["optimizer"] == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    raise ValueError(f"optimizer is 'sgd', 'adam' or 'adamw', got {config['optimizer']!r}")

@@ -1,0 +1,49 @@
+"""What the pseudo-labels are worth, by the labels that the method must not see: for people, never an objective.
+
+Nothing here changes a training: a teacher of its own labels fixed images, and its draws come from a stream of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from trainables.runtime import generator
+from trainables.zero_label.self_training import SelfTraining
+from trainables.zero_label.splits import VOID
+from trainables.zero_label.teacher import Teacher
+
+
+def diagnose(training: SelfTraining, seed: int, images: int = 200, batch_size: int = 50) -> dict[str, float]:
+    """Return what the present student's pseudo-labels on the first `images` training images would be worth.
+
+    `hidden_precision`: share of the kept pseudo-labels that are right (NaN where none is kept). `hidden_coverage`:
+    share of the truly unseen pixels that keep one. `hidden_dropped_precision`: share right of what the filter drops
+    (NaN where it drops nothing). `hidden_zero_label_accuracy`: share of the truly unseen pixels that the first view
+    labels right.
+    """
+    teacher = Teacher(training.model, training.config, generator("cpu", seed, "diagnostics", training.rounds_done))
+    seen = training.task.seen
+    kept = right = dropped = dropped_right = unseen = covered = named = 0
+    for indices in torch.split(torch.arange(min(images, len(training.train))), batch_size):
+        pictures, known = training.batch(indices)
+        truth = training.task.positions(training.train.take(indices)[1].to(training.device))
+        labels, proposed = teacher.propose(pictures, known.candidates)
+        keeps, drops = labels != VOID, (labels == VOID) & (proposed != VOID)
+        hidden = truth >= seen
+        kept += int(keeps.sum())
+        right += int((keeps & (labels == truth)).sum())
+        dropped += int(drops.sum())
+        dropped_right += int((drops & (proposed == truth)).sum())
+        unseen += int(hidden.sum())
+        covered += int((keeps & hidden).sum())
+        named += int((hidden & (proposed == truth)).sum())
+    return {
+        "hidden_precision": _share(right, kept),
+        "hidden_coverage": _share(covered, unseen),
+        "hidden_dropped_precision": _share(dropped_right, dropped),
+        "hidden_zero_label_accuracy": _share(named, unseen),
+    }
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,118 @@
+"""SPNet: a segmentation network whose last layer is the class embeddings, fixed (Xian et al. 2019).
+
+score_c(x) = scale * w_c . phi(x) at each pixel, P(c | x) = softmax over the classes in question: the seen ones while
+SPNet trains, the unseen ones where pseudo-labels are made, all of them otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Among = Literal["seen", "unseen", "all"]
+
+
+class ProjectionNet(nn.Module):
+    """`backbone` maps images (B x C x H x W) to phi (B x D x h x w); `vectors` (classes x D, unit rows) stay fixed."""
+
+    vectors: Tensor
+
+    def __init__(self, backbone: nn.Module, vectors: Tensor, seen: int, scale: float = 1.0) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise ValueError(f"the logit scale is above zero, got {scale!r}")
+        self.backbone, self.seen, self.scale = backbone, seen, scale
+        self.register_buffer("vectors", vectors)
+
+    def forward(self, images: Tensor, among: Among = "all") -> Tensor:
+        """Return the scores of the seen, the unseen or all classes on the network's own map: B x classes x h x w."""
+        chosen = {"seen": self.vectors[: self.seen], "unseen": self.vectors[self.seen :], "all": self.vectors}[among]
+        return self.scale * torch.einsum("bdhw,cd->bchw", self.backbone(images), chosen)
+
+    def scores(self, images: Tensor, among: Among = "all") -> Tensor:
+        """Return the scores on the images' pixels (B x classes x H x W, float32), interpolated bilinearly."""
+        return enlarge(self(images, among).float(), (images.shape[-2], images.shape[-1]))
+
+
+def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize float maps (B x c x h x w) bilinearly to `size`; pixels are areas, so their centres stay in place."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize label maps (... x h x w) to `size`: each pixel takes the label under its centre. Labels do not mix."""
+    h, w = labels.shape[-2:]
+    rows = ((torch.arange(size[0], device=labels.device) + 0.5) * (h / size[0])).long()
+    columns = ((torch.arange(size[1], device=labels.device) + 0.5) * (w / size[1])).long()
+    return labels[..., rows[:, None], columns[None, :]]
+
+
+def small_backbone(channels: int, width: int, dims: int) -> nn.Module:
+    """Return a convolutional network for small images: stride 2, a field of view of 30 pixels, `dims` outputs."""
+
+    def block(inputs: int, outputs: int, kernel: int, stride: int, dilation: int) -> list[nn.Module]:
+        padding = 1 if kernel == 4 else dilation
+        return [
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+
+    wide = width * 3 // 2
+    return nn.Sequential(
+        *block(channels, width, 4, 2, 1),
+        *block(width, width, 3, 1, 1),
+        *block(width, wide, 3, 1, 2),
+        *block(wide, wide, 3, 1, 3),
+        nn.Conv2d(wide, dims, 1),
+    )
+
+
+class DeepLab(nn.Module):
+    """torchvision's DeepLabV3 (output stride 8) with `dims` outputs in place of classes, on RGB images in [0, 1].
+
+    `weights` names a file of ImageNet weights of the ResNet, as torchvision publishes them; nothing is downloaded. Its
+    batch-normalisation statistics may be kept fixed by `frozen_norm` of the training, as the paper does.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dims: int, depth: int = 50, weights: str | None = None) -> None:
+        super().__init__()
+        from torchvision.models import segmentation  # half a second that the small network does not need
+
+        makers: dict[int, Callable[..., nn.Module]] = {
+            50: segmentation.deeplabv3_resnet50,
+            101: segmentation.deeplabv3_resnet101,
+        }
+        if depth not in makers:
+            raise ValueError(f"DeepLabV3 has a ResNet of depth 50 or 101, got {depth!r}")
+        self.net = makers[depth](weights=None, weights_backbone=None, num_classes=dims)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1))
+        if weights is not None:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+            self.net.get_submodule("backbone").load_state_dict(state)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return phi: B x dims x H/8 x W/8. DeepLabV3 itself would interpolate it to the images' size."""
+        features = self.net.get_submodule("backbone")((images - self.mean) / self.std)["out"]
+        phi: Tensor = self.net.get_submodule("classifier")(features)
+        return phi
+
+
+def head(backbone: nn.Module) -> nn.Module:
+    """Return the layers that start untrained where the rest may be pretrained: their rate may be higher."""
+    if isinstance(backbone, DeepLab):
+        return backbone.net.get_submodule("classifier")
+    if isinstance(backbone, nn.Sequential):
+        return backbone[-1]
+    raise TypeError(f"a backbone is a small_backbone or a DeepLab, got {type(backbone).__name__}")

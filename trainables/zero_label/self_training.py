@@ -1,0 +1,212 @@
+"""The training itself: SPNet on the seen classes, then rounds of self-training, each from the student before it.
+
+Round 0 trains on labelled seen pixels with a softmax over the seen classes. In round t the frozen student of round t-1
+makes pseudo-labels on the unlabelled pixels, and a copy of it goes on training on the original labels and these, with a
+softmax over all classes. A round is one step of a trial: its end is the only state there is to save.
+
+All draws of the training come from one generator, which the checkpoint holds; the diagnostics have their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainables.runtime import autocast, generator
+from trainables.zero_label.augment import augment
+from trainables.zero_label.calibration import calibrated
+from trainables.zero_label.losses import NORMALISATIONS, segmentation_loss, self_training_loss
+from trainables.zero_label.metrics import confusion_matrix
+from trainables.zero_label.network import ProjectionNet, nearest
+from trainables.zero_label.optimizing import build_optimizer, poly, train_mode
+from trainables.zero_label.scenes import LabelledImages
+from trainables.zero_label.splits import BACKGROUNDS, VOID, Supervision, Task, supervision
+from trainables.zero_label.teacher import Teacher
+from trainables.zero_label.views import views_of
+
+#: What a round after the first does: nothing (the trial ends), more of round 0 (the control), self-training with the
+#: identity as only view, or with the consistency filter over `views`.
+METHODS = ("spnet", "longer", "self_training", "strict")
+_STATE_FILE = "state.pt"
+
+
+class SelfTraining:
+    """One training: `round()` runs the next round and returns its losses; `save` and `load` are exact."""
+
+    def __init__(
+        self, config: Mapping[str, Any], task: Task, train: LabelledImages, model: ProjectionNet, seed: int
+    ) -> None:
+        check_config(config)
+        self.config, self.task, self.train, self.model = config, task, train, model
+        self.rounds_done = 0
+        self.device = model.vectors.device
+        self.draws = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on any device
+        self.batch_size = min(int(config["batch_size"]), len(train))
+
+    # ------------------------------------------------------------------ rounds
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.rounds_done > (0 if self.config["method"] == "spnet" else int(self.config["rounds"]))
+
+    def round(self) -> dict[str, float]:
+        """Run the next round; return its mean loss, images per second and, where it made any, `coverage`.
+
+        `coverage` is the share of the candidate pixels that got a pseudo-label.
+        """
+        started = time.perf_counter()
+        plain = self.rounds_done == 0 or self.config["method"] == "longer"
+        result = self._fit(None) if plain else self._fit(Teacher(self.model, self.config, self.draws))
+        self.rounds_done += 1
+        result["images_per_s"] = result.pop("images") / (time.perf_counter() - started)
+        return result
+
+    def _fit(self, teacher: Teacher | None) -> dict[str, float]:
+        first = self.rounds_done == 0
+        steps = int(self.config["base_steps" if first else "round_steps"])
+        peak = float(self.config["base_lr" if first else "round_lr"])
+        # In round 0 the statistics are learnt whatever `frozen_norm` says, unless the backbone came with its own.
+        frozen = bool(self.config["frozen_norm"]) and (not first or self.config["weights"] is not None)
+        optimizer = build_optimizer(self.config, self.model, peak)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.config["precision"] == "float16")
+        total = torch.zeros((), device=self.device)
+        stored = self._labelled(teacher) if teacher and self.config["relabel"] == "round" else None
+        train_mode(self.model, frozen)
+        for step in range(steps):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * poly(step, steps)
+            indices = torch.randint(len(self.train), (self.batch_size,), generator=self.draws)
+            loss = self._loss(indices, teacher, stored)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
+            total += loss.detach()
+        self.model.eval()
+        result = {"train_loss": total.item() / max(1, steps), "images": float(steps * self.batch_size)}
+        if teacher is not None:
+            result["coverage"] = teacher.coverage
+        return result
+
+    def _labelled(self, teacher: Teacher) -> Tensor:
+        """Label all training images once, whole, before the round; cheaper than every crop as it comes."""
+        kind = torch.int8 if len(self.task.names) < 128 else torch.int16
+        stored = torch.empty((len(self.train), *self.train.size), dtype=kind)
+        for indices in torch.split(torch.arange(len(stored)), self.batch_size):
+            images, known = self.batch(indices)
+            stored[indices] = teacher.label(images, known.candidates).to("cpu", kind)
+        return stored
+
+    def _loss(self, indices: Tensor, teacher: Teacher | None, stored: Tensor | None) -> Tensor:
+        images, known = self.batch(indices)
+        if teacher is None:
+            images, targets = self._augmented(images, known.targets)
+            with autocast(self.device, self.config["precision"]):
+                scores = self.model(images, "seen")
+            return segmentation_loss(scores.float(), _to_map(targets, scores))
+        if stored is None:  # the paper's way
+            images, targets, candidates = self._augmented(images, known.targets, known.candidates.long())
+            pseudo = teacher.label(images, candidates == 1)
+        else:
+            labels = stored[indices].to(self.device, torch.long)
+            images, targets, pseudo = self._augmented(images, known.targets, labels)
+        # A pseudo-label takes the place of what stood there: the background, where that is a class.
+        targets = torch.where(pseudo == VOID, targets, VOID)
+        with autocast(self.device, self.config["precision"]):
+            scores = self.model(images, "all")
+        weight, normalisation = float(self.config["pseudo_weight"]), str(self.config["normalisation"])
+        maps = (_to_map(targets, scores), _to_map(pseudo, scores))
+        return self_training_loss(scores.float(), *maps, weight, normalisation)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Supervision]:
+        """Return images (on the device) and what training may know of them."""
+        images, labels = self.train.take(indices)
+        positions = self.task.positions(labels.to(self.device))
+        return images.to(self.device), supervision(positions, self.task, str(self.config["background"]))
+
+    def _augmented(self, images: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
+        low, high = (float(bound) for bound in self.config["train_scale"])
+        crop = tuple(int(side) for side in self.config["crop"] or self.train.size)
+        return augment(images, labels, (low, high), (crop[0], crop[1]), float(self.config["flip"]), self.draws)
+
+    # ------------------------------------------------------------------ evaluation
+
+    @torch.no_grad()
+    def predictions(self, images: LabelledImages, batch_size: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield scores of all classes (n x classes x H x W) and true positions (n x H x W) over `images`."""
+        self.model.eval()
+        for indices in torch.split(torch.arange(len(images)), batch_size):
+            taken, labels = images.take(indices)
+            with autocast(self.device, self.config["precision"]):
+                scores = self.model.scores(taken.to(self.device))
+            yield scores, self.task.positions(labels.to(self.device))
+
+    def confusion(self, images: LabelledImages, gamma: float = 0.0, hide_unseen: bool = False) -> Tensor:
+        """Return the confusion matrix over all `images` (classes x classes, on the CPU), calibrated by `gamma`.
+
+        With `hide_unseen` pixels of unseen classes are not judged: what may be known while they are hidden.
+        """
+        classes = len(self.task.names)
+        counts = torch.zeros(classes, classes, dtype=torch.long)
+        for scores, truth in self.predictions(images):
+            truth = torch.where(truth < self.task.seen, truth, VOID) if hide_unseen else truth
+            counts += confusion_matrix(truth, calibrated(scores, self.task.seen, gamma), classes).cpu()
+        return counts
+
+    # ------------------------------------------------------------------ state
+
+    def branch(self, config: Mapping[str, Any]) -> SelfTraining:
+        """Return a training in the same state that goes on by `config`; neither touches the other."""
+        other = SelfTraining(config, self.task, self.train, copy.deepcopy(self.model), seed=0)
+        other.rounds_done = self.rounds_done
+        other.draws.set_state(self.draws.get_state())
+        return other
+
+    def save(self, directory: Path) -> None:
+        """Write all that the next round depends on."""
+        state = {"rounds": self.rounds_done, "model": self.model.state_dict(), "draws": self.draws.get_state()}
+        torch.save(state, directory / _STATE_FILE)
+
+    def load(self, directory: Path) -> None:
+        """Read what `save` wrote; hyperparameters stay this config's, which a clone may have changed."""
+        state = torch.load(directory / _STATE_FILE, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.rounds_done = state["rounds"]
+        self.draws.set_state(state["draws"])
+
+
+def _to_map(labels: Tensor, scores: Tensor) -> Tensor:
+    return nearest(labels, (scores.shape[-2], scores.shape[-1]))
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first setting that cannot be."""
+    choices: Mapping[str, tuple[str, ...]] = {
+        "method": METHODS,
+        "optimizer": ("sgd", "adamw"),
+        "background": BACKGROUNDS,
+        "normalisation": NORMALISATIONS,
+        "relabel": ("round", "crop"),
+        "inverse": ("scores", "labels"),
+        "precision": ("float32", "bfloat16", "float16"),
+    }
+    for name, allowed in choices.items():
+        if config[name] not in allowed:
+            raise ValueError(f"{name} is one of {', '.join(allowed)}, got {config[name]!r}")
+    views_of(str(config["views"]), generator("cpu", 0))
+    for name in ("base_steps", "round_steps", "batch_size", "rounds"):
+        if int(config[name]) < (0 if name == "rounds" else 1):
+            raise ValueError(
+                f"{name} is a whole number, {'0' if name == 'rounds' else '1'} or more, got {config[name]!r}"
+            )
+    low, high = config["train_scale"]
+    if not 0 < low <= high:
+        raise ValueError(f"train_scale is two numbers 0 < low <= high, got {config['train_scale']!r}")

@@ -1,0 +1,173 @@
+"""Zero-label segmentation as a trial: each round is a step, so a search can stop a hopeless run between rounds.
+
+The stage "tune" is for searches: classes that are labelled play the unseen, and the objective `val_hm` is measured on
+them, on validation images. The stage "final" trains for the hidden classes and reports `test_*`; it has no `val_hm`,
+because nothing that it could be computed from may be looked at.
+
+Metrics of each round: `round` (0 is SPNet), `train_loss`, `coverage` (share of the unlabelled pixels that got a
+pseudo-label), `images_per_s`; `val_hm`, `val_seen_miou`, `val_unseen_miou` while tuning; `val_seen_miou` (of seen
+pixels alone), `test_hm`, `test_seen_miou`, `test_unseen_miou` and `test_iou/<class>` in the final stage; with
+`diagnostics` also `hidden_*`, which use hidden labels and say what the pseudo-labels of this round were worth (see
+`diagnostics`): never tune on those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.runtime import stream_seed, use_threads
+from trainables.zero_label.datasets import Data, load_data, load_vectors
+from trainables.zero_label.diagnostics import diagnose
+from trainables.zero_label.metrics import iou, scores
+from trainables.zero_label.network import DeepLab, ProjectionNet, small_backbone
+from trainables.zero_label.self_training import SelfTraining
+from trainables.zero_label.splits import Task, load_split
+from tune_platform.trainable import DONE, Trainable
+
+#: Every hyperparameter and its default.
+DEFAULTS: Mapping[str, Any] = {
+    # What is learnt, from what.
+    "dataset": "scenes",  # "scenes", "voc", "coco_stuff"
+    "root": None,  # folder of voc or coco_stuff
+    "size": None,  # pixels that their images are warped to; 513 if None
+    "split": "digits_248",  # a name in splits/, or the path of a .json
+    "stage": "tune",  # "tune" or "final"
+    "background": "void",  # what the data's background is: "void", "unlabelled" (as released), "class"
+    "embeddings": "seven_segments",  # or a .csv of attributes, or a list of word vector files
+    "digits": "digits",  # the images of the scenes; "mnist"
+    "train_scenes": 800,
+    "data_seed": 0,
+    # The network.
+    "network": "small",  # "small", "deeplabv3_50", "deeplabv3_101"
+    "width": 32,  # channels of the small network
+    "weights": None,  # file of ImageNet weights for DeepLabV3's ResNet
+    "logit_scale": 5.0,
+    # Its training.
+    "method": "strict",  # "spnet", "longer", "self_training", "strict"
+    "rounds": 3,  # after SPNet
+    "base_steps": 700,
+    "round_steps": 120,
+    "base_lr": 3e-3,
+    "round_lr": 1e-3,
+    "optimizer": "adamw",  # or "sgd", with momentum 0.9
+    "weight_decay": 1e-4,
+    "head_lr": 1.0,  # how many times as fast the last layers learn; 10 in the paper
+    "batch_size": 16,
+    "frozen_norm": True,  # batch normalisation keeps its statistics in the rounds
+    "train_scale": [0.9, 1.6],  # range of the random scale; the views' scales should lie in it
+    "crop": None,  # [height, width]; the images' size if None
+    "flip": 0.0,  # probability of a mirror image: none for digits
+    # Pseudo-labels.
+    "views": "scale_shift",  # a name in views.VIEW_SETS, or "random"
+    "inverse": "scores",  # what is brought back from a view: "scores" (as released) or "labels" (as written)
+    "relabel": "round",  # label whole images once a "round", or each "crop" as it comes (the paper)
+    "pseudo_weight": 1.0,
+    "normalisation": "pooled",  # of the two terms of the loss: "pooled" (as released) or "separate"
+    # Judging.
+    "gamma": 0.0,  # calibrated stacking: taken off the probabilities of seen classes
+    "diagnostics": True,
+    "pictures": False,  # after each round, what the filter keeps and drops: filter.png in the trial's folder
+    "precision": "float32",  # or "bfloat16", "float16"
+}
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `config` with the defaults filled in. Raises ValueError for a name that there is not."""
+    unknown = sorted(set(config) - set(DEFAULTS))
+    if unknown:
+        raise ValueError(f"unknown hyperparameters {', '.join(unknown)}; there are {', '.join(DEFAULTS)}")
+    return {**DEFAULTS, **config}
+
+
+def build_model(config: Mapping[str, Any], task: Task, channels: int, device: str, seed: int) -> ProjectionNet:
+    """Build the network of a complete `config`, its weights drawn by `seed`; torch's global generator is left alone."""
+    vectors = load_vectors(config, task)
+    dims = vectors.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config["network"] == "small":
+            backbone: torch.nn.Module = small_backbone(channels, int(config["width"]), dims)
+        elif config["network"] in ("deeplabv3_50", "deeplabv3_101"):
+            if channels != 3:
+                raise ValueError(f"DeepLabV3 takes images of 3 channels, these have {channels}: use network 'small'")
+            backbone = DeepLab(dims, int(config["network"][-3:].strip("_")), config["weights"])
+        else:
+            raise ValueError(f"network is 'small', 'deeplabv3_50' or 'deeplabv3_101', got {config['network']!r}")
+    # Channels last: a quarter faster here on a CPU, and what tensor cores want.
+    backbone = backbone.to(memory_format=torch.channels_last)
+    return ProjectionNet(backbone, vectors, task.seen, float(config["logit_scale"])).to(device)
+
+
+class ZeroLabelTrainable(Trainable):
+    """One round of self-training a step; exact checkpoints; the data is kept for the worker's next trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the threads of the lease, load the data and build the network; all that can be wrong is told here."""
+        use_threads(self.context)
+        self._loaded: tuple[tuple[Any, ...], Data] | None = None
+        self.reset_config(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        """Begin a new training with `config` and the context's present seed; data that stays the same is kept."""
+        self.config = config
+        self.settings = whole = complete(config)
+        self.task = load_split(whole["split"]).task(whole["stage"])
+        key = tuple(
+            whole[name] for name in ("dataset", "root", "size", "split", "stage", "digits", "train_scenes", "data_seed")
+        )
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = (key, load_data(whole, self.task))
+        self.data = self._loaded[1]
+        seed, device = self.context.seed, self.context.device
+        model = build_model(whole, self.task, self.data.train.channels, device, stream_seed(seed, "weights"))
+        self.training = SelfTraining(whole, self.task, self.data.train, model, stream_seed(seed, "training"))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run one round and measure."""
+        training = self.training
+        hidden: dict[str, float] = {}
+        if (
+            self.settings["diagnostics"]
+            and training.rounds_done
+            and self.settings["method"] in ("self_training", "strict")
+        ):
+            hidden = diagnose(training, self.context.seed)  # of the teacher of the round that comes
+        metrics: dict[str, Any] = {"round": training.rounds_done, **training.round(), **self.evaluate()}
+        metrics.update({name: value for name, value in hidden.items() if not math.isnan(value)})
+        if self.settings["pictures"]:
+            from trainables.zero_label.pictures import draw_filter  # matplotlib takes its time to load
+
+            draw_filter(training, self.data, self.context.directory / "filter.png", self.context.seed)
+        return {**metrics, DONE: training.finished}
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the scores that the stage allows: of the validation images while tuning, else of the test images."""
+        gamma = float(self.settings["gamma"])
+        final = self.data.test is not None
+        val = scores(self.training.confusion(self.data.val, gamma, hide_unseen=final), self.task.seen)
+        if self.data.test is None:
+            return {"val_hm": val.harmonic, "val_seen_miou": val.seen, "val_unseen_miou": val.unseen}
+        confusion = self.training.confusion(self.data.test, gamma)
+        test = scores(confusion, self.task.seen)
+        each = {f"test_iou/{name}": float(value) for name, value in zip(self.task.names, iou(confusion), strict=True)}
+        return {
+            "val_seen_miou": val.seen,
+            "test_hm": test.harmonic,
+            "test_seen_miou": test.seen,
+            "test_unseen_miou": test.unseen,
+            **{name: value for name, value in each.items() if not math.isnan(value)},
+        }
+
+    def save_checkpoint(self, directory: Path) -> None:
+        """Write the state of the training."""
+        self.training.save(directory)
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Go on from a saved state."""
+        self.training.load(directory)
