@@ -223,6 +223,7 @@ class RemoteGroup(WorkerGroup):
         super().__init__(size)
         self._launch, self._timeout_s, self._start_s = launch, timeout_s, start_s
         self._backend, self._address = backend, address
+        self._patience_s = timeout_s
         self._generation = 0
         self._peers: dict[int, Peer] = {}
         self._hosts = {0: host_name()}
@@ -294,7 +295,9 @@ class RemoteGroup(WorkerGroup):
         for worker in others:
             self._send(worker, method, given[worker])
         answers = [getattr(self._member, method)(*given[0])] if 0 in given else []
-        deadline = time.monotonic() + self._timeout_s
+        # What is made first imports the user's code, which may take as long as a start.
+        self._patience_s = self._start_s if method == "open" else self._timeout_s
+        deadline = time.monotonic() + self._patience_s
         answers += [self._receive(worker, deadline) for worker in others]
         self.whole = self.whole and all(answer.ok for answer in answers)
         return answers
@@ -309,7 +312,7 @@ class RemoteGroup(WorkerGroup):
         except ConnectionError as error:
             why = f"its process is gone: {error}"
         except TimeoutError:
-            why = f"it did not answer within {self._timeout_s:g} s of the first worker"
+            why = f"it did not answer within {self._patience_s:g} s of the first worker"
         self._peers.pop(worker).close()
         if worker in self.workers:
             self.workers.remove(worker)

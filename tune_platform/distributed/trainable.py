@@ -196,11 +196,20 @@ class DistributedTrainable(Trainable):
             answers = self.group.call(self._session or "", method, *args)
             if all(answer.ok for answer in answers):
                 return [answer.value for answer in answers]
+            self._close_ranks(answers)
+        raise PeerLost(f"{method} did not succeed in {_ATTEMPTS} attempts, though no further worker was lost")
+
+    def _close_ranks(self, answers: list[Answer]) -> None:
+        """After a failed call: have those that live agree where they stand, or raise."""
+        for _ in range(_ATTEMPTS):
             self._judge(answers)
             self._lost += sum(answer.lost for answer in answers)
             self.group.regroup()
-            self._skipped += sum(self._values(self.group.call(self._session or "", "rejoin")))
-        raise PeerLost(f"{method} did not succeed in {_ATTEMPTS} attempts, though no further worker was lost")
+            answers = self.group.call(self._session or "", "rejoin")
+            if all(answer.ok for answer in answers):
+                self._skipped += sum(answer.value for answer in answers)
+                return
+        raise PeerLost(f"the workers that are left did not agree in {_ATTEMPTS} attempts")
 
     def _judge(self, answers: list[Answer]) -> None:
         """Raise where the trial cannot go on."""
@@ -222,13 +231,10 @@ class DistributedTrainable(Trainable):
         return [answer.value for answer in answers]
 
     def _replace(self) -> None:
-        try:
-            if self.group.refill(wait=False):
-                self._values(self.group.call(self._session or "", "rejoin"))
-        except PeerLost as error:
-            logger.warning("a lost worker could not be replaced: %s", error)
-            self.group.regroup()
-            self._values(self.group.call(self._session or "", "rejoin"))
+        if self.group.refill(wait=False):
+            answers = self.group.call(self._session or "", "rejoin")
+            if not all(answer.ok for answer in answers):
+                self._close_ranks(answers)
 
     def _report(self, figures: list[dict[str, Any]]) -> dict[str, Any]:
         steps = max(1, max(each["steps"] for each in figures))

@@ -154,6 +154,24 @@ def test_a_worker_that_dies_in_an_exchange(monkeypatch: pytest.MonkeyPatch) -> N
     assert recipe.group.workers == [0, 2, 3]
 
 
+def test_a_second_worker_dies_while_the_others_close_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    kill_in(monkeypatch, worker=1, call=2)
+    original, killed = Numbered.rejoin, []
+
+    def rejoin(self: Numbered) -> int:
+        if self.place.worker == 2 and not killed:
+            killed.append(recipe.group.kill(2))  # type: ignore[attr-defined]
+        return original(self)
+
+    monkeypatch.setattr(Numbered, "rejoin", rejoin)
+    recipe = begin(Gang("threads", 4))
+    reports = rest(recipe)
+    assert killed
+    assert (reports[1]["workers"], reports[1]["workers_lost"]) == (2, 2)
+    assert reports[-1]["workers"] == 4
+    assert reports[-1]["updates"] == 24
+
+
 def test_without_replacement_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     kill_in(monkeypatch, worker=2, call=2)
     monkeypatch.setattr(Recipe, "replace_lost", False)
