@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator
 
 from benchmarks.studies.common import Stopwatch, arguments, markdown, save, spread, training
 from trainables.classification import ClassificationTrainable
@@ -175,7 +175,8 @@ def figure(found: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Figure:
         runs = found[method, PERIOD]
         samples = [point[0] for point in runs[0]["curve"]]
         means = [statistics.fmean(run["curve"][i][1] for run in runs) for i in range(len(samples))]
-        left.plot(samples, means, color=f"C{number}", label=method, ls="--" if method in (SYNCHRONOUS, ALONE) else "-")
+        style = {SYNCHRONOUS: "--", ALONE: "--", SQUEEZED: ":"}.get(method, "-")
+        left.plot(samples, means, color=f"C{number}", label=method, ls=style, lw=3 if method == SQUEEZED else 1.5)
         points = sorted(
             (runs[0]["bytes_per_sample"], period) for (name, period), runs in found.items() if name == method
         )
@@ -199,9 +200,9 @@ def figure(found: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Figure:
     left.legend(fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
         axes.yaxis.set_major_formatter("{x:.2g}")
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
-        axes.tick_params(axis="y", which="minor", labelsize=8)
+        axes.yaxis.set_minor_formatter("")
     return drawn
 
 

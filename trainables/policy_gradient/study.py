@@ -101,7 +101,8 @@ class Results:
         return any(all(row.get(name) == value for name, value in key.items()) for row in self.rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a line."""
+        """Append a line; numbers are kept to six digits."""
+        row = _rounded(row)
         self.rows.append(row)
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -110,6 +111,14 @@ class Results:
         """Return the lines with these entries, by seed."""
         found = [row for row in self.rows if all(row.get(name) == value for name, value in key.items())]
         return sorted(found, key=lambda row: int(row["seed"]))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def trained(plan: Plan, seed: int, until: Sequence[int]) -> Iterator[tuple[Training, list[dict[str, Any]]]]:

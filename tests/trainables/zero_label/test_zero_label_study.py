@@ -94,8 +94,9 @@ def test_tables_say_what_was_measured(folder: Path, tmp_path: Path) -> None:
     assert "6 of 6" in text
     for name in ("rounds.png", "labels.png", "gain.png"):
         assert (tmp_path / name).stat().st_size > 5000
+    apart = {(SPLITS[0], 31), (SPLITS[1], 32)}
     with pytest.raises(ValueError, match="no seed for which every triple"):
-        write_report([row for row in rows if row["seed"] == 34 or row["split"] == SPLITS[1]][-5:], tmp_path)
+        write_report([row for row in rows if (row["split"], row["seed"]) in apart], tmp_path)
 
 
 def test_report_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

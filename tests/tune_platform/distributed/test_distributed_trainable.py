@@ -156,7 +156,8 @@ def test_a_worker_that_dies_in_an_exchange(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_second_worker_dies_while_the_others_close_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     kill_in(monkeypatch, worker=1, call=2)
-    original, killed = Numbered.rejoin, []
+    original = Numbered.rejoin
+    killed: list[None] = []
 
     def rejoin(self: Numbered) -> int:
         if self.place.worker == 2 and not killed:
