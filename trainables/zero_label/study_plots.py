@@ -51,8 +51,8 @@ def plot_rounds(results: Results, path: Path) -> None:
         axis.set_title(_title(split), fontsize=10)
         axis.set_xlabel("round (0: SPNet)")
         axis.set_xticks(range(results.rounds + 1))
-        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
+    axes[0].set_ylim(bottom=0)  # once all is drawn: the panels share their scale
     axes[0].set_ylabel("harmonic mean of mIoUs, %")
     _legend(figure, axes[0])
     figure.suptitle(f"Test scenes: mean and 95 % interval over {len(results.seeds)} seeds", fontsize=10)

@@ -42,7 +42,8 @@ class Results:
         seeds: list[int] = list(dict.fromkeys(row["seed"] for row in self.rows))
         # Only seeds with every triple, so that means over triples are of the same triples.
         self.seeds = [seed for seed in seeds if all((split, seed, "strict", 1) in self._found for split in self.splits)]
-        self.rounds = max(row["round"] for row in self.rows)
+        self.rows = [row for row in self.rows if row["seed"] in self.seeds]
+        self.rounds = max((row["round"] for row in self.rows), default=0)
 
     def value(self, split: str, seed: int, arm: str, name: str, number: int | None = None) -> float:
         """Return one number: of the last round, or SPNet's only one, if `number` is None."""
@@ -55,7 +56,7 @@ class Results:
         return [float(np.mean([self.value(s, seed, arm, name, number) for s in splits])) for seed in self.seeds]
 
     def of(self, arm: str) -> list[Row]:
-        """Return the rows of an arm, of whichever seeds have it."""
+        """Return the rows of an arm, of those of the seeds that have it."""
         return [row for row in self.rows if row["arm"] == arm]
 
 
@@ -97,7 +98,9 @@ def _interval(found: Interval, digits: int = 1) -> str:
 
 
 def _p(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.4f}"
+    if np.isnan(value):
+        return ""
+    return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
 
 
 def _score_table(results: Results) -> str:
@@ -126,6 +129,7 @@ def _comparisons(results: Results) -> str:
     found = {
         "HM: SPNet-C (validated) - SPNet": difference("calibrated", "spnet", "hm"),
         "HM: longer - SPNet": difference("longer", "spnet", "hm"),
+        "HM: self-training - SPNet": difference("self_training", "spnet", "hm"),
         "HM: self-training - longer": difference("self_training", "longer", "hm"),
         "HM: STRICT - longer": difference("strict", "longer", "hm"),
         "HM: self-training - SPNet-C (validated)": difference("self_training", "calibrated", "hm"),
