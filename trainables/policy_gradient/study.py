@@ -217,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("policy_gradient_study"))
     parser.add_argument("--ray", action="store_true", help="sample in Ray tasks")
     parser.add_argument("--summarise", action="store_true", help="measure nothing more")
+    parser.add_argument("--page", type=Path, help="put the tables between the markers of this Markdown page")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     plans: Sequence[Plan] = QUICK if arguments.quick else FULL
@@ -228,9 +229,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.summarise:
         (arguments.out / "plans.json").write_text(json.dumps([asdict(plan) for plan in plans], indent=1))
         run(plans, baselines, results, Sampler(ray=arguments.ray, progress=print_progress))
-    from trainables.policy_gradient.summary import summarise
+    from trainables.policy_gradient.summary import put_into, summarise
 
-    summarise(results.rows, arguments.out)
+    text = summarise(results.rows, arguments.out)
+    if arguments.page is not None:
+        put_into(arguments.page, text)
     return 0
 
 

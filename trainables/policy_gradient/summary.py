@@ -15,6 +15,8 @@ from trainables.policy_gradient.values import BASELINES
 from trainables.stats import Interval, mean_interval, paired_difference, paired_ratio
 
 Row = dict[str, Any]
+#: Between these lines of a page stand the tables.
+MARKERS = ("<!-- tables of the study -->", "<!-- end of the tables -->")
 
 
 def summarise(rows: Sequence[Row], out: Path) -> str:
@@ -23,7 +25,7 @@ def summarise(rows: Sequence[Row], out: Path) -> str:
     parts = []
     for name in sorted({row["name"] for row in stages}):
         own = sorted((row for row in stages if row["name"] == name), key=lambda row: (row["stage"], row["seed"]))
-        parts.append(f"## {name}\n")
+        parts.append(f"### {name}\n")
         parts += [gradient_table(own), landscape_table(own)]
         if any("values" in row for row in own):
             parts += [value_table(own), baseline_table(own)]
@@ -35,6 +37,15 @@ def summarise(rows: Sequence[Row], out: Path) -> str:
     text = "\n".join(parts)
     (out / "summary.md").write_text(text)
     return text
+
+
+def put_into(page: Path, text: str) -> None:
+    """Replace what stands between the two markers of a Markdown page. Raises ValueError where it has none."""
+    before, first, rest = page.read_text().partition(MARKERS[0])
+    _, last, after = rest.partition(MARKERS[1])
+    if not last:
+        raise ValueError(f"{page} has no place for tables: put the lines {' and '.join(MARKERS)} there")
+    page.write_text(f"{before}{first}\n\n{text}\n{last}{after}")
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

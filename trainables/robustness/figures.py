@@ -15,7 +15,7 @@ from trainables.data import load_images
 from trainables.robustness.claims import Runs
 from trainables.robustness.separation import random_labels, separation
 from trainables.runtime import generator
-from trainables.stats import Interval, mean_interval
+from trainables.stats import Interval, mean_interval, paired_ratio
 
 #: Colours of the methods (Okabe and Ito's, safe for the colour-blind), the same in every figure.
 COLOURS = {
@@ -84,61 +84,88 @@ def separation_figure(runs: Runs) -> Figure:
 
 def lipschitz_figure(runs: Runs) -> Figure:
     """Local Lipschitz constant against adversarial and clean accuracy, each method with its intervals over seeds."""
-    figure = Figure(figsize=(8.2, 3.9), layout="constrained")
-    for axes, metric, title in zip(
-        figure.subplots(1, 2),
-        ("test_adv_accuracy", "test_accuracy"),
-        ("smooth and robust", "smooth and accurate"),
+    figure = Figure(figsize=(8.8, 4.3), layout="constrained")
+    eps = float(runs.plan["base"]["eps"])
+    for axes, (metric, title) in zip(
+        figure.subplots(1, 3),
+        (
+            ("test_adv_accuracy", f"robust to PGD, eps = {eps:g} (%)"),
+            ("test_mt_accuracy", "robust to MultiTargeted (%)"),
+            ("test_accuracy", "clean accuracy (%)"),
+        ),
         strict=True,
     ):
         for method in runs.methods("methods"):
             x = mean_interval(runs.values("methods", method, "test_lipschitz"))
             y = _percent(runs.values("methods", method, metric))
-            colour = COLOURS[method.split()[0].lower()]
-            axes.errorbar(x.mean, y.mean, xerr=_bars(x), yerr=_bars(y), fmt="o", color=colour, capsize=2, linewidth=1)
-            place = {"xytext": (-5, -9), "ha": "right"} if method in ("AT", "TRADES 1", "GR") else {"xytext": (5, 4)}
-            axes.annotate(
-                method, (x.mean, y.mean), **place, textcoords="offset points", fontsize=7.5, color=colour
+            colour, size = _look(method)
+            axes.errorbar(
+                x.mean, y.mean, xerr=_bars(x), yerr=_bars(y), fmt="o", color=colour, markersize=size, linewidth=0.9,
+                label=method,
             )  # fmt: skip
         axes.set(xscale="log", title=title)
-        axes.margins(x=0.16, y=0.1)
+        axes.margins(x=0.1, y=0.05)
         low, high = axes.get_xlim()
         axes.set_xticks([tick for tick in _TICKS if low <= tick <= high], minor=False)
         axes.set_xticks([], minor=True)
         axes.xaxis.set_major_formatter("{x:g}")
-    figure.supxlabel("local Lipschitz constant on test images (L1 of logits per L-infinity of pixels)", fontsize=9)
-    left, right = figure.axes
-    left.set_ylabel(f"accuracy under PGD, eps = {float(runs.plan['base']['eps']):g} (%)")
-    right.set_ylabel("clean test accuracy (%)")
+    figure.axes[1].set_xlabel("local Lipschitz constant on test images (L1 of logits per L-infinity of pixels)")
+    _legend(figure)
     return figure
 
 
 def dropout_figure(runs: Runs) -> Figure:
-    """What dropout does to the adversarial gap, the accuracies and the Lipschitz constant of each method."""
-    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    """What dropout changes against the same training without it, paired by seed."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     panels = (
         ("adv_gap", "adversarial gap (points)"),
-        ("test_adv_accuracy", "adversarial test accuracy (%)"),
-        ("test_accuracy", "clean test accuracy (%)"),
-        ("test_lipschitz", "test Lipschitz constant"),
+        ("test_adv_accuracy", "adv. test accuracy (points)"),
+        ("test_accuracy", "clean test accuracy (points)"),
+        ("test_lipschitz", "test Lipschitz (ratio)"),
     )
-    styles = {"TRADES 3": "--"}
+    rates = runs.rates()
     for axes, (metric, label) in zip(figure.subplots(1, 4), panels, strict=True):
+        lipschitz = metric == "test_lipschitz"
         for number, method in enumerate(runs.methods("dropout")):
-            rates = runs.rates()
-            values = [runs.values("dropout", method, metric, rate) for rate in rates]
-            cells = [mean_interval(row) if metric == "test_lipschitz" else _percent(row) for row in values]
+            columns = [runs.values("dropout", method, metric, rate) for rate in rates]
+            changes = [
+                paired_ratio(column, columns[0]) if lipschitz else _percent(_minus(column, columns[0]))
+                for column in columns
+            ]
+            colour, size = _look(method)
+            middle = [change.mean for change in changes]
+            bars = [
+                [
+                    0.0 if change.low != change.low else abs(change.mean - edge)
+                    for change, edge in zip(changes, edges, strict=True)
+                ]
+                for edges in ([change.low for change in changes], [change.high for change in changes])
+            ]
             shift = 0.012 * (number - 2)  # beside each other, or the bars would hide each other
             axes.errorbar(
-                [rate + shift for rate in rates], [cell.mean for cell in cells],
-                yerr=[_bars(cell)[0][0] for cell in cells], color=COLOURS[method.split()[0].lower()], marker="o",
-                markersize=3.5, linestyle=styles.get(method, "-"), linewidth=1.2, capsize=2, label=method,
+                [rate + shift for rate in rates], middle, yerr=bars, color=colour, marker="o", markersize=size - 1,
+                linestyle="--" if method == "TRADES 3" else "-", linewidth=1.1, label=method,
             )  # fmt: skip
+        axes.axhline(1.0 if lipschitz else 0.0, color="#222222", linewidth=0.8)
         axes.set(xlabel="dropout rate", title=label, xticks=rates)
-        if metric == "test_lipschitz":
-            axes.set_yscale("log")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.axes[0].set_ylabel("change against no dropout")
+    _legend(figure)
     return figure
+
+
+def _look(method: str) -> tuple[str, float]:
+    """Return the colour of a method, and the size of its mark: larger with more weight on robustness."""
+    name, *weight = method.split()
+    return COLOURS[name.lower()], {"0.5": 3.0, "1": 4.5, "2": 7.0, "3": 5.5, "6": 7.5}.get("".join(weight), 5.5)
+
+
+def _legend(figure: Figure) -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7.5, columnspacing=1.2)
+
+
+def _minus(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    return [x - y for x, y in zip(a, b, strict=True)]
 
 
 def _percent(values: Sequence[float]) -> Interval:
