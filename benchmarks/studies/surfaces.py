@@ -126,4 +126,5 @@ class Factorisation(Surface):
     def start(self, config: Mapping[str, Any]) -> Tensor:
         """Return a small random U."""
         size, rank = int(config["size"]), int(config["rank"])
-        return torch.randn(size, rank, dtype=torch.float64) / size**0.5
+        start: Tensor = torch.randn(size, rank, dtype=torch.float64) / size**0.5
+        return start
