@@ -34,7 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure
-from tune_platform.backends._placement import Shape, amounts_of, ray_names, reserve, shape_of
+from tune_platform.backends._ray_placement import Shape, amounts_of, ray_names, reserve, shape_of
 from tune_platform.backends.base import Job, Work
 from tune_platform.engine.events import (
     Advance,
