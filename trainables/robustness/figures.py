@@ -200,7 +200,7 @@ def pareto_figure(trials: Sequence[Mapping[str, Any]], front: Sequence[int], eps
             xlim=limits[0], ylim=limits[1],
             xlabel="clean accuracy on validation images (%)",
             ylabel=f"accuracy under PGD on validation images, eps = {eps:g} (%)",
-            title=f"Accurate or robust? {len(trials)} trainings, of which {len(chosen)} are beaten by none",
+            title=f"Accurate or robust? {len(trials)} trainings, and the {len(chosen)} that no other beats in both",
         )  # fmt: skip
         axes.legend(loc="lower left", fontsize=8, title="method", title_fontsize=8, alignment="left")
     return figure
@@ -260,16 +260,20 @@ def _honest(axes: Axes, chosen: Sequence[Mapping[str, Any]]) -> None:
 
 def _labels(axes: Axes, chosen: Sequence[Mapping[str, Any]]) -> None:
     """Say what the most robust, the most accurate and the best compromise (largest sum) are, in the space above."""
-    marked = {
-        "most robust": max(chosen, key=lambda trial: trial["val"][1]),
-        "best compromise": max(chosen, key=lambda trial: sum(trial["val"])),
-        "most accurate": max(chosen, key=lambda trial: trial["val"][0]),
-    }
-    places = {"most robust": (0.12, 0.97), "best compromise": (0.48, 0.97), "most accurate": (0.84, 0.97)}
-    for name, trial in marked.items():
+    marked: dict[int, list[str]] = {}
+    for name, worth in (
+        ("most robust", lambda trial: trial["val"][1]),
+        ("best compromise", lambda trial: sum(trial["val"])),
+        ("most accurate", lambda trial: trial["val"][0]),
+    ):
+        marked.setdefault(max(chosen, key=worth)["number"], []).append(name)
+    places = {1: (0.5,), 2: (0.2, 0.8), 3: (0.14, 0.5, 0.86)}[len(marked)]
+    by_number = {trial["number"]: trial for trial in chosen}
+    for place, (number, names) in zip(places, marked.items(), strict=True):
+        trial = by_number[number]
         (clean, robust), (test_clean, test_robust) = trial["val"], trial["test"]
         text = [
-            name,
+            ", ".join(names),
             str(trial["label"]),
             f"validation {100 * clean:.1f} / {100 * robust:.1f} %",
             f"test {100 * test_clean:.1f} / {100 * test_robust:.1f} %",
@@ -283,6 +287,6 @@ def _labels(axes: Axes, chosen: Sequence[Mapping[str, Any]]) -> None:
         }
         box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": COLOURS[trial["method"]]}
         axes.annotate(
-            "\n".join(text), (100 * clean, 100 * robust), xytext=places[name], textcoords="axes fraction", fontsize=8,
+            "\n".join(text), (100 * clean, 100 * robust), xytext=(place, 0.97), textcoords="axes fraction", fontsize=8,
             ha="center", va="top", arrowprops=line, bbox=box, zorder=7,
         )  # fmt: skip

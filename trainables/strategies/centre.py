@@ -44,8 +44,9 @@ class CentreStrategy(Strategy):
     When a worker is lost, what it did since its last exchange is lost with it and the centre stays; the others go on.
     One that joins begins at the centre.
 
-    Asynchronously a run ends for each worker at its own step `until`, or at the first exchange that tells it that
-    another one has come there: a slow worker is not waited for, it just takes fewer steps.
+    Asynchronously a run ends for all when the first worker has come to the step `until`, of which the others hear
+    before their next step (a question of 4 bytes to worker 0 and an answer as long): a slow worker is not waited for,
+    it just takes fewer steps.
     """
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {
@@ -95,17 +96,16 @@ class CentreStrategy(Strategy):
         """Send `vector` to the centre, or to all, as the strategy is; return the reply."""
         if self._request is None:
             return self.together(vector)
-        return self._ask(vector).to(vector)
+        return self._ask(vector, 0).to(vector)
 
-    def _ask(self, vector: Tensor) -> Tensor:
+    def _ask(self, vector: Tensor, step: int) -> Tensor:
         assert self._request is not None
-        step = torch.tensor([float(self.worker.updates)])
-        reply = self._request(torch.cat([vector.to("cpu", torch.float32), step]))
+        reply = self._request(torch.cat([vector.to("cpu", torch.float32), torch.tensor([float(step)])]))
         self._furthest = int(reply[-1])
         return reply[:-1]
 
     def _handle(self, rank: int, request: Tensor) -> Tensor:
-        """Answer a request on worker 0: N values and the worker's step, or the step alone."""
+        """Answer a request on worker 0: N values and a 0, or the step that a worker has come to, alone."""
         self._furthest = max(self._furthest, int(request[-1]))
         reply = self.serve(request[:-1]) if len(request) > 1 else request[:0]
         return torch.cat([reply, torch.tensor([float(self._furthest)])])
@@ -114,12 +114,8 @@ class CentreStrategy(Strategy):
         """See `Strategy.go_on`."""
         if self._request is None:
             return self.worker.updates < until
-        if self._furthest >= until:
-            return False
-        if self.worker.updates >= until:
-            self._ask(self.flat.tensors[0].new_empty(0))  # so that the others hear of it
-            return False
-        return True
+        self._ask(self.centre.new_empty(0), self.worker.updates)
+        return self._furthest < until
 
     # the centre
 
@@ -160,12 +156,14 @@ class CentreStrategy(Strategy):
 
     @classmethod
     def bytes_per_step(cls, parameters: int, workers: int, options: Mapping[str, Any]) -> float:
-        """Return 8 N (W - 1) / period for the all-reduce; alike for N values to the centre and back, each with a step.
+        """Return 8 N (W - 1) / period for the all-reduce; as much for N values to the centre and back, and little more.
 
-        Worker 0 has the centre with it, and sends nothing. A `period` below 1 is a share of a training whose length is
+        Asynchronously one value goes along, and a worker's step is told and answered before each step. Worker 0 has
+        the centre with it, and sends nothing. A `period` below 1 is a share of a training whose length is
         not known here: raises SpecError.
         """
         given = {**cls.DEFAULTS, **options}
         period = option_number(cls.name, given, "period", 1, integer=True)
-        values = parameters + 1 if given["asynchronous"] else parameters
-        return 8.0 * values * (workers - 1) / period
+        if given["asynchronous"]:
+            return 8.0 * (workers - 1) * ((parameters + 1) / period + 1)
+        return 8.0 * parameters * (workers - 1) / period

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -238,6 +240,41 @@ def test_the_term_draws_the_models_together() -> None:
     distances = [reports(pair(2, alpha=alpha, updates=60, every=60, period=1), 1)[-1] for alpha in (1e-9, 3.0)]
     assert distances[1]["distillation_loss"] < distances[0]["distillation_loss"]
     assert distances[1]["logit_distance"] < distances[0]["logit_distance"]
+
+
+def by_hand(start: list[nn.Module], data: list[ShardedBatches], steps: int, period: int, alpha: float) -> list[Tensor]:
+    """Return the parameters after algorithm 1 as it is printed, with the squared distance of logits."""
+    own = copy.deepcopy(start)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in own]
+    batches = [itertools.chain.from_iterable(itertools.repeat(each)) for each in data]
+    for step in range(steps):
+        if step % period == 0:
+            old = [copy.deepcopy(model) for model in own]
+        for model, optimizer in enumerate(optimizers):
+            x, y = next(batches[model])
+            logits = own[model](x)
+            others = [old[peer](x).detach() for peer in range(len(own)) if peer != model]
+            extra = sum(((logits - other) ** 2).mean() for other in others) / len(others)
+            optimizer.zero_grad()
+            (nn.functional.cross_entropy(logits, y) + alpha * extra).backward()
+            optimizer.step()
+    return [nn.utils.parameters_to_vector(model.parameters()).detach() for model in own]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_it_is_the_algorithm_as_printed(count: int) -> None:
+    options: dict[str, Any] = {"distance": "mse", "period": 3, "stagger": False, "alpha": 0.7, "double": True}
+    trainable = pair(count, models=count, updates=8, every=8, **options)
+    start = [worker_of(trainable, rank).model for rank in range(count)]
+    data = [worker_of(trainable, rank).position.data for rank in range(count)]
+    for model in start:
+        model._forward_hooks.clear()  # a copy would take the worker along
+    begin = copy.deepcopy(start)
+    for rank in range(count):
+        worker = worker_of(trainable, rank)
+        worker.model.register_forward_hook(worker._keep_output)
+    reports(trainable, 1)
+    torch.testing.assert_close(vectors(trainable), torch.stack(by_hand(begin, data, 8, 3, 0.7)), rtol=1e-12, atol=1e-13)
 
 
 # schedules

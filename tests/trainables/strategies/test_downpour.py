@@ -81,8 +81,9 @@ def test_bytes_are_those_of_the_formula() -> None:
         trainable = make({**config(period=3, asynchronous=asynchronous)}, 3)
         n = count_parameters(trainable)
         expected = Downpour.bytes_per_step(n, 3, {"period": 3, "asynchronous": asynchronous})
-        assert trainable.step()["bytes_per_step"] == pytest.approx(expected)  # 12 steps: the last push ends the run
-        assert expected == pytest.approx(8 * (n + asynchronous) * 2 / 3)
+        more = 2 * 8 / 12 if asynchronous else 0  # to hear that the run is over
+        assert trainable.step()["bytes_per_step"] == pytest.approx(expected + more)
+        assert expected == pytest.approx(8 * 2 * ((n + 1) / 3 + 1) if asynchronous else 8 * 2 * n / 3)
 
 
 def test_resume_equals_uninterrupted(tmp_path: Path) -> None:
@@ -96,8 +97,9 @@ def test_the_virtual_clock_makes_it_repeatable() -> None:
         trainable = make(config(period=2), 4, cost=Cost(step_s=(1, 1, 1, 5), latency_s=0.1))
         report = trainable.step()
         steps = [worker_of(trainable, rank).updates for rank in range(4)]
-        assert steps[:3] == [12] * 3
-        assert steps[3] <= 4
+        assert steps[0] == 12
+        assert all(10 <= count <= 12 for count in steps[1:3])  # their requests take time, worker 0's do not
+        assert steps[3] in (2, 3)
         found.append((report["evaluated"], [digest(model) for model in models(trainable)]))
     assert found[0] == found[1]
 

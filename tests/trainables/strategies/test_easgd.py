@@ -125,10 +125,9 @@ def test_bytes_are_those_of_the_formula() -> None:
         trainable = make(given, 3)
         n = count_parameters(trainable)
         expected = EASGD.bytes_per_step(n, 3, {"period": 4, "asynchronous": asynchronous})
-        # Asynchronously each of the two others tells the centre once more that it has come to the end of the run.
-        more = 2 * 8 / 8 if asynchronous else 0
+        more = 2 * 8 / 8 if asynchronous else 0  # to hear that the run is over
         assert trainable.step()["bytes_per_step"] == pytest.approx(expected + more)
-        assert expected == 8 * (n + asynchronous) * 2 / 4
+        assert expected == (8 * 2 * ((n + 1) / 4 + 1) if asynchronous else 8 * 2 * n / 4)
     assert EASGD.bytes_per_step(1000, 4, {"beta": 0}) == 0
 
 
@@ -182,7 +181,7 @@ def test_asynchronously_the_slow_worker_is_not_waited_for_and_a_run_repeats_itse
         assert report["updates"] == 24
         steps = [worker_of(trainable, rank).updates for rank in range(4)]
         assert steps[:3] == [24, 24, 24]
-        assert 4 <= steps[3] < 12
+        assert steps[3] in (4, 5)  # a fifth of the others', whatever the period is
         assert report["waiting_s"] == 0
         found.append((steps, [digest(model) for model in models(trainable)], report["evaluated"]))
     assert found[0] == found[1]
