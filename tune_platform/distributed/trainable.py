@@ -216,6 +216,9 @@ class DistributedTrainable(Trainable):
         for answer in answers:
             if answer.error and not (answer.lost or answer.broken):
                 where = f"worker {answer.worker} of {self.group.size}"
+                mistake = f"{SpecError.__name__}: "
+                if answer.error.startswith(mistake):
+                    raise SpecError(answer.error.removeprefix(mistake))
                 raise RuntimeError(f"{where}: {answer.error}\n{answer.traceback}".rstrip())
         why = "; ".join(answer.error for answer in answers if answer.lost) or answers[0].error or "a collective failed"
         if not self.strategy.survives:
