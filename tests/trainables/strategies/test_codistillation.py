@@ -469,9 +469,9 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], message: str) -> Non
 
 
 def test_factors_without_milestones_and_workers_that_cannot_be_divided_are_refused() -> None:
-    with pytest.raises(RuntimeError, match="each of the 1 weight_decay_factors needs a milestone"):
+    with pytest.raises(SpecError, match="each of the 1 weight_decay_factors needs a milestone"):
         pair(2, weight_decay_factors=[0.1])
-    with pytest.raises(RuntimeError, match="3 workers cannot be divided among 2 models"):
+    with pytest.raises(SpecError, match="3 workers cannot be divided among 2 models"):
         pair(3)
 
 
@@ -486,7 +486,7 @@ class OwnOrder(Pair):
 
 def test_predictions_on_different_batches_are_noticed() -> None:
     trainable = make(config(exchange="predictions"), 2, toy=OwnOrder)
-    with pytest.raises(RuntimeError, match="the same batch, but theirs differ"):
+    with pytest.raises(SpecError, match="the same batch, but theirs differ"):
         trainable.step()
 
 
@@ -525,7 +525,7 @@ def test_logits_are_found_or_asked_for() -> None:
     for toy, kind in ((Unusual, "dict"), (Chosen, "tuple")):
         report = make({**config(), "kind": kind}, 2, toy=toy).step()
         assert report["distillation_loss"] > 0
-    with pytest.raises(RuntimeError, match=r"Unusual a method distilled\(output, batch\)"):
+    with pytest.raises(SpecError, match=r"Unusual a method distilled\(output, batch\)"):
         make({**config(), "kind": "tuple"}, 2, toy=Unusual).step()
 
 
