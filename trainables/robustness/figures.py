@@ -214,8 +214,8 @@ def _limits(chosen: Sequence[Mapping[str, Any]]) -> Limits:
     clean = [100 * trial[part][0] for trial in chosen for part in ("val", "test")]
     robust = [100 * trial[part][1] for trial in chosen for part in ("val", "test")]
     spread = max(robust) - min(robust)
-    low = min(clean) - 4
-    return (low, 100 + 0.02 * (100 - low)), (max(-2, min(robust) - 8), max(robust) + 6 + 0.35 * spread)
+    low = min(clean) - 2.5
+    return (low, max(clean) + 0.1 * (max(clean) - low)), (max(-2, min(robust) - 8), max(robust) + 6 + 0.35 * spread)
 
 
 def _staircase(axes: Axes, chosen: Sequence[Mapping[str, Any]], limits: Limits) -> None:
@@ -246,7 +246,7 @@ def _points(axes: Axes, trials: Sequence[Mapping[str, Any]], chosen: set[int], l
             axes.scatter([], [], s=40, color=colour, label=f"{NAMES[method]} ({len(rows)} trainings)")
     if outside:
         note = f"{outside} trainings lie outside, to the left or below"
-        axes.text(0.005, 0.005, note, transform=axes.transAxes, fontsize=7.5, color="#666666")
+        axes.text(0.27, 0.01, note, transform=axes.transAxes, fontsize=7.5, color="#666666")
 
 
 def _honest(axes: Axes, chosen: Sequence[Mapping[str, Any]]) -> None:
@@ -258,12 +258,21 @@ def _honest(axes: Axes, chosen: Sequence[Mapping[str, Any]]) -> None:
     axes.scatter([], [], s=28, marker="D", facecolor="white", edgecolor="#222222", label="the same on test images")
 
 
+def _share(trial: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]]) -> float:
+    """Return how much of the front's extent a trial has, the sum over both objectives: at the ends it is 1."""
+    total = 0.0
+    for axis in (0, 1):
+        values = [each["val"][axis] for each in chosen]
+        total += (trial["val"][axis] - min(values)) / ((max(values) - min(values)) or 1.0)
+    return total
+
+
 def _labels(axes: Axes, chosen: Sequence[Mapping[str, Any]]) -> None:
-    """Say what the most robust, the most accurate and the best compromise (largest sum) are, in the space above."""
+    """Say in the space above what the most robust and the most accurate are, and the best compromise (`_share`)."""
     marked: dict[int, list[str]] = {}
     for name, worth in (
         ("most robust", lambda trial: trial["val"][1]),
-        ("best compromise", lambda trial: sum(trial["val"])),
+        ("best compromise", lambda trial: _share(trial, chosen)),
         ("most accurate", lambda trial: trial["val"][0]),
     ):
         marked.setdefault(max(chosen, key=worth)["number"], []).append(name)

@@ -41,6 +41,8 @@ class Traffic:
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     communication_s: float = 0.0
     waiting_s: float = 0.0
+    #: Whether collectives first wait until all have come, to tell waiting from sending; the same for all workers.
+    measure_waiting: bool = False
 
     def count(self, collective: str, amount: float) -> None:
         """Add one call that sent `amount` bytes."""
@@ -63,8 +65,6 @@ class Communicator(ABC):
     def __init__(self, rank: int, size: int, hosts: Sequence[str], traffic: Traffic | None = None) -> None:
         self.rank, self.size, self.hosts = rank, size, tuple(hosts)
         self.traffic = traffic if traffic is not None else Traffic()
-        #: Whether collectives first wait until all have come, to tell waiting from sending. Costs a small message.
-        self.measure_waiting = False
 
     def all_reduce(self, tensor: Tensor, op: Reduction = "mean") -> Tensor:
         """Replace `tensor` by the sum, mean, maximum or minimum over the workers; return it."""

@@ -159,7 +159,7 @@ class ProcessGroupCommunicator(Communicator):
 
     def _timed(self, collective: Callable[[], Any]) -> Any:
         started = time.perf_counter()
-        if self.measure_waiting:
+        if self.traffic.measure_waiting:
             self._run(lambda: dist.barrier(self.group))
             waited = time.perf_counter()
             self.traffic.waiting_s += waited - started

@@ -43,6 +43,8 @@ class TrainingWorker:
         self._steps = 0
         self._started: tuple[float, float, float, float] | None = None  # clock, communication, waiting, bytes
         self.strategy: Strategy = recipe.build_strategy(self.config)
+        # Where workers meet at each step, a message more would cost as much as it tells.
+        place.comm.traffic.measure_waiting = not self.strategy.replicated
         self.strategy.worker = self
         seed, rank = self.context.seed, self.comm.rank
         with self._stream(seed, self.strategy.seed_purpose(rank)):

@@ -70,6 +70,16 @@ def test_threads_and_processes_train_the_same_bit_for_bit() -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
+def test_processes_tell_waiting_from_sending() -> None:
+    gang = Gang("processes", 2)
+    report = begin(gang).step()
+    gang.close()
+    assert report["waiting_s"] > 0
+    assert report["communication_s"] > 0
+    assert report["step_s"] == pytest.approx(sum(report[f"{n}_s"] for n in ("compute", "communication", "waiting")))
+
+
 def test_resume_equals_uninterrupted(gang: Gang, tmp_path: Path) -> None:
     recipe = begin(gang)
     recipe.step()
