@@ -1,6 +1,6 @@
 """Accurate or robust? A search for the Pareto front of clean and adversarial accuracy, drawn as a picture.
 
-Run with `python examples/robustness_pareto.py`; about three minutes on two CPUs. `--trials 6 --epochs 1` shows in half a
+Run with `python examples/robustness_pareto.py`; about three minutes on two CPUs. `--trials 6 --epochs 1` shows in a
 minute that it works, `--backend inline` needs no Ray. The choice is made on validation images; the picture also shows
 where each point of the front lies on test images, which took no part in it.
 """
