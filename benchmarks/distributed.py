@@ -3,10 +3,12 @@
 Every comparison runs both sides in one run, in turn, on the same model and data:
 
 - steps: all-reduce here against the usual script with DistributedDataParallel, as `torchrun` starts it; two
-  processes each, alternating every `chunk` steps; the ratio is the median over the pairs;
+  processes each, alternating every `chunk` steps; the ratio is the median over the pairs. The quick form runs the
+  script's loop in the processes of the gang;
 - start: from the assignment of a trial to its first step on two workers: here, for the first trial and for later
   ones, which take the gang over warm; and for `TorchTrainer` in a Ray Tune function, whose time counts from the first
-  line of that function (what Tune needs before it is left out, in its favour);
+  line of that function (what Tune needs before it is left out, in its favour). The quick form waits for it no longer
+  than 5 s and takes these for its time: the ratio is then an upper bound;
 - bytes: counted, LSGD with period 64 and codistillation at 1 % of training against all-reduce.
 
     python -m benchmarks.distributed
@@ -18,30 +20,35 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 # Where this is started by `uv run`, Ray would build an environment anew for every worker. Read when Ray is imported.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, each process compiles all that it imports
 
 import torch
 
 from benchmarks.report import Table
 from trainables.classification import ClassificationTrainable
-from trainables.strategies import STRATEGIES
-from tune_platform.distributed import DistributedTrainable, Gang
+from tune_platform.distributed import Gang
+from tune_platform.distributed.member import Place
+from tune_platform.distributed.process_group import ProcessGroupCommunicator
 from tune_platform.trainable import TrialContext
 
 WORKERS = 2
 #: A step of some 10 ms a worker on a core: short for training, so that overhead shows.
 STEP: Mapping[str, Any] = {
-    "task": "synthetic", "examples": 2048, "shape": (3, 16, 16), "model": "cnn", "channels": 32, "batch_size": 64,
+    "task": "synthetic", "examples": 2048, "shape": (3, 16, 16), "model": "cnn", "channels": 32, "batch_size": 16,
     "lr": 0.01, "updates": 1_000_000, "strategy": "all_reduce",
 }  # fmt: skip
 #: A tiny job, whose time to the first step is all start.
@@ -49,6 +56,9 @@ START: Mapping[str, Any] = {
     "task": "synthetic", "examples": 256, "model": "mlp", "lr": 0.1, "updates": 2, "report_every": 1,
     "batch_size": 16, "strategy": "all_reduce",
 }  # fmt: skip
+
+#: Seconds that the quick form waits for the first step of a TorchTrainer.
+_QUICK_BUDGET_S = 5.0
 
 
 class Unevaluated(ClassificationTrainable):
@@ -62,50 +72,59 @@ class Unevaluated(ClassificationTrainable):
 # ------------------------------------------------------------------------------------------ steps
 
 
-def bare_ddp(rounds: int, chunk: int) -> None:
-    """Train as a plain script does: what `torchrun` runs on each process. Reads a line for each chunk to do."""
-    torch.distributed.init_process_group("gloo")
-    torch.set_num_threads(1)
-    recipe = _recipe()
-    rank = torch.distributed.get_rank()
-    model = recipe.build_model(STEP)
-    wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-    optimizer = recipe.build_optimizer(STEP, model)
-    data: Any = recipe.build_data(STEP, rank, WORKERS)
-    epoch, batches = 0, iter(data)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    for _ in range(rounds):
-        sys.stdin.readline()
+class PlainLoop:
+    """The loop of a plain script around DistributedDataParallel, on the processes of `group` (default: all)."""
+
+    def __init__(self, group: Any = None) -> None:
+        recipe = Unevaluated(TrialContext(seed=1))
+        recipe.config = STEP
+        rank = torch.distributed.get_rank(group)
+        self._recipe = recipe
+        self._model = recipe.build_model(STEP)
+        self._wrapped = torch.nn.parallel.DistributedDataParallel(
+            self._model, process_group=group, gradient_as_bucket_view=True
+        )
+        self._optimizer = recipe.build_optimizer(STEP, self._model)
+        self._data: Any = recipe.build_data(STEP, rank, WORKERS)
+        self._epoch, self._batches = 0, iter(self._data)
+
+    def step_s(self, chunk: int) -> float:
+        """Take `chunk` steps; return the seconds of one."""
         started = time.perf_counter()
         for _ in range(chunk):
-            batch = next(batches, None)
+            batch = next(self._batches, None)
             if batch is None:
-                epoch += 1
-                data.set_epoch(epoch)
-                batches = iter(data)
-                batch = next(batches)
-            optimizer.zero_grad(set_to_none=True)
-            loss = recipe.loss(wrapped, batch)
+                self._epoch += 1
+                self._data.set_epoch(self._epoch)
+                self._batches = iter(self._data)
+                batch = next(self._batches)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss = self._recipe.loss(self._wrapped, batch)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        sys.stdout.write(f"{(time.perf_counter() - started) / chunk}\n")
-        sys.stdout.flush()
+            self._optimizer.step()
+        return (time.perf_counter() - started) / chunk
+
+    def let_go(self) -> None:
+        """See `Member`: called where the group is given up."""
+
+
+def serve_plain_loop(chunk: int) -> None:
+    """Be one process of the plain script, as `torchrun` starts it. Does a chunk for each line that comes in."""
+    torch.distributed.init_process_group("gloo")
+    torch.set_num_threads(1)
+    loop = PlainLoop()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(loop.step_s(chunk), flush=True)
     torch.distributed.destroy_process_group()
 
 
-def _recipe() -> Unevaluated:
-    recipe = Unevaluated(TrialContext(seed=1))
-    recipe.config = STEP
-    return recipe
-
-
-class BareDDP:
+class Script:
     """The processes of the plain script, which wait until they are told to do a chunk."""
 
-    def __init__(self, rounds: int, chunk: int) -> None:
+    def __init__(self, chunk: int) -> None:
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(WORKERS)}
-        command = [sys.executable, "-m", "benchmarks.distributed", "--bare-ddp", str(rounds), str(chunk)]
+        command = [sys.executable, "-m", "benchmarks.distributed", "--plain-loop", str(chunk)]
         self._processes = [
             subprocess.Popen(
                 command,
@@ -139,29 +158,54 @@ class BareDDP:
             process.communicate()
 
 
-def measure_steps(rounds: int, chunk: int) -> dict[str, float]:
-    """Return seconds per step here and in the plain script, and the median ratio of the pairs."""
-    bare = BareDDP(rounds + 1, chunk)
-    gang = Gang("processes", WORKERS)
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def measure_steps(gang: Gang, rounds: int, chunk: int, apart: bool) -> dict[str, float]:
+    """Return seconds per step of the gang and of the plain script, and the median ratio of the pairs.
+
+    The plain loop runs in processes of its own (`apart`), or in those of the gang, which saves their start.
+    """
     trainable = Unevaluated(TrialContext(seed=1, gang=gang))
     trainable.setup({**STEP, "report_every": chunk})
+    group = gang.group()
+    if apart:
+        script = Script(chunk)
+        plain, end = script.step_s, script.close
+    else:
+        group.open("plain", _plain_loop)
+
+        def plain() -> float:
+            return float(group.call("plain", "step_s", chunk)[0].value)
+
+        def end() -> None:
+            group.drop("plain")
+
     ours: list[float] = []
     theirs: list[float] = []
     for number in range(rounds + 1):
         if number % 2:
             ours.append(float(trainable.step()["step_s"]))
-        theirs.append(bare.step_s())
+        theirs.append(plain())
         if not number % 2:
             ours.append(float(trainable.step()["step_s"]))
-    bare.close()
+    end()
     trainable.cleanup()
-    gang.close()
     pairs = [a / b for a, b in zip(ours[1:], theirs[1:], strict=True)]  # the first warms up
     return {
         "allreduce_step_s": statistics.median(ours[1:]),
         "ddp_step_s": statistics.median(theirs[1:]),
         "allreduce_step_ratio_to_ddp": statistics.median(pairs),
     }
+
+
+def _plain_loop(place: Place) -> PlainLoop:
+    assert isinstance(place.comm, ProcessGroupCommunicator)
+    return PlainLoop(place.comm.group)
 
 
 # ------------------------------------------------------------------------------------------ start
@@ -204,12 +248,13 @@ def _train_loop(config: dict[str, Any]) -> None:
 
 
 def _tune_function(config: dict[str, Any]) -> None:
+    started = time.time()
+
     from ray import tune
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    started = time.time()
     trainer = TorchTrainer(
         _train_loop, train_loop_config={"started": started},
         scaling_config=ScalingConfig(num_workers=WORKERS, resources_per_worker={"CPU": 1}),
@@ -218,61 +263,42 @@ def _tune_function(config: dict[str, Any]) -> None:
             callbacks=[TuneReportCallback()],
         ),
     )  # fmt: skip
-    trainer.fit()
+    if config["budget_s"] is None:
+        trainer.fit()
+        return
+    fitting = threading.Thread(target=trainer.fit, daemon=True)
+    fitting.start()
+    fitting.join(config["budget_s"] - (time.time() - started))
+    if fitting.is_alive():
+        tune.report({"start_s": config["budget_s"]})
 
 
-def measure_train_under_tune(trials: int) -> dict[str, float]:
-    """Return the seconds from the first line of the Tune function to the first step of its TorchTrainer's workers."""
+def measure_train_under_tune(trials: int, budget_s: float | None = None) -> dict[str, float]:
+    """Return the seconds from the first line of the Tune function to the first step of its TorchTrainer's workers.
+
+    A trial that is not over `budget_s` seconds after that line is ended, and counts as having begun then.
+    """
     from ray import tune
 
-    with tempfile.TemporaryDirectory() as storage:
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage:
         tuner = tune.Tuner(
             tune.with_resources(_tune_function, {"CPU": 1}),
-            param_space={"storage": storage},
+            param_space={"storage": storage, "budget_s": budget_s},
             tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=1),
             run_config=tune.RunConfig(storage_path=storage, verbose=0),
         )
-        found = tuner.fit()
-    return {"train_under_tune_start_s": statistics.median(result.metrics["start_s"] for result in found)}
+        found = [result.metrics["start_s"] for result in tuner.fit() if result.metrics]
+    return {"train_under_tune_start_s": statistics.median(found)}
 
 
 # ------------------------------------------------------------------------------------------ bytes
 
 
-class Counted(DistributedTrainable):
-    """A million parameters and next to no work."""
-
-    strategies = STRATEGIES
-
-    def build_model(self, config: Mapping[str, Any]) -> torch.nn.Module:
-        """Return one layer of 1,000 x 1,000."""
-        return torch.nn.Linear(1000, 1000, bias=False)
-
-    def build_data(self, config: Mapping[str, Any], rank: int, world_size: int) -> list[torch.Tensor]:
-        """Return the same small batch."""
-        return [torch.ones(1, 1000)]
-
-    def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        """Return the mean output."""
-        found: torch.Tensor = model(batch).mean()
-        return found
-
-
-def measure_bytes(strategy: Mapping[str, Any], updates: int, workers: int = WORKERS) -> tuple[float, float]:
-    """Return the bytes per step over all links, counted, and by the strategy's formula."""
-    trainable = Counted(TrialContext(seed=1, gang=Gang("threads", workers)))
-    trainable.setup({"strategy": dict(strategy), "updates": updates, "report_every": updates, "lr": 0.0})
-    counted = float(trainable.step()["bytes_per_step"])
-    options = {name: value for name, value in strategy.items() if name != "name"}
-    kind = STRATEGIES[str(strategy["name"])]
-    formula = kind.bytes_per_step(1_000_000, workers, {**kind.DEFAULTS, **options})
-    trainable.cleanup()
-    return counted, formula
-
-
 def measure_traffic(quick: bool) -> dict[str, float]:
     """Return the bytes per step of LSGD (period 64) and codistillation (1 % of training) over all-reduce's."""
-    from benchmarks.studies.codistillation import resnet50_bytes_ratio
+    # Imports torchvision, which takes seconds: not in every process that is timed.
+    from benchmarks.counted_bytes import measure_bytes, resnet50_bytes_ratio
 
     reduced, _ = measure_bytes({"name": "all_reduce"}, 4)
     pulled, formula = measure_bytes({"name": "lsgd", "period": 64}, 64 if quick else 256)
@@ -287,30 +313,28 @@ def measure_traffic(quick: bool) -> dict[str, float]:
     }
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def main() -> None:
     """Run the comparisons and print them."""
     parser = argparse.ArgumentParser(description="What distributed trials cost")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: within 50 s")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    parser.add_argument("--bare-ddp", nargs=2, type=int, metavar=("ROUNDS", "CHUNK"), help=argparse.SUPPRESS)
+    parser.add_argument("--plain-loop", type=int, metavar="CHUNK", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.bare_ddp:
-        bare_ddp(*arguments.bare_ddp)
+    if arguments.plain_loop:
+        serve_plain_loop(arguments.plain_loop)
         return
     quick = arguments.quick
     torch.set_num_threads(1)
-    found: dict[str, float] = measure_traffic(quick)
-    found |= measure_steps(rounds=5 if quick else 30, chunk=20 if quick else 100)
-    found |= _starts(quick)
+    with ThreadPoolExecutor(1) as pool:
+        counting = pool.submit(measure_traffic, quick)  # takes no times: what is needed later starts beside it
+        _start_ray()
+        gang = Gang("processes", WORKERS)
+        gang.group()
+        found: dict[str, float] = counting.result()
+    found |= measure_steps(gang, rounds=24 if quick else 60, chunk=10 if quick else 50, apart=not quick)
+    gang.close()
+    found |= measure_warm_start(3 if quick else 12)
+    found |= measure_train_under_tune(1 if quick else 6, _QUICK_BUDGET_S if quick else None)
     found["warm_start_ratio_to_train_under_tune"] = found["warm_start_s"] / found["train_under_tune_start_s"]
     table = Table("figure", "measured", "goal")
     goals = {
@@ -327,19 +351,15 @@ def main() -> None:
         print(json.dumps(found))
 
 
-def _starts(quick: bool) -> dict[str, float]:
+def _start_ray() -> None:
     import ray
 
-    root = str(Path(__file__).resolve().parents[1])
-    ray.init(
-        address="local", num_cpus=2 * WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": root}},
-    )  # fmt: skip
-    try:
-        return measure_warm_start(3 if quick else 12) | measure_train_under_tune(1 if quick else 6)
-    finally:
-        ray.shutdown()
+    # The workers of a Ray that is started here have this environment.
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    ray.init(address="local", num_cpus=2 * WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks import distributed
+
+    distributed.main()  # under its own name, by which workers can import what they are sent

@@ -25,7 +25,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -140,6 +139,8 @@ class ClassificationTrainable(DistributedTrainable):
             return _mlp(channels * height * width, task.classes, config)
         if config["model"] == "cnn":
             return _cnn(task.shape, task.classes, config)
+        import torchvision  # takes seconds, which the other models need not spend
+
         known = torchvision.models.list_models(module=torchvision.models)
         if config["model"] not in known:
             hint = did_you_mean(str(config["model"]), ["mlp", "cnn", *known])

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
+
+# scikit-learn and torchvision are imported where they are used: each takes seconds, in every process of a gang.
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
@@ -200,6 +200,9 @@ class _Source(NamedTuple):
 
 
 def _read_digits(name: str, folder: Path, seed: int, size: int | None) -> _Source:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     pixels, labels = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8)
     whole = _checked(name, folder, images, torch.tensor(labels), 16.0, 10, (1, 8, 8))
@@ -339,6 +342,8 @@ def _bad(name: str, folder: Path, what: str) -> DataError:
 
 def _stratified(name: str, indices: Indices, labels: Indices, share: float | int, seed: int) -> tuple[Indices, Indices]:
     """Split `indices` in two; the second part is `share` of them, each label in proportion."""
+    from sklearn.model_selection import train_test_split
+
     try:
         return cast(
             "tuple[Indices, Indices]",

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from tune_platform.distributed.gang import Gang
@@ -77,8 +77,12 @@ class Trainable:
     The calls come in this order, all from one thread: `setup`, then `load_checkpoint` where the trial is
     resumed, then any number of `step` with `save_checkpoint` in between, and `cleanup`. Where `reset_config`
     returned True the object serves another trial, as if it had just been set up.
+
+    `uses_gang`: whether trials with several workers call `context.gang.group()`, so that the workers can be started
+    ahead of it. False for those that place processes of their own in the bundles of the other workers.
     """
 
+    uses_gang: ClassVar[bool] = False
     config: Mapping[str, Any]
     context: TrialContext
 

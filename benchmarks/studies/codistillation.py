@@ -28,15 +28,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import torchvision
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.counted_bytes import resnet50_bytes_ratio
 from benchmarks.studies.common import Arguments, arguments, markdown, save, training
 from trainables.stats import Interval, equivalent, holm, mean_interval, paired_difference
 from trainables.strategies import STRATEGIES
-from trainables.strategies.peer_copies import packed_size
 from tune_platform.distributed import DistributedTrainable, ShardedBatches
 
 UPDATES, BATCH, TRAIN = 800, 32, 1297
@@ -232,77 +231,6 @@ def stability(pool: Executor, seeds: int, updates: int) -> dict[str, list[list[f
         }
         found[name] = [values(each, "accuracy") for each in run_all(pool, methods, seeds, updates).values()]
     return found
-
-
-# bytes on ResNet-50's tensors
-
-
-class _Tensors(nn.Module):
-    """All of ResNet-50's parameters and buffers, of which the forward pass uses the last bias."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.device("meta"):
-            self.network = torchvision.models.resnet50(weights=None)
-        self.network.to_empty(device="cpu")
-        for tensor in (*self.network.parameters(), *self.network.buffers()):
-            tensor.detach().zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = x + self.network.fc.bias
-        return found
-
-
-class _Counted(DistributedTrainable):
-    """Trains the last bias only: what is exchanged does not depend on what the steps do."""
-
-    strategies = STRATEGIES
-
-    def build_model(self, config: Mapping[str, Any]) -> nn.Module:
-        model = _Tensors()
-        model.requires_grad_(config["all_gradients"]).network.fc.bias.requires_grad_()
-        return model
-
-    def build_optimizer(self, config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
-
-    def build_data(self, config: Mapping[str, Any], rank: int, world_size: int) -> list[Tensor]:
-        return [torch.zeros(1, 1000)]
-
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        found: Tensor = model(batch).mean()
-        if self.config["all_gradients"]:
-            found = found + sum(0 * parameter.sum() for parameter in model.parameters())
-        return found
-
-    def total_updates(self, config: Mapping[str, Any], data: Any) -> int:
-        return int(config["updates"])
-
-
-def resnet50_bytes_ratio(period: float = 0.01, updates: int = 45 * 5004, steps: int | None = None) -> dict[str, float]:
-    """Count the bytes per step of codistillation and of all-reduce on ResNet-50's tensors, two workers each.
-
-    `period` is the share of the training, of `updates` inner steps (45 epochs of ImageNet at 256), between exchanges.
-    Codistillation runs for `steps` (default: one whole period, which has one exchange); all-reduce for two.
-    Returns `codistillation` and `all_reduce` (bytes per step over all links), their `ratio`, `steps` and the bytes
-    of one `checkpoint`. Takes about 2 GB, and some seconds.
-    """
-    steps = steps if steps is not None else max(1, round(period * updates))
-    config = {"updates": updates, "report_every": steps, "all_gradients": False}
-    strategy = {
-        "name": "codistillation",
-        "period": period,
-        "stagger": False,
-    }  # one exchange to a period, also the first
-    codistilled = next(training(_Counted, {**config, "strategy": strategy}, 2, 0))
-    reduced = next(
-        training(_Counted, {**config, "strategy": ALL_REDUCE, "report_every": 2, "all_gradients": True}, 2, 0)
-    )
-    ours, theirs = codistilled["bytes_per_step"], reduced["bytes_per_step"]
-    return {
-        "codistillation": ours, "all_reduce": theirs, "ratio": ours / theirs, "steps": float(steps),
-        "checkpoint": float(packed_size(_Tensors())),
-    }  # fmt: skip
 
 
 # figures

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from tune_platform.backends._batch import Batch, Failure, failure_of
 from tune_platform.backends.executor import Executor, trial_folder
+from tune_platform.distributed.gang import Gang
 from tune_platform.engine.events import CheckpointRef, Launch
 
 #: What `launch` answers where the trial before still runs in some thread: the process must be replaced.
@@ -23,12 +24,15 @@ class Worker:
 
     Launches and batches cross as plain pickles in bytes: Ray's own way to send objects takes several times as long.
     `order` numbers what the driver decided for the present trial (a launch, an advance), so that a call that
-    was queued for an earlier decision does nothing.
+    was queued for an earlier decision does nothing. `gang`: the workers that trials on this one will ask for.
     """
 
-    def __init__(self, payload: bytes, path: list[str]) -> None:
+    def __init__(self, payload: bytes, path: list[str], gang: Gang | None = None) -> None:
         sys.path.extend(entry for entry in path if entry not in sys.path)
         self._payload = payload
+        self._gang = gang
+        if gang is not None:  # its other workers load torch and the user's code while this process does
+            gang.start(payload)
         self._executor: Executor | None = None
         self._order = 0
         self._running = False
@@ -48,7 +52,7 @@ class Worker:
         try:
             # User code is first seen here, not in the constructor: its errors are a trial's failure.
             if self._executor is None:
-                self._executor = Executor(pickle.loads(self._payload), gang="ray")
+                self._executor = Executor(pickle.loads(self._payload), "ray", self._gang)
             self._end(warm)
             if not self._executor.clean:
                 return name, SPOILT
@@ -90,6 +94,8 @@ class Worker:
         self._running = False
         if self._executor is not None:
             self._executor.close()
+        elif self._gang is not None:
+            self._gang.close()
         self._log.close()
 
     def _end(self, warm: bool) -> None:

@@ -83,11 +83,11 @@ class Executor:
     `clean` turns False once something of an ended trial still runs: the process should then be replaced.
     """
 
-    def __init__(self, job: Job, gang: GangKind = "threads") -> None:
+    def __init__(self, job: Job, gang: GangKind = "threads", started: Gang | None = None) -> None:
         self.job = job
         self.clean = True
         self._gang_kind = gang
-        self._gang: Gang | None = None  # of the trials with several workers
+        self._gang = started  # of the trials with several workers
         self._storage = CheckpointStorage(job.checkpoints, folder=job.folder) if job.checkpoints else None
         self._run: _Run | None = None
         self._spare: Trainable | None = None  # of the trial before, ready for reset_config

@@ -36,6 +36,7 @@ from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure
 from tune_platform.backends._ray_placement import Shape, amounts_of, ray_names, reserve, shape_of
 from tune_platform.backends.base import Job, Work
+from tune_platform.distributed.gang import Gang
 from tune_platform.engine.events import (
     Advance,
     CapacityChanged,
@@ -311,6 +312,8 @@ class RayBackend:
     # processes
 
     def _spawn(self, shape: Shape) -> _Worker:
+        job = self._job
+        assert job is not None
         self._make_room(shape)
         amounts = ray_names(shape.bundle)
         options: dict[str, Any] = {
@@ -328,7 +331,11 @@ class RayBackend:
                 self._node_ids[shape.nodes[0]], soft=False
             )  # fmt: skip
         actor = self._actor.options(resources=amounts, **options)
-        worker = _Worker(actor.remote(self._payload, sys.path), shape, placement)
+        workers = len(shape.nodes)
+        # Whether an entrypoint asks for its gang is not known here; where it has several workers, it will.
+        asks = isinstance(job.trainable, str) or getattr(job.trainable, "uses_gang", False)
+        gang = Gang("ray", workers, dict(shape.bundle)) if workers > 1 and asks else None
+        worker = _Worker(actor.remote(self._payload, sys.path, gang), shape, placement)
         self._workers[worker] = None
         return worker
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from tune_platform.distributed.group import WorkerGroup
+    from tune_platform.distributed.ray_gang import RayLauncher
 
 #: How the workers run: turns of threads in this process, processes of this machine, or Ray actors.
 GangKind = Literal["threads", "processes", "ray"]
@@ -27,6 +28,15 @@ class Gang:
         self.broken = False
         self._group: WorkerGroup | None = None
         self._timeout_s = 0.0
+        self._launcher: RayLauncher | None = None
+
+    def start(self, preload: bytes = b"") -> None:
+        """Have Ray actors start now, beside what this process does until it asks for the `group`.
+
+        They unpickle `preload`, so that they have imported what it names.
+        """
+        if self.kind == "ray":
+            self._ray_launcher().start(self.workers, preload)
 
     def group(self, timeout_s: float = 60.0) -> WorkerGroup:
         """Return the gang, complete; a group that lost workers is filled up, or replaced where that fails.
@@ -45,7 +55,8 @@ class Gang:
                     return group
             except PeerLost:
                 pass
-        self.close()
+        if group is not None:
+            self.close()
         self.broken = True
         self._group, self._timeout_s = self._start(timeout_s), timeout_s
         self.broken = False
@@ -56,17 +67,24 @@ class Gang:
         group, self._group = self._group, None
         if group is not None:
             group.close()
+        if self._launcher is not None:
+            self._launcher.close()
+
+    def _ray_launcher(self) -> RayLauncher:
+        from tune_platform.distributed.ray_gang import RayLauncher
+
+        if self._launcher is None:
+            self._launcher = RayLauncher(self.bundle)
+        return self._launcher
 
     def _start(self, timeout_s: float) -> WorkerGroup:
         from tune_platform.distributed.group import LocalGroup, RemoteGroup
 
         if self.kind == "threads" or (self.workers == 1 and self.kind != "ray"):
             return LocalGroup(self.workers)
-        device = "cuda" if self.bundle.get("gpu", 0) > 0 else "cpu"
         if self.kind == "ray":
-            from tune_platform.distributed.ray_gang import ray_group
-
-            return ray_group(self.workers, self.bundle, device, timeout_s)
+            return self._ray_launcher().group(self.workers, timeout_s)
+        device = "cuda" if self.bundle.get("gpu", 0) > 0 else "cpu"
         from tune_platform.distributed.process_group import backend_for
         from tune_platform.distributed.processes import ProcessPeer
 

@@ -1,22 +1,62 @@
 """Workers of a gang as Ray actors, in the placement group of the actor that runs the trial.
 
 The trial's own process is the first worker, in bundle 0; it owns the others, so that they end when it ends, however
-that comes about.
+that comes about. Imports no torch, so that the others can be started before this process has loaded it.
 """
 
 from __future__ import annotations
 
+import pickle
 import sys
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from tune_platform.distributed.group import RemoteGroup
-from tune_platform.distributed.member import Answer, Member
-from tune_platform.distributed.process_group import backend_for
+if TYPE_CHECKING:
+    from tune_platform.distributed.group import RemoteGroup
+    from tune_platform.distributed.member import Answer, Factory, Meeting
+
+
+class RayMember:
+    """A `Member` as an actor. `preload`: a pickle that names the user's code, which is then imported ahead of time."""
+
+    def __init__(
+        self, worker: int, device: str, threads: int, path: list[str], fresh: bool, preload: bytes = b""
+    ) -> None:
+        from tune_platform.distributed.member import Member
+
+        self._member = Member(worker, device, threads, path, fresh)
+        with suppress(Exception):  # the first worker meets the same error, and tells
+            pickle.loads(preload)
+
+    def who(self) -> Answer:
+        """See `Member.who`."""
+        return self._member.who()
+
+    def join(self, meeting: Meeting) -> Answer:
+        """See `Member.join`."""
+        return self._member.join(meeting)
+
+    def open(self, session: str, factory: Factory, fresh: bool = False) -> Answer:
+        """See `Member.open`."""
+        return self._member.open(session, factory, fresh)
+
+    def call(self, session: str, method: str, args: tuple[Any, ...]) -> Answer:
+        """See `Member.call`."""
+        return self._member.call(session, method, args)
+
+    def drop(self, session: str) -> Answer:
+        """See `Member.drop`."""
+        return self._member.drop(session)
+
+    def leave(self) -> Answer:
+        """See `Member.leave`."""
+        return self._member.leave()
 
 
 class RayPeer:
@@ -45,27 +85,55 @@ class RayPeer:
         ray.kill(self._actor, no_restart=True)
 
 
-def ray_group(workers: int, bundle: dict[str, float], device: str, timeout_s: float) -> RemoteGroup:
-    """Start the other workers of the gang whose first one this process is.
+class RayLauncher:
+    """Starts the other workers of the gang whose first one this process is, each in a bundle of its own.
 
-    Raises RuntimeError where this process is not in a placement group.
+    `bundle` are the resources of each by name. Raises RuntimeError where this process is not in a placement group.
     """
-    placement = get_current_placement_group()
-    if placement is None:
-        raise RuntimeError("a gang of Ray actors needs a placement group around the process of the trial")
-    remote = ray.remote(Member)
-    amounts = {name: amount for name, amount in bundle.items() if name not in ("cpu", "gpu", "memory")}
-    threads = max(1, int(bundle.get("cpu", 1)))
 
-    def launch(worker: int, slot: int, fresh: bool) -> RayPeer:
-        options: dict[str, Any] = {"num_cpus": bundle.get("cpu", 0), "num_gpus": bundle.get("gpu", 0)}
-        if "memory" in bundle:
-            options["memory"] = bundle["memory"]
-        strategy = PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=slot)
-        actor = remote.options(resources=amounts, scheduling_strategy=strategy, max_restarts=0, **options)
-        return RayPeer(actor.remote(worker, device, threads, sys.path, fresh))
+    def __init__(self, bundle: Mapping[str, float]) -> None:
+        self._placement = get_current_placement_group()
+        if self._placement is None:
+            raise RuntimeError("a gang of Ray actors needs a placement group around the process of the trial")
+        self._bundle = bundle
+        self._early: dict[int, RayPeer] = {}
+        self.device = "cuda" if bundle.get("gpu", 0) > 0 else "cpu"
+        self.threads = max(1, int(bundle.get("cpu", 1)))
 
-    return RemoteGroup(
-        workers, launch, address=get_node_ip_address(), device=device, threads=threads,
-        backend=backend_for(device, bundle.get("gpu", 0.0)), timeout_s=timeout_s,
-    )  # fmt: skip
+    def start(self, workers: int, preload: bytes) -> None:
+        """Start all but the first of the workers now, without waiting for them."""
+        for slot in range(1, workers):
+            self._early[slot] = self._start(slot, slot, False, preload)
+
+    def launch(self, worker: int, slot: int, fresh: bool) -> RayPeer:
+        """Return a worker: the one that was started ahead of time, or a new one."""
+        early = self._early.pop(slot, None)
+        if early is not None and not fresh:
+            return early
+        return self._start(worker, slot, fresh)
+
+    def group(self, workers: int, timeout_s: float) -> RemoteGroup:
+        """Return the gang, once its workers are up. Raises PeerLost where they do not come."""
+        from tune_platform.distributed.group import RemoteGroup
+        from tune_platform.distributed.process_group import backend_for
+
+        return RemoteGroup(
+            workers, self.launch, address=get_node_ip_address(), device=self.device, threads=self.threads,
+            backend=backend_for(self.device, self._bundle.get("gpu", 0.0)), timeout_s=timeout_s,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """End the workers that were started ahead of time and never asked for."""
+        while self._early:
+            self._early.popitem()[1].close()
+
+    def _start(self, worker: int, slot: int, fresh: bool, preload: bytes = b"") -> RayPeer:
+        amounts = {name: amount for name, amount in self._bundle.items() if name not in ("cpu", "gpu", "memory")}
+        options: dict[str, Any] = {"num_cpus": self._bundle.get("cpu", 0), "num_gpus": self._bundle.get("gpu", 0)}
+        if "memory" in self._bundle:
+            options["memory"] = self._bundle["memory"]
+        strategy = PlacementGroupSchedulingStrategy(self._placement, placement_group_bundle_index=slot)
+        actor = ray.remote(RayMember).options(
+            resources=amounts, scheduling_strategy=strategy, max_restarts=0, **options
+        )
+        return RayPeer(actor.remote(worker, self.device, self.threads, sys.path, fresh, preload))

@@ -49,6 +49,7 @@ class DistributedTrainable(Trainable):
     does not survive it, fewer than `min_workers` are left, or the first worker is the one that is lost.
     """
 
+    uses_gang = True
     strategies: ClassVar[Mapping[str, type[Strategy]]] = {Strategy.name: Strategy}
     #: The class that trains on each worker; replace it for a loop of your own.
     worker_class: ClassVar[type[TrainingWorker]] = TrainingWorker

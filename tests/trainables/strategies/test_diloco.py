@@ -182,15 +182,17 @@ def test_a_lost_worker_does_not_end_the_training(step: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_does_not_end_the_training() -> None:
+@pytest.mark.parametrize("name", ["diloco", "slowmo", "local_sgd"])
+def test_a_process_that_is_killed_does_not_end_the_training(name: str) -> None:
     gang = Gang("processes", 3)
+    strategy = {"strategy": {"name": name, "period": 6}}
     try:
-        trainable = make({**CONFIG, **outer(), "events": {(1, 8): die}}, gang=gang)
+        trainable = make({**CONFIG, **strategy, "events": {(1, 8): die}}, gang=gang)
         trainable.replace_lost = False
         found = reports(trainable, 4)
         assert [report["workers"] for report in found] == [3, 2, 2, 2]
         assert found[-1]["done"]
-        threads = make({**CONFIG, **outer(), "events": {(1, 8): die}}, 3)
+        threads = make({**CONFIG, **strategy, "events": {(1, 8): die}}, 3)
         threads.replace_lost = False
         expected = reports(threads, 4)
         assert [report["accuracy"] for report in found] == pytest.approx([r["accuracy"] for r in expected], abs=0.02)

@@ -208,12 +208,14 @@ def test_the_loss_of_a_worker_leaves_the_centre_and_one_that_joins_begins_there(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["easgd", "eamsgd"])
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_the_death_of_a_process_does_not_end_the_trial(asynchronous: bool) -> None:
+def test_the_death_of_a_process_does_not_end_the_trial(name: str, asynchronous: bool) -> None:
     gang = Gang("processes", 3)
     try:
         # In its first step: asynchronously there may be no fifth before another has come to the end of the run.
         given = {**config(asynchronous=asynchronous), "events": {(2, 0): die}, "updates": 24, "report_every": 8}
+        given["strategy"]["name"] = name
         trainable = make(given, 3, gang=gang, toy=Patient)
         first, second, third = (trainable.step() for _ in range(3))
         assert (first["workers"], first["workers_lost"]) == (2, 1)

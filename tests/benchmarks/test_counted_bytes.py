@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.distributed import measure_bytes
+from benchmarks.counted_bytes import measure_bytes
 
 
 @pytest.mark.parametrize(
