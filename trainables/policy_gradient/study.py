@@ -1,6 +1,6 @@
 """Re-tests the findings of Ilyas et al. (2020) in shape, at a few stages of training, on a MuJoCo task and a small one.
 
-    python -m trainables.policy_gradient.study --quick --out results/         two hours of a core; without --quick a night
+    python -m trainables.policy_gradient.study --quick --out results/         two core-hours; without --quick a night
     python -m trainables.policy_gradient.study --summarise --out results/     tables and figures of what is there
 
 Each agent is trained, and looked at when it reaches a stage. One line of `results.jsonl` is written for each, and lines
