@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
+from tune_platform.errors import SpecError
+
 if TYPE_CHECKING:
     from tune_platform.distributed.group import WorkerGroup
     from tune_platform.distributed.ray_gang import RayLauncher
@@ -41,7 +43,8 @@ class Gang:
     def group(self, timeout_s: float = 60.0) -> WorkerGroup:
         """Return the gang, complete; a group that lost workers is filled up, or replaced where that fails.
 
-        `timeout_s` bounds every collective. Raises PeerLost where the workers do not start.
+        `timeout_s` bounds every collective. Raises PeerLost where the workers do not start, SpecError where
+        they hold GPUs that torch does not see.
         """
         from tune_platform.distributed.communicator import PeerLost
 
@@ -82,9 +85,16 @@ class Gang:
 
         if self.kind == "threads" or (self.workers == 1 and self.kind != "ray"):
             return LocalGroup(self.workers)
+        import torch
+
+        device = "cuda" if self.bundle.get("gpu", 0) > 0 else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise SpecError(
+                f"each worker holds {self.bundle['gpu']:g} GPU, but torch {torch.__version__} sees none here: is it a "
+                "build for CUDA, with a driver, and CUDA_VISIBLE_DEVICES as it should be? Without GPUs leave `gpu` out"
+            )
         if self.kind == "ray":
             return self._ray_launcher().group(self.workers, timeout_s)
-        device = "cuda" if self.bundle.get("gpu", 0) > 0 else "cpu"
         from tune_platform.distributed.process_group import backend_for
         from tune_platform.distributed.processes import ProcessPeer
 

@@ -65,11 +65,14 @@ class WorkerGroup(ABC):
 
     def regroup(self) -> None:
         """Give those that live a new communicator. Raises PeerLost where they do not find each other."""
+        why = ""
         for _ in range(_ATTEMPTS):
-            if all(answer.ok for answer in self._meet()):
+            answers = self._meet()
+            if all(answer.ok for answer in answers):
                 self.whole = True
                 return
-        raise PeerLost(f"the {len(self.workers)} workers that are left did not form a group in {_ATTEMPTS} attempts")
+            why = next(answer.error for answer in answers if not answer.ok)
+        raise PeerLost(f"{len(self.workers)} workers did not form a group in {_ATTEMPTS} attempts; the last: {why}")
 
     def refill(self, wait: bool = True) -> int:
         """Start a worker for each that was lost, with the highest ranks; return how many have joined.
