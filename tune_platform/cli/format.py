@@ -54,9 +54,34 @@ def counts(by_status: Mapping[str, int]) -> str:
 
 def values(metrics: Mapping[str, Any]) -> str:
     """Return "lr 0.01, optimizer/name adamw"."""
+    return ", ".join(f"{name} {value}" for name, value in _flat(metrics).items())
+
+
+class Differences:
+    """The values in which the configs of a search differ: its constants would only fill the line."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] | None = None
+        self._names: set[str] = set()
+
+    def see(self, config: Mapping[str, Any]) -> None:
+        """Take note of a config."""
+        flat = _flat(config)
+        first = self._first = flat if self._first is None else self._first
+        if flat != first:
+            self._names.update(name for name in {**first, **flat} if flat.get(name) != first.get(name))
+
+    def text(self, config: Mapping[str, Any]) -> str:
+        """Return "lr 0.01, optimizer/name adamw" of what differs; of everything while nothing does."""
+        self.see(config)
+        flat = _flat(config)
+        return ", ".join(f"{name} {flat[name]}" for name in flat if name in self._names or not self._names)
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, str]:
     from tune_platform.results import flatten
 
-    return ", ".join(f"{name} {number(value)}" for name, value in flatten(metrics).items())
+    return {name: number(value) for name, value in flatten(config).items()}
 
 
 def shorten(text: str, width: int) -> str:

@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live as Region
 from rich.text import Text
 
-from tune_platform.cli.format import duration, number, values
+from tune_platform.cli.format import Differences, duration, number
 from tune_platform.cli.notes import Note, Notes
 from tune_platform.engine.events import Launch, Release, Reported
 
@@ -58,6 +58,7 @@ class Live:
     def __init__(self, name: str, console: Console, clock: Callable[[], float] = time.time) -> None:
         self._name, self._clock, self.console = name, clock, console
         self._notes = Notes(clock)
+        self._configs = Differences()
         self._started = clock()
         self._lock = threading.RLock()  # also taken by a signal handler that prints in the middle of a turn
         self._counts: dict[str, int] = {}
@@ -112,6 +113,7 @@ class Live:
                 running.step, running.value = last.step, last.value(self._metric)
         for command in commands:
             if isinstance(command, Launch):
+                self._configs.see(command.config)
                 self._running[command.trial] = _Running(command.config, self._clock(), command.committed)
 
     # ------------------------------------------------------------------------------- drawing
@@ -137,13 +139,13 @@ class Live:
             found = f"{self._metric} {number(best.value)}"
             lines.append(Text.assemble(("best  ", "bold"), (found, "bold green"),
                                        f"  trial {best.trial}, step {best.step}"))  # fmt: skip
-            lines.append(Text(f"      {values(best.config)}"))
+            lines.append(Text(f"      {self._configs.text(best.config)}"))
         for trial, running in list(self._running.items())[:SHOWN]:
             found = f"{self._metric} {number(running.value)}" if running.step else "no report yet"
             lines.append(Text.assemble(
                 (f"  trial {trial:<5}", "cyan"), f" step {running.step:<5} {found:<24} ",
                 f"{duration(now - running.since):>8}  ",
-                (values(running.config), "dim"),
+                (self._configs.text(running.config), "dim"),
             ))  # fmt: skip
         if len(self._running) > SHOWN:
             lines.append(Text(f"  ... and {len(self._running) - SHOWN} more running", style="dim"))

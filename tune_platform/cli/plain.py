@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tune_platform.cli.common import finite
-from tune_platform.cli.format import counts, duration, number, values
+from tune_platform.cli.format import Differences, counts, duration, number
 from tune_platform.cli.notes import Notes
+from tune_platform.engine.events import Launch
 
 if TYPE_CHECKING:
     from tune_platform.engine.controller import Controller
@@ -25,6 +26,7 @@ class Plain:
     def __init__(self, stream: TextIO, *, as_json: bool = False, clock: Callable[[], float] = time.time) -> None:
         self._stream, self._json, self._clock = stream, as_json, clock
         self._notes = Notes(clock)
+        self._configs = Differences()
         self._started = clock()
         self._pause = 1.0
         self._due = self._started + self._pause
@@ -37,9 +39,12 @@ class Plain:
 
     def __call__(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
         """Write what this turn is worth."""
+        for command in commands:
+            if isinstance(command, Launch):
+                self._configs.see(command.config)
         for note in self._notes.hear(controller, events, commands):
             # The live region has the best config in a line of its own; here it has to be in this one.
-            more = f" ({values(note.data['config'])})" if note.kind == "best" and not self._json else ""
+            more = f" ({self._configs.text(note.data['config'])})" if note.kind == "best" and not self._json else ""
             self._write(note.time, note.kind, note.text + more, note.data)
         now = self._clock()
         if now >= self._due:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.tune_platform.cli.conftest import TRACEBACK
+from tune_platform.cli.format import Differences
 from tune_platform.cli.live import Live
 from tune_platform.cli.notes import LONG_GAP, Notes, where
 from tune_platform.cli.plain import Plain
@@ -44,7 +45,7 @@ class Drive:
         values = {"metrics": ("loss",), "modes": ("min",), "num_samples": trials, **settings}
         self.controller = Controller(Settings(**values), FIFO())
         self.turn(CapacityChanged(time=0.0, nodes=({"cpu": float(trials)},)))
-        configs = [{"lr": 0.1 * (n + 1), "name": "x" * 60} for n in range(trials)]
+        configs = [{"lr": 0.1 * (n + 1), "epochs": 9, "name": str(n) + "x" * 60} for n in range(trials)]
         self.turn(*(Suggested(time=0.0, trial=n, config=config) for n, config in enumerate(configs)))
 
     def turn(self, *events: Event) -> Any:
@@ -138,9 +139,17 @@ def test_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
         drive.report(0, 1, 0.123456)
     assert stream.getvalue() == (
         "22:13:20 resources: 3 CPU\n"
-        f"22:13:25 best so far: loss 0.12346 by trial 0 at step 1 (lr 0.1, name {'x' * 60})\n"
+        f"22:13:25 best so far: loss 0.12346 by trial 0 at step 1 (lr 0.1, name 0{'x' * 60})\n"
         "22:13:25 5.0 s: 3 running; best loss 0.12346 (trial 0, step 1)\n"
     )
+
+
+def test_constants_of_the_search_do_not_fill_the_line() -> None:
+    seen = Differences()
+    assert seen.text({"lr": 0.1, "net": {"depth": 2}}) == "lr 0.1, net/depth 2"  # nothing to tell it by yet
+    seen.see({"lr": 0.2, "net": {"depth": 2}})
+    assert seen.text({"lr": 0.1, "net": {"depth": 2}}) == "lr 0.1"
+    assert seen.text({"lr": 0.1, "net": {"depth": 2, "width": 8}}) == "lr 0.1, net/width 8"  # conditional
 
 
 def test_json_lines() -> None:
@@ -179,12 +188,12 @@ def test_the_live_region() -> None:
         "digits  1m 05s of 1h 00m  2 of 8 trials done",
         "[###xxx>>>>>>>>>>>>>>>>>>>>]  # 1 completed  x 1 failed  > 6 running",
         "best  loss 0.5  trial 0, step 1",
-        f"      lr 0.1, name {'x' * 60}"[:80],
-        f"  trial 1     step 1     loss 0.75                  1m 05s  lr 0.2, name {'x' * 7}",
-        f"  trial 3     step 0     no report yet              1m 05s  lr 0.4, name {'x' * 7}",
-        f"  trial 4     step 0     no report yet              1m 05s  lr 0.5, name {'x' * 7}",
-        f"  trial 5     step 0     no report yet              1m 05s  lr 0.6, name {'x' * 7}",
-        f"  trial 6     step 0     no report yet              1m 05s  lr 0.7, name {'x' * 7}",
+        f"      lr 0.1, name 0{'x' * 60}"[:80],
+        f"  trial 1     step 1     loss 0.75                  1m 05s  lr 0.2, name 1{'x' * 6}",
+        f"  trial 3     step 0     no report yet              1m 05s  lr 0.4, name 3{'x' * 6}",
+        f"  trial 4     step 0     no report yet              1m 05s  lr 0.5, name 4{'x' * 6}",
+        f"  trial 5     step 0     no report yet              1m 05s  lr 0.6, name 5{'x' * 6}",
+        f"  trial 6     step 0     no report yet              1m 05s  lr 0.7, name 6{'x' * 6}",
         "  ... and 1 more running",
         "last  trial 2 failed: ValueError: the loss exploded [train.py:31 in step]",
     ]
