@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trainables.policy_gradient.environments import Environments
 from trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler
 from trainables.policy_gradient.policies import Actor
+from trainables.runtime import stream_seed
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -161,7 +162,8 @@ def run_episodes(
     count = len(environments.envs)
     for start in range(0, len(seeds), count):
         chosen = seeds[start : start + count]
-        draws = [np.random.default_rng(seed) for seed in chosen]
+        # Not the seed itself: gymnasium makes the same generator of it, and the noise would know the episode.
+        draws = [np.random.default_rng(stream_seed(seed, "actions")) for seed in chosen]
         padded = [*chosen, *range(count - len(chosen))]
         observations = environments.reset(padded)[: len(chosen)]
         sums, steps = np.zeros(len(chosen)), np.zeros(len(chosen), dtype=np.int64)

@@ -51,7 +51,8 @@ def streams(snapshot: Snapshot, seeds: Sequence[int], steps: int, extra_steps: i
     settings = snapshot.settings
     environments = Environments(settings.env_id, settings.env_kwargs, len(seeds), extra_steps)
     environments.reset(seeds)
-    draw = np.random.default_rng(list(seeds))
+    # Not the seeds themselves: of a single one gymnasium makes the same generator, and the noise would know the stream.
+    draw = np.random.default_rng([stream_seed(seed, "actions") for seed in seeds])
     try:
         return collect(environments, snapshot.actor, snapshot.normaliser, snapshot.scaler, draw, steps, learn=False)
     finally:

@@ -187,8 +187,16 @@ def claims_table(rows: Sequence[Row]) -> str:
         scale = [
             [at(group, seed)["gradient"]["qualities"][-1]["noise_scale"] for seed in seeds] for group in (late, early)
         ]
-        if all(math.isfinite(value) for values in scale for value in values):
-            compare(f"B at iteration {stages[-1]} / B at {stages[0]}", scale, paired_ratio, ".2f")
+        compare(
+            f"B at iteration {stages[-1]} / B at {stages[0]}, of those where it is finite", scale, paired_ratio, ".2f"
+        )
+        # An infinite B (estimates that are not aligned at all) is the strongest case, which a mean cannot take in.
+        larger = sum(last > first for last, first in zip(*scale, strict=True))
+        unequal = sum(last != first for last, first in zip(*scale, strict=True))
+        if unequal:
+            p = scipy_stats.binomtest(larger, unequal).pvalue
+            claim = f"B at iteration {stages[-1]} is larger than at {stages[0]} (sign test)"
+            lines.append([claim, f"{larger} of {unequal}", f"{p:.3f}", str(unequal)])
     for stage, group in groups.items():
         if not all("values" in row for row in group):
             continue

@@ -40,7 +40,6 @@ class PolicyGradientTrainable(Trainable):
         self.config = config
         settings = Settings.of(config)
         self.training = Training(settings, self.context.seed, self.context.device)
-        self._probed: dict[str, float] = {}
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         """Begin a new run with `config` and the context's present seed; environments are kept where they fit."""
@@ -52,7 +51,6 @@ class PolicyGradientTrainable(Trainable):
             old.close()
         self.config = config
         self.training = Training(new, self.context.seed, self.context.device, old.environments if fits else None)
-        self._probed = {}
         return True
 
     def step(self) -> dict[str, Any]:
@@ -62,8 +60,8 @@ class PolicyGradientTrainable(Trainable):
         if every and metrics["iteration"] % every == 0:
             from trainables.policy_gradient.gradient import probe
 
-            self._probed = probe(self.training.agent, self.training.seed)
-        return {**metrics, **self._probed}
+            metrics |= self.training.hold(probe(self.training.agent, self.training.seed))
+        return metrics
 
     def save_checkpoint(self, directory: Path) -> None:
         """Write the state of the run, running episodes included."""

@@ -44,7 +44,7 @@ class Training:
         self.env_steps = 0
         #: Whether the last `load` took the episodes up where they were.
         self.episodes_restarted = False
-        self._measured: dict[str, float] = {}  # of the last evaluation and the last episodes
+        self._measured: dict[str, float] = {}  # of the last evaluation, the last episodes and the last probe
         self._evaluation: Environments | None = None
 
     def collect(self) -> Batch:
@@ -89,6 +89,11 @@ class Training:
         if done:
             metrics["test_return"] = self.evaluate("report", settings.test_episodes).mean
         return metrics
+
+    def hold(self, measured: Mapping[str, float]) -> Mapping[str, float]:
+        """Report these with every iteration from now on, a resumed run's too; return them."""
+        self._measured.update(measured)
+        return measured
 
     def evaluate(self, purpose: str, episodes: int) -> Episodes:
         """Run episodes with the present policy on the seeds of `purpose`: "evaluation" to choose by, "report" to tell.

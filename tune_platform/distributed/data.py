@@ -104,17 +104,17 @@ class Position:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a place; torch's generator is left as it is."""
         self.epoch, self.batch, self._iterator = state["epoch"], 0, None
-        if isinstance(self.data, Stateful) and "data" in state:
-            self.data.load_state_dict(state["data"])
-            self.batch = state["batch"]
-            return
-        if state["batch"] == 0:
-            return
         now = torch.get_rng_state()
         if state["generator"] is not None:
             torch.set_rng_state(state["generator"])
-        for _ in range(state["batch"]):
-            self.next()
+        if isinstance(self.data, Stateful) and "data" in state:
+            self.data.load_state_dict(state["data"])
+            self.batch = state["batch"]
+            if self.batch > 0:  # an iterator may draw when it is made, which was done before the place was saved
+                self._generator, self._iterator = torch.get_rng_state(), iter(self.data)
+        else:
+            for _ in range(state["batch"]):
+                self.next()
         torch.set_rng_state(now)
 
     def move(self, epoch: int, examples: float, per_batch: float) -> None:

@@ -33,7 +33,10 @@ class WorkerGroup(ABC):
         self.workers = list(range(size))
         #: Whether the communicators can be used: false after a call has failed, until `regroup`.
         self.whole = True
+        #: Why a worker that was to join could not begin; empty where none has failed to.
+        self.refusal = ""
         self._factories: dict[str, Factory] = {}
+        self._shares: dict[int, int] = {}  # worker -> its slot among `size`
         self._numbers = itertools.count(size)
 
     @property
@@ -42,17 +45,27 @@ class WorkerGroup(ABC):
         return self.size - len(self.workers)
 
     def open(self, session: str, factory: Factory) -> list[Answer]:
-        """Have each worker make the object of a session."""
+        """Have each worker make the object of a session. Slots are given anew, by rank."""
         self._factories[session] = factory
-        return self._ask(self.workers, "open", session, factory, False)
+        self.slots = range(len(self.workers))
+        return self._open(self.workers, session, factory, False)
 
-    def call(self, session: str, method: str, *args: Any) -> list[Answer]:
+    @property
+    def slots(self) -> Sequence[int]:
+        """The slots of the workers by rank: what stays when ranks change. May be set, for a checkpoint."""
+        return [self._shares[worker] for worker in self.workers]
+
+    @slots.setter
+    def slots(self, slots: Sequence[int]) -> None:
+        self._shares = dict(zip(self.workers, slots, strict=True))
+
+    def call(self, session: str, method: str, *args: Any, patience_s: float | None = None) -> list[Answer]:
         """Call a method of the session's object on all workers at once; return the answers by rank.
 
-        A worker that is gone, or does not answer within the patience of the gang after the first one has, is ended
-        and struck off; its answer says `lost`.
+        A worker that is gone, or does not answer within `patience_s` (default: the time-out of a collective) after
+        the first one has, is ended and struck off; its answer says `lost`.
         """
-        return self._ask(self.workers, "call", session, method, args)
+        return self._ask(self.workers, "call", session, method, args, patience_s=patience_s)
 
     def call_each(self, session: str, method: str, args: Sequence[tuple[Any, ...]]) -> list[Answer]:
         """Like `call`, with arguments of its own for each worker, by rank."""
@@ -75,18 +88,32 @@ class WorkerGroup(ABC):
         raise PeerLost(f"{len(self.workers)} workers did not form a group in {_ATTEMPTS} attempts; the last: {why}")
 
     def refill(self, wait: bool = True) -> int:
-        """Start a worker for each that was lost, with the highest ranks; return how many have joined.
+        """Start a worker for each that was lost, with the highest ranks; return how many have come.
 
         `wait`: until they have come; else those that have not come yet join in a later call. When some join, all get
-        a new communicator, and the objects of the new ones are made with `Place.fresh` true.
+        a new communicator, and the objects of the new ones are made with `Place.fresh` true. One that cannot make its
+        object is ended again, and `refusal` says why.
         """
+        self.refusal = ""
         fresh = self._arrivals(wait) if self.lost else []
         self.workers += fresh
         if fresh:
+            free = iter(sorted(set(range(self.size)) - {self._shares.get(worker, -1) for worker in self.workers}))
+            self._shares.update({worker: next(free) for worker in fresh})
             self.regroup()
             for session, factory in self._factories.items():
-                self._ask([worker for worker in fresh if worker in self.workers], "open", session, factory, True)
+                joined = [worker for worker in fresh if worker in self.workers]
+                for answer in self._open(joined, session, factory, True):
+                    if not answer.ok:
+                        self.refusal = answer.error
+                        self._strike(answer.worker)
+            if self.refusal:
+                self.regroup()
         return len(fresh)
+
+    def _open(self, workers: Sequence[int], session: str, factory: Factory, fresh: bool) -> list[Answer]:
+        slots = [(self._shares[worker], self.size) for worker in workers]
+        return self._ask(workers, "open", session, factory, fresh, each=slots)
 
     @abstractmethod
     def close(self) -> None:
@@ -97,11 +124,18 @@ class WorkerGroup(ABC):
         """Start what workers are missing; return the numbers of those that have come."""
 
     @abstractmethod
+    def _strike(self, worker: int) -> None:
+        """End a worker and strike it off, where that has not been done."""
+
+    @abstractmethod
     def _meet(self) -> list[Answer]:
         """Form a new generation of those that live."""
 
     @abstractmethod
-    def _ask(self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None) -> list[Answer]:
+    def _ask(
+        self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None,
+        patience_s: float | None = None,
+    ) -> list[Answer]:  # fmt: skip
         """Call a method of these members at once, `each` with a last argument of its own; strike off the lost."""
 
 
@@ -157,7 +191,15 @@ class LocalGroup(WorkerGroup):
             place.comm = LocalCommunicator(self.cluster, seats, rank, hosts, place.comm.traffic)
         return [Answer(worker) for worker in self.workers]
 
-    def _ask(self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None) -> list[Answer]:
+    def _strike(self, worker: int) -> None:
+        if worker in self.workers:
+            self.kill(worker)
+            self.workers.remove(worker)
+
+    def _ask(
+        self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None,
+        patience_s: float | None = None,
+    ) -> list[Answer]:  # fmt: skip
         workers = list(workers)
         given = [args if each is None else (*args, last) for last in each or workers]
 
@@ -178,10 +220,10 @@ class LocalGroup(WorkerGroup):
         return answers
 
     def _do(self, worker: int, method: str, *args: Any) -> Any:
-        sessions = self._sessions[worker]
+        sessions, place = self._sessions[worker], self._places[worker]
         if method == "open":
-            session, factory, self._places[worker].fresh = args
-            sessions[session] = factory(self._places[worker])
+            session, factory, place.fresh, (place.slot, place.slots) = args
+            sessions[session] = factory(place)
             return None
         if method == "call":
             session, name, arguments = args
@@ -290,7 +332,17 @@ class RemoteGroup(WorkerGroup):
         )  # fmt: skip
         return self._ask(self.workers, "join", meeting)
 
-    def _ask(self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None) -> list[Answer]:
+    def _strike(self, worker: int) -> None:
+        peer = self._peers.pop(worker, None)
+        if peer is not None:
+            peer.close()
+        if worker in self.workers:
+            self.workers.remove(worker)
+
+    def _ask(
+        self, workers: Sequence[int], method: str, *args: Any, each: Sequence[Any] | None = None,
+        patience_s: float | None = None,
+    ) -> list[Answer]:  # fmt: skip
         given = dict.fromkeys(workers, args)
         if each is not None:
             given = {worker: (*args, last) for worker, last in zip(workers, each, strict=True)}
@@ -299,7 +351,7 @@ class RemoteGroup(WorkerGroup):
             self._send(worker, method, given[worker])
         answers = [getattr(self._member, method)(*given[0])] if 0 in given else []
         # What is made first imports the user's code, which may take as long as a start.
-        self._patience_s = self._start_s if method == "open" else self._timeout_s
+        self._patience_s = patience_s or (self._start_s if method == "open" else self._timeout_s)
         deadline = time.monotonic() + self._patience_s
         answers += [self._receive(worker, deadline) for worker in others]
         self.whole = self.whole and all(answer.ok for answer in answers)
@@ -316,7 +368,5 @@ class RemoteGroup(WorkerGroup):
             why = f"its process is gone: {error}"
         except TimeoutError:
             why = f"it did not answer within {self._patience_s:g} s of the first worker"
-        self._peers.pop(worker).close()
-        if worker in self.workers:
-            self.workers.remove(worker)
+        self._strike(worker)
         return Answer(worker, error=f"worker {worker} is lost: {why}", lost=True)

@@ -15,14 +15,15 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from tune_platform.distributed.communicator import Communicator, PeerLost
-from tune_platform.distributed.process_group import ProcessGroupCommunicator, leave
+from tune_platform.distributed.process_group import ProcessGroupCommunicator, leave, release_subgroups
 
 
 @dataclass(slots=True)
 class Place:
     """Where an object of a gang works: its worker's number, which stays, and its communicator, which may change.
 
-    When a worker is lost or joins, the others get a new communicator with new ranks. `fresh` is true for a worker
+    When a worker is lost or joins, the others get a new communicator with new ranks. `slot`, of `slots`, stays: it is
+    the rank at the beginning, and a worker that joins takes that of one that was lost. `fresh` is true for a worker
     that joined after the others had begun.
     """
 
@@ -30,6 +31,8 @@ class Place:
     comm: Communicator
     device: str = "cpu"
     fresh: bool = False
+    slot: int = 0
+    slots: int = 1
 
 
 #: Makes the object that a worker serves.
@@ -116,11 +119,12 @@ class Member:
             traffic=self.place.comm.traffic,
         )  # fmt: skip
 
-    def open(self, session: str, factory: Factory, fresh: bool = False) -> Answer:
-        """Make the object of a session; `fresh`: of one that the others have begun."""
+    def open(self, session: str, factory: Factory, fresh: bool, slot: tuple[int, int]) -> Answer:
+        """Make the object of a session, for a slot of so many; `fresh`: of one that the others have begun."""
 
         def make() -> None:
             self.place.fresh = fresh
+            self.place.slot, self.place.slots = slot
             self._sessions[session] = factory(self.place)
 
         return self._freeing(make)
@@ -130,8 +134,17 @@ class Member:
         return self._freeing(lambda: getattr(self._sessions[session], method)(*args))
 
     def drop(self, session: str) -> Answer:
-        """Forget the object of a session."""
-        return answer_of(self.place.worker, lambda: self._sessions.pop(session, None) and None)
+        """Forget the object of a session, and with the last one the groups that were made for them."""
+
+        def forget() -> None:
+            served = self._sessions.pop(session, None)
+            if served is not None:
+                getattr(served, "let_go", lambda: None)()
+            del served
+            if not self._sessions:
+                release_subgroups()
+
+        return answer_of(self.place.worker, forget)
 
     def leave(self) -> Answer:
         """Leave the gang: peers in a collective notice at once."""

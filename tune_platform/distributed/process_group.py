@@ -38,6 +38,10 @@ def backend_for(device: str, gpus_per_worker: float) -> str:
     return "nccl" if device.startswith("cuda") and gpus_per_worker >= 1 else "gloo"
 
 
+#: Groups of this process beside the default one: torch keeps them, with threads and files, until they are destroyed.
+_subgroups: list[Any] = []
+
+
 class _Held:
     """A process group as this module holds it: gloo closes its connections when the last reference is gone."""
 
@@ -149,7 +153,10 @@ class ProcessGroupCommunicator(Communicator):
     def _new_group(self, ranks: Sequence[int], backend: str | None = None, timeout: timedelta | None = None) -> Any:
         members = dist.get_process_group_ranks(self.group)
         timeout = timeout or timedelta(seconds=self.timeout_s)
-        return dist.new_group([members[rank] for rank in ranks], timeout=timeout, backend=backend)
+        made = dist.new_group([members[rank] for rank in ranks], timeout=timeout, backend=backend)
+        if made is not dist.GroupMember.NON_GROUP_MEMBER:
+            _subgroups.append(made)
+        return made
 
     def _run(self, collective: Callable[[], Any]) -> Any:
         try:
@@ -203,10 +210,24 @@ class ProcessGroupCommunicator(Communicator):
         return tensor.to(self.device) if self._on_device and not tensor.is_cuda else tensor
 
 
+def release_subgroups() -> None:
+    """End all groups of this process but the default one. To be called on all workers, when nothing uses them."""
+    if not _subgroups:
+        return
+    for held in list(_Held.all):
+        if any(held.group is group for group in _subgroups):
+            held.group = None
+    while _subgroups:
+        with suppress(RuntimeError, ValueError):
+            dist.destroy_process_group(_subgroups.pop())
+    gc.collect()
+
+
 def leave() -> None:
     """End the process groups of this process, if there are any: peers that wait for it notice at once."""
     for held in list(_Held.all):
         held.group = None
+    _subgroups.clear()
     if dist.is_initialized():
         with suppress(RuntimeError):
             if dist.get_backend() == "nccl":
@@ -236,9 +257,9 @@ def _receive(pair: Any, rank: int) -> Tensor:
 
 
 def _serve(pair: Any, rank: int, handler: Handler) -> None:
-    """Answer the requests of one worker until its connection is lost."""
+    """Answer the requests of one worker until its connection is lost, or the group is ended."""
     asker = dist.get_global_rank(pair, 1)
-    with suppress(RuntimeError):
+    with suppress(RuntimeError, ValueError):
         while True:
             _send(pair, handler(rank, _receive(pair, asker)), asker)
 

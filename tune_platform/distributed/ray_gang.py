@@ -42,9 +42,9 @@ class RayMember:
         """See `Member.join`."""
         return self._member.join(meeting)
 
-    def open(self, session: str, factory: Factory, fresh: bool = False) -> Answer:
+    def open(self, session: str, factory: Factory, fresh: bool, slot: tuple[int, int]) -> Answer:
         """See `Member.open`."""
-        return self._member.open(session, factory, fresh)
+        return self._member.open(session, factory, fresh, slot)
 
     def call(self, session: str, method: str, args: tuple[Any, ...]) -> Answer:
         """See `Member.call`."""

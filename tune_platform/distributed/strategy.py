@@ -67,11 +67,12 @@ class Strategy:
         self.worker = worker
 
     def data_share(self, rank: int, size: int) -> tuple[int, int]:
-        """Return the (rank, world_size) for which a worker's data are built. Default: its own.
+        """Return the (rank, world_size) for which a worker's data are built. Default: its slot in the gang.
 
+        Ranks change when a worker is lost, slots do not: one that joins takes the data of the one that was lost.
         Asked before `setup`, as `seed_purpose` is: of the worker, only `place` and `comm` are there then.
         """
-        return rank, size
+        return self.worker.place.slot, self.worker.place.slots
 
     def seed_purpose(self, rank: int) -> str:
         """Return what the initial parameters of a worker are drawn for: equal text, equal parameters."""

@@ -6,8 +6,9 @@ import io
 import itertools
 import json
 import logging
+import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,7 +43,7 @@ class DistributedTrainable(Trainable):
     `train_loss`, `updates` (inner steps), `epoch`, `workers`, `workers_lost`, `samples_per_s`, `bytes_per_step` and
     `bytes_sent` (over all links, the latter since the beginning), and per inner step in seconds `step_s`,
     `compute_s`, `communication_s`, `waiting_s`; `slowest_worker` and `slowest_ratio` (its compute time over the
-    median's) name a straggler.
+    median's, of two workers over the other's) name a straggler.
 
     When a worker is lost, a strategy that `survives` goes on with the others; `replace_lost` has a new worker
     join at the next report. Raises PeerLost, so that the trial starts again from its checkpoint, where the strategy
@@ -55,6 +56,8 @@ class DistributedTrainable(Trainable):
     worker_class: ClassVar[type[TrainingWorker]] = TrainingWorker
     #: Seconds that every collective, and a worker that is later than the first, may take.
     collective_timeout_s: float = 60.0
+    #: Seconds that an evaluation, which one worker does while the others wait, may take.
+    evaluation_timeout_s: float = 3600.0
     replace_lost: bool = True
     min_workers: int = 1
 
@@ -155,6 +158,9 @@ class DistributedTrainable(Trainable):
         self._updates = 0
         self._lost = 0
         self._skipped = 0
+        self._replaces = True
+        self._bytes_of: dict[int, float] = {}  # sent by each worker, as last reported
+        self._bytes_gone = 0.0  # sent by workers that are no more
         gang = self._gang
         if self._own_gang is not None and self._own_gang.workers != int(config.get("workers", 1)):
             self._own_gang.close()
@@ -181,20 +187,23 @@ class DistributedTrainable(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next report and evaluate."""
-        if self.group.lost and self.replace_lost:
+        if self.group.lost and self.replace_lost and self._replaces:
             self._replace()
         until = min(self._total, (self._updates // self._every + 1) * self._every)
         figures = self._survive("run", until)
         self._updates = max(until, max(int(each["updates"]) for each in figures))
-        metrics: dict[str, Any] = next((found for found in self._survive("evaluate") if found is not None), {})
+        metrics: dict[str, Any] = next(
+            (found for found in self._survive("evaluate", patience_s=self.evaluation_timeout_s) if found is not None),
+            {},
+        )
         return {**self._report(figures), **metrics, DONE: self._updates >= self._total}
 
     # calls
 
-    def _survive(self, method: str, *args: Any) -> list[Any]:
+    def _survive(self, method: str, *args: Any, patience_s: float | None = None) -> list[Any]:
         """Call a method on all workers; where some are lost, go on with the others if the strategy does."""
         for _ in range(_ATTEMPTS):
-            answers = self.group.call(self._session or "", method, *args)
+            answers = self.group.call(self._session or "", method, *args, patience_s=patience_s)
             if all(answer.ok for answer in answers):
                 return [answer.value for answer in answers]
             self._close_ranks(answers)
@@ -236,6 +245,9 @@ class DistributedTrainable(Trainable):
 
     def _replace(self) -> None:
         if self.group.refill(wait=False):
+            if self.group.refusal:
+                self._replaces = False
+                logger.warning("a replacement could not begin, and none is tried again: %s", self.group.refusal)
             answers = self.group.call(self._session or "", "rejoin")
             if not all(answer.ok for answer in answers):
                 self._close_ranks(answers)
@@ -245,25 +257,29 @@ class DistributedTrainable(Trainable):
         paces = [
             (each["seconds"] - each["communication_s"] - each["waiting_s"]) / max(1, each["steps"]) for each in figures
         ]
-        middle = statistics.median(paces)
+        middle = statistics.median_low(paces)
         slowest = max(range(len(paces)), key=paces.__getitem__)
         seconds = max(each["seconds"] for each in figures)
 
         def mean(name: str) -> float:
             return statistics.fmean(each[name] for each in figures)
 
+        for worker in self._bytes_of.keys() - {each["worker"] for each in figures}:
+            self._bytes_gone += self._bytes_of.pop(worker)
+        self._bytes_of = {each["worker"]: each["bytes_total"] for each in figures}
+        moved = [each for each in figures if each["steps"]]  # asynchronous, a slow worker may not have come to a step
         names = dict.fromkeys(name for each in figures for name in each["strategy"])
         own = {n: statistics.fmean(f["strategy"][n] for f in figures if n in f["strategy"]) for n in names}
         return {
             "updates": self._updates,
             "epoch": mean("epoch"),
-            "train_loss": mean("loss"),
+            "train_loss": _weighted([each["loss"] for each in moved], [each["steps"] for each in moved]),
             "workers": len(figures),
             "workers_lost": self._lost,
             "updates_skipped": self._skipped,
             "samples_per_s": sum(each["examples"] for each in figures) / seconds if seconds > 0 else 0.0,
             "bytes_per_step": sum(each["bytes"] for each in figures) / steps,
-            "bytes_sent": sum(each["bytes_total"] for each in figures),
+            "bytes_sent": sum(self._bytes_of.values()) + self._bytes_gone,
             "step_s": mean("seconds") / steps,
             "compute_s": statistics.fmean(paces),
             "communication_s": mean("communication_s") / steps,
@@ -282,7 +298,9 @@ class DistributedTrainable(Trainable):
             (directory / _file(rank)).write_bytes(state)
         meta = {
             "strategy": self.strategy.name, "workers": len(states), "updates": self._updates,
-            "lost": self._lost, "skipped": self._skipped,
+            "lost": self._lost, "skipped": self._skipped, "slots": list(self.group.slots),
+            "bytes": sum(self._values(self.group.call(self._session or "", "bytes_total"))),
+            "bytes_gone": self._bytes_gone,
         }  # fmt: skip
         (directory / _META).write_text(json.dumps(meta), encoding="utf-8")
 
@@ -309,6 +327,11 @@ class DistributedTrainable(Trainable):
         each = [(states[source], shared, saved == workers) for source in sources]
         self._values(self.group.call_each(self._session or "", "load", each))
         self._updates, self._lost, self._skipped = meta["updates"], meta["lost"], meta["skipped"]
+        self._bytes_of, self._bytes_gone = {}, meta["bytes_gone"]
+        if saved == workers:
+            self.group.slots = meta["slots"]
+        else:
+            self._bytes_gone += meta["bytes"]
 
 
 class _Maker:
@@ -321,6 +344,11 @@ class _Maker:
         recipe = self.recipe()
         recipe.config, recipe.context = self.config, self.context
         return recipe.worker_class(recipe, place)
+
+
+def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
+    total = sum(weights)
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / total if total else math.nan
 
 
 def _file(rank: int) -> str:

@@ -49,8 +49,10 @@ class TrainingWorker:
         seed, rank = self.context.seed, self.comm.rank
         with self._stream(seed, self.strategy.seed_purpose(rank)):
             self.model = recipe.build_model(self.config).to(self.device)
-        with self._stream(seed, "worker", self.place.worker):
-            self.position = Position(recipe.build_data(self.config, *self.strategy.data_share(rank, self.comm.size)))
+        # By rank, not by number: what a gang has gone through before is nothing to the trial.
+        own = ("joined", place.worker) if place.fresh else ("worker", rank)
+        with self._stream(seed, *own):
+            self.position = self._own_data()
             self.total_updates = recipe.total_updates(self.config, self.position.data)
             self.optimizer = recipe.build_optimizer(self.config, self.model)
             self.scheduler = recipe.build_scheduler(self.config, self.optimizer, self.total_updates)
@@ -59,6 +61,10 @@ class TrainingWorker:
             if not place.fresh:
                 self.strategy.setup(self)
             self._state = _generator_states(self.device)
+
+    def _own_data(self) -> Position:
+        share = self.strategy.data_share(self.comm.rank, self.comm.size)
+        return Position(self.recipe.build_data(self.config, *share))
 
     @property
     def comm(self) -> Communicator:
@@ -182,11 +188,15 @@ class TrainingWorker:
             "communication_s": communication,
             "waiting_s": waiting,
             "bytes": sent,
-            "bytes_total": self.bytes_before + now[3],
+            "bytes_total": self.bytes_total(),
             "strategy": self.strategy.metrics(),
         }
         self._started, self._loss, self._steps, self._examples = None, None, 0, 0
         return figures
+
+    def bytes_total(self) -> float:
+        """Return the bytes that this worker has sent since the training began."""
+        return self.bytes_before + self.comm.traffic.total
 
     # checkpoints
 
@@ -195,7 +205,8 @@ class TrainingWorker:
         copy = not self.strategy.replicated or self.comm.rank == 0
         state = {
             "updates": self.updates,
-            "bytes": self.bytes_before + self.comm.traffic.total,
+            "slot": self.place.slot,
+            "bytes": self.bytes_total(),
             "examples": self.position.batch * self.comm.size,
             "model": self.model.state_dict() if copy else None,
             "optimizer": self.optimizer.state_dict() if copy else None,
@@ -211,18 +222,21 @@ class TrainingWorker:
     def load(self, own: bytes, model: bytes | None, exact: bool) -> None:
         """Go on from `own`, with model and optimizer of `model` where all workers share one copy.
 
-        Not `exact`: the checkpoint is of another number of workers; the place in the data is the nearest one and the
-        generators are new.
+        Not `exact`: the checkpoint is of another number of workers; the place in the data is the nearest one, the
+        generators are new, and bytes count from here.
         """
         state = torch.load(io.BytesIO(own), map_location="cpu", weights_only=True)
         shared = torch.load(io.BytesIO(model), map_location="cpu", weights_only=True) if model is not None else state
         with self._own():
             self.updates = state["updates"]
-            self.bytes_before = state["bytes"] - self.comm.traffic.total
+            self.bytes_before = (state["bytes"] if exact else 0.0) - self.comm.traffic.total
+            if exact and state["slot"] != self.place.slot:  # of a worker that had taken the place of another
+                self.place.slot = state["slot"]
+                self.position = self._own_data()
             self.model.load_state_dict(shared["model"])
             load_optimizer(self.optimizer, shared["optimizer"])
             if self.scheduler is not None and state["scheduler"] is not None:
-                self.scheduler.load_state_dict(state["scheduler"])
+                load_scheduler(self.scheduler, state["scheduler"])
             self.strategy.load_state_dict(state["strategy"])
             if exact:
                 self.position.load_state_dict(state["position"])
@@ -320,10 +334,30 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(dict(state))
     for group, mine in zip(optimizer.param_groups, own, strict=True):
-        reached = group["lr"] / group["initial_lr"] if group.get("initial_lr") else 1.0
+        lr, initial = group["lr"], group.get("initial_lr")
         group.update(mine)
-        if "initial_lr" in mine:
-            group["lr"] = mine["initial_lr"] * reached
+        if "initial_lr" in mine:  # exactly the same one, where the config has not changed
+            same = initial == mine["initial_lr"]
+            group["lr"] = lr if same else mine["initial_lr"] * (lr / initial if initial else 1.0)
+
+
+def load_scheduler(scheduler: Any, state: Mapping[str, Any]) -> None:
+    """Load how far a schedule is; the rates that it starts from stay the config's own, which a clone may have changed.
+
+    `load_optimizer` comes first. Schedulers inside others (SequentialLR, ChainedScheduler) are treated alike.
+    """
+    parts = _schedulers(scheduler)
+    own = [list(getattr(part, "base_lrs", [])) for part in parts]
+    scheduler.load_state_dict(dict(state))
+    for part, rates in zip(parts, own, strict=True):
+        if rates and rates != part.base_lrs:
+            part.base_lrs = rates
+            part._last_lr = [group["lr"] for group in part.optimizer.param_groups]
+
+
+def _schedulers(scheduler: Any) -> list[Any]:
+    inner = getattr(scheduler, "_schedulers", [])
+    return [scheduler, *(part for each in inner for part in _schedulers(each))]
 
 
 def count_examples(batch: Any) -> int:
