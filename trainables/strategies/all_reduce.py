@@ -68,6 +68,12 @@ class AllReduce(Strategy):
         """See `Strategy.finish_run`."""
         self._average.finish_run()
 
+    def let_go(self) -> None:
+        """Let DDP's reference to the process group go."""
+        super().let_go()
+        if hasattr(self, "_average"):
+            self._average.close()
+
     @contextmanager
     def evaluated(self) -> Iterator[nn.Module | None]:
         """Give the replica of worker 0. Raises RuntimeError where the replicas differ."""

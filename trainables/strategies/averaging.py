@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.strategies.data_parallel import float_buffers
+from trainables.strategies.pricing import steps_of
 from tune_platform.distributed.strategy import Flat, Strategy, option_choice, option_period
-from tune_platform.errors import SpecError
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker
@@ -123,7 +123,7 @@ class Rounds(Strategy):
     def bytes_per_step(cls, parameters: int, workers: int, options: Mapping[str, Any]) -> float:
         """Return 8 N (W - 1) / H; with the average of one buffer per parameter (SGD's momentum) twice as much.
 
-        Raises SpecError for a period that is a share of the training: give the number of steps.
+        For a period that is a share of the training, `options` hold its inner steps as `updates`.
         """
         options = {**cls.DEFAULTS, **options}
         period = steps_of(cls.name, options)
@@ -178,17 +178,6 @@ class Anchored(Rounds):
         """Return also `outer_norm`, of the outer buffer."""
         found = super().metrics()
         return {**found, "outer_norm": float(torch.linalg.vector_norm(self._outer))} if found else {}
-
-
-def steps_of(strategy: str, options: Mapping[str, Any]) -> int:
-    """Return the period where it is a number of steps. Raises SpecError where it is a share of a training."""
-    option_period(strategy, options, "period", 1)
-    if options["period"] < 1:
-        raise SpecError(
-            f"strategy {strategy!r}: the bytes per step of period={options['period']!r} depend on the length of the "
-            "training; give the period as a number of steps"
-        )
-    return int(options["period"])
 
 
 def widened(vector: Tensor) -> Tensor:

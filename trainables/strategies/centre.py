@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from trainables.strategies.averaging import widened
 from trainables.strategies.batchnorm import standing_in
+from trainables.strategies.pricing import steps_of
 from tune_platform.distributed.strategy import (
     Flat,
     Strategy,
@@ -70,7 +72,7 @@ class CentreStrategy(Strategy):
         super().setup(worker)
         self.period = option_period(self.name, self.options, "period", worker.total_updates)
         self.flat = Flat(self.parameters)
-        self.centre = self.flat.read()
+        self.centre = widened(self.flat.read())  # a low precision would swallow the small steps of a mean
         if not worker.place.fresh:
             self._open()
 
@@ -83,7 +85,10 @@ class CentreStrategy(Strategy):
 
     @abstractmethod
     def together(self, vector: Tensor) -> Tensor:
-        """Exchange `vector` with all workers and move the centre; return the reply. May change `vector`."""
+        """Exchange `vector` with all workers and move the centre; return the reply. May change `vector`.
+
+        Both are in at least single precision.
+        """
 
     @abstractmethod
     def serve(self, vector: Tensor) -> Tensor:
@@ -95,8 +100,8 @@ class CentreStrategy(Strategy):
     def exchange(self, vector: Tensor) -> Tensor:
         """Send `vector` to the centre, or to all, as the strategy is; return the reply."""
         if self._request is None:
-            return self.together(vector)
-        return self._ask(vector, 0).to(vector)
+            return self.together(widened(vector))
+        return self._ask(vector, 0).to(widened(vector))
 
     def _ask(self, vector: Tensor, step: int) -> Tensor:
         assert self._request is not None
@@ -159,11 +164,11 @@ class CentreStrategy(Strategy):
         """Return 8 N (W - 1) / period for the all-reduce; as much for N values to the centre and back, and little more.
 
         Asynchronously one value goes along, and a worker's step is told and answered before each step. Worker 0 has
-        the centre with it, and sends nothing. A `period` below 1 is a share of a training whose length is
-        not known here: raises SpecError.
+        the centre with it, and sends nothing. For a `period` that is a share of the training, `options` hold its
+        inner steps as `updates`.
         """
         given = {**cls.DEFAULTS, **options}
-        period = option_number(cls.name, given, "period", 1, integer=True)
+        period = steps_of(cls.name, given)
         if given["asynchronous"]:
             return 8.0 * (workers - 1) * ((parameters + 1) / period + 1)
         return 8.0 * parameters * (workers - 1) / period

@@ -76,10 +76,10 @@ from trainables.strategies.distillation_losses import (
 )
 from trainables.strategies.model_groups import ModelGroups, Seat, admit, spread
 from trainables.strategies.peer_copies import Ensemble, PeerCopies, pack, unpack
+from trainables.strategies.pricing import known
 from tune_platform.distributed.data import Position
 from tune_platform.distributed.strategy import Strategy, option_choice, option_flag, option_number
 from tune_platform.errors import SpecError
-from tune_platform.seeding import stream_seed
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker
@@ -186,7 +186,7 @@ class Codistillation(Strategy):
     def data_share(self, rank: int, size: int) -> tuple[int, int]:
         """See `Strategy.data_share`; a group's shares where the data are common."""
         if not self._common:
-            return rank, size
+            return super().data_share(rank, size)
         seats = self.groups.seats if self.groups is not None else self._first_seats()
         return seats[rank].share, self._width or max(1, size // self.models)
 
@@ -436,8 +436,7 @@ class Codistillation(Strategy):
 
     @contextmanager
     def _generator(self, purpose: str) -> Iterator[None]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(self.worker.context.seed, purpose))
+        with self.worker._stream(self.worker.context.seed, purpose):
             yield
 
     # bytes
@@ -455,13 +454,7 @@ class Codistillation(Strategy):
         if strategy.schedule.peak == 0:
             return inside
         if strategy.exchange == "predictions":
-            return inside + models * (models - 1) * size * 4.0 * _known(options, "logits")
+            return inside + models * (models - 1) * size * 4.0 * known(cls.name, options, "logits")
         if strategy.options["period"] < 1:
-            strategy.schedule.fit(int(_known(options, "updates")), strategy.schedule.factors)
+            strategy.schedule.fit(int(known(cls.name, options, "updates")), strategy.schedule.factors)
         return inside + models * (models - 1) * size * 4.0 * parameters / strategy.schedule.period
-
-
-def _known(options: Mapping[str, Any], name: str) -> float:
-    if name not in options:
-        raise SpecError(f"strategy 'codistillation': its bytes per step depend on {name!r}, which options do not hold")
-    return float(options[name])

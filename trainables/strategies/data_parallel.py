@@ -35,10 +35,11 @@ class GradientAverage:
 
     `parts` divide the ranks (as `Communicator.subgroup` has them); None: the whole gang is one part. To be made on
     all workers together, anew when `worker.comm` has changed (`on_membership_change`; not in the `setup` of a worker
-    that joins, where `worker.place.fresh`). A strategy passes four things on:
+    that joins, where `worker.place.fresh`). A strategy passes five things on:
 
         Strategy.module  -> module             Strategy.after_backward -> after_backward()
         Strategy.running -> running()          Strategy.finish_run     -> finish_run()
+        Strategy.let_go  -> close()
 
     The replicas of a part must begin equal: the same `seed_purpose`, or `align()`. The loss has to call `module` as a
     whole (`model(x)`, not `model.encoder(x)`), and each parameter takes part in it, unless `find_unused`; with

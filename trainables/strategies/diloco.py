@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainables.strategies.averaging import Anchored, steps_of, towards
+from trainables.strategies.averaging import Anchored, towards
 from trainables.strategies.compression import CODECS, compressed_bytes, compressed_mean
+from trainables.strategies.pricing import steps_of
 from tune_platform.distributed.strategy import option_choice, option_number
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from trainables.strategies.averaging import widened
 from trainables.strategies.centre import CentreStrategy
 
 if TYPE_CHECKING:
@@ -44,16 +45,18 @@ class Downpour(CentreStrategy):
 
     def _fetch(self) -> None:
         """Begin from the server's parameters."""
-        self._fetched = self.centre.to(self.flat.tensors[0]).clone()
-        self.flat.write(self._fetched)
+        self._take(self.centre.to(self.flat.tensors[0].device))
+
+    def _take(self, centre: Tensor) -> None:
+        self.flat.write(centre)
+        self._fetched = self.flat.read()  # as the model's precision has it: what is added is exactly what was done
 
     def after_step(self, loss: Tensor) -> None:
         """Push and pull where it is time."""
         if self.worker.updates % self.period == 0:
-            update = self.flat.read() - self._fetched
+            update = widened(self.flat.read()) - self._fetched
             self._norm = float(update.norm())
-            self._fetched = self.exchange(update).clone()
-            self.flat.write(self._fetched)
+            self._take(self.exchange(update))
 
     def together(self, vector: Tensor) -> Tensor:
         """Add what all workers did to the server's parameters; return these."""

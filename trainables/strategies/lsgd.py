@@ -39,8 +39,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from trainables.strategies.averaging import widened
 from trainables.strategies.batchnorm import standing_in
 from trainables.strategies.leader import LossWindow, elect, finite
+from trainables.strategies.pricing import known
 from trainables.strategies.step_counter import StepCounter
 from tune_platform.distributed.communicator import Communicator, blocks, by_host
 from tune_platform.distributed.strategy import (
@@ -257,7 +259,7 @@ class LSGD(Strategy):
         """Give the mean of all workers on worker 0; or the leader of this moment, on itself; or worker 0's model."""
         comm, worker = self.worker.comm, self.worker
         if self._evaluate == "mean":
-            vector = comm.all_reduce(self.flat.read())
+            vector = comm.all_reduce(widened(self.flat.read()))
             if comm.rank == 0:
                 with standing_in(worker, vector, self._batches) as model:
                     yield model
@@ -320,17 +322,23 @@ class LSGD(Strategy):
         """Return the bytes of the losses and of the leaders' parameters (and of the questions to worker 0).
 
         A single leader: (4 N (W - 1) + 12 W (W - 1)) / period. n groups of l: (n 4 N (l - 1) + 12 W (W - 1)) / period
-        + 4 N (W - 1) / global_period. Hosts are not known here: they are taken for one group, which is as much or more
-        over all links. Periods are to be given in steps.
+        + 4 N (W - 1) / global_period. Hosts are not known here: for them the most that they can come to. For periods
+        that are shares of the training, `options` hold its inner steps as `updates`.
         """
         given = {**cls.DEFAULTS, **options}
-        if min(given["period"], given["global_period"] or 1) < 1:
-            raise SpecError(
-                f"strategy {cls.name!r}: bytes per step take periods in steps, not as a share of a training"
-            )
-        period, global_period = _periods(given, 1)
-        size = given["group_size"] if given["group_size"] != "host" else None
-        parts = _parts(size, workers, ["localhost"] * workers)
+        shares = min(given["period"], given["global_period"] or 1) < 1
+        periods = _periods(given, int(known(cls.name, options, "updates")) if shares else 1)
+        if given["group_size"] != "host":
+            return cls._bytes_of(parameters, _parts(given["group_size"], workers, []), periods, given)
+        # One host, two, or one for each worker: more hosts than two and less than W save more inside than they cost.
+        first, *rest = everybody = list(range(workers))
+        divided = [[everybody], [[first], rest], [[rank] for rank in everybody]]
+        return max(cls._bytes_of(parameters, [p for p in parts if p], periods, given) for parts in divided)
+
+    @staticmethod
+    def _bytes_of(parameters: int, parts: list[list[int]], periods: tuple[int, int], given: Mapping[str, Any]) -> float:
+        """Return the bytes per step of workers that are divided into these groups."""
+        (period, global_period), workers = periods, sum(len(part) for part in parts)
         kind = _kind(parts, workers, period, global_period)
         length = period if kind != "global" else global_period
         pull, global_pull = given["pull"] > 0 or given["ppa"], given["global_pull"] > 0 or given["ppa"]
@@ -353,7 +361,13 @@ def _periods(given: Mapping[str, Any], total: int) -> tuple[int, int]:
     if given["global_period"] is None:
         return period, 2 * period
     global_period = option_period(LSGD.name, given, "global_period", total)
-    if global_period % period and given["group_size"] is not None:
+    multiple = global_period % period == 0
+    if given["period"] < 1 and given["global_period"] < 1:
+        # As shares, not as steps: rounded one by one they need not be multiples of each other.
+        times = given["global_period"] / given["period"]
+        multiple = times > 0.5 and abs(times - round(times)) <= 1e-9
+        global_period = period * round(times) if multiple else global_period
+    if not multiple and given["group_size"] is not None:
         raise SpecError(
             f"strategy {LSGD.name!r}: global_period is a multiple of period, got {given['global_period']!r} and "
             f"{given['period']!r}; leave it out for twice the period"

@@ -9,7 +9,8 @@ SGD hook does. The first average comes H steps after K0; torch's PeriodicModelAv
 all workers are equal anyway.
 
 A worker that is lost in the first phase, or the others of its node afterwards, may have missed a step: those that
-average their gradients take model and optimizer state of one of them.
+average their gradients take model and optimizer state of one of them. So do those of a node when a checkpoint of other
+nodes is loaded.
 
 Options: `period` H, `inner_state` (see `Rounds`), `start` K0 as a share of the training, `node_size` in workers:
 1 for plain local SGD, or "host" for those of one machine.
@@ -59,9 +60,12 @@ class PostLocalSGD(LocalSGD):
 
     def _average_gradients(self) -> None:
         """Average gradients with all workers, or with those of the node."""
+        self._gradients = GradientAverage(self.worker, self._nodes() if self._local else None)
+
+    def _nodes(self) -> list[list[int]]:
+        """Return the ranks of each node."""
         comm, size = self.worker.comm, self.options["node_size"]
-        parts = (by_host(comm.hosts) if size == "host" else blocks(comm.size, int(size))) if self._local else None
-        self._gradients = GradientAverage(self.worker, parts)
+        return by_host(comm.hosts) if size == "host" else blocks(comm.size, int(size))
 
     @property
     def module(self) -> nn.Module:
@@ -91,6 +95,12 @@ class PostLocalSGD(LocalSGD):
         super().finish_run()
         self._gradients.finish_run()
 
+    def let_go(self) -> None:
+        """Let DDP's reference to the process group go."""
+        super().let_go()
+        if hasattr(self, "_gradients"):
+            self._gradients.close()
+
     def _close(self) -> None:
         if self._local:
             super()._close()
@@ -101,16 +111,18 @@ class PostLocalSGD(LocalSGD):
         return not self._local or super().agreed
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the phase and the round."""
-        return {**super().state_dict(), "local": self._local}
+        """Return the phase, the round and the nodes."""
+        return {**super().state_dict(), "local": self._local, "nodes": self._nodes()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Take what `state_dict` returned. Where nodes are others now, all of one take what its first worker took."""
         super().load_state_dict(state)
         if bool(state["local"]) != self._local:
             self._local = bool(state["local"])
             self._gradients.close()
             self._average_gradients()
+        if self._local and state.get("nodes") != self._nodes():
+            self._gradients.align()
 
     def on_membership_change(self, newest: int) -> None:
         """Average gradients among those that are here."""

@@ -184,6 +184,30 @@ def test_the_loss_of_a_process_ends_the_attempt_and_the_checkpoint_goes_on(tmp_p
         gang.close()
 
 
+def fail(toy: Toy) -> None:
+    raise ValueError("a mistake in the loss")
+
+
+class Unhurried(Toy):
+    """Whoever waits for the time-out waits longer than a test may take."""
+
+    collective_timeout_s = 300.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("name", ["all_reduce", "post_local_sgd", "codistillation", "local_sgd"])
+def test_a_mistake_on_one_worker_frees_the_others_at_once(name: str) -> None:
+    """DDP must not keep the connections open that the others wait on."""
+    gang = Gang("processes", 4 if name == "codistillation" else 2)  # two in each group, with a DDP of their own
+    try:
+        trainable = make({**CONFIG, "strategy": name, "events": {(1, 3): fail}}, gang=gang, toy=Unhurried)
+        with pytest.raises(RuntimeError, match=r"worker 1 of .*: ValueError: a mistake in the loss"):
+            trainable.step()
+    finally:
+        gang.close()
+
+
 @pytest.mark.parametrize("option", ["find_unused", "static_graph"])
 def test_options_are_checked(option: str) -> None:
     with pytest.raises(SpecError, match=rf"'all_reduce': {option} is true or false, got 'yes'"):

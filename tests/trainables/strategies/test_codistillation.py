@@ -22,6 +22,7 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
+from trainables.runtime import generator
 from trainables.strategies import STRATEGIES
 from trainables.strategies.codistillation import Codistillation
 from trainables.strategies.peer_copies import pack
@@ -426,6 +427,26 @@ def test_one_named_model_is_evaluated(chosen: int) -> None:
     report = reports(trainable, 1)[0]
     assert report["evaluated"] == digest(models(trainable)[2 * chosen])
     assert report["evaluated_model"] == chosen
+
+
+def test_draws_beside_the_training_leave_the_generator_of_its_device_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seeding torch seeds every device, so that an ensemble's evaluation could begin the training's draws anew."""
+    worker = worker_of(pair(2), 0)
+    device = {"state": torch.tensor([1])}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device_name: device["state"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device_name: device.update(state=state))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: device.update(state=torch.tensor([seed])))
+    worker.place.device = "cuda:0"
+    before = torch.get_rng_state()
+    for purpose in ("evaluate", "copy", "data"):
+        with worker.strategy._generator(purpose):
+            assert int(device["state"]) != 1
+            draws = torch.rand(3)
+        assert torch.equal(draws, torch.rand(3, generator=generator("cpu", 0, purpose)))
+        assert int(device["state"]) == 1
+    assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("exchange", ["checkpoints", "predictions"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.trainables.strategies.toys import (
+    Toy,
     check_resume,
     count_parameters,
     die,
@@ -99,6 +102,24 @@ def test_the_inner_state_is_kept_and_weight_decay_is_not_the_outer_optimizers() 
     before = vectors(still)
     reports(still, 4)
     assert torch.equal(vectors(still), before)
+
+
+@pytest.mark.parametrize("name", ["diloco", "slowmo", "local_sgd"])
+def test_the_inner_schedule_counts_inner_steps_over_all_rounds(name: str) -> None:
+    rates: list[float] = []
+
+    class Cosine(Toy):
+        def build_scheduler(self, config: Mapping[str, Any], optimizer: torch.optim.Optimizer, total: int) -> Any:
+            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+
+        def loss(self, model: nn.Module, batch: Any) -> Tensor:
+            if self.worker.comm.rank == 1:
+                rates.append(float(self.worker.optimizer.param_groups[0]["lr"]))
+            return super().loss(model, batch)
+
+    trainable = make({**CONFIG, "strategy": {"name": name, "period": 5}}, 2, toy=Cosine)
+    reports(trainable, 4)
+    assert rates == pytest.approx([0.01 * (1 + math.cos(math.pi * step / 24)) / 2 for step in range(24)])
 
 
 def test_first_step_moves_as_far_as_is_documented() -> None:

@@ -201,5 +201,5 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
 
 
 def test_bytes_of_a_share_of_an_unknown_training_are_not_made_up() -> None:
-    with pytest.raises(SpecError, match="depend on the length of the training"):
+    with pytest.raises(SpecError, match="depend on 'updates'"):
         LocalSGD.bytes_per_step(100, 2, {"period": 0.1})

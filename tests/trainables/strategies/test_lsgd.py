@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.studies.surfaces import Factorisation, Surface
 from tests.trainables.strategies.toys import (
     Held,
     Toy,
@@ -231,6 +233,63 @@ def test_ppa_goes_on_pulling_towards_the_last_copy() -> None:
     assert torch.allclose(vectors(trainable)[1], second, rtol=0, atol=1e-14)
 
 
+# what the paper says of losses that are known exactly
+
+
+class Bowl(Surface):
+    """A convex quadratic, a hundred times as steep in one direction as in another; its minimum is 0."""
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return (torch.logspace(0, -2, 6, dtype=torch.float64) * x.square()).sum() / 2
+
+    def start(self, config: Any) -> torch.Tensor:
+        return torch.randn(6, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("pull", "seed"), [(0.02, 0), (0.1, 1), (0.1, 2)])
+def test_in_a_convex_bowl_the_leader_never_rises_and_all_descend_faster_than_alone(pull: float, seed: int) -> None:
+    """The probe is the loss of the parameters as they are: the leader is exactly the best. A worker's step is 0.1."""
+
+    def descend(pull: float) -> list[dict[str, Any]]:
+        exact = {"period": 1, "init": "different", "probe": True, "evaluate": "leader", "pull": pull}
+        given = {"lr": 0.1, "updates": 30, "report_every": 1, "strategy": {"name": "lsgd", **exact}}
+        trainable = make(given, 4, toy=Bowl, seed=seed)
+        return [trainable.step() for _ in range(30)]
+
+    together, alone = descend(pull), descend(0.0)
+    leaders = [report["losses"][int(report["leader"])] for report in together]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(leaders))
+    assert len({report["leader"] for report in together}) > 1
+    sums, apart = ([sum(report["losses"]) for report in reports] for reports in (together, alone))
+    assert all(ours < theirs for ours, theirs in zip(sums, apart, strict=True))
+    assert sum(sums) < 0.9 * sum(apart)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_a_factorisation_of_rank_1_the_mean_holds_all_back_and_a_leader_does_not(seed: int) -> None:
+    """U and -U are as good: where workers begin on both sides, the centre lies between them and is no solution."""
+    found, common = {}, {"period": 1, "init": "different"}
+    for strategy_of in (
+        {**common, "name": "easgd", "beta": 4 * 0.05},
+        {**common, "name": "lsgd", "pull": 0.05, "window": 1, "evaluate": "leader"},
+        {**common, "name": "lsgd", "pull": 0.0},
+    ):
+        given = {"size": 10, "rank": 1, "lr": 0.3, "updates": 100, "report_every": 100, "strategy": strategy_of}
+        trainable = make(given, 4, toy=Factorisation, seed=seed)
+        report = trainable.step()
+        found[strategy_of["name"], strategy_of.get("pull")] = min(report["losses"])
+        if strategy_of.get("pull") == 0.0:  # each in the minimum of its own side
+            x = vectors(trainable)
+            on_both_sides = bool(((x @ x[0]) < 0).any())
+    assert found["lsgd", 0.05] < 1e-20
+    assert found["lsgd", 0.0] < 1e-20
+    if on_both_sides:
+        assert found["easgd", None] > 1e-3
+    else:
+        assert seed == 2
+        assert found["easgd", None] < 1e-10
+
+
 # evaluation
 
 
@@ -282,6 +341,35 @@ def test_bytes_are_those_of_the_formula(options: dict[str, Any], per_step: Any) 
     assert expected == pytest.approx(per_step(n, 4))
     more = 3 * 12 / 8 if options.get("asynchronous") else 0  # to be told to stop
     assert trainable.step()["bytes_per_step"] == pytest.approx(expected + more)
+
+
+@pytest.mark.parametrize("hosts", ["aaaa", "aabb", "abab", "aaab", "aabc", "abcd"])
+@pytest.mark.parametrize("options", [{}, {"global_pull": 0.0}, {"pull": 0.0}, {"asynchronous": True}])
+def test_what_is_said_of_hosts_is_the_most_that_they_cost(hosts: str, options: dict[str, Any]) -> None:
+    given = {"period": 2, "group_size": "host", **options}
+    gang = Held(LocalGroup(4, hosts=list(hosts)))
+    trainable = make({**config(**given), "updates": 8}, 4, gang=gang)
+    n = count_parameters(trainable)
+    told_to_stop = 3 * 12 / 8 if options.get("asynchronous") else 0
+    assert trainable.step()["bytes_per_step"] <= LSGD.bytes_per_step(n, 4, given) + told_to_stop + 1e-9
+
+
+def test_two_hosts_of_two_cost_what_is_said_and_groups_given_by_size_do_so_exactly() -> None:
+    for given, hosts in (({"group_size": "host"}, "aabb"), ({"group_size": 2}, "abcd"), ({"group_size": 3}, "aaaa")):
+        trainable = make({**config(period=2, **given), "updates": 8}, 4, gang=Held(LocalGroup(4, hosts=list(hosts))))
+        expected = LSGD.bytes_per_step(count_parameters(trainable), 4, {"period": 2, **given})
+        assert trainable.step()["bytes_per_step"] == pytest.approx(expected, rel=1e-12)
+    assert LSGD.bytes_per_step(10**6, 4, {"period": 64, "group_size": "host"}) == pytest.approx(218_752, abs=1)
+
+
+@pytest.mark.parametrize("updates", [30, 50, 130, 150, 250, 350, 16])
+@pytest.mark.parametrize(("period", "times"), [(0.01, 2), (0.1, 3), (0.07, 5)])
+def test_shares_that_are_multiples_are_so_whatever_the_length(updates: int, period: float, times: int) -> None:
+    strategy_of = {"period": period, "global_period": period * times, "group_size": 2}
+    trainable = make({**config(**strategy_of), "updates": updates}, 4)
+    inner, outer = (level.period for level in strategy(trainable).levels)
+    assert inner == max(1, round(period * updates))
+    assert outer == inner * times
 
 
 def test_period_64_sends_a_hundredth_of_all_reduce() -> None:
@@ -338,6 +426,7 @@ def test_another_number_of_workers_takes_the_checkpoint_over(asynchronous: bool,
         ({"global_pull": -0.1}, "global_pull is a number between 0 and 1, got -0.1"),
         ({"period": 0}, "period is a whole number of steps, or a share"),
         ({"group_size": 2, "global_period": 12}, "global_period is a multiple of period, got 12 and 8"),
+        ({"group_size": 2, "period": 0.01, "global_period": 0.025}, "global_period is a multiple of period, got 0.025"),
         ({"group_size": "node"}, "group_size is a number of at least 1, got 'node'"),
         ({"window": 0}, "window is a number of at least 1, got 0"),
         ({"evaluate": "best"}, "evaluate is one of mean, leader, own, got 'best'"),

@@ -94,6 +94,41 @@ def test_resume_equals_uninterrupted(start: float, tmp_path: Path) -> None:
     check_resume({**CONFIG, **post(start=start, node_size=2), "dropout": 0.3, "norm": True}, tmp_path, 4)
 
 
+def nodes(trainable: Any, parts: list[list[int]]) -> None:
+    """Assert that workers of one node, and only they, have the same model and the same momenta."""
+    found = groups(trainable)
+    momenta = [worker_of(trainable, rank).optimizer.state_dict()["state"] for rank in range(len(found))]
+    for part in parts:
+        assert {found[rank] for rank in part} == {found[part[0]]}
+        for rank in part[1:]:
+            for key, state in momenta[part[0]].items():
+                assert torch.equal(state["momentum_buffer"], momenta[rank][key]["momentum_buffer"])
+    assert len(set(found)) == len(parts)
+
+
+@pytest.mark.parametrize(
+    ("node_size", "before", "after", "parts"),
+    [
+        (2, "aab", "aabb", [[0, 1], [2, 3]]),
+        (2, "aabb", "aab", [[0, 1], [2]]),
+        ("host", "aab", "aabb", [[0, 1], [2, 3]]),
+        ("host", "abba", "aabb", [[0, 1], [2, 3]]),  # as many workers, placed anew
+    ],
+)
+def test_a_checkpoint_of_other_nodes_leaves_the_workers_of_each_equal(
+    node_size: Any, before: str, after: str, parts: list[list[int]], tmp_path: Path
+) -> None:
+    config = {**CONFIG, **post(start=0, node_size=node_size, period=8), "norm": True, "dropout": 0.2}
+    first = make(config, gang=Held(LocalGroup(len(before), hosts=list(before))))
+    first.step()
+    first.save_checkpoint(tmp_path)
+    second = make({**config, "report_every": 7}, gang=Held(LocalGroup(len(after), hosts=list(after))))
+    second.load_checkpoint(tmp_path)
+    nodes(second, parts)
+    second.step()  # one step, to the middle of a round
+    nodes(second, parts)
+
+
 @pytest.mark.parametrize(("node_size", "step"), [(1, 3), (2, 3), (1, 14), (2, 14), (2, 15)])
 def test_a_lost_worker_does_not_end_the_training(node_size: int, step: int) -> None:
     trainable = make({**CONFIG, **post(start=0.5, node_size=node_size), "events": {(1, step): die}}, 4)
