@@ -16,7 +16,7 @@ import os
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -257,7 +257,7 @@ def _read_folder(name: str, folder: Path, seed: int, size: int | None) -> _Sourc
     found: dict[str, Any] = {}
     for part in present:
         try:
-            found[part] = ImageFolder(str(folder / part), transform=transform)
+            found[part] = ImageFolder(str(folder / part), transform=transform, loader=partial(_read_image, folder))
         except (OSError, RuntimeError) as e:
             raise _bad(name, folder, f"{part}/ has no images or an empty class ({_first_line(e)})") from e
         if found[part].classes != found["train"].classes:
@@ -278,6 +278,21 @@ def _read_folder(name: str, folder: Path, seed: int, size: int | None) -> _Sourc
         shape,
         val=found["val"] if both else None,
     )
+
+
+#: What PIL raises for a file that is no image, or only the beginning of one.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError)
+
+
+def _read_image(folder: Path, path: str) -> Any:
+    """Open one image of an image folder as RGB. Raises DataError, which names the file, where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except UNREADABLE as e:
+        raise _bad("image_folder", folder, f"{path} cannot be read ({_first_line(e)})") from e
 
 
 def _common_shape(folder: Path, paths: Sequence[str], size: int | None) -> tuple[int, int, int]:

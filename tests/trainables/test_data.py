@@ -265,6 +265,21 @@ def test_bad_folders(tmp_path: Path) -> None:
         load_images("image_folder", tmp_path / "d")
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_truncated_image_is_named(tmp_path: Path, kind: str) -> None:
+    """Its header is sound, so it is found when it is read."""
+    write_folder(tmp_path, ("train", "test"))
+    noise = Image.fromarray(RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+    path = tmp_path / "train" / "dog" / f"a.{kind}"
+    noise.save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    images = load_images("image_folder", tmp_path)
+    with pytest.raises(DataError, match=rf"(?s)image_folder: .*dog/a\.{kind} cannot be read.*Expected files"):
+        images.tensors("train")
+    images = load_images("image_folder", tmp_path, val=0.5)
+    assert pickle.loads(pickle.dumps(images.test))[0][1] == 0  # workers get the loader too
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

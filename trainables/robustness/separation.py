@@ -157,13 +157,19 @@ class NearestClass(nn.Module):
 def check_separated(images: Tensor, labels: Tensor, eps: float, limit: int = 2000) -> None:
     """Raise ValueError where `eps` does not fit the images: balls around two of different classes overlap.
 
-    Looks at the first `limit` images only, so that it takes seconds for any dataset: what it finds is there, but it may
-    miss the closest pair.
+    Looks at `limit` images only, so that it takes seconds for any dataset: what it finds is there, but it may miss the
+    closest pair. They are a fixed random sample: files may be in the order of their classes.
     """
-    images, labels = images[:limit], labels[:limit]
-    found = separation((images, labels))
+    chosen = torch.arange(len(labels))
+    if len(labels) > limit:
+        chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:limit].sort().values
+    seen = chosen.to(labels.device)
+    if bool((labels[seen] == labels[seen][:1]).all()):
+        return  # nothing to compare
+    found = separation((images[seen], labels[seen]))
     if not found.separates(eps):
-        pair = found.closest(1)[0]
+        closest = found.closest(1)[0]
+        pair = Pair(int(chosen[closest.query]), int(chosen[closest.reference]), closest.distance)
         raise ValueError(
             f"eps={eps:g} does not fit these images: training images {pair.query} and {pair.reference} are of classes "
             f"{int(labels[pair.query])} and {int(labels[pair.reference])} and only {pair.distance:g} apart, so no "

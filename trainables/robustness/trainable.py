@@ -16,6 +16,7 @@ import difflib
 import math
 import time
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +85,21 @@ _STATE_FILE = "state.pt"
 _DATA_KEYS = ("dataset", "root", "split_seed", "val", "train_size", "image_size")
 
 
+#: Whole numbers, each with the least that it may be.
+_WHOLE: Mapping[str, int] = {
+    "epochs": 1,
+    "batch_size": 1,
+    "shift": 0,
+    "analysis_every": 0,
+    "analysis_images": 0,
+    "pgd_steps": 1,
+    "pgd_restarts": 1,
+    "targeted_steps": 1,
+    "lipschitz_steps": 1,
+    "lipschitz_restarts": 1,
+}
+
+
 class Parts(NamedTuple):
     """The three splits as tensors on the device, and what the network must fit."""
 
@@ -107,9 +123,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("eps is the radius of all measurements, above 0, got 0 (train_eps may be 0)")
     if whole["train_eps"] is not None:
         check_radius(float(whole["train_eps"]), "train_eps")
-    for name in ("epochs", "batch_size"):
-        if int(whole[name]) < 1:
-            raise ValueError(f"{name} is at least 1, got {whole[name]!r}")
+    for name, least in _WHOLE.items():
+        if not _is_whole(whole[name], least):
+            raise ValueError(f"{name} is a whole number, {least} or more, got {whole[name]!r}")
     if whole["schedule"] not in ("constant", "step", "cosine"):
         raise ValueError(f"schedule is 'constant', 'step' or 'cosine', got {whole['schedule']!r}")
     if whole["precision"] not in ("float32", "bfloat16"):
@@ -202,11 +218,7 @@ class Training:
 
     def analysis(self) -> dict[str, float]:
         """Return the paper's measurements of the network as it is."""
-        count = int(self.config["analysis_images"]) or None
-        train, test = (
-            (part[0][:count], part[1][:count])  # the training images are in the order of the split: a random sample
-            for part in (self.parts.train, self.parts.test)
-        )
+        train, test = self._sample("train", self.parts.train), self._sample("test", self.parts.test)
         return self.evaluation.everything(self.model, train, test, self.seed, self.epochs_done)
 
     def save(self, directory: Path) -> None:
@@ -243,6 +255,19 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
+
+    def _sample(self, name: str, part: Part) -> Part:
+        """Return `analysis_images` of a split, at random: files may be in the order of their classes.
+
+        They are the same ones in every epoch, and for every trial on the same split.
+        """
+        images, labels = part
+        count = int(self.config["analysis_images"])
+        if not 0 < count < len(labels):
+            return part
+        draws = generator("cpu", int(self.config["split_seed"]), "analysis", name)
+        chosen = torch.randperm(len(labels), generator=draws)[:count].to(labels.device)
+        return images[chosen], labels[chosen]
 
     def _stream(self, *purpose: str | int) -> torch.Generator:
         return generator(self.device, self.seed, *purpose, self.epochs_done)
@@ -292,6 +317,10 @@ class RobustnessTrainable(Trainable):
     def load_checkpoint(self, directory: Path) -> None:
         """Go on from a saved state."""
         self.training.load(directory)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, Real) and float(value).is_integer() and float(value) >= least
 
 
 def _build_optimizer(config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:

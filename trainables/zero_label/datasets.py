@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from trainables.data import Split as Part
 from trainables.zero_label.coco_stuff import coco_stuff
 from trainables.zero_label.embeddings import SEVEN_SEGMENTS, EmbeddingError, class_matrix, read_attributes, word_vectors
 from trainables.zero_label.scenes import LabelledImages, digit_scenes
@@ -41,8 +42,11 @@ def load_data(config: Mapping[str, Any], task: Task) -> Data:
         return Data(train, val, digit_scenes(task, "test", images=digits) if final else None)
     if name in _READERS:
         read, root, size = _READERS[name], config["root"], config["size"]
-        test = read(root, "test", task, size) if final else None
-        return Data(read(root, "train", task, size), read(root, "val", task, size), test)
+        parts: list[Part] = ["train", "val", "test"] if final else ["train", "val"]
+        found = {part: read(root, part, task, size) for part in parts}
+        for part, files in found.items():  # after all are found: it may take minutes
+            files.check(part)
+        return Data(found["train"], found["val"], found.get("test"))
     raise ValueError(f"dataset is one of {', '.join(DATASETS)}, got {name!r}")
 
 

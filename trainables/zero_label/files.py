@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data import DataError
+from trainables.data import UNREADABLE, DataError
 from trainables.zero_label.network import enlarge, nearest
 from trainables.zero_label.splits import VOID
+
+#: Pixels or labels of one image, one byte each.
+Array = np.ndarray[Any, np.dtype[np.uint8]]
+logger = logging.getLogger(__name__)
+#: Seconds between two lines of the log while the files of a large set are checked.
+_TELL_EVERY = 20.0
 
 
 class ImageFiles:
     """Pairs of an RGB image and a grey or palette label image; `table` maps a label's value (0 ... 255) to our labels.
 
     A value that `table` marks None does not occur in good data. Images are warped to `size` pixels, as the paper does;
-    labels take the nearest pixel. Raises DataError for a pair whose sizes differ, or that cannot be read.
+    labels take the nearest pixel. Raises DataError for a pair whose sizes differ, or that cannot be read; `check` looks
+    at all of them beforehand.
     """
 
     channels = 3
@@ -27,7 +38,7 @@ class ImageFiles:
         if len(table) != 256:
             raise ValueError(f"the table has 256 entries, one for each value of a label image, got {len(table)}")
         self.pairs, self.size = list(pairs), size
-        self._allowed = torch.tensor([value is not None for value in table])
+        self._allowed = np.array([value is not None for value in table])
         self._table = torch.tensor([VOID if value is None else value for value in table])
 
     def __len__(self) -> int:
@@ -38,31 +49,74 @@ class ImageFiles:
         read = [self._read(*self.pairs[index]) for index in indices.tolist()]
         return torch.stack([image for image, _ in read]), torch.stack([labels for _, labels in read])
 
-    def _read(self, image_path: Path, label_path: Path) -> tuple[Tensor, Tensor]:
-        from PIL import Image
+    def check(self, part: str) -> None:
+        """Open every pair once, in as many threads as torch has, so that a bad one is told before training.
 
-        try:
-            with Image.open(image_path) as file:
-                pixels = np.array(file.convert("RGB"))
-            with Image.open(label_path) as file:
-                if file.mode not in ("L", "P"):
-                    raise DataError(
-                        f"{label_path} has mode {file.mode}: label images are grey or palette, one byte a pixel"
-                    )
-                values = np.array(file)
-        except OSError as error:
-            raise DataError(f"{image_path} or {label_path} cannot be read: {error}") from error
-        if pixels.shape[:2] != values.shape:
+        Raises one DataError with the number of bad pairs and the first few of them.
+        """
+        bad: list[str] = []
+        told = time.monotonic()
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for done, wrong in enumerate(pool.map(self._fault, self.pairs), 1):
+                if wrong:
+                    bad.append(wrong)
+                if time.monotonic() - told > _TELL_EVERY:
+                    told = time.monotonic()
+                    logger.info("checked %d of %d %s images", done, len(self.pairs), part)
+        if bad:
+            more = f"\n  ... and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise DataError(
-                f"{image_path} is {pixels.shape[0]} x {pixels.shape[1]} pixels and its labels {label_path} are "
-                f"{values.shape[0]} x {values.shape[1]}: they must agree"
+                f"{len(bad)} of the {len(self.pairs)} {part} images cannot be used:\n  " + "\n  ".join(bad[:5]) + more
             )
-        labels = torch.from_numpy(values).long()
-        if not self._allowed[labels].all():
-            worst = sorted(set(labels[~self._allowed[labels]].tolist()))
-            raise DataError(f"{label_path} has the labels {worst[:8]}, which stand for no class")
+
+    def _fault(self, pair: tuple[Path, Path]) -> str | None:
+        """Return what is wrong with a pair, or None; the image is decoded at the lowest resolution that it offers."""
+        try:
+            _, size = _open(pair[0], small=True)
+            self._labels(pair[0], pair[1], size)
+        except DataError as error:
+            return str(error)
+        return None
+
+    def _read(self, image_path: Path, label_path: Path) -> tuple[Tensor, Tensor]:
+        pixels, size = _open(image_path)
+        labels = torch.from_numpy(self._labels(image_path, label_path, size)).long()
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         return enlarge(image, self.size)[0], nearest(self._table[labels], self.size)
+
+    def _labels(self, image_path: Path, label_path: Path, size: tuple[int, int]) -> Array:
+        """Return the values of a label image, checked against the image's size (width, height) and the table."""
+        values, own = _open(label_path, modes=("L", "P"))
+        if own != size:
+            raise DataError(
+                f"{image_path} is {size[1]} x {size[0]} pixels and its labels {label_path} are "
+                f"{own[1]} x {own[0]}: they must agree"
+            )
+        present = np.unique(values)
+        wrong = present[~self._allowed[present]].tolist()
+        if wrong:
+            raise DataError(f"{label_path} has the labels {wrong[:8]}, which stand for no class")
+        return values
+
+
+def _open(path: Path, *, modes: tuple[str, ...] = (), small: bool = False) -> tuple[Array, tuple[int, int]]:
+    """Return the pixels of an image, and its width and height; RGB, or as they are in one of `modes`.
+
+    With `small` a JPEG is decoded at an eighth of its size, which reads the whole file all the same.
+    """
+    from PIL import Image
+
+    mode = ""
+    try:
+        with Image.open(path) as file:
+            size, mode = file.size, file.mode
+            if not modes or mode in modes:
+                if small:
+                    file.draft("RGB", (1, 1))
+                return np.array(file if modes else file.convert("RGB")), size
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    raise DataError(f"{path} has mode {mode}: label images are grey or palette, one byte a pixel")
 
 
 def require(files: Sequence[Path], what: str, layout: str) -> None:

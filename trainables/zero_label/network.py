@@ -6,6 +6,7 @@ SPNet trains, the unseen ones where pseudo-labels are made, all of them otherwis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -116,3 +117,14 @@ def head(backbone: nn.Module) -> nn.Module:
     if isinstance(backbone, nn.Sequential):
         return backbone[-1]
     raise TypeError(f"a backbone is a small_backbone or a DeepLab, got {type(backbone).__name__}")
+
+
+def cell_side(backbone: nn.Module) -> int:
+    """Return the side in pixels of the squares that the cells of a backbone's map tile an image with.
+
+    The small network's are 2 x 2 pixels. A ResNet's lie around every eighth pixel and not between pixels: they are
+    mirrored exactly at sizes of 8 k + 1, such as 513, and a multiple of 8 would spoil that. So any size will do for it.
+    """
+    if isinstance(backbone, nn.Sequential):
+        return math.prod(int(layer.stride[0]) for layer in backbone if isinstance(layer, nn.Conv2d))
+    return 1

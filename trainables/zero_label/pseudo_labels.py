@@ -33,12 +33,14 @@ def pseudo_labels(
     seen: int,
     views: Sequence[View],
     inverse: str = "scores",
+    stride: int = 1,
 ) -> PseudoLabels:
     """Label the `candidates` (B x H x W, bool) of `images` (B x C x H x W) by agreement over `views`.
 
     `unseen_scores` must score the unseen classes only: over all classes, seen ones would claim almost every pixel. The
     labels are positions in the task, so the argmax is raised by `seen`. `inverse` is "scores", which brings each view's
     scores back before the argmax as the released code does, or "labels", which brings labels back as the paper writes.
+    `stride` is the network's: the side of its cells in pixels, of which every view's sides are multiples.
     Raises ValueError for no views or another `inverse`.
     """
     if not views:
@@ -49,11 +51,11 @@ def pseudo_labels(
     proposed: Tensor | None = None
     agree = candidates
     for view in views:
-        maps = unseen_scores(view.apply(images)).float()
+        maps = unseen_scores(view.apply(images, stride)).float()
         if inverse == "scores":
-            labels = view.restore(maps, size).argmax(1)
+            labels = view.restore(maps, size, stride).argmax(1)
         else:
-            labels = view.restore_labels(maps.argmax(1), size)
+            labels = view.restore_labels(maps.argmax(1), size, stride)
         if proposed is None:
             proposed = labels
         else:

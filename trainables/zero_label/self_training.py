@@ -10,8 +10,9 @@ All draws of the training come from one generator, which the checkpoint holds; t
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from trainables.zero_label.metrics import confusion_matrix
 from trainables.zero_label.network import ProjectionNet, nearest
 from trainables.zero_label.optimizing import build_optimizer, poly, train_mode
 from trainables.zero_label.scenes import LabelledImages
-from trainables.zero_label.splits import BACKGROUNDS, VOID, Supervision, Task, supervision
+from trainables.zero_label.splits import BACKGROUNDS, VOID, Supervision, Task, check_background, supervision
 from trainables.zero_label.teacher import Teacher
 from trainables.zero_label.views import views_of
 
@@ -42,7 +43,7 @@ class SelfTraining:
     def __init__(
         self, config: Mapping[str, Any], task: Task, train: LabelledImages, model: ProjectionNet, seed: int
     ) -> None:
-        check_config(config)
+        check_config(config, task)
         self.config, self.task, self.train, self.model = config, task, train, model
         self.rounds_done = 0
         self.device = model.vectors.device
@@ -187,8 +188,26 @@ def _to_map(labels: Tensor, scores: Tensor) -> Tensor:
     return nearest(labels, (scores.shape[-2], scores.shape[-1]))
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Raise ValueError for the first setting that cannot be."""
+#: Whole numbers, each with the least that it may be.
+_WHOLE: Mapping[str, int] = {
+    "base_steps": 1,
+    "round_steps": 1,
+    "batch_size": 1,
+    "rounds": 0,
+    "width": 1,
+    "train_scenes": 1,
+}
+#: Numbers: what is allowed, in words and as a test that NaN fails.
+_NUMBERS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    **{name: ("above 0", lambda value: 0 < value < math.inf) for name in ("base_lr", "round_lr", "head_lr")},
+    **{name: ("at least 0", lambda value: 0 <= value < math.inf) for name in ("pseudo_weight", "weight_decay")},
+    "gamma": ("at least 0 (above 1 no seen class is ever predicted)", lambda value: 0 <= value < math.inf),
+    "flip": ("a probability, 0 to 1", lambda value: 0 <= value <= 1),
+}
+
+
+def check_config(config: Mapping[str, Any], task: Task) -> None:
+    """Raise ValueError for the first setting that cannot be: what it is, what is allowed, and what was given."""
     choices: Mapping[str, tuple[str, ...]] = {
         "method": METHODS,
         "optimizer": ("sgd", "adamw"),
@@ -202,11 +221,33 @@ def check_config(config: Mapping[str, Any]) -> None:
         if config[name] not in allowed:
             raise ValueError(f"{name} is one of {', '.join(allowed)}, got {config[name]!r}")
     views_of(str(config["views"]), generator("cpu", 0))
-    for name in ("base_steps", "round_steps", "batch_size", "rounds"):
-        if int(config[name]) < (0 if name == "rounds" else 1):
-            raise ValueError(
-                f"{name} is a whole number, {'0' if name == 'rounds' else '1'} or more, got {config[name]!r}"
-            )
-    low, high = config["train_scale"]
-    if not 0 < low <= high:
+    for name, least in _WHOLE.items():
+        if not _is_whole(config[name], least):
+            raise ValueError(f"{name} is a whole number, {least} or more, got {config[name]!r}")
+    for name, (allowed_values, fits) in _NUMBERS.items():
+        if not fits(_number(config[name])):
+            raise ValueError(f"{name} is a number, {allowed_values}, got {config[name]!r}")
+    low, high = _two(config["train_scale"])
+    if not 0 < _number(low) <= _number(high) < math.inf:
         raise ValueError(f"train_scale is two numbers 0 < low <= high, got {config['train_scale']!r}")
+    crop = config["crop"]
+    if crop is not None and not all(_is_whole(side, 1) for side in _two(crop)):
+        raise ValueError(f"crop is two whole numbers [height, width], 1 or more, or null, got {crop!r}")
+    check_background(str(config["background"]), task)
+
+
+def _number(value: Any) -> float:
+    """Return a number, also where YAML took it for text (3e-4); NaN for what is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return _number(value).is_integer() and _number(value) >= least
+
+
+def _two(value: Any) -> tuple[Any, Any]:
+    """Return the two entries of a list, or two that are no numbers."""
+    return (value[0], value[1]) if isinstance(value, (list, tuple)) and len(value) == 2 else (None, None)

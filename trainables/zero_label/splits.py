@@ -136,6 +136,14 @@ class Supervision:
 BACKGROUNDS = ("void", "unlabelled", "class")
 
 
+def check_background(background: str, task: Task) -> None:
+    """Raise ValueError for a `background` that there is not, or a "class" that `task` has not seen."""
+    if background not in BACKGROUNDS:
+        raise ValueError(f"background is one of {', '.join(BACKGROUNDS)}, got {background!r}")
+    if background == "class" and "background" not in task.names[: task.seen]:
+        raise ValueError("background='class' needs a seen class named 'background' in the split")
+
+
 def supervision(positions: Tensor, task: Task, background: str = "void") -> Supervision:
     """Hide the unseen classes: return what training may see of labels given as `positions` (Task.positions).
 
@@ -143,15 +151,12 @@ def supervision(positions: Tensor, task: Task, background: str = "void") -> Supe
     candidates; VOID is none. With "class" all of these carry the seen class "background" as target until a
     pseudo-label overwrites it. Raises ValueError for another `background`, or a "class" that the task has not seen.
     """
-    if background not in BACKGROUNDS:
-        raise ValueError(f"background is one of {', '.join(BACKGROUNDS)}, got {background!r}")
+    check_background(background, task)
     candidates = (positions >= task.seen) | (positions == OUTSIDE)
     if background == "unlabelled":
         candidates |= positions == BACKGROUND
     targets = torch.where((positions >= 0) & (positions < task.seen), positions, VOID)
     if background == "class":
-        if "background" not in task.names[: task.seen]:
-            raise ValueError("background='class' needs a seen class named 'background' in the split")
         own = task.names.index("background")
         candidates |= (positions == own) | (positions == BACKGROUND)
         targets = torch.where(candidates, own, targets)

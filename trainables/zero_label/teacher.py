@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.runtime import autocast
-from trainables.zero_label.network import ProjectionNet
+from trainables.zero_label.network import ProjectionNet, cell_side
 from trainables.zero_label.pseudo_labels import PseudoLabels, pseudo_labels
 from trainables.zero_label.splits import VOID
 from trainables.zero_label.views import IDENTITY, View, views_of
@@ -42,7 +42,8 @@ class Teacher:
             return scores
 
         inverse = str(self.config["inverse"])
-        return pseudo_labels(unseen_scores, images, candidates, self.model.seen, self.views(), inverse)
+        stride = cell_side(self.model.backbone)
+        return pseudo_labels(unseen_scores, images, candidates, self.model.seen, self.views(), inverse, stride)
 
     def label(self, images: Tensor, candidates: Tensor) -> Tensor:
         """Return the pseudo-labels of `images`, VOID where there is none."""

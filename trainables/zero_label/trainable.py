@@ -25,7 +25,7 @@ from trainables.zero_label.datasets import Data, load_data, load_vectors
 from trainables.zero_label.diagnostics import diagnose
 from trainables.zero_label.metrics import iou, scores
 from trainables.zero_label.network import DeepLab, ProjectionNet, small_backbone
-from trainables.zero_label.self_training import SelfTraining
+from trainables.zero_label.self_training import SelfTraining, check_config
 from trainables.zero_label.splits import Task, load_split
 from tune_platform.trainable import DONE, Trainable
 
@@ -117,6 +117,7 @@ class ZeroLabelTrainable(Trainable):
         self.config = config
         self.settings = whole = complete(config)
         self.task = load_split(whole["split"]).task(whole["stage"])
+        check_config(whole, self.task)  # a mistake is told before anything is loaded
         key = tuple(
             whole[name] for name in ("dataset", "root", "size", "split", "stage", "digits", "train_scenes", "data_seed")
         )

@@ -2,6 +2,9 @@
 
 A view pads (shift), then scales, then mirrors the image; `restore` undoes these in the opposite order. Scaled maps are
 resized with the ratio of the actual sizes in pixels, the same both ways, so a pixel's centre comes back to itself.
+
+The cells of a network of stride 2 are 2 x 2 pixels: of 35 pixels they cover 34, and stretched over all 35 they would
+drift off by up to a pixel. So views are padded on the far side too, and scaled to a multiple of the stride.
 """
 
 from __future__ import annotations
@@ -30,26 +33,38 @@ class View:
         if self.scale <= 0 or min(self.shift) < 0:
             raise ValueError(f"a view has a scale above zero and a shift of at least zero, got {self}")
 
-    def apply(self, images: Tensor) -> Tensor:
-        """Return the view of `images`: B x C x H' x W'."""
-        down, right = self.shift
-        if down or right:
-            images = functional.pad(images, (right, 0, down, 0), mode="replicate")
+    def apply(self, images: Tensor, stride: int = 1) -> Tensor:
+        """Return the view of `images`: B x C x H' x W', both multiples of the network's `stride`."""
         height, width = images.shape[-2:]
-        images = enlarge(images, (max(1, round(height * self.scale)), max(1, round(width * self.scale))))
+        down, right = self.shift
+        whole = self._padded((height, width), stride)
+        if whole != (height, width):
+            padding = (right, whole[1] - right - width, down, whole[0] - down - height)
+            images = functional.pad(images, padding, mode="replicate")
+        images = enlarge(images, (self._scaled(whole[0], stride), self._scaled(whole[1], stride)))
         return images.flip(-1) if self.flip else images
 
-    def restore(self, maps: Tensor, size: Size) -> Tensor:
+    def restore(self, maps: Tensor, size: Size, stride: int = 1) -> Tensor:
         """Bring float maps of the view (B x c x h x w, any resolution) back to the pixels of images of `size`."""
         maps = maps.flip(-1) if self.flip else maps
-        down, right = self.shift
-        return enlarge(maps, (size[0] + down, size[1] + right))[..., down:, right:]
+        return self._cut(enlarge(maps, self._padded(size, stride)), size)
 
-    def restore_labels(self, labels: Tensor, size: Size) -> Tensor:
+    def restore_labels(self, labels: Tensor, size: Size, stride: int = 1) -> Tensor:
         """The same for label maps (B x h x w): each pixel takes the label at its centre's place in the view."""
         labels = labels.flip(-1) if self.flip else labels
+        return self._cut(nearest(labels, self._padded(size, stride)), size)
+
+    def _padded(self, size: Size, stride: int) -> Size:
+        """Return the size with the shift, and on the far side what makes it a multiple of `stride`."""
+        height, width = (-(-(side + extra) // stride) * stride for side, extra in zip(size, self.shift, strict=True))
+        return height, width
+
+    def _scaled(self, side: int, stride: int) -> int:
+        return max(1, round(side * self.scale / stride)) * stride
+
+    def _cut(self, maps: Tensor, size: Size) -> Tensor:
         down, right = self.shift
-        return nearest(labels, (size[0] + down, size[1] + right))[..., down:, right:]
+        return maps[..., down : down + size[0], right : right + size[1]]
 
 
 IDENTITY = View()

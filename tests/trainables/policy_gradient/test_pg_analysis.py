@@ -22,6 +22,7 @@ from trainables.policy_gradient.environments import Environments
 from trainables.policy_gradient.policies import flat_gradient, flat_parameters
 from trainables.policy_gradient.rollout import Batch
 from trainables.policy_gradient.sampling import Sampler, Snapshot
+from trainables.policy_gradient.summary import claims_table
 from trainables.policy_gradient.training import Training
 from tune_platform.trainable import TrialContext
 
@@ -372,6 +373,23 @@ def test_training_with_probes_and_without_is_the_same() -> None:
     assert -1 <= reports[1]["gradient_cosine"] <= 1
     assert reports[2]["gradient_cosine"] == reports[1]["gradient_cosine"] != reports[3]["gradient_cosine"]
     assert reports[3]["noise_scale"] > 0
+
+
+def test_an_infinite_noise_scale_counts_in_the_sign_test() -> None:
+    """A mean cannot take it in; that it is the larger one is known all the same."""
+
+    def row(stage: int, seed: int, scale: float) -> dict[str, Any]:
+        return {"stage": stage, "seed": seed, "gradient": {"qualities": [{"noise_scale": 1.0}, {"noise_scale": scale}]}}
+
+    early = [row(2, seed, 100.0 + seed) for seed in range(4)]
+    late = [row(9, 0, math.inf), row(9, 1, 250.0), row(9, 2, 90.0), row(9, 3, 400.0)]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims_table(early + late).splitlines()]
+    found = {line[0]: line[1:] for line in lines}
+    p = 2 * (1 + 4) / 16
+    assert found["B at iteration 9 is larger than at 2 (sign test)"] == ["3 of 4", f"{p:.3f}", "4"]
+    assert found["B at iteration 9 / B at 2, of those where it is finite"][-1] == "3"
+    endless = [row(9, seed, math.inf) for seed in range(4)]
+    assert "| 4 of 4 | 0.125 | 4 |" in claims_table(early + endless)
 
 
 # ------------------------------------------------------------------------------------------ command line

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from trainables.policy_gradient import PolicyGradientTrainable, Settings, paper_settings
+from trainables.policy_gradient import PolicyGradientTrainable, Settings, gradient, paper_settings, ppo
+from trainables.policy_gradient.agent import Agent
 from trainables.policy_gradient.environments import Environments
-from trainables.policy_gradient.policies import flat_parameters
-from trainables.policy_gradient.ppo import entropy_bonus, standardised
+from trainables.policy_gradient.policies import Actor, flat_parameters
+from trainables.policy_gradient.ppo import clipped_surrogate, entropy_bonus, standardised
 from trainables.policy_gradient.rollout import run_episodes
+from trainables.policy_gradient.sampling import Snapshot, streams
 from trainables.policy_gradient.training import STATE_FILE, Training, load_agent
 from trainables.policy_gradient.trpo import policy_step
 from tune_platform.trainable import TrialContext
@@ -116,7 +123,128 @@ def test_episodes_depend_on_their_seed_and_can_be_compared_in_pairs() -> None:
     assert sure.returns[0] == sure.returns[1]
 
 
+class Guess(gym.Env[Any, Any]):
+    """One step: the reward is 1 where the action equals a bit that is drawn at the reset and shown to nobody."""
+
+    observation_space = spaces.Box(0, 1, (1,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.bit = int(self.np_random.random() < 0.5)
+        return np.zeros(1), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1), float(action == self.bit), True, False, {}
+
+
+gym.register("pg-tests/Guess-v0", entry_point=Guess)  # type: ignore[arg-type]
+
+
+class Blind:
+    """An actor that tosses a fair coin with the noise that it is given, and notes the noise."""
+
+    def __init__(self) -> None:
+        self.drawn: list[np.ndarray] = []
+
+    def noise(self, draw: np.random.Generator, count: int) -> np.ndarray:
+        self.drawn.append(draw.random(count))
+        return self.drawn[-1]
+
+    def act(self, observations: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        assert noise is not None
+        return (noise < 0.5).astype(np.int64)
+
+
+def guess(actor: Blind) -> tuple[Environments, Snapshot]:
+    settings = Settings.of({**SMALL, "env_id": "pg-tests/Guess-v0", "scale_rewards": False, "clip_rewards": 0})
+    environments = Environments("pg-tests/Guess-v0", {}, 1)
+    agent = Agent(settings, environments.sizes, 0)
+    return environments, Snapshot(settings, cast(Actor, actor), agent.normaliser, agent.scaler)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 12345, 2**40 + 3])
+def test_noise_is_not_drawn_as_the_environment_draws(seed: int) -> None:
+    """An environment that is reset with the seed of its noise would hold what the policy is about to do."""
+    env = gym.make("pg-tests/Guess-v0").unwrapped
+    gym.Env.reset(env, seed=seed)  # before the environment itself has drawn
+    own = env.np_random.random(8)
+    episode, stream = Blind(), Blind()
+    environments, snapshot = guess(episode)
+    run_episodes(environments, snapshot.actor, snapshot.normaliser, [seed])
+    streams(guess(stream)[1], [seed], 8)
+    assert [len(each.drawn) for each in (episode, stream)] == [1, 8]
+    assert not np.isin(np.concatenate([*episode.drawn, *stream.drawn]), own).any()
+
+
+def test_a_blind_policy_guesses_half_of_the_hidden_bits() -> None:
+    actor = Blind()
+    environments, snapshot = guess(actor)
+    count = 400
+    found = run_episodes(environments, snapshot.actor, snapshot.normaliser, range(count))
+    error = 4.5 * 0.5 / math.sqrt(count)
+    assert found.mean == pytest.approx(0.5, abs=error)
+    first = [streams(snapshot, [seed], 1).raw_rewards[0, 0] for seed in range(count)]
+    assert np.mean(first) == pytest.approx(0.5, abs=error)
+
+
 # ------------------------------------------------------------------------------------------ updates
+
+
+def test_before_the_first_step_nothing_is_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In PPO's first minibatch every ratio is one, however narrow the clip; later ones leave it."""
+    clipped: list[float] = []
+
+    def note(ratio: torch.Tensor, advantages: torch.Tensor, clip: float) -> torch.Tensor:
+        clipped.append(float(((ratio.detach() - 1).abs() > clip).double().mean()))
+        return clipped_surrogate(ratio, advantages, clip)
+
+    monkeypatch.setattr(ppo, "clipped_surrogate", note)
+    for config in (CARTPOLE, HOPPER):
+        clipped.clear()
+        training = Training(Settings.of({**config, "clip": 1e-4, "lr": 1e-3}), 0)
+        metrics = training.iteration()
+        assert len(clipped) == SMALL["minibatches"] * SMALL["epochs"]  # type: ignore[operator]
+        assert clipped[0] == 0
+        assert max(clipped) > 0.1
+        assert metrics["clip_fraction"] > 0.1
+    frozen = Training(Settings.of({**CARTPOLE, "lr": 1e-30}), 0)
+    assert frozen.iteration()["clip_fraction"] == 0
+
+
+@pytest.mark.parametrize("change", [lambda rewards: 7.0 * rewards, lambda rewards: 0.01 * rewards], ids=["7", "0.01"])
+def test_scaled_rewards_leave_the_direction_of_the_gradient(change: Callable[[np.ndarray], np.ndarray]) -> None:
+    training = Training(Settings.of({**CARTPOLE, "baseline": "zero", "gae_lambda": 1.0}), 0)
+    agent, batch = training.agent, training.collect()
+    with torch.no_grad():  # returns without bootstraps, so that all of them are scaled
+        for parameter in agent.value.parameters():
+            parameter.zero_()
+    noisy = batch.rewards + np.random.default_rng(0).normal(size=batch.rewards.shape)
+    one, other = (
+        gradient.gradient_of(agent, [batch], [agent.returns(dataclasses.replace(batch, rewards=rewards))])
+        for rewards in (noisy, change(noisy))
+    )
+    assert np.abs(one).max() > 1e-4
+    assert other == pytest.approx(one, abs=1e-5 * float(np.abs(one).max()) + 1e-7)
+
+
+def test_a_constant_added_to_the_returns_leaves_the_gradient_and_the_update() -> None:
+    """Advantages are standardised, with the zero baseline too."""
+    settings = Settings.of({**CARTPOLE, "baseline": "zero"})
+    training = Training(settings, 0)
+    agent, batch = training.agent, training.collect()
+    returns = agent.returns(batch)
+    one, other = (gradient.gradient_of(agent, [batch], [values]) for values in (returns, returns + 5.0))
+    assert other == pytest.approx(one, abs=1e-6)
+    data = agent.data(batch)
+    steps = []
+    for added in (0.0, 5.0):
+        learner = copy.deepcopy(agent)
+        shifted = dataclasses.replace(data, advantages=data.advantages + added)
+        ppo.update(learner.policy, learner.value, shifted, learner.optimiser, settings, learner.generator)
+        steps.append(flat_parameters(learner.policy) - flat_parameters(agent.policy))
+    assert float(steps[0].norm()) > 1e-4
+    torch.testing.assert_close(steps[1], steps[0], atol=1e-2 * float(steps[0].abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("config", [CARTPOLE, HOPPER])
@@ -256,6 +384,29 @@ def test_resume_equals_uninterrupted(config: dict[str, Any], tmp_path: Path) -> 
     assert "test_return" in expected[-1]
     assert not expected[-2]["done"]
     assert expected[0]["resume_exact"]
+
+
+def test_resume_between_probes_reports_the_held_one(tmp_path: Path) -> None:
+    config = {**CARTPOLE, "probe_every": 2, "probe_pairs": 64, "iterations": 6}
+    whole = make(config)
+    expected = steps(whole, 5)
+    first = make(config)
+    assert steps(first, 2) == expected[:2]
+    assert steps(first, 1) == expected[2:3]  # a checkpoint between two probes
+    first.save_checkpoint(tmp_path)
+    second = make(config)
+    second.load_checkpoint(tmp_path)
+    assert steps(second, 2) == expected[3:]
+    assert torch.equal(weights(whole), weights(second))
+    cosines = [report.get("gradient_cosine") for report in expected]
+    assert cosines[0] is None
+    assert cosines[1] == cosines[2] != cosines[3] == cosines[4]
+    third = make(config)  # and one just after a probe, which the next iteration reports again
+    steps(third, 2)
+    third.save_checkpoint(tmp_path)
+    fourth = make(config)
+    fourth.load_checkpoint(tmp_path)
+    assert steps(fourth, 1) == expected[2:3]
 
 
 def test_seed_decides_everything_and_global_generators_are_left_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -124,6 +125,22 @@ def test_an_attack_radius_that_does_not_fit_is_told_before_training() -> None:
     check_separated(images, labels, 0.149)
     with pytest.raises(ValueError, match=r"images 0 and 1 are of classes 3 and 5 and only 0\.3 apart.*below 0\.15"):
         check_separated(images, labels, 0.151)
+
+
+def test_the_check_sees_all_classes_of_images_in_the_order_of_their_classes() -> None:
+    """More images than it looks at; the pair that it names is to be found at its place among all of them."""
+    labels = torch.arange(3).repeat_interleave(40)
+    images = (0.3 * labels + 0.001 * (torch.arange(120) % 40)).view(120, 1, 1, 1)
+    check_separated(images, labels, 0.1, limit=30)
+    with pytest.raises(ValueError, match="does not fit these images") as caught:
+        check_separated(images, labels, 0.149, limit=30)
+    found = re.search(r"images (\d+) and (\d+) are of classes (\d) and (\d) and only ([\d.]+) apart", str(caught.value))
+    assert found is not None
+    one, other = int(found[1]), int(found[2])
+    assert [int(labels[one]), int(labels[other])] == [int(found[3]), int(found[4])]
+    assert float((images[one] - images[other]).abs()) == pytest.approx(float(found[5]), abs=1e-5)
+    # One class among a thousand others: a sample without it has nothing to say.
+    check_separated(torch.rand(1000, 1, 1, 1), torch.zeros(1000).index_fill(0, torch.tensor([7]), 1), 0.4, limit=2)
 
 
 def test_what_cannot_be_measured() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from trainables.robustness import methods
+from trainables.robustness.evaluate import Evaluation, Part
 from trainables.robustness.trainable import DEFAULTS, Parts, RobustnessTrainable, Training
 from tune_platform.spec import load_spec
 from tune_platform.trainable import TrialContext
@@ -137,8 +139,7 @@ def test_gaps_are_measured_without_augmentation_and_dropout(parts: Parts) -> Non
     training.learn()
     found = training.analysis()
     model = training.model.eval()
-    count = int(SMALL["analysis_images"])  # type: ignore[call-overload]
-    images, labels = parts.train[0][:count], parts.train[1][:count]
+    images, labels = training._sample("train", parts.train)
     assert found["train_accuracy"] == pytest.approx(float((model(images).argmax(1) == labels).double().mean()))
 
 
@@ -183,7 +184,16 @@ def test_learns_and_robust_training_is_robust() -> None:
         ({"schedule": "linear"}, "schedule is 'constant', 'step' or 'cosine', got 'linear'"),
         ({"optimizer": "lion"}, "optimizer is 'sgd', 'adam' or 'adamw', got 'lion'"),
         ({"precision": "float16"}, "precision is 'float32' or 'bfloat16', got 'float16'"),
-        ({"epochs": 0}, "epochs is at least 1, got 0"),
+        ({"epochs": 0}, "epochs is a whole number, 1 or more, got 0"),
+        ({"targeted_steps": 0}, "targeted_steps is a whole number, 1 or more, got 0"),
+        ({"lipschitz_restarts": 0}, "lipschitz_restarts is a whole number, 1 or more, got 0"),
+        ({"lipschitz_steps": "ten"}, "lipschitz_steps is a whole number, 1 or more, got 'ten'"),
+        ({"pgd_steps": 0}, "pgd_steps is a whole number, 1 or more, got 0"),
+        ({"pgd_steps": 1.5}, r"pgd_steps is a whole number, 1 or more, got 1\.5"),
+        ({"shift": -1}, "shift is a whole number, 0 or more, got -1"),
+        ({"analysis_images": -5}, "analysis_images is a whole number, 0 or more, got -5"),
+        ({"analysis_every": -1}, "analysis_every is a whole number, 0 or more, got -1"),
+        ({"batch_size": float("nan")}, "batch_size is a whole number, 1 or more, got nan"),
         ({"method": "pgd"}, "method is one of"),
         ({"dataset": "cifar100"}, "the dataset is one of"),
         ({"dataset": "cifar10", "root": "/nowhere/at/all"}, r"(?s)cifar10: .*missing.*data_batch_1"),
@@ -192,6 +202,60 @@ def test_learns_and_robust_training_is_robust() -> None:
 def test_mistakes_are_told_before_training(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(bad)
+
+
+def by_class(part: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    order = part[1].argsort(stable=True)
+    return part[0][order], part[1][order]
+
+
+def test_analyses_see_all_classes_of_a_split_that_is_ordered_by_class(parts: Parts) -> None:
+    """As image folders are: the first images of all are of one class."""
+    ordered = parts._replace(train=by_class(parts.train), test=by_class(parts.test))
+    training = Training({**SMALL, "analysis_images": 100}, ordered, 0)
+    seen: list[torch.Tensor] = []
+
+    def note(evaluation: Evaluation, model: nn.Module, train: Part, test: Part, *rest: Any) -> dict[str, float]:
+        seen.extend([train[1], test[1]])
+        return {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluation, "everything", note)
+        training.analysis()
+        training.learn()
+        training.analysis()
+        Training({**SMALL, "analysis_images": 100}, ordered, 1).analysis()
+        Training({**SMALL, "analysis_images": 0}, ordered, 1).analysis()
+    for labels in seen:
+        assert len(set(labels.tolist())) == 10
+    assert [len(labels) for labels in seen] == [100] * 6 + [len(parts.train[1]), len(parts.test[1])]
+    for labels in seen[2:6:2]:
+        assert torch.equal(labels, seen[0])  # the same images in every epoch and for every seed
+    assert torch.equal(seen[6], ordered.train[1])
+
+
+def test_the_objective_comes_from_the_validation_images(parts: Parts) -> None:
+    """The others may be anything, in any order, and it stays; with other validation images it does not."""
+
+    def objective(changed: Parts) -> tuple[float, float]:
+        training = Training({**SMALL, "epochs": 2, "analysis_every": 1}, changed, 5)
+        training.model.load_state_dict(trained.model.state_dict())
+        training.learn = dict  # type: ignore[method-assign]
+        report = training.epoch()
+        return report["val_accuracy"], report["val_adv_accuracy"]
+
+    trained = Training({**SMALL, "eps": 0.05, "epochs": 2}, parts, 5)
+    for _ in range(2):
+        trained.learn()
+    nothing = (torch.zeros_like(parts.test[0]), torch.zeros_like(parts.test[1]))
+    order = torch.randperm(len(parts.train[1]), generator=torch.Generator().manual_seed(0))
+    expected = objective(parts)
+    assert 0 < expected[1] < 1
+    assert objective(parts._replace(test=nothing)) == expected
+    assert objective(parts._replace(train=(parts.train[0][order], parts.train[1][order]))) == expected
+    other = objective(parts._replace(val=parts.test))
+    assert other[0] != expected[0]
+    assert other[1] != expected[1]
 
 
 def test_an_overlapping_radius_may_be_meant() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,79 @@ def test_a_trial_trains_on_files(voc_root: Path, network: str) -> None:
     candidates = trainable.training.batch(torch.arange(2))[1].candidates
     assert float(candidates.float().mean()) == pytest.approx(0.5)
     assert second["hidden_precision"] < 1
+
+
+def jpeg_of(name: str, root: Path) -> Path:
+    return root / "JPEGImages" / f"{name}.jpg"
+
+
+def label_of(name: str, root: Path) -> Path:
+    return root / "SegmentationClassAug" / f"{name}.png"
+
+
+def cut_jpeg(root: Path) -> None:
+    path = jpeg_of("2007_000003", root)
+    save(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    save(label_of("2007_000003", root), np.zeros((64, 64), np.uint8))
+    path.write_bytes(path.read_bytes()[:-1500])  # the header is sound
+
+
+def cut_label(root: Path) -> None:
+    path = label_of("2007_000003", root)
+    save(path, np.random.default_rng(0).integers(0, 20, (8, 8), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def many_labels(root: Path) -> None:
+    for index in range(1, 9):
+        save(label_of(f"2007_{index:06d}", root), np.full((8, 8), 21, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (cut_jpeg, r"1 of the 19 train images cannot be used:\n  .*2007_000003\.jpg cannot be read"),
+        (cut_label, r"1 of the 19 train images cannot be used:\n  .*2007_000003\.png cannot be read"),
+        (
+            lambda root: save(label_of("2007_000010", root), np.zeros((8, 9), np.uint8)),
+            r"1 of the 3 val images .*2007_000010\.jpg is 8 x 8 pixels and its labels .* are 8 x 9: they must agree",
+        ),
+        (
+            lambda root: save(label_of("2007_000021", root), np.zeros((8, 8, 3), np.uint8)),
+            r"1 of the 19 train images .*2007_000021\.png has mode RGB",
+        ),
+        (
+            lambda root: save(label_of("2007_000021", root), np.full((8, 8), 77, np.uint8)),
+            r"2007_000021\.png has the labels \[77\], which stand for no class",
+        ),
+        (
+            many_labels,
+            r"8 of the 19 train images cannot be used:.*000001\.png.*000005\.png .*\.\.\. and 3 more",
+        ),
+        (
+            lambda root: jpeg_of("2007_000023", root).write_bytes(b"no picture"),
+            r"1 of the 2 test images cannot be used:\n  .*2007_000023\.jpg cannot be read",
+        ),
+    ],
+)
+def test_bad_files_are_told_before_training(voc_root: Path, spoil: Callable[[Path], object], message: str) -> None:
+    config = {
+        "dataset": "voc", "root": str(voc_root), "split": "voc12", "size": 16, "width": 8, "stage": "final",
+        "embeddings": str(write_attributes(voc_root / "a.csv")),
+    }  # fmt: skip
+    ZeroLabelTrainable(TrialContext(seed=1, resources={"cpu": 2})).setup(config)
+    spoil(voc_root)
+    with pytest.raises(DataError, match="(?s)" + message):
+        ZeroLabelTrainable(TrialContext(seed=1, resources={"cpu": 1})).setup(config)
+
+
+def test_the_check_of_many_files_tells_its_progress(
+    voc_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trainables.zero_label.files._TELL_EVERY", -1.0)
+    with caplog.at_level("INFO"):
+        voc(str(voc_root), "test", VOC, 16).check("test")
+    assert [record.getMessage() for record in caplog.records] == [f"checked {i} of 2 test images" for i in (1, 2)]
 
 
 def test_what_is_wrong_with_an_embedding_is_told_before_training(voc_root: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from trainables.zero_label.datasets import Data
 from trainables.zero_label.final import main as final_main
+from trainables.zero_label.scenes import digit_scenes
 from trainables.zero_label.trainable import DEFAULTS, ZeroLabelTrainable, complete
 from tune_platform.spec import load_spec
 from tune_platform.trainable import TrialContext, plain_metrics
@@ -124,6 +126,32 @@ def test_a_clone_goes_on_with_its_own_hyperparameters(tmp_path: Path) -> None:
     assert not all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_the_objective_is_of_validation_scenes_that_are_neither_of_the_others() -> None:
+    trainable = make(gamma=0.15, base_steps=30)
+    task = trainable.task
+    scenes = {part: digit_scenes(task, part) for part in ("train", "val", "test")}
+    images, labels = trainable.data.val.take(torch.arange(len(trainable.data.val)))
+    assert torch.equal(images, scenes["val"].images)
+    assert torch.equal(labels, scenes["val"].labels)
+    for part in ("train", "test"):
+        known = {tuple(image.flatten().tolist()) for image in scenes[part].images}
+        assert not any(tuple(image.flatten().tolist()) in known for image in images)
+    trainable.training.round()
+    before = trainable.evaluate()["val_hm"]
+    assert before > 0
+    train = trainable.data.train
+    trainable.data = Data(scenes["test"], trainable.data.val, None)
+    assert trainable.evaluate()["val_hm"] == before
+    trainable.data = Data(train, scenes["test"], None)
+    assert trainable.evaluate()["val_hm"] != before
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLE.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_example_is_tuned_on_what_it_is_to_report(path: Path) -> None:
+    # Policies are judged by episodes with seeds of their own; `test_return` is of others.
+    assert all(metric.startswith("val_") or metric == "eval_return" for metric in load_spec(path).metrics)
+
+
 def test_spnet_ends_after_its_only_round() -> None:
     assert steps(make(method="spnet"), 1)[0]["done"]
 
@@ -145,6 +173,22 @@ def test_spnet_ends_after_its_only_round() -> None:
         ({"rounds": -1}, "rounds is a whole number, 0 or more, got -1"),
         ({"round_steps": 0}, "round_steps is a whole number, 1 or more, got 0"),
         ({"train_scale": [1.5, 1.0]}, "train_scale is two numbers"),
+        ({"train_scale": [0.9]}, r"train_scale is two numbers 0 < low <= high, got \[0\.9\]"),
+        ({"train_scale": 1.0}, r"train_scale is two numbers 0 < low <= high, got 1\.0"),
+        ({"pseudo_weight": -1}, "pseudo_weight is a number, at least 0, got -1"),
+        ({"round_lr": -1}, "round_lr is a number, above 0, got -1"),
+        ({"base_lr": 0.0}, r"base_lr is a number, above 0, got 0\.0"),
+        ({"head_lr": 0}, "head_lr is a number, above 0, got 0"),
+        ({"base_lr": "fast"}, "base_lr is a number, above 0, got 'fast'"),
+        ({"gamma": -0.1}, r"gamma is a number, at least 0 .*, got -0\.1"),
+        ({"gamma": float("nan")}, "gamma is a number, at least 0 .*, got nan"),
+        ({"flip": 2}, "flip is a number, a probability, 0 to 1, got 2"),
+        ({"crop": [24]}, r"crop is two whole numbers \[height, width\], 1 or more, or null, got \[24\]"),
+        ({"crop": 24}, "crop is two whole numbers .*, got 24"),
+        ({"crop": [0, 24]}, r"crop is two whole numbers .*, got \[0, 24\]"),
+        ({"width": 0}, "width is a whole number, 1 or more, got 0"),
+        ({"train_scenes": 0}, "train_scenes is a whole number, 1 or more, got 0"),
+        ({"background": "class"}, "background='class' needs a seen class named 'background' in the split"),
         ({"precision": "fp8"}, "precision is one of float32"),
         ({"logit_scale": -1.0}, "logit scale is above zero"),
     ],

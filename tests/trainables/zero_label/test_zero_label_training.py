@@ -66,6 +66,15 @@ def test_the_teacher_stays_and_the_student_moves_on_from_it(scenes: Scenes) -> N
     assert not any(p.requires_grad for p in teacher.model.parameters())
 
 
+def test_the_teacher_sees_views_of_whole_cells(scenes: Scenes) -> None:
+    """The network has stride 2: of a view of 35 x 35 pixels it would leave a row and a column out."""
+    teacher = Teacher(make(scenes).model, complete({**SMALL, "views": "scale_shift"}), torch.Generator())
+    sizes: list[tuple[int, ...]] = []
+    teacher.model.backbone.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape[-2:])))
+    teacher.propose(scenes.images[:2], scenes.labels[:2] >= 0)
+    assert sizes == [(32, 32), (36, 36), (40, 40), (44, 44), (48, 48), (54, 54)]
+
+
 def test_word_vectors_never_move(scenes: Scenes) -> None:
     training = make(scenes, weight_decay=0.5)
     before = training.model.vectors.clone()

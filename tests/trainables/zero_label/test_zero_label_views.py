@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from trainables.zero_label.network import DeepLab, cell_side, small_backbone
 from trainables.zero_label.views import IDENTITY, VIEW_SETS, View, views_of
 
 SIZE = (12, 10)
@@ -59,6 +61,53 @@ def test_maps_of_a_lower_resolution_come_back_too() -> None:
     assert view.restore(half, (32, 32)).shape == x.shape
     constant = torch.full((1, 4, 26, 26), 2.5)
     torch.testing.assert_close(view.restore(constant, (32, 32)), torch.full((1, 4, 32, 32), 2.5))
+
+
+@pytest.mark.parametrize("name", VIEW_SETS)
+def test_a_network_of_stride_two_comes_back_exactly(name: str) -> None:
+    """Its cells are means over 2 x 2 pixels; straight lines pass through all of it unchanged, but at the borders."""
+    size, inner = (32, 32), slice(6, -6)
+    ramp = torch.arange(32.0)[None, :].expand(size)
+    # Lines whose upper envelope changes at 2.25, 6.25, ...: labels in stripes four columns wide.
+    centres = 0.25 + 4 * torch.arange(8.0)
+    stripes = 2 * centres[:, None, None] * ramp - centres[:, None, None] ** 2
+    images = torch.cat([ramp[None], ramp.T[None], stripes, stripes.mT])[None]
+    labels = stripes.argmax(0)
+    assert labels[0, [2, 3, 6, 7]].tolist() == [0, 1, 1, 2]
+    for view in VIEW_SETS[name]:
+        seen = view.apply(images, 2)
+        assert all(side % 2 == 0 for side in seen.shape[-2:])
+        back = view.restore(functional.avg_pool2d(seen, 2), size, 2)
+        assert back.shape == images.shape
+        torch.testing.assert_close(back[0, 0, inner, inner], ramp[inner, inner], atol=1e-4, rtol=0)
+        torch.testing.assert_close(back[0, 1, inner, inner], ramp.T[inner, inner], atol=1e-4, rtol=0)
+        assert torch.equal(back[0, 2:10].argmax(0)[inner, inner], labels[inner, inner])
+        assert torch.equal(back[0, 10:].argmax(0)[inner, inner], labels.T[inner, inner])
+        coarse = view.restore_labels(functional.avg_pool2d(seen[:, 2:10], 2).argmax(1), size, 2)
+        wrong = (coarse[0] != labels)[inner, inner]
+        middle = [i for i in range(20) if i % 4 in (2, 3)]  # columns beside no edge of a stripe
+        assert view.scale < 1 or not wrong[:, middle].any()
+        # No more is seen than the stride asks for.
+        least = [(32 + shift) * view.scale for shift in view.shift]
+        assert all(abs(side - wanted) <= 2 * view.scale for side, wanted in zip(seen.shape[-2:], least, strict=True))
+
+
+@pytest.mark.parametrize("stride", [2, 8])
+@pytest.mark.parametrize("size", [(31, 45), (33, 32)])
+def test_views_of_odd_images_are_multiples_of_the_stride(stride: int, size: tuple[int, int]) -> None:
+    images = torch.rand(1, 1, *size)
+    for views in (*VIEW_SETS.values(), views_of("random", torch.Generator().manual_seed(0))):
+        for view in views:
+            seen = view.apply(images, stride)
+            assert all(side % stride == 0 for side in seen.shape[-2:])
+            assert view.restore(functional.avg_pool2d(seen, stride), size, stride).shape == images.shape
+            if view.scale == 1:
+                assert torch.equal(view.restore(seen, size, stride), images)
+
+
+def test_cells_of_the_networks() -> None:
+    assert cell_side(small_backbone(1, 4, 3)) == 2
+    assert cell_side(DeepLab(3)) == 1
 
 
 def test_sets_of_views() -> None:
