@@ -140,7 +140,7 @@ def surface_figure(stages: Mapping[str, Mapping[str, Any]], title: str) -> Figur
             panel.set_ylabel("random direction", fontsize=7)
             panel.tick_params(labelsize=6)
             panel.view_init(elev=25, azim=-130)
-    figure.suptitle(title)
+    figure.suptitle(title, y=1 + 0.06 / len(stages))  # above the panels' own titles, which reach over their axes
     figure.subplots_adjust(wspace=0.12, hspace=0.18, left=0.02, right=0.94, top=1 - 0.14 / len(stages), bottom=0.05)
     return figure
 

@@ -180,22 +180,20 @@ def claims_table(rows: Sequence[Row]) -> str:
             text = f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
             lines.append([claim, text, f"{found.p:.3f}", str(found.n)])
 
-    stages = list(groups)
-    if len(stages) > 1:
-        early, late = groups[stages[0]], groups[stages[-1]]
-        seeds = sorted({row["seed"] for row in early} & {row["seed"] for row in late})
+    first, *later = groups
+    for stage in later:
+        seeds = sorted({row["seed"] for row in groups[first]} & {row["seed"] for row in groups[stage]})
         scale = [
-            [at(group, seed)["gradient"]["qualities"][-1]["noise_scale"] for seed in seeds] for group in (late, early)
+            [at(groups[each], seed)["gradient"]["qualities"][-1]["noise_scale"] for seed in seeds]
+            for each in (stage, first)
         ]
-        compare(
-            f"B at iteration {stages[-1]} / B at {stages[0]}, of those where it is finite", scale, paired_ratio, ".2f"
-        )
+        compare(f"B at iteration {stage} / B at {first}, of those where it is finite", scale, paired_ratio, ".2f")
         # An infinite B (estimates that are not aligned at all) is the strongest case, which a mean cannot take in.
-        larger = sum(last > first for last, first in zip(*scale, strict=True))
-        unequal = sum(last != first for last, first in zip(*scale, strict=True))
+        larger = sum(last > early for last, early in zip(*scale, strict=True))
+        unequal = sum(last != early for last, early in zip(*scale, strict=True))
         if unequal:
             p = scipy_stats.binomtest(larger, unequal).pvalue
-            claim = f"B at iteration {stages[-1]} is larger than at {stages[0]} (sign test)"
+            claim = f"B at iteration {stage} is larger than at {first} (sign test)"
             lines.append([claim, f"{larger} of {unequal}", f"{p:.3f}", str(unequal)])
     for stage, group in groups.items():
         if not all("values" in row for row in group):
@@ -210,7 +208,7 @@ def claims_table(rows: Sequence[Row]) -> str:
         for better, worse in (("true", "value"), ("value", "zero")):
             cosines = [[row[name][place]["pairwise"] for row in last] for name in (better, worse)]
             compare(f"iteration {stage}: P({sizes[place]}) with {better} - {worse}", cosines, paired_difference, ".3f")
-    return table(["difference or ratio, paired by agent", "mean [95 %]", "p", "agents"], lines)
+    return table(["difference or ratio, paired by agent", "mean [95 %]", "p", "agents"], lines) if lines else ""
 
 
 def at(group: Sequence[Row], seed: int) -> Row:
