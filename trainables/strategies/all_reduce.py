@@ -72,7 +72,7 @@ class AllReduce(Strategy):
         """Let DDP's reference to the process group go."""
         super().let_go()
         if hasattr(self, "_average"):
-            self._average.close()
+            self._average.let_go()
 
     @contextmanager
     def evaluated(self) -> Iterator[nn.Module | None]:

@@ -39,7 +39,7 @@ class GradientAverage:
 
         Strategy.module  -> module             Strategy.after_backward -> after_backward()
         Strategy.running -> running()          Strategy.finish_run     -> finish_run()
-        Strategy.let_go  -> close()
+        Strategy.let_go  -> let_go()
 
     The replicas of a part must begin equal: the same `seed_purpose`, or `align()`. The loss has to call `module` as a
     whole (`model(x)`, not `model.encoder(x)`), and each parameter takes part in it, unless `find_unused`; with
@@ -133,8 +133,12 @@ class GradientAverage:
         """Let the model go: its gradients stay this worker's own, and another GradientAverage may take it."""
         self._count_seconds()
         if self._ddp is not None:
-            self._ddp = None
+            self.let_go()
             gc.collect()  # DDP's hooks on the parameters end with it, and it may be part of a cycle
+
+    def let_go(self) -> None:
+        """Let the process group go; for `Strategy.let_go`, whose caller collects what is left of it."""
+        self._ddp = None
 
     def _count_seconds(self) -> None:
         if self._ddp is None or not self._steps:

@@ -99,7 +99,7 @@ class PostLocalSGD(LocalSGD):
         """Let DDP's reference to the process group go."""
         super().let_go()
         if hasattr(self, "_gradients"):
-            self._gradients.close()
+            self._gradients.let_go()
 
     def _close(self) -> None:
         if self._local:
