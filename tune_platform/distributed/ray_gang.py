@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 if TYPE_CHECKING:
     from tune_platform.distributed.group import RemoteGroup
-    from tune_platform.distributed.member import Answer, Factory, Meeting
+    from tune_platform.distributed.member import Answer
 
 
 class RayMember:
@@ -34,29 +34,10 @@ class RayMember:
         with suppress(Exception):  # the first worker meets the same error, and tells
             pickle.loads(preload)
 
-    def who(self) -> Answer:
-        """See `Member.who`."""
-        return self._member.who()
-
-    def join(self, meeting: Meeting) -> Answer:
-        """See `Member.join`."""
-        return self._member.join(meeting)
-
-    def open(self, session: str, factory: Factory, fresh: bool, slot: tuple[int, int]) -> Answer:
-        """See `Member.open`."""
-        return self._member.open(session, factory, fresh, slot)
-
-    def call(self, session: str, method: str, args: tuple[Any, ...]) -> Answer:
-        """See `Member.call`."""
-        return self._member.call(session, method, args)
-
-    def drop(self, session: str) -> Answer:
-        """See `Member.drop`."""
-        return self._member.drop(session)
-
-    def leave(self) -> Answer:
-        """See `Member.leave`."""
-        return self._member.leave()
+    def ask(self, method: str, *args: Any) -> Answer:
+        """Call a method of the `Member`."""
+        answer: Answer = getattr(self._member, method)(*args)
+        return answer
 
 
 class RayPeer:
@@ -68,7 +49,7 @@ class RayPeer:
 
     def send(self, method: str, args: tuple[Any, ...]) -> None:
         """See `group.Peer`."""
-        self._call = getattr(self._actor, method).remote(*args)
+        self._call = self._actor.ask.remote(method, *args)
 
     def receive(self, timeout_s: float) -> Answer:
         """See `group.Peer`."""
