@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from trainables.strategies import STRATEGIES
-from trainables.strategies.peer_copies import packed_size
 from tune_platform.distributed import DistributedTrainable, Gang
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.strategies import STRATEGIES
+from tune_platform.trainables.strategies.peer_copies import packed_size
 
 
 class _Million(DistributedTrainable):

@@ -39,11 +39,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, each process compile
 import torch
 
 from benchmarks.report import Table
-from trainables.classification import ClassificationTrainable
 from tune_platform.distributed import Gang
 from tune_platform.distributed.member import Place
 from tune_platform.distributed.process_group import ProcessGroupCommunicator
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.classification import ClassificationTrainable
 
 WORKERS = 2
 #: A step of some 10 ms a worker on a core: short for training, so that overhead shows.

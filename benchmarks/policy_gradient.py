@@ -31,9 +31,9 @@ import numpy as np
 import torch
 
 from benchmarks.report import Table
-from trainables.policy_gradient import Settings
-from trainables.policy_gradient.training import Training
-from trainables.stats import mean_interval, paired_difference
+from tune_platform.trainables.policy_gradient import Settings
+from tune_platform.trainables.policy_gradient.training import Training
+from tune_platform.trainables.stats import mean_interval, paired_difference
 
 PAIRS, ENVS = 2048, 8
 Curve = tuple[list[float], list[float]]
@@ -195,7 +195,7 @@ def learning(env_id: str, seeds: int, steps: int, out: Path | None) -> dict[str,
         found[algorithm] = {"ours": mine, "sb3": other}
     table.print()
     if out is not None:
-        from trainables.policy_gradient import figures
+        from tune_platform.trainables.policy_gradient import figures
 
         name = env_id.partition("-")[0].lower()
         title = f"{env_id}: learning at equal steps and settings"

@@ -5,8 +5,8 @@ Run with `python examples/digits.py`; one to two minutes on two CPUs.
 
 from __future__ import annotations
 
-from trainables.digits import DigitsTrainable
 from tune_platform import Budget, Resources, SearchSpec, choice, loguniform, randint, run, uniform, when
+from tune_platform.trainables.digits import DigitsTrainable
 
 SPEC = SearchSpec(
     name="digits",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.classification import ClassificationTrainable
 from tune_platform import Budget, Resources, SearchSpec, choice, loguniform, run, when
+from tune_platform.trainables.classification import ClassificationTrainable
 
 LOCAL = ["local_sgd", "lsgd", "easgd", "diloco"]  # those that meet every `period` inner steps
 

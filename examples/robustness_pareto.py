@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trainables.robustness import RobustnessTrainable
-from trainables.robustness.figures import pareto_figure
 from tune_platform import Budget, Resources, Results, SearchSpec, choice, loguniform, run, uniform, when
+from tune_platform.trainables.robustness import RobustnessTrainable
+from tune_platform.trainables.robustness.figures import pareto_figure
 
 EPS = 0.2  # every pixel may be moved by a fifth of its range: hard enough that something must be given up
 ATTACKED = {"method": ["llr", "at", "rst", "trades"]}  # the methods that train within a ball

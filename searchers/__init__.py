@@ -7,13 +7,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from searchers.base import PastTrial, Searcher, Suggestion, rng
-from searchers.grid import GridSearcher
-from searchers.random import RandomSearcher
-from searchers.registry import make_searcher
+from tune_platform.protocol.searcher import PastTrial, Searcher, Suggestion
+from tune_platform.protocol.seeds import rng
+from tune_platform.searchers.grid import GridSearcher
+from tune_platform.searchers.random import RandomSearcher
+from tune_platform.searchers.registry import make_searcher
 
 if TYPE_CHECKING:
-    from searchers.optuna import OptunaSearcher
+    from tune_platform.searchers.optuna import OptunaSearcher
 
 __all__ = [
     "GridSearcher",
@@ -29,7 +30,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "OptunaSearcher":
-        from searchers.optuna import OptunaSearcher
+        from tune_platform.searchers.optuna import OptunaSearcher
 
         return OptunaSearcher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from searchers._places import Places
-from searchers.base import PastTrial, Suggestion
-from tune_platform.engine.events import Outcome
 from tune_platform.errors import SearcherError
+from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
+from tune_platform.searchers._places import Places
 from tune_platform.space import Enumeration, Space
 
 #: after so many points in a row that break a constraint, the search gives up with a message

@@ -25,11 +25,11 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from searchers import _cma_state
-from searchers._optuna_params import distribution_of, suggest, to_raw
-from searchers.base import PastTrial, Suggestion, rng
-from tune_platform.engine.events import Outcome
 from tune_platform.errors import SearcherError, SpecError, did_you_mean
+from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
+from tune_platform.protocol.seeds import rng
+from tune_platform.searchers import _cma_state
+from tune_platform.searchers._optuna_params import distribution_of, suggest, to_raw
 from tune_platform.space import Domain, Space
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from searchers._places import Places
-from searchers.base import PastTrial, Suggestion, rng
-from tune_platform.engine.events import Outcome
 from tune_platform.errors import SpecError
+from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
+from tune_platform.protocol.seeds import rng
+from tune_platform.searchers._places import Places
 from tune_platform.space import Enumeration, Space
 
 #: how many points of the grid in a row may be ruled out by the constraints

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, cast
 
-from searchers.base import Searcher
-from searchers.grid import GridSearcher
-from searchers.random import RandomSearcher
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.protocol.searcher import Searcher
+from tune_platform.searchers.grid import GridSearcher
+from tune_platform.searchers.random import RandomSearcher
 
 GROUP = "tune_platform.searchers"
 #: the names that stand for a sampler of Optuna
@@ -31,7 +31,7 @@ def make_searcher(search: str | Any, **kwargs: Any) -> Searcher:
     if isinstance(search, type):
         return _build(search, search.__name__, kwargs)
     if hasattr(search, "sample_relative") and hasattr(search, "sample_independent"):  # Optuna's BaseSampler
-        from searchers.optuna import OptunaSearcher
+        from tune_platform.searchers.optuna import OptunaSearcher
 
         return OptunaSearcher(search, **kwargs)
     missing = [name for name in ("setup", "ask", "observe", "tell", "restore") if not hasattr(search, name)]
@@ -57,7 +57,7 @@ def _factory(name: str) -> Callable[..., Any]:
     if name == "grid":
         return GridSearcher
     if name == "optuna" or name in OPTUNA_SAMPLERS:
-        from searchers.optuna import OptunaSearcher
+        from tune_platform.searchers.optuna import OptunaSearcher
 
         return OptunaSearcher if name == "optuna" else lambda **kwargs: OptunaSearcher(name, **kwargs)
     for entry in entry_points(group=GROUP, name=name):

@@ -9,33 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from searchers.base import PastTrial, Suggestion, rng
-from tune_platform.backends.base import Job
 from tune_platform.backends.simulated import Faults, SimulatedBackend
 from tune_platform.engine.controller import PATIENCE, Controller
-from tune_platform.engine.events import (
-    Ask,
-    Clone,
-    Command,
-    Continue,
-    DropCheckpoints,
-    Event,
-    Finish,
-    Launch,
-    Outcome,
-    Report,
-    Resumed,
-    Tell,
-    Verdict,
-    from_record,
-)
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.runner import Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.trial import TrialStatus
+from tune_platform.protocol.backend import Job
+from tune_platform.protocol.commands import Ask, Command, DropCheckpoints, Finish, Launch, Tell
+from tune_platform.protocol.events import Event, Resumed, from_record
+from tune_platform.protocol.reports import Report
+from tune_platform.protocol.scheduler import Candidates, Scheduler, TrialView
+from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
+from tune_platform.protocol.seeds import rng
+from tune_platform.protocol.verdicts import Clone, Continue, Verdict
 from tune_platform.resources import Resources
 from tune_platform.schedulers import ASHA, FIFO
-from tune_platform.schedulers.base import Candidates, Scheduler, TrialView
 from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, RequestRow, TrialRow
 
 

@@ -2,7 +2,7 @@
 
 Hyperparameters, all with a default:
 
-- `task`: "digits", "cifar10", "image_folder" or another name of `trainables.data` (the files under `root`), or
+- `task`: "digits", "cifar10", "image_folder" or another name of `trainables/data.py` (the files under `root`), or
   "synthetic": `examples` Gaussian images of `shape` in `classes` classes, of any size, for speed work;
 - `model`: "mlp" (`layers` of `width`), "cnn" (`channels`, twice as many in the second convolution; `norm`: with
   BatchNorm), or the name of a torchvision classifier ("resnet50"); `dropout` for the first two;
@@ -10,7 +10,7 @@ Hyperparameters, all with a default:
   which the rate rises; `drops`: shares at which it falls to a tenth;
 - `batch_size` per worker; `partition`: "shard" (each worker its part) or "same" (all data, an order of its own);
 - `epochs`, or `updates` for a number of inner steps; `report_every` inner steps (default: an epoch);
-- `strategy`: a name of `trainables.strategies`, or a dict with a `name` and its options.
+- `strategy`: a name of `tune_platform.trainables.strategies`, or a dict with a `name` and its options.
 
 Metrics: `val_loss`, `val_accuracy` (the objective), `test_accuracy`, `test_loss` (not to be tuned on), and those of
 `DistributedTrainable`.
@@ -30,10 +30,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from trainables.data import Images, load_images
-from trainables.strategies import STRATEGIES
 from tune_platform.distributed import DistributedTrainable, ShardedBatches
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.trainables.data import Images, load_images
+from tune_platform.trainables.strategies import STRATEGIES
 
 DEFAULTS: Mapping[str, Any] = {
     "task": "digits",

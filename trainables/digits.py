@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.data import Split, load_images
-from trainables.runtime import use_threads
 from tune_platform.trainable import DONE, Trainable, get_checkpoint, get_context, report
+from tune_platform.trainables.data import Split, load_images
+from tune_platform.trainables.runtime import use_threads
 
 DEFAULTS: Mapping[str, Any] = {
     "model": "mlp",

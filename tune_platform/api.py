@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_platform.backends.base import Backend, Job
 from tune_platform.engine.controller import Controller
-from tune_platform.engine.events import CheckpointRef, Finish
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError
+from tune_platform.protocol.backend import Backend, Job
+from tune_platform.protocol.commands import Finish
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store, this_driver
@@ -166,7 +167,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
             janitor.submit(storage.delete, ref)
 
     def complete(config: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-        from searchers.base import rng
+        from tune_platform.protocol.seeds import rng
 
         return spec.space.complete(config, rng(spec.seed, number, "start"))
 

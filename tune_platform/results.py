@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tune_platform.engine.events import CheckpointRef, Finish
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
+from tune_platform.protocol.commands import Finish
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.store.records import CheckpointRow, ExperimentRow, LogRow, TrialRow
 from tune_platform.store.sql import FILE_NAME, SqlExperiment, open_store
 

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from benchmarks.studies.common import Stopwatch, arguments, markdown, save, spread, training
-from trainables.classification import ClassificationTrainable
-from trainables.stats import equivalent, holm, mean_interval, paired_difference
+from tune_platform.trainables.classification import ClassificationTrainable
+from tune_platform.trainables.stats import equivalent, holm, mean_interval, paired_difference
 
 WORKERS, BATCH, STEPS, EVERY = 4, 8, 320, 40
 PERIOD, PERIODS = 20, (5, 80)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.studies.common import arguments, save, training
-from trainables.strategies import STRATEGIES
 from tune_platform.distributed import DistributedTrainable, ShardedBatches, TrainingWorker
+from tune_platform.trainables.strategies import STRATEGIES
 
 WORKERS, UPDATES, PERIOD = 4, 64, 16
 TRUTH = (1.0, -1.0)

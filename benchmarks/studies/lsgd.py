@@ -18,11 +18,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from benchmarks.studies.common import Stopwatch, arguments, markdown, save, spread, training
-from trainables.classification import ClassificationTrainable
-from trainables.stats import Interval, holm, mean_interval, paired_ratio
-from trainables.strategies import STRATEGIES
-from trainables.strategies.local_sgd import LocalSGD
 from tune_platform.distributed import Cost, Strategy, TrainingWorker
+from tune_platform.trainables.classification import ClassificationTrainable
+from tune_platform.trainables.stats import Interval, holm, mean_interval, paired_ratio
+from tune_platform.trainables.strategies import STRATEGIES
+from tune_platform.trainables.strategies.local_sgd import LocalSGD
 
 WORKERS, PERIOD, BATCH = 4, 16, 16
 STEPS, EVERY = 240, 8

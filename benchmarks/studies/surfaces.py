@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.runtime import generator
-from trainables.strategies import STRATEGIES
 from tune_platform.distributed import DistributedTrainable, TrainingWorker
 from tune_platform.distributed.member import Place
+from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.strategies import STRATEGIES
 
 
 class SurfaceWorker(TrainingWorker):

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.studies.common import Stopwatch, arguments, markdown, save, spread, training
 from benchmarks.studies.surfaces import DoubleWell, Factorisation
-from trainables.runtime import generator
+from tune_platform.trainables.runtime import generator
 
 #: The double well: rate, penalty of the objective, and the pull that belongs to them, alpha = eta rho.
 WELL_RATE, PENALTY = 0.1, 0.5

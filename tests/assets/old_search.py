@@ -11,7 +11,7 @@ from tune_platform import Trainable
 
 
 class Curve(Trainable):
-    """A loss that falls with the steps; the checkpoint is the step. One trial in five fails at step 3, the first time."""
+    """A loss that falls with the steps; the checkpoint is the step. Some trials fail at step 3, the first time."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.now = 0

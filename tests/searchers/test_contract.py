@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import pytest
 
-from searchers import GridSearcher, OptunaSearcher, RandomSearcher
-from searchers.base import Searcher
+from tune_platform.protocol.searcher import Searcher
+from tune_platform.searchers import GridSearcher, OptunaSearcher, RandomSearcher
 from tune_platform.space import Space, quniform, uniform
 from tune_platform.testing.searchers import SearcherContract
 

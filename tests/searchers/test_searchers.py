@@ -8,10 +8,10 @@ import numpy as np
 import optuna
 import pytest
 
-from searchers import GridSearcher, OptunaSearcher, PastTrial, RandomSearcher, Searcher, make_searcher
-from searchers._optuna_params import distribution_of, from_raw, to_raw
-from tune_platform.engine.events import Outcome
 from tune_platform.errors import SearcherError, SpecError
+from tune_platform.protocol.searcher import Outcome
+from tune_platform.searchers import GridSearcher, OptunaSearcher, PastTrial, RandomSearcher, Searcher, make_searcher
+from tune_platform.searchers._optuna_params import distribution_of, from_raw, to_raw
 from tune_platform.space import (
     Domain,
     Space,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from trainables.classification import ClassificationTrainable, load_task
 from tune_platform.distributed import Gang
 from tune_platform.errors import SpecError
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.classification import ClassificationTrainable, load_task
 
 SMALL = {"task": "synthetic", "examples": 256, "batch_size": 16, "updates": 12, "report_every": 6}
 

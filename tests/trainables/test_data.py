@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 from torchvision import datasets
 
-from trainables.data import NAMES, DataError, Images, TensorImages, load_images
+from tune_platform.trainables.data import NAMES, DataError, Images, TensorImages, load_images
 
 RNG = np.random.default_rng(0)
 
@@ -310,7 +310,7 @@ def test_what_does_not_fit_is_not_read() -> None:
 
 
 def test_pixels_out_of_range_are_told() -> None:
-    from trainables import data
+    from tune_platform.trainables import data
 
     with pytest.raises(DataError, match="pixels go from 0 to 17, not 0 to 16"):
         data._checked("digits", Path("x"), torch.full((2, 1, 8, 8), 17.0).tril(), torch.zeros(2), 16.0, 10, (1, 8, 8))

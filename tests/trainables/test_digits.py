@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.digits import DigitsTrainable, Training, load_data
 from tune_platform.spec import load_spec
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.digits import DigitsTrainable, Training, load_data
 
 SMALL = {"width": 16, "channels": 4, "dropout": 0.3, "batch_size": 128, "shift": 1, "epochs": 4}
 CONFIGS = [
@@ -125,8 +125,8 @@ def test_bad_hyperparameters(bad: dict[str, Any], message: str) -> None:
 
 
 def test_function_api_trains_the_same(tmp_path: Path) -> None:
-    from trainables.digits import train_digits
     from tune_platform.trainable import make_trainable
+    from tune_platform.trainables.digits import train_digits
 
     context = TrialContext(seed=3, resources={"cpu": 1})
     expected = steps(make(CONFIGS[0]), 4)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from trainables.runtime import autocast, generator, stream_seed, use_threads
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.runtime import autocast, generator, stream_seed, use_threads
 
 
 def test_streams_differ_by_purpose_and_repeat_by_seed() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from trainables.stats import equivalent, holm, mean_interval, paired_difference, paired_ratio
+from tune_platform.trainables.stats import equivalent, holm, mean_interval, paired_difference, paired_ratio
 
 
 def test_interval_is_scipys() -> None:

@@ -30,8 +30,9 @@ from tune_platform import (
     uniform,
 )
 from tune_platform.engine.controller import Controller
-from tune_platform.engine.events import Command, Event, Reported
 from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.protocol.commands import Command
+from tune_platform.protocol.events import Event, Reported
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import open_store
 

@@ -19,9 +19,10 @@ from tests.tune_platform.killing import ETA, LEVELS, PARTS, STEPS, curve, drive,
 from tune_platform import SearchSpec, load, run
 from tune_platform.api import _settings
 from tune_platform.engine.controller import Controller
-from tune_platform.engine.events import Ask, Suggested, Tell, from_record
 from tune_platform.engine.runner import VERDICT, _to_reports
 from tune_platform.errors import ExperimentError
+from tune_platform.protocol.commands import Ask, Tell
+from tune_platform.protocol.events import Suggested, from_record
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
 
@@ -47,7 +48,7 @@ def cluster() -> Iterator[str]:
 
 #: Drivers are forked from a process that has imported all of this, which takes longer than what they do.
 FORKS = multiprocessing.get_context("forkserver")
-NEEDED = ("tune_platform.api", "tune_platform.results", "tune_platform.backends.ray", "searchers.optuna")
+NEEDED = ("tune_platform.api", "tune_platform.results", "tune_platform.backends.ray", "tune_platform.searchers.optuna")
 FORKS.set_forkserver_preload(["tests.tune_platform.killing", *NEEDED])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tune_platform.cli.conftest import SPEC, START, fill
 from tune_platform import CheckpointError, ExperimentError, Results, SpecError
-from tune_platform.engine.events import Finish
+from tune_platform.protocol.commands import Finish
 from tune_platform.results import NoResultError, default_storage, flatten, locate
 from tune_platform.store.records import ReportRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, open_store

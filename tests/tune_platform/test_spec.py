@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchers.optuna import OptunaSearcher
-from searchers.random import RandomSearcher
 from tune_platform.errors import SpecError
 from tune_platform.resources import Resources
 from tune_platform.schedulers import ASHA
+from tune_platform.searchers.optuna import OptunaSearcher
+from tune_platform.searchers.random import RandomSearcher
 from tune_platform.space import choice, grid_search, loguniform, uniform, when
 from tune_platform.spec import Budget, CheckpointPolicy, SearchSpec, explain, json_schema, load_spec, resolve
 from tune_platform.spec.values import hint, number, seconds, whole, yaml_number
@@ -25,7 +25,7 @@ from tune_platform.spec.writing import without_password
 YAML = """\
 version: 1
 name: digits
-entrypoint: trainables.digits:DigitsTrainable
+entrypoint: tune_platform.trainables.digits:DigitsTrainable
 objective: {metric: val_accuracy, mode: max, target: 0.99}
 space:
   lr: {type: float, low: 1.0e-4, high: 0.5, log: true}
@@ -340,7 +340,7 @@ def test_hints() -> None:
 
 def test_objects_of_ours_are_written_as_names_and_options() -> None:
     spec = SearchSpec(
-        trainable="trainables.digits:train_digits",
+        trainable="tune_platform.trainables.digits:train_digits",
         param_space={"x": uniform(0, 1)},
         metric="loss",
         mode="min",

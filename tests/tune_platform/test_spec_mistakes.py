@@ -43,7 +43,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "version: 1\nentrypoint: train.py\nobjective: {metric: loss, mode: min}\n",
-        'line 2, entrypoint: got \'train.py\'; an entrypoint is "module:name", such as "trainables.digits:train_digits"',
+        'line 2, entrypoint: got \'train.py\'; an entrypoint is "module:name", such as "my_module:train"',
     ),
     (
         "version: 1\nentrypoint: a:b\nobjective: {metric: loss, mode: maximise}\n",

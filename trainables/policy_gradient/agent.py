@@ -13,14 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.policy_gradient import ppo, trpo
-from trainables.policy_gradient.advantages import gae
-from trainables.policy_gradient.environments import Sizes
-from trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler
-from trainables.policy_gradient.policies import Actor, Policy, ValueNetwork, build_network, flat_parameters
-from trainables.policy_gradient.rollout import Batch
-from trainables.policy_gradient.settings import Settings
-from trainables.runtime import autocast, generator
+from tune_platform.trainables.policy_gradient import ppo, trpo
+from tune_platform.trainables.policy_gradient.advantages import gae
+from tune_platform.trainables.policy_gradient.environments import Sizes
+from tune_platform.trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler
+from tune_platform.trainables.policy_gradient.policies import (
+    Actor,
+    Policy,
+    ValueNetwork,
+    build_network,
+    flat_parameters,
+)
+from tune_platform.trainables.policy_gradient.rollout import Batch
+from tune_platform.trainables.policy_gradient.settings import Settings
+from tune_platform.trainables.runtime import autocast, generator
 
 Floats = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """Looks at any checkpoint of a policy gradient trial.
 
-    python -m trainables.policy_gradient.analyse CHECKPOINT [--what gradient values landscape] [--ray] [--out DIR]
+    python -m tune_platform.trainables.policy_gradient.analyse CHECKPOINT [--what gradient values landscape] [--ray] [--out DIR]
 
 CHECKPOINT is the directory that `tune-platform show EXPERIMENT TRIAL` names (also as an fsspec URL), or any directory
 that `save_checkpoint` has written. Prints tables; with --out writes `analysis.json` and figures there. The checkpoint
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from click import echo
 
-from trainables.policy_gradient import figures
-from trainables.policy_gradient.agent import Agent
-from trainables.policy_gradient.gradient import KINDS, GradientReport, gradient_report
-from trainables.policy_gradient.landscape import LandscapeReport, landscape_report
-from trainables.policy_gradient.sampling import Sampler, print_progress
-from trainables.policy_gradient.training import STATE_FILE, load_agent
-from trainables.policy_gradient.values import BASELINES, ValueReport, value_report
+from tune_platform.trainables.policy_gradient import figures
+from tune_platform.trainables.policy_gradient.agent import Agent
+from tune_platform.trainables.policy_gradient.gradient import KINDS, GradientReport, gradient_report
+from tune_platform.trainables.policy_gradient.landscape import LandscapeReport, landscape_report
+from tune_platform.trainables.policy_gradient.sampling import Sampler, print_progress
+from tune_platform.trainables.policy_gradient.training import STATE_FILE, load_agent
+from tune_platform.trainables.policy_gradient.values import BASELINES, ValueReport, value_report
 
 WHAT = ("gradient", "values", "landscape")
 _STORED = re.compile(r"(?P<root>.+)/trial-(?P<trial>\d+)/step-(?P<step>\d+)-a\d+/?")
@@ -39,7 +39,7 @@ def open_checkpoint(path: str) -> Agent:
     """
     stored = _STORED.fullmatch(path)
     if stored and ("://" in path or (Path(path) / "manifest.json").is_file()):
-        from tune_platform.engine.events import CheckpointRef
+        from tune_platform.protocol.reports import CheckpointRef
         from tune_platform.store.checkpoints import CheckpointStorage
 
         storage = CheckpointStorage(stored["root"])
@@ -151,7 +151,7 @@ def analyse(agent: Agent, sampler: Sampler, arguments: argparse.Namespace) -> di
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(prog="python -m trainables.policy_gradient.analyse", description=__doc__,
+    made = argparse.ArgumentParser(prog="python -m tune_platform.trainables.policy_gradient.analyse", description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     made.add_argument("checkpoint")
     made.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))

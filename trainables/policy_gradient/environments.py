@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from trainables.policy_gradient import env_state
+from tune_platform.trainables.policy_gradient import env_state
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.policy_gradient.advantages import standardise
-from trainables.policy_gradient.agent import Agent
-from trainables.policy_gradient.policies import flat_gradient, flat_parameters
-from trainables.policy_gradient.rollout import Batch
-from trainables.policy_gradient.sampling import Sampler, Snapshot
-from trainables.runtime import stream_seed
+from tune_platform.trainables.policy_gradient.advantages import standardise
+from tune_platform.trainables.policy_gradient.agent import Agent
+from tune_platform.trainables.policy_gradient.policies import flat_gradient, flat_parameters
+from tune_platform.trainables.policy_gradient.rollout import Batch
+from tune_platform.trainables.policy_gradient.sampling import Sampler, Snapshot
+from tune_platform.trainables.runtime import stream_seed
 
 Floats = NDArray[np.float64]
 KINDS = ("gradient", "step")

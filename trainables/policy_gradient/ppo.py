@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainables.policy_gradient.policies import Policy, ValueNetwork
-from trainables.policy_gradient.settings import Settings
-from trainables.runtime import autocast
+from tune_platform.trainables.policy_gradient.policies import Policy, ValueNetwork
+from tune_platform.trainables.policy_gradient.settings import Settings
+from tune_platform.trainables.runtime import autocast
 
 
 @dataclass(frozen=True)

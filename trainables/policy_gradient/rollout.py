@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.policy_gradient.environments import Environments
-from trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler
-from trainables.policy_gradient.policies import Actor
-from trainables.runtime import stream_seed
+from tune_platform.trainables.policy_gradient.environments import Environments
+from tune_platform.trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler
+from tune_platform.trainables.policy_gradient.policies import Actor
+from tune_platform.trainables.runtime import stream_seed
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

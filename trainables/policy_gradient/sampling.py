@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from trainables.policy_gradient.agent import Agent
-from trainables.policy_gradient.environments import Environments
-from trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler
-from trainables.policy_gradient.policies import Actor
-from trainables.policy_gradient.rollout import Batch, Episodes, collect, run_episodes
-from trainables.policy_gradient.settings import Settings
-from trainables.runtime import stream_seed
+from tune_platform.trainables.policy_gradient.agent import Agent
+from tune_platform.trainables.policy_gradient.environments import Environments
+from tune_platform.trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler
+from tune_platform.trainables.policy_gradient.policies import Actor
+from tune_platform.trainables.policy_gradient.rollout import Batch, Episodes, collect, run_episodes
+from tune_platform.trainables.policy_gradient.settings import Settings
+from tune_platform.trainables.runtime import stream_seed
 
 #: Streams and episodes of one job.
 STREAMS, EPISODES = 10, 10

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.runtime import PRECISIONS
+from tune_platform.trainables.runtime import PRECISIONS
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Re-tests the findings of Ilyas et al. (2020) in shape, at a few stages of training, on a MuJoCo task and a small one.
 
-    python -m trainables.policy_gradient.study --quick --out results/         two core-hours; without --quick a night
-    python -m trainables.policy_gradient.study --summarise --out results/     tables and figures of what is there
+    python -m tune_platform.trainables.policy_gradient.study --quick --out results/         two core-hours; without --quick a night
+    python -m tune_platform.trainables.policy_gradient.study --summarise --out results/     tables and figures of what is there
 
 Each agent is trained, and looked at when it reaches a stage. One line of `results.jsonl` is written for each, and lines
 that are there are not measured again: an interrupted study goes on where it was. All seeds follow from the agent's.
@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from trainables.policy_gradient.agent import Agent
-from trainables.policy_gradient.gradient import report_on
-from trainables.policy_gradient.landscape import landscape_report
-from trainables.policy_gradient.sampling import Sampler, Snapshot, print_progress
-from trainables.policy_gradient.settings import Settings
-from trainables.policy_gradient.training import Training
-from trainables.policy_gradient.values import many_runs, value_report
-from trainables.runtime import stream_seed
+from tune_platform.trainables.policy_gradient.agent import Agent
+from tune_platform.trainables.policy_gradient.gradient import report_on
+from tune_platform.trainables.policy_gradient.landscape import landscape_report
+from tune_platform.trainables.policy_gradient.sampling import Sampler, Snapshot, print_progress
+from tune_platform.trainables.policy_gradient.settings import Settings
+from tune_platform.trainables.policy_gradient.training import Training
+from tune_platform.trainables.policy_gradient.values import many_runs, value_report
+from tune_platform.trainables.runtime import stream_seed
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def run_agent(plan: Plan, seed: int, results: Results, sampler: Sampler) -> None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m trainables.policy_gradient.study", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m tune_platform.trainables.policy_gradient.study", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="what the docs page shows: five agents a task")
     parser.add_argument("--only", help="only plans whose name has this in it, such as Hopper/trpo")
@@ -228,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.summarise:
         (arguments.out / "plans.json").write_text(json.dumps([asdict(plan) for plan in plans], indent=1))
         run(plans, baselines, results, Sampler(ray=arguments.ray, progress=print_progress))
-    from trainables.policy_gradient.summary import put_into, summarise
+    from tune_platform.trainables.policy_gradient.summary import put_into, summarise
 
     text = summarise(results.rows, arguments.out)
     if arguments.page is not None:

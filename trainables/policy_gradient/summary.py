@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
-from trainables.policy_gradient import figures
-from trainables.policy_gradient.values import BASELINES
-from trainables.stats import Interval, mean_interval, paired_difference, paired_ratio
+from tune_platform.trainables.policy_gradient import figures
+from tune_platform.trainables.policy_gradient.values import BASELINES
+from tune_platform.trainables.stats import Interval, mean_interval, paired_difference, paired_ratio
 
 Row = dict[str, Any]
 #: Between these lines of a page stand the tables.

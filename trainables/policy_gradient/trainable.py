@@ -23,10 +23,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainables.policy_gradient.settings import Settings
-from trainables.policy_gradient.training import Training
-from trainables.runtime import use_threads
 from tune_platform.trainable import Trainable
+from tune_platform.trainables.policy_gradient.settings import Settings
+from tune_platform.trainables.policy_gradient.training import Training
+from tune_platform.trainables.runtime import use_threads
 
 
 class PolicyGradientTrainable(Trainable):
@@ -58,7 +58,7 @@ class PolicyGradientTrainable(Trainable):
         metrics = self.training.iteration()
         every = self.training.settings.probe_every
         if every and metrics["iteration"] % every == 0:
-            from trainables.policy_gradient.gradient import probe
+            from tune_platform.trainables.policy_gradient.gradient import probe
 
             metrics |= self.training.hold(probe(self.training.agent, self.training.seed))
         return metrics

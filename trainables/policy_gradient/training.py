@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables.policy_gradient.agent import Agent
-from trainables.policy_gradient.environments import Environments
-from trainables.policy_gradient.rollout import Batch, Episodes, collect, run_episodes
-from trainables.policy_gradient.settings import Settings
-from trainables.runtime import stream_seed
 from tune_platform.trainable import DONE
+from tune_platform.trainables.policy_gradient.agent import Agent
+from tune_platform.trainables.policy_gradient.environments import Environments
+from tune_platform.trainables.policy_gradient.rollout import Batch, Episodes, collect, run_episodes
+from tune_platform.trainables.policy_gradient.settings import Settings
+from tune_platform.trainables.runtime import stream_seed
 
 logger = logging.getLogger(__name__)
 

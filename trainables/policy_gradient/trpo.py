@@ -7,16 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainables.policy_gradient.policies import (
+from tune_platform.trainables.policy_gradient.policies import (
     Policy,
     ValueNetwork,
     flat_gradient,
     flat_parameters,
     set_flat_parameters,
 )
-from trainables.policy_gradient.ppo import Data, Optimiser, minibatches, standardised, value_loss
-from trainables.policy_gradient.settings import Settings
-from trainables.runtime import autocast
+from tune_platform.trainables.policy_gradient.ppo import Data, Optimiser, minibatches, standardised, value_loss
+from tune_platform.trainables.policy_gradient.settings import Settings
+from tune_platform.trainables.runtime import autocast
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, iterations: int) -> Tensor:

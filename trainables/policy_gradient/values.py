@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from trainables.policy_gradient.advantages import empirical_returns
-from trainables.policy_gradient.agent import Agent
-from trainables.policy_gradient.environments import time_limit
-from trainables.policy_gradient.gradient import Quality, gradient_of, last_pairs, quality, trajectories
-from trainables.policy_gradient.policies import ValueNetwork, build_network
-from trainables.policy_gradient.rollout import Batch
-from trainables.policy_gradient.sampling import Sampler, Snapshot
-from trainables.runtime import generator
+from tune_platform.trainables.policy_gradient.advantages import empirical_returns
+from tune_platform.trainables.policy_gradient.agent import Agent
+from tune_platform.trainables.policy_gradient.environments import time_limit
+from tune_platform.trainables.policy_gradient.gradient import Quality, gradient_of, last_pairs, quality, trajectories
+from tune_platform.trainables.policy_gradient.policies import ValueNetwork, build_network
+from tune_platform.trainables.policy_gradient.rollout import Batch
+from tune_platform.trainables.policy_gradient.sampling import Sampler, Snapshot
+from tune_platform.trainables.runtime import generator
 
 Floats = NDArray[np.float64]
 #: Returns nearer to zero than this have no relative error.

@@ -1,6 +1,6 @@
 """The claims of Yang et al. (2020), each as a test that can fail, judged on the results of the study.
 
-A claim about an order is a paired comparison over seeds (`trainables.stats`), two-sided; Holm's rule corrects each
+A claim about an order is a paired comparison over seeds (`trainables/stats.py`), two-sided; Holm's rule corrects each
 family of claims (methods, correlation, dropout, released code). A claim *shows* where the corrected p is below 0.05 and
 the effect has the claimed sign, its *reverse shows* where it has the other, and otherwise it *does not show*: that says
 nothing of larger networks or other data.
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from trainables.stats import Interval, holm, mean_interval, paired_difference, paired_ratio
+from tune_platform.trainables.stats import Interval, holm, mean_interval, paired_difference, paired_ratio
 
 _LEVEL = 0.05
 Ranks = NDArray[np.float64]
@@ -219,7 +219,7 @@ def _points(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 
 def _order(run: Mapping[str, Any]) -> tuple[int, str]:
-    from trainables.robustness.study import RELEASED, VARIANTS
+    from tune_platform.trainables.robustness.study import RELEASED, VARIANTS
 
     names = [*VARIANTS, *RELEASED]
     return names.index(run["method"]), run["method"]

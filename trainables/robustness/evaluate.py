@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.robustness.attacks import Attack, analysed, survives_multi_targeted, survives_pgd
-from trainables.robustness.lipschitz import local_lipschitz
-from trainables.runtime import generator
+from tune_platform.trainables.robustness.attacks import Attack, analysed, survives_multi_targeted, survives_pgd
+from tune_platform.trainables.robustness.lipschitz import local_lipschitz
+from tune_platform.trainables.runtime import generator
 
 #: Images and labels of one split, on the device.
 Part = tuple[Tensor, Tensor]

@@ -11,11 +11,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainables.data import load_images
-from trainables.robustness.claims import Runs
-from trainables.robustness.separation import random_labels, separation
-from trainables.runtime import generator
-from trainables.stats import Interval, mean_interval, paired_ratio
+from tune_platform.trainables.data import load_images
+from tune_platform.trainables.robustness.claims import Runs
+from tune_platform.trainables.robustness.separation import random_labels, separation
+from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.stats import Interval, mean_interval, paired_ratio
 
 #: Colours of the methods (Okabe and Ito's, safe for the colour-blind), the same in every figure.
 COLOURS = {

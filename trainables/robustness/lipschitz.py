@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.robustness.attacks import Attack, analysed, project, sign_ascent, start_of
+from tune_platform.trainables.robustness.attacks import Attack, analysed, project, sign_ascent, start_of
 
 Top = Literal["l1", "kl"]
 Space = Literal["logits", "softmax"]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.robustness.attacks import Attack, analysed, pgd, sign_ascent, start_of
+from tune_platform.trainables.robustness.attacks import Attack, analysed, pgd, sign_ascent, start_of
 
 Mode = Literal["eval", "train"]
 _TINY = 1e-12

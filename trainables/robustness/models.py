@@ -1,7 +1,7 @@
 """The networks of Yang et al. (2020), appendix, and two small ones for small images; each with dropout at any rate.
 
 They take images in [0, 1], unstandardised, so that an attack radius means the same for all of them, and give logits.
-Dropout draws from a generator of the training's own (`trainables.digits.Dropout`).
+Dropout draws from a generator of the training's own (`tune_platform.trainables.digits.Dropout`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.digits import Dropout
+from tune_platform.trainables.digits import Dropout
 
 #: The models by name; `width` is the number of channels of "cnn" and an eighth of the units of "mlp"; it widens "wrn".
 MODELS = ("mlp", "cnn", "cnn1", "cnn2", "wrn", "resnet50")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from trainables.data import Example, stack
+from tune_platform.trainables.data import Example, stack
 
 #: Images (n x C x H x W) with labels (n), or a dataset that is read in blocks.
 Source = tuple[Tensor, Tensor] | Dataset[Example]

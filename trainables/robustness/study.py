@@ -1,7 +1,7 @@
 """The study: are the claims of Yang et al. (2020) to be seen on small images and two cores?
 
-    python -m trainables.robustness.study --seeds 5 --out docs/figures/robustness
-    python -m trainables.robustness.study --quick --out /somewhere
+    python -m tune_platform.trainables.robustness.study --seeds 5 --out docs/figures/robustness
+    python -m tune_platform.trainables.robustness.study --quick --out /somewhere
 
 Seeds draw the split, the weights, the batches and the attacks; methods are paired by seed. Every finished training is
 written to `results.json` at once, and one that is there already is not done again: an interrupted study goes on where
@@ -20,11 +20,11 @@ from typing import Any
 import click
 import torch
 
-from trainables.data import load_images
-from trainables.robustness.evaluate import build_evaluation
-from trainables.robustness.separation import NearestClass, random_labels, separation
-from trainables.robustness.trainable import Parts, Training, complete, load_parts
-from trainables.runtime import generator
+from tune_platform.trainables.data import load_images
+from tune_platform.trainables.robustness.evaluate import build_evaluation
+from tune_platform.trainables.robustness.separation import NearestClass, random_labels, separation
+from tune_platform.trainables.robustness.trainable import Parts, Training, complete, load_parts
+from tune_platform.trainables.runtime import generator
 
 #: The methods of the paper's tables, in its order.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -218,7 +218,7 @@ def _write(path: Path, results: Mapping[str, Any]) -> None:
 @click.option("--quick", is_flag=True, help="Tiny networks, two epochs: shows that everything runs.")
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Splits and initialisations.")
 @click.option("--out", default="robustness_study", show_default=True, type=click.Path(path_type=Path))
-@click.option("--dataset", default="digits", show_default=True, help="A name that trainables.data knows.")
+@click.option("--dataset", default="digits", show_default=True, help="A name that tune_platform.trainables.data knows.")
 @click.option("--root", default=None, help="Folder of the dataset's files.")
 @click.option("--eps", default=None, type=float, help="Radius of both tables (digits: 0.2, and 0.1 for dropout).")
 @click.option("--model", default="mlp", show_default=True, help="mlp, cnn, cnn1, cnn2, wrn or resnet50.")
@@ -236,7 +236,7 @@ def main(
     threads: int,
 ) -> None:
     """Run the study and write its tables and figures."""
-    from trainables.robustness import figures, tables
+    from tune_platform.trainables.robustness import figures, tables
 
     torch.set_num_threads(threads)
     changes: dict[str, Any] = {"dataset": dataset, "root": root, "model": model, "device": device}

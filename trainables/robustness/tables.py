@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainables.robustness.claims import Runs, judge
-from trainables.stats import Interval, mean_interval
+from tune_platform.trainables.robustness.claims import Runs, judge
+from tune_platform.trainables.stats import Interval, mean_interval
 
 #: Column heads and metrics; all but the Lipschitz constants are shown in percent.
 COLUMNS = (

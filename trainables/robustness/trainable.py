@@ -23,18 +23,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.data import Images, load_images
-from trainables.robustness.attacks import check_radius
-from trainables.robustness.evaluate import Evaluation, Part, build_evaluation
-from trainables.robustness.methods import build_method
-from trainables.robustness.models import AUGMENTATIONS, build_model
-from trainables.robustness.separation import check_separated
-from trainables.runtime import autocast, generator, stream_seed, use_threads
 from tune_platform.trainable import DONE, Trainable
+from tune_platform.trainables.data import Images, load_images
+from tune_platform.trainables.robustness.attacks import check_radius
+from tune_platform.trainables.robustness.evaluate import Evaluation, Part, build_evaluation
+from tune_platform.trainables.robustness.methods import build_method
+from tune_platform.trainables.robustness.models import AUGMENTATIONS, build_model
+from tune_platform.trainables.robustness.separation import check_separated
+from tune_platform.trainables.runtime import autocast, generator, stream_seed, use_threads
 
 #: The hyperparameters, each with its default.
 DEFAULTS: Mapping[str, Any] = {
-    # data: a name that `trainables.data.load_images` knows
+    # data: a name that `tune_platform.trainables.data.load_images` knows
     "dataset": "digits",
     "root": None,
     "split_seed": 0,  # draws the validation (for digits: and test) images

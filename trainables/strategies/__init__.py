@@ -9,16 +9,16 @@ from tune_platform.distributed.strategy import Strategy
 
 _HOMES = {
     "independent": "tune_platform.distributed.strategy:Strategy",
-    "all_reduce": "trainables.strategies.all_reduce:AllReduce",
-    "local_sgd": "trainables.strategies.local_sgd:LocalSGD",
-    "post_local_sgd": "trainables.strategies.post_local_sgd:PostLocalSGD",
-    "slowmo": "trainables.strategies.slowmo:SlowMo",
-    "diloco": "trainables.strategies.diloco:DiLoCo",
-    "easgd": "trainables.strategies.easgd:EASGD",
-    "eamsgd": "trainables.strategies.eamsgd:EAMSGD",
-    "downpour": "trainables.strategies.downpour:Downpour",
-    "lsgd": "trainables.strategies.lsgd:LSGD",
-    "codistillation": "trainables.strategies.codistillation:Codistillation",
+    "all_reduce": "tune_platform.trainables.strategies.all_reduce:AllReduce",
+    "local_sgd": "tune_platform.trainables.strategies.local_sgd:LocalSGD",
+    "post_local_sgd": "tune_platform.trainables.strategies.post_local_sgd:PostLocalSGD",
+    "slowmo": "tune_platform.trainables.strategies.slowmo:SlowMo",
+    "diloco": "tune_platform.trainables.strategies.diloco:DiLoCo",
+    "easgd": "tune_platform.trainables.strategies.easgd:EASGD",
+    "eamsgd": "tune_platform.trainables.strategies.eamsgd:EAMSGD",
+    "downpour": "tune_platform.trainables.strategies.downpour:Downpour",
+    "lsgd": "tune_platform.trainables.strategies.lsgd:LSGD",
+    "codistillation": "tune_platform.trainables.strategies.codistillation:Codistillation",
 }
 
 

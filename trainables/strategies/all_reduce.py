@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from trainables.strategies.data_parallel import GradientAverage
 from tune_platform.distributed.strategy import Strategy
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.data_parallel import GradientAverage
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

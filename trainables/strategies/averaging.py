@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.strategies.data_parallel import float_buffers
-from trainables.strategies.pricing import steps_of
 from tune_platform.distributed.strategy import Flat, Strategy, option_choice, option_period
+from tune_platform.trainables.strategies.data_parallel import float_buffers
+from tune_platform.trainables.strategies.pricing import steps_of
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

@@ -18,9 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.strategies.averaging import widened
-from trainables.strategies.batchnorm import standing_in
-from trainables.strategies.pricing import steps_of
 from tune_platform.distributed.strategy import (
     Flat,
     Strategy,
@@ -28,6 +25,9 @@ from tune_platform.distributed.strategy import (
     option_number,
     option_period,
 )
+from tune_platform.trainables.strategies.averaging import widened
+from tune_platform.trainables.strategies.batchnorm import standing_in
+from tune_platform.trainables.strategies.pricing import steps_of
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

@@ -65,8 +65,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.strategies.codistillation_schedule import Schedule
-from trainables.strategies.distillation_losses import (
+from tune_platform.distributed.data import Position
+from tune_platform.distributed.strategy import Strategy, option_choice, option_flag, option_number
+from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.codistillation_schedule import Schedule
+from tune_platform.trainables.strategies.distillation_losses import (
     AVERAGES,
     DISTANCES,
     distillation_loss,
@@ -74,12 +77,9 @@ from trainables.strategies.distillation_losses import (
     mean_prediction,
     rows,
 )
-from trainables.strategies.model_groups import ModelGroups, Seat, admit, spread
-from trainables.strategies.peer_copies import Ensemble, PeerCopies, pack, unpack
-from trainables.strategies.pricing import known
-from tune_platform.distributed.data import Position
-from tune_platform.distributed.strategy import Strategy, option_choice, option_flag, option_number
-from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.model_groups import ModelGroups, Seat, admit, spread
+from tune_platform.trainables.strategies.peer_copies import Ensemble, PeerCopies, pack, unpack
+from tune_platform.trainables.strategies.pricing import known
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

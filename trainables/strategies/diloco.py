@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainables.strategies.averaging import Anchored, towards
-from trainables.strategies.compression import CODECS, compressed_bytes, compressed_mean
-from trainables.strategies.pricing import steps_of
 from tune_platform.distributed.strategy import option_choice, option_number
+from tune_platform.trainables.strategies.averaging import Anchored, towards
+from tune_platform.trainables.strategies.compression import CODECS, compressed_bytes, compressed_mean
+from tune_platform.trainables.strategies.pricing import steps_of
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from trainables.strategies.averaging import widened
-from trainables.strategies.centre import CentreStrategy
+from tune_platform.trainables.strategies.averaging import widened
+from tune_platform.trainables.strategies.centre import CentreStrategy
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

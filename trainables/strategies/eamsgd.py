@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from trainables.strategies.easgd import EASGD
 from tune_platform.distributed.strategy import option_number
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.easgd import EASGD
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

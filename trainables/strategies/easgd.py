@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainables.strategies.centre import CentreStrategy
 from tune_platform.distributed.strategy import option_choice, option_number
+from tune_platform.trainables.strategies.centre import CentreStrategy
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trainables.strategies.averaging import Rounds
+from tune_platform.trainables.strategies.averaging import Rounds
 
 
 class LocalSGD(Rounds):

@@ -39,11 +39,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.strategies.averaging import widened
-from trainables.strategies.batchnorm import standing_in
-from trainables.strategies.leader import LossWindow, elect, finite
-from trainables.strategies.pricing import known
-from trainables.strategies.step_counter import StepCounter
 from tune_platform.distributed.communicator import Communicator, blocks, by_host
 from tune_platform.distributed.strategy import (
     Flat,
@@ -54,6 +49,11 @@ from tune_platform.distributed.strategy import (
     option_period,
 )
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.averaging import widened
+from tune_platform.trainables.strategies.batchnorm import standing_in
+from tune_platform.trainables.strategies.leader import LossWindow, elect, finite
+from tune_platform.trainables.strategies.pricing import known
+from tune_platform.trainables.strategies.step_counter import StepCounter
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.strategies.data_parallel import GradientAverage
-from trainables.strategies.peer_copies import pack, packed_size
+from tune_platform.trainables.strategies.data_parallel import GradientAverage
+from tune_platform.trainables.strategies.peer_copies import pack, packed_size
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

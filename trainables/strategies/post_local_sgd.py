@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from trainables.strategies.data_parallel import GradientAverage
-from trainables.strategies.local_sgd import LocalSGD
 from tune_platform.distributed.communicator import blocks, by_host
 from tune_platform.distributed.strategy import option_number
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.data_parallel import GradientAverage
+from tune_platform.trainables.strategies.local_sgd import LocalSGD
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

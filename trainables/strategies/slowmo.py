@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainables.strategies.averaging import Anchored, towards
+from tune_platform.trainables.strategies.averaging import Anchored, towards
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker

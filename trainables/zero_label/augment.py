@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.zero_label.network import enlarge, nearest
-from trainables.zero_label.splits import VOID
+from tune_platform.trainables.zero_label.network import enlarge, nearest
+from tune_platform.trainables.zero_label.splits import VOID
 
 
 def augment(

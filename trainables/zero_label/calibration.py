@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from trainables.zero_label.metrics import Scores, confusion_matrix, scores
+from tune_platform.trainables.zero_label.metrics import Scores, confusion_matrix, scores
 
 #: What `choose_gamma` tries unless told otherwise: fine near 1, where sharp probabilities need it.
 GAMMAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

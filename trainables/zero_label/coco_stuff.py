@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainables.data import DataError
-from trainables.data import Split as Part
-from trainables.zero_label.files import ImageFiles, held_out, require
-from trainables.zero_label.splits import VOID, Task
+from tune_platform.trainables.data import DataError
+from tune_platform.trainables.data import Split as Part
+from tune_platform.trainables.zero_label.files import ImageFiles, held_out, require
+from tune_platform.trainables.zero_label.splits import VOID, Task
 
 LAYOUT = """  {root}/images/train2017/000000000009.jpg ...
   {root}/images/val2017/000000000139.jpg ...

@@ -8,12 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from trainables.data import Split as Part
-from trainables.zero_label.coco_stuff import coco_stuff
-from trainables.zero_label.embeddings import SEVEN_SEGMENTS, EmbeddingError, class_matrix, read_attributes, word_vectors
-from trainables.zero_label.scenes import LabelledImages, digit_scenes
-from trainables.zero_label.splits import Task
-from trainables.zero_label.voc import voc
+from tune_platform.trainables.data import Split as Part
+from tune_platform.trainables.zero_label.coco_stuff import coco_stuff
+from tune_platform.trainables.zero_label.embeddings import (
+    SEVEN_SEGMENTS,
+    EmbeddingError,
+    class_matrix,
+    read_attributes,
+    word_vectors,
+)
+from tune_platform.trainables.zero_label.scenes import LabelledImages, digit_scenes
+from tune_platform.trainables.zero_label.splits import Task
+from tune_platform.trainables.zero_label.voc import voc
 
 _READERS = {"voc": voc, "coco_stuff": coco_stuff}
 DATASETS = ("scenes", *_READERS)

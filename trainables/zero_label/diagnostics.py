@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 
-from trainables.runtime import generator
-from trainables.zero_label.self_training import SelfTraining
-from trainables.zero_label.splits import VOID
-from trainables.zero_label.teacher import Teacher
+from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.zero_label.self_training import SelfTraining
+from tune_platform.trainables.zero_label.splits import VOID
+from tune_platform.trainables.zero_label.teacher import Teacher
 
 
 def diagnose(training: SelfTraining, seed: int, images: int = 200, batch_size: int = 50) -> dict[str, float]:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data import UNREADABLE, DataError
-from trainables.zero_label.network import enlarge, nearest
-from trainables.zero_label.splits import VOID
+from tune_platform.trainables.data import UNREADABLE, DataError
+from tune_platform.trainables.zero_label.network import enlarge, nearest
+from tune_platform.trainables.zero_label.splits import VOID
 
 #: Pixels or labels of one image, one byte each.
 Array = np.ndarray[Any, np.dtype[np.uint8]]

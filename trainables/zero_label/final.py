@@ -1,6 +1,6 @@
 """Train the best configuration of a search for the hidden classes, and show what came of it.
 
-    tune-platform best zero-label --as json | python -m trainables.zero_label.final --out final
+    tune-platform best zero-label --as json | python -m tune_platform.trainables.zero_label.final --out final
 
 The search has chosen on classes that only play the unseen; here they are trained on like all seen classes, and the test
 images are judged. Prints a table of each round, and writes a picture of the pseudo-labels after each.
@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.zero_label.pictures import draw_filter
-from trainables.zero_label.trainable import ZeroLabelTrainable
 from tune_platform.trainable import DONE, TrialContext
+from tune_platform.trainables.zero_label.pictures import draw_filter
+from tune_platform.trainables.zero_label.trainable import ZeroLabelTrainable
 
 _COLUMNS = ("round", "test_seen_miou", "test_unseen_miou", "test_hm", "coverage", "hidden_precision", "images_per_s")
 
@@ -43,7 +43,9 @@ def _cell(value: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read a configuration as JSON from a file or stdin, and train it."""
-    parser = argparse.ArgumentParser(prog="python -m trainables.zero_label.final", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tune_platform.trainables.zero_label.final", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("config", nargs="?", help="file with the configuration as JSON (stdin)")
     parser.add_argument("--out", type=Path, default=Path("zero_label_final"), help="folder of the pictures")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training (0)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.zero_label.splits import VOID
+from tune_platform.trainables.zero_label.splits import VOID
 
 #: How the two terms are averaged: over all pixels together, as the released code does, or each over its own.
 NORMALISATIONS = ("pooled", "separate")

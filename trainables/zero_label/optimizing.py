@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.zero_label.network import ProjectionNet, head
+from tune_platform.trainables.zero_label.network import ProjectionNet, head
 
 
 def poly(step: int, steps: int, power: float = 0.9, warmup: float = 0.05) -> float:

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from trainables.runtime import generator
-from trainables.zero_label.datasets import Data
-from trainables.zero_label.self_training import SelfTraining
-from trainables.zero_label.splits import VOID
-from trainables.zero_label.teacher import Teacher
+from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.zero_label.datasets import Data
+from tune_platform.trainables.zero_label.self_training import SelfTraining
+from tune_platform.trainables.zero_label.splits import VOID
+from tune_platform.trainables.zero_label.teacher import Teacher
 
 _TITLES = (
     "image",

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.zero_label.splits import VOID
-from trainables.zero_label.views import Scorer, View
+from tune_platform.trainables.zero_label.splits import VOID
+from tune_platform.trainables.zero_label.views import Scorer, View
 
 
 class PseudoLabels(NamedTuple):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.data import Split as Part
-from trainables.data import load_images
-from trainables.runtime import generator
-from trainables.zero_label.splits import BACKGROUND, Task
+from tune_platform.trainables.data import Split as Part
+from tune_platform.trainables.data import load_images
+from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.zero_label.splits import BACKGROUND, Task
 
 #: Number of scenes of each part.
 COUNTS = {"train": 800, "val": 200, "test": 200}

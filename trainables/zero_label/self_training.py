@@ -19,17 +19,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.runtime import autocast, generator
-from trainables.zero_label.augment import augment
-from trainables.zero_label.calibration import calibrated
-from trainables.zero_label.losses import NORMALISATIONS, segmentation_loss, self_training_loss
-from trainables.zero_label.metrics import confusion_matrix
-from trainables.zero_label.network import ProjectionNet, nearest
-from trainables.zero_label.optimizing import build_optimizer, poly, train_mode
-from trainables.zero_label.scenes import LabelledImages
-from trainables.zero_label.splits import BACKGROUNDS, VOID, Supervision, Task, check_background, supervision
-from trainables.zero_label.teacher import Teacher
-from trainables.zero_label.views import views_of
+from tune_platform.trainables.runtime import autocast, generator
+from tune_platform.trainables.zero_label.augment import augment
+from tune_platform.trainables.zero_label.calibration import calibrated
+from tune_platform.trainables.zero_label.losses import NORMALISATIONS, segmentation_loss, self_training_loss
+from tune_platform.trainables.zero_label.metrics import confusion_matrix
+from tune_platform.trainables.zero_label.network import ProjectionNet, nearest
+from tune_platform.trainables.zero_label.optimizing import build_optimizer, poly, train_mode
+from tune_platform.trainables.zero_label.scenes import LabelledImages
+from tune_platform.trainables.zero_label.splits import (
+    BACKGROUNDS,
+    VOID,
+    Supervision,
+    Task,
+    check_background,
+    supervision,
+)
+from tune_platform.trainables.zero_label.teacher import Teacher
+from tune_platform.trainables.zero_label.views import views_of
 
 #: What a round after the first does: nothing (the trial ends), more of round 0 (the control), self-training with the
 #: identity as only view, or with the consistency filter over `views`.

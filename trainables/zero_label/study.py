@@ -1,8 +1,8 @@
 """The paper's claims tried on digit scenes: five methods over rounds, seeds and triples of unseen classes.
 
-    python -m trainables.zero_label.study --quick           a look: one seed, two triples, some three minutes
-    python -m trainables.zero_label.study --out results     the study of docs/zero_label.md, half an hour on a core
-    python -m trainables.zero_label.study --report results  only the tables and plots, from what was measured
+    python -m tune_platform.trainables.zero_label.study --quick           a look: one seed, two triples, some three minutes
+    python -m tune_platform.trainables.zero_label.study --out results     the study of docs/zero_label.md, half an hour on a core
+    python -m tune_platform.trainables.zero_label.study --report results  only the tables and plots, from what was measured
 
 For each triple and seed SPNet is trained once, and every method goes on from that same network. A triple and seed are
 written down as soon as they are done (`results.jsonl`), and a study that was interrupted goes on there.
@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
-from trainables.runtime import stream_seed
-from trainables.zero_label.calibration import GAMMAS, choose_gamma
-from trainables.zero_label.datasets import Data, load_data
-from trainables.zero_label.diagnostics import diagnose
-from trainables.zero_label.metrics import as_released, scores
-from trainables.zero_label.pictures import draw_filter
-from trainables.zero_label.self_training import SelfTraining
-from trainables.zero_label.splits import Stage, load_split
-from trainables.zero_label.study_report import write_report
-from trainables.zero_label.trainable import build_model, complete
+from tune_platform.trainables.runtime import stream_seed
+from tune_platform.trainables.zero_label.calibration import GAMMAS, choose_gamma
+from tune_platform.trainables.zero_label.datasets import Data, load_data
+from tune_platform.trainables.zero_label.diagnostics import diagnose
+from tune_platform.trainables.zero_label.metrics import as_released, scores
+from tune_platform.trainables.zero_label.pictures import draw_filter
+from tune_platform.trainables.zero_label.self_training import SelfTraining
+from tune_platform.trainables.zero_label.splits import Stage, load_split
+from tune_platform.trainables.zero_label.study_report import write_report
+from tune_platform.trainables.zero_label.trainable import build_model, complete
 
 #: The triples of unseen digits, fixed before the study ran.
 SPLITS = ("digits_248", "digits_069", "digits_359")
@@ -154,7 +154,9 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m trainables.zero_label.study", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tune_platform.trainables.zero_label.study", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, two triples, short trainings")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (5)")
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), help="splits to try")

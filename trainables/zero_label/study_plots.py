@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from trainables.stats import mean_interval
+from tune_platform.trainables.stats import mean_interval
 
 if TYPE_CHECKING:
-    from trainables.zero_label.study_report import Results
+    from tune_platform.trainables.zero_label.study_report import Results
 
 _STYLES = {
     "longer": ("longer (control)", "#777777", "s"),
@@ -94,7 +94,7 @@ def plot_labels(results: Results, path: Path) -> None:
 
 def plot_gain(results: Results, path: Path) -> None:
     """Draw what the filter gains over plain self-training against what it began from, a point for each cell."""
-    from trainables.zero_label.study_report import gains
+    from tune_platform.trainables.zero_label.study_report import gains
 
     cells = gains(results)
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
-from trainables.stats import Interval, holm, mean_interval, paired_difference
-from trainables.zero_label.study_plots import plot_gain, plot_labels, plot_rounds
+from tune_platform.trainables.stats import Interval, holm, mean_interval, paired_difference
+from tune_platform.trainables.zero_label.study_plots import plot_gain, plot_labels, plot_rounds
 
 Row = Mapping[str, Any]
 #: Arms as they are called in tables and plots.

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.runtime import autocast
-from trainables.zero_label.network import ProjectionNet, cell_side
-from trainables.zero_label.pseudo_labels import PseudoLabels, pseudo_labels
-from trainables.zero_label.splits import VOID
-from trainables.zero_label.views import IDENTITY, View, views_of
+from tune_platform.trainables.runtime import autocast
+from tune_platform.trainables.zero_label.network import ProjectionNet, cell_side
+from tune_platform.trainables.zero_label.pseudo_labels import PseudoLabels, pseudo_labels
+from tune_platform.trainables.zero_label.splits import VOID
+from tune_platform.trainables.zero_label.views import IDENTITY, View, views_of
 
 
 class Teacher:

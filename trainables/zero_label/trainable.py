@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from trainables.runtime import stream_seed, use_threads
-from trainables.zero_label.datasets import Data, load_data, load_vectors
-from trainables.zero_label.diagnostics import diagnose
-from trainables.zero_label.metrics import iou, scores
-from trainables.zero_label.network import DeepLab, ProjectionNet, small_backbone
-from trainables.zero_label.self_training import SelfTraining, check_config
-from trainables.zero_label.splits import Task, load_split
 from tune_platform.trainable import DONE, Trainable
+from tune_platform.trainables.runtime import stream_seed, use_threads
+from tune_platform.trainables.zero_label.datasets import Data, load_data, load_vectors
+from tune_platform.trainables.zero_label.diagnostics import diagnose
+from tune_platform.trainables.zero_label.metrics import iou, scores
+from tune_platform.trainables.zero_label.network import DeepLab, ProjectionNet, small_backbone
+from tune_platform.trainables.zero_label.self_training import SelfTraining, check_config
+from tune_platform.trainables.zero_label.splits import Task, load_split
 
 #: Every hyperparameter and its default.
 DEFAULTS: Mapping[str, Any] = {
@@ -142,7 +142,7 @@ class ZeroLabelTrainable(Trainable):
         metrics: dict[str, Any] = {"round": training.rounds_done, **training.round(), **self.evaluate()}
         metrics.update({name: value for name, value in hidden.items() if not math.isnan(value)})
         if self.settings["pictures"]:
-            from trainables.zero_label.pictures import draw_filter  # matplotlib takes its time to load
+            from tune_platform.trainables.zero_label.pictures import draw_filter  # matplotlib takes its time to load
 
             draw_filter(training, self.data, self.context.directory / "filter.png", self.context.seed)
         return {**metrics, DONE: training.finished}

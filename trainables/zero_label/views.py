@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.zero_label.network import enlarge, nearest
+from tune_platform.trainables.zero_label.network import enlarge, nearest
 
 Size = tuple[int, int]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainables.data import DataError
-from trainables.data import Split as Part
-from trainables.zero_label.files import ImageFiles, held_out, require
-from trainables.zero_label.splits import BACKGROUND, VOID, Task
+from tune_platform.trainables.data import DataError
+from tune_platform.trainables.data import Split as Part
+from tune_platform.trainables.zero_label.files import ImageFiles, held_out, require
+from tune_platform.trainables.zero_label.splits import BACKGROUND, VOID, Task
 
 LAYOUT = """  {root}/JPEGImages/2007_000032.jpg ...
   {root}/SegmentationClassAug/2007_000032.png ...   (or SegmentationClass/; values 0 background, 1 ... 20, 255 void)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tune_platform.engine.events import CheckpointRef, Event, Failed, Report, Reported
+from tune_platform.protocol.events import Event, Failed, Reported
+from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.trainable import WorkerDied
 
 State = Literal["running", "waiting", "done", "failed"]

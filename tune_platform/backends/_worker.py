@@ -13,7 +13,8 @@ from typing import Any, TextIO
 from tune_platform.backends._batch import Batch, Failure, failure_of
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
-from tune_platform.engine.events import CheckpointRef, Launch
+from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.reports import CheckpointRef
 
 #: What `launch` answers where the trial before still runs in some thread: the process must be replaced.
 SPOILT = "spoilt"

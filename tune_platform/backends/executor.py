@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tune_platform.backends._batch import Batch, Failure, State, failure_of, traceback_of
-from tune_platform.backends.base import Job
 from tune_platform.distributed.gang import Gang, GangKind
-from tune_platform.engine.events import CheckpointRef, Launch, Report
 from tune_platform.errors import CheckpointError, did_you_mean
+from tune_platform.protocol.backend import Job
+from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.trainable import (

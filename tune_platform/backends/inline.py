@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from tune_platform.backends._batch import failure_of
-from tune_platform.backends.base import Job, Work
 from tune_platform.backends.executor import Executor
 from tune_platform.distributed.gang import GangKind
-from tune_platform.engine.events import Advance, CapacityChanged, Event, Launch, Release, Save, Saved
 from tune_platform.errors import ExperimentError
+from tune_platform.protocol.backend import Job, Work
+from tune_platform.protocol.commands import Advance, Launch, Release, Save
+from tune_platform.protocol.events import CapacityChanged, Event, Saved
 
 #: Seconds to sleep at most where nothing runs: what a person asks for meanwhile should not wait long.
 _IDLE_S = 0.1

@@ -35,18 +35,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure
 from tune_platform.backends._ray_placement import Shape, amounts_of, ray_names, reserve, shape_of
-from tune_platform.backends.base import Job, Work
 from tune_platform.distributed.gang import Gang
-from tune_platform.engine.events import (
-    Advance,
-    CapacityChanged,
-    Event,
-    Launch,
-    Release,
-    Save,
-    Saved,
-)
 from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.protocol.backend import Job, Work
+from tune_platform.protocol.commands import Advance, Launch, Release, Save
+from tune_platform.protocol.events import CapacityChanged, Event, Saved
 from tune_platform.resources import Ledger, Resources
 
 #: Run calls that are given to a worker whose trial runs: the present one and the next.

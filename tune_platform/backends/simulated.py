@@ -14,22 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_platform.backends.base import Job, Work
-from tune_platform.engine.events import (
-    Advance,
-    CapacityChanged,
-    CheckpointRef,
-    Config,
-    Event,
-    Failed,
-    Launch,
-    Release,
-    Report,
-    Reported,
-    Resumed,
-    Save,
-    Saved,
-)
+from tune_platform.protocol.backend import Job, Work
+from tune_platform.protocol.commands import Advance, Launch, Release, Save
+from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Resumed, Saved
+from tune_platform.protocol.reports import CheckpointRef, Config, Report
 
 Curve = Callable[[Config, int], Mapping[str, Any] | None]
 

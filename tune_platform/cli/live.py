@@ -20,11 +20,13 @@ from rich.text import Text
 
 from tune_platform.cli.format import Differences, duration, number
 from tune_platform.cli.notes import Note, Notes
-from tune_platform.engine.events import Launch, Release, Reported
+from tune_platform.protocol.commands import Launch, Release
+from tune_platform.protocol.events import Reported
 
 if TYPE_CHECKING:
     from tune_platform.engine.controller import Best, Controller
-    from tune_platform.engine.events import Command, Event
+    from tune_platform.protocol.commands import Command
+    from tune_platform.protocol.events import Event
 
 #: How often the region is drawn, per second.
 RATE = 4.0

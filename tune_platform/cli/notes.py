@@ -13,19 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune_platform.cli.format import number, shorten
-from tune_platform.engine.events import (
-    CapacityChanged,
-    Clone,
-    Command,
-    Decide,
-    Event,
-    Exhausted,
-    Failed,
-    Pause,
-    Requested,
-    Resumed,
-    Stop,
-)
+from tune_platform.protocol.commands import Command, Decide
+from tune_platform.protocol.events import CapacityChanged, Event, Exhausted, Failed, Requested, Resumed
+from tune_platform.protocol.verdicts import Clone, Pause, Stop
 
 if TYPE_CHECKING:
     from tune_platform.engine.controller import Best, Controller

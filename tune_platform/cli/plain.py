@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tune_platform.cli.common import finite
 from tune_platform.cli.format import Differences, counts, duration, number
 from tune_platform.cli.notes import Notes
-from tune_platform.engine.events import Launch
+from tune_platform.protocol.commands import Launch
 
 if TYPE_CHECKING:
     from tune_platform.engine.controller import Controller
-    from tune_platform.engine.events import Command, Event
+    from tune_platform.protocol.commands import Command
+    from tune_platform.protocol.events import Event
 
 #: Longest pause between two summary lines, in seconds; it begins with one second and doubles.
 LONGEST = 60.0

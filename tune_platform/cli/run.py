@@ -26,8 +26,9 @@ from tune_platform.cli.common import (
 
 if TYPE_CHECKING:
     from tune_platform.engine.controller import Controller
-    from tune_platform.engine.events import Command, Event
     from tune_platform.engine.runner import Listener
+    from tune_platform.protocol.commands import Command
+    from tune_platform.protocol.events import Event
     from tune_platform.results import Results
 
 F = TypeVar("F", bound=Callable[..., Any])

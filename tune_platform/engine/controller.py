@@ -16,44 +16,40 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tune_platform.engine.events import (
-    Advance,
-    Ask,
-    CapacityChanged,
-    CheckpointRef,
-    Clone,
-    Command,
-    Config,
-    Continue,
-    Decide,
-    DropCheckpoints,
-    Event,
-    Exhausted,
-    Failed,
-    Finish,
-    Interrupted,
-    Launch,
-    Outcome,
-    Pause,
-    Release,
-    Report,
-    Reported,
-    Requested,
-    Resumed,
-    Save,
-    Saved,
-    Stop,
-    Suggested,
-    Tell,
-    Ticked,
-    Verdict,
-)
 from tune_platform.engine.queue import PATIENCE, Queue
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.shelf import Shelf
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
+from tune_platform.protocol.commands import (
+    Advance,
+    Ask,
+    Command,
+    Decide,
+    DropCheckpoints,
+    Finish,
+    Launch,
+    Release,
+    Save,
+    Tell,
+)
+from tune_platform.protocol.events import (
+    CapacityChanged,
+    Event,
+    Exhausted,
+    Failed,
+    Interrupted,
+    Reported,
+    Requested,
+    Resumed,
+    Saved,
+    Suggested,
+    Ticked,
+)
+from tune_platform.protocol.reports import CheckpointRef, Config, Report
+from tune_platform.protocol.scheduler import Scheduler
+from tune_platform.protocol.searcher import Outcome
+from tune_platform.protocol.verdicts import Clone, Continue, Pause, Stop, Verdict
 from tune_platform.resources import Ledger, Resources
-from tune_platform.schedulers.base import Scheduler
 
 __all__ = ["PATIENCE", "Best", "Controller", "Settings"]
 

@@ -13,8 +13,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from searchers.base import PastTrial, Searcher, Suggestion, rng
-from tune_platform.engine.events import Ask, Event, Exhausted, Suggested, Tell
+from tune_platform.protocol.commands import Ask, Tell
+from tune_platform.protocol.events import Event, Exhausted, Suggested
+from tune_platform.protocol.searcher import PastTrial, Searcher, Suggestion
+from tune_platform.protocol.seeds import rng
 from tune_platform.space import Space
 
 _CLOSE = None

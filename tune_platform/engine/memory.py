@@ -10,10 +10,11 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable
 
-from searchers.base import PastTrial
 from tune_platform.engine.controller import Controller
-from tune_platform.engine.events import Ask, Command, Event, Exhausted, Outcome, Resumed, Suggested, Tell
 from tune_platform.engine.trial import TrialStatus
+from tune_platform.protocol.commands import Ask, Command, Tell
+from tune_platform.protocol.events import Event, Exhausted, Resumed, Suggested
+from tune_platform.protocol.searcher import Outcome, PastTrial
 
 Call = Ask | Tell | Suggested  # Suggested: the searcher observes a trial that a person added
 

@@ -15,7 +15,7 @@ from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.resources import Ledger, Resources
 
 if TYPE_CHECKING:
-    from tune_platform.schedulers.base import TrialView
+    from tune_platform.protocol.scheduler import TrialView
 
 #: How often younger trials may take a place before one that does not fit is waited for (invariant 5).
 PATIENCE = 8

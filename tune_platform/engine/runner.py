@@ -17,34 +17,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from tune_platform.backends.base import Backend, Job, Work
 from tune_platform.engine.controller import Controller
-from tune_platform.engine.events import (
-    Ask,
-    CheckpointRef,
-    Clone,
-    Command,
-    Continue,
-    Decide,
-    DropCheckpoints,
+from tune_platform.engine.feed import Feed
+from tune_platform.engine.memory import Memory
+from tune_platform.engine.trial import Trial, TrialStatus
+from tune_platform.errors import ExperimentError, TunePlatformError
+from tune_platform.protocol.backend import Backend, Job, Work
+from tune_platform.protocol.commands import Ask, Command, Decide, DropCheckpoints, Finish, Tell
+from tune_platform.protocol.events import (
     Event,
-    Finish,
     Interrupted,
-    Report,
     Reported,
     Requested,
     Resumed,
     Saved,
     Suggested,
-    Tell,
     Ticked,
     from_record,
     to_record,
 )
-from tune_platform.engine.feed import Feed
-from tune_platform.engine.memory import Memory
-from tune_platform.engine.trial import Trial, TrialStatus
-from tune_platform.errors import ExperimentError, TunePlatformError
+from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.protocol.verdicts import Clone, Continue
 from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, TrialRow
 
 _LOG = logging.getLogger("tune_platform")

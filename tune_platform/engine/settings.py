@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tune_platform.engine.events import Config
+from tune_platform.protocol.reports import Config
 from tune_platform.resources import Resources
 
 

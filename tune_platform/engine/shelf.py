@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal
 
-from tune_platform.engine.events import CheckpointRef
 from tune_platform.engine.retention import retention
 from tune_platform.engine.trial import Kept, Trial
+from tune_platform.protocol.reports import CheckpointRef
 
 
 class Shelf:

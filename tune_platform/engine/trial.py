@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tune_platform.engine.events import CheckpointRef, Config, Report
 from tune_platform.errors import IllegalTransition
+from tune_platform.protocol.reports import CheckpointRef, Config, Report
 from tune_platform.resources import Resources
 
 

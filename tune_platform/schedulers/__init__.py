@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.protocol.scheduler import Candidates, Scheduler, TrialView
 from tune_platform.schedulers.asha import ASHA
-from tune_platform.schedulers.base import Candidates, Scheduler, TrialView
 from tune_platform.schedulers.fifo import FIFO
 
 __all__ = ["ASHA", "FIFO", "Candidates", "Scheduler", "TrialView", "make_scheduler", "scheduler_names"]

@@ -23,9 +23,10 @@ from typing import Any, Literal
 
 from sortedcontainers import SortedList
 
-from tune_platform.engine.events import Continue, Pause, Report, Stop, Verdict
 from tune_platform.errors import SpecError
-from tune_platform.schedulers.base import Candidates, TrialView
+from tune_platform.protocol.reports import Report
+from tune_platform.protocol.scheduler import Candidates, TrialView
+from tune_platform.protocol.verdicts import Continue, Pause, Stop, Verdict
 
 Entry = tuple[float, int, int]  # (loss, order of arrival, trial number): smaller is better
 

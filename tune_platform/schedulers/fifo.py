@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune_platform.engine.events import Report, Verdict
-from tune_platform.schedulers.base import Candidates, TrialView
+from tune_platform.protocol.reports import Report
+from tune_platform.protocol.scheduler import Candidates, TrialView
+from tune_platform.protocol.verdicts import Verdict
 
 
 class FIFO:

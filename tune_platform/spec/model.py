@@ -53,8 +53,8 @@ from tune_platform.spec.values import (
 )
 
 if TYPE_CHECKING:
-    from searchers.base import Searcher
-    from tune_platform.schedulers.base import Scheduler
+    from tune_platform.protocol.scheduler import Scheduler
+    from tune_platform.protocol.searcher import Searcher
     from tune_platform.space import Space
 
 #: Keys that may differ between a run and its resumption: they decide where and how fast, not what happens.

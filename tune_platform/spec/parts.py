@@ -15,8 +15,8 @@ from tune_platform.spec.entrypoint import ENTRYPOINT
 from tune_platform.spec.values import check_keys, describe, hint, number, whole
 
 if TYPE_CHECKING:
-    from searchers.base import Searcher
-    from tune_platform.schedulers.base import Scheduler
+    from tune_platform.protocol.scheduler import Scheduler
+    from tune_platform.protocol.searcher import Searcher
     from tune_platform.space import Space
 
 #: How often a trial is started again, by what ended it. Mistakes of the user's code are not repeated.
@@ -53,7 +53,9 @@ def check_trainable(value: Any) -> Any:
     """Return a trainable, or an entrypoint that looks like one. Raises SpecError."""
     if isinstance(value, str):
         if not ENTRYPOINT.fullmatch(value):
-            raise SpecError(f'got {value!r}; an entrypoint is "module:name", such as "trainables.digits:train_digits"')
+            raise SpecError(
+                f'got {value!r}; an entrypoint is "module:name", such as "my_module:train"'
+            )
     elif not callable(value):
         raise SpecError(f'got {describe(value)}; a subclass of Trainable, a function or "module:name" is wanted')
     return value
@@ -100,7 +102,7 @@ _EXAMPLES = {"searcher": "tpe, seed: 7", "scheduler": "asha, max: 27", "backend"
 
 def build_searcher(value: Any) -> Searcher:
     """Build a searcher from a name, {"name": ..., options} or an object. Raises SpecError."""
-    from searchers.registry import make_searcher
+    from tune_platform.searchers.registry import make_searcher
 
     name, options = named(value, "searcher")
     searcher: Searcher = _built("searcher", name, options, make_searcher)

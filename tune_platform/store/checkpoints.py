@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tune_platform.engine.events import CheckpointRef
 from tune_platform.errors import CheckpointError
+from tune_platform.protocol.reports import CheckpointRef
 
 FORMAT_VERSION = 1
 """Version of the manifest and of the layout above."""

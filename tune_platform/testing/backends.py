@@ -20,20 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tune_platform.backends.base import Backend, Job
-from tune_platform.engine.events import (
-    Advance,
-    CapacityChanged,
-    CheckpointRef,
-    Event,
-    Failed,
-    Launch,
-    Release,
-    Report,
-    Reported,
-    Save,
-    Saved,
-)
+from tune_platform.protocol.backend import Backend, Job
+from tune_platform.protocol.commands import Advance, Launch, Release, Save
+from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Saved
+from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.resources import Resources
 from tune_platform.trainable import Trainable
 

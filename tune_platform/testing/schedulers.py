@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tune_platform.engine.events import Clone, Config, Continue, Pause, Report, Stop, Verdict
-from tune_platform.schedulers.base import Scheduler, TrialView
+from tune_platform.protocol.reports import Config, Report
+from tune_platform.protocol.scheduler import Scheduler, TrialView
+from tune_platform.protocol.verdicts import Clone, Continue, Pause, Stop, Verdict
 
 #: What was called and what came back: two schedulers are the same if their stories are.
 Story = list[tuple[Any, ...]]

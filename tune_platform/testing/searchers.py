@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from searchers.base import PastTrial, Searcher, Suggestion
-from tune_platform.engine.events import Outcome
+from tune_platform.protocol.searcher import Outcome, PastTrial, Searcher, Suggestion
 from tune_platform.space import Space, choice, qrandint, quniform, randint, when
 
 

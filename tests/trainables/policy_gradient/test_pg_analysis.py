@@ -15,16 +15,24 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from trainables.policy_gradient import PolicyGradientTrainable, Settings, analyse, figures, gradient, landscape, values
-from trainables.policy_gradient.advantages import empirical_returns
-from trainables.policy_gradient.agent import Agent
-from trainables.policy_gradient.environments import Environments
-from trainables.policy_gradient.policies import flat_gradient, flat_parameters
-from trainables.policy_gradient.rollout import Batch
-from trainables.policy_gradient.sampling import Sampler, Snapshot
-from trainables.policy_gradient.summary import claims_table
-from trainables.policy_gradient.training import Training
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.policy_gradient import (
+    PolicyGradientTrainable,
+    Settings,
+    analyse,
+    figures,
+    gradient,
+    landscape,
+    values,
+)
+from tune_platform.trainables.policy_gradient.advantages import empirical_returns
+from tune_platform.trainables.policy_gradient.agent import Agent
+from tune_platform.trainables.policy_gradient.environments import Environments
+from tune_platform.trainables.policy_gradient.policies import flat_gradient, flat_parameters
+from tune_platform.trainables.policy_gradient.rollout import Batch
+from tune_platform.trainables.policy_gradient.sampling import Sampler, Snapshot
+from tune_platform.trainables.policy_gradient.summary import claims_table
+from tune_platform.trainables.policy_gradient.training import Training
 
 SMALL = {"pairs": 128, "envs": 1, "minibatches": 4, "epochs": 2, "hidden": [16], "eval_episodes": 1, "test_episodes": 1}
 LENGTH = 3
@@ -251,8 +259,8 @@ def test_true_returns_are_not_cut_at_the_time_limit() -> None:
         assert short[199, 0] == pytest.approx(batch.rewards[199, 0])
         assert run.returns[199, 0] < short[199, 0] - 1  # rewards are negative: what was cut is missing
     # The same environment again, by hand.
-    from trainables.policy_gradient.environments import make_env
-    from trainables.runtime import stream_seed
+    from tune_platform.trainables.policy_gradient.environments import make_env
+    from tune_platform.trainables.runtime import stream_seed
 
     env = make_env("Pendulum-v1", {}, extra_steps=values.horizon_of(0.95))
     raw = env.reset(seed=stream_seed(0, "test", 0))[0]

@@ -10,8 +10,8 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from trainables.policy_gradient import env_state
-from trainables.policy_gradient.environments import Environments, make_env, time_limit
+from tune_platform.trainables.policy_gradient import env_state
+from tune_platform.trainables.policy_gradient.environments import Environments, make_env, time_limit
 
 EXACT = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "Hopper-v5", "Walker2d-v5", "Humanoid-v5", "FrozenLake-v1"]
 
@@ -131,7 +131,7 @@ def test_saved_in_an_episode_and_gone_on_with_exactly(env_id: str) -> None:
 
 
 def _tensors(state: Any) -> Any:
-    from trainables.policy_gradient.training import _with_tensors
+    from tune_platform.trainables.policy_gradient.training import _with_tensors
 
     return _with_tensors(state)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import distributions, nn
 
-from trainables.policy_gradient.advantages import empirical_returns, gae, standardise
-from trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler, RunningStats
-from trainables.policy_gradient.policies import (
+from tune_platform.trainables.policy_gradient.advantages import empirical_returns, gae, standardise
+from tune_platform.trainables.policy_gradient.normalise import ObservationNormaliser, RewardScaler, RunningStats
+from tune_platform.trainables.policy_gradient.policies import (
     Actor,
     Categorical,
     Gaussian,
@@ -21,9 +21,9 @@ from trainables.policy_gradient.policies import (
     flat_parameters,
     set_flat_parameters,
 )
-from trainables.policy_gradient.ppo import clipped_surrogate, standardised, value_loss
-from trainables.policy_gradient.settings import Settings
-from trainables.policy_gradient.trpo import bound, conjugate_gradient, fisher_product
+from tune_platform.trainables.policy_gradient.ppo import clipped_surrogate, standardised, value_loss
+from tune_platform.trainables.policy_gradient.settings import Settings
+from tune_platform.trainables.policy_gradient.trpo import bound, conjugate_gradient, fisher_product
 
 
 def column(*values: float) -> np.ndarray:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks.policy_gradient import final_return, our_curve, sb3_curve
-from trainables.policy_gradient import PolicyGradientTrainable
 from tune_platform.spec import load_spec
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.policy_gradient import PolicyGradientTrainable
 
 ROOT = Path(__file__).parents[3]
 

@@ -16,16 +16,16 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from trainables.policy_gradient import PolicyGradientTrainable, Settings, gradient, paper_settings, ppo
-from trainables.policy_gradient.agent import Agent
-from trainables.policy_gradient.environments import Environments
-from trainables.policy_gradient.policies import Actor, flat_parameters
-from trainables.policy_gradient.ppo import clipped_surrogate, entropy_bonus, standardised
-from trainables.policy_gradient.rollout import run_episodes
-from trainables.policy_gradient.sampling import Snapshot, streams
-from trainables.policy_gradient.training import STATE_FILE, Training, load_agent
-from trainables.policy_gradient.trpo import policy_step
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.policy_gradient import PolicyGradientTrainable, Settings, gradient, paper_settings, ppo
+from tune_platform.trainables.policy_gradient.agent import Agent
+from tune_platform.trainables.policy_gradient.environments import Environments
+from tune_platform.trainables.policy_gradient.policies import Actor, flat_parameters
+from tune_platform.trainables.policy_gradient.ppo import clipped_surrogate, entropy_bonus, standardised
+from tune_platform.trainables.policy_gradient.rollout import run_episodes
+from tune_platform.trainables.policy_gradient.sampling import Snapshot, streams
+from tune_platform.trainables.policy_gradient.training import STATE_FILE, Training, load_agent
+from tune_platform.trainables.policy_gradient.trpo import policy_step
 
 SMALL = {"pairs": 128, "envs": 2, "minibatches": 4, "epochs": 2, "hidden": [16], "eval_episodes": 2, "test_episodes": 2}
 CARTPOLE = {**SMALL, "env_id": "CartPole-v1", "iterations": 4}

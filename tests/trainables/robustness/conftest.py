@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from trainables.robustness.trainable import Parts, Training, complete, load_parts
+from tune_platform.trainables.robustness.trainable import Parts, Training, complete, load_parts
 
 SMALL = {
     "model": "mlp",

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.digits import Dropout
-from trainables.robustness.attacks import (
+from tune_platform.trainables.digits import Dropout
+from tune_platform.trainables.robustness.attacks import (
     Attack,
     pgd,
     project,
@@ -19,8 +19,8 @@ from trainables.robustness.attacks import (
     survives_multi_targeted,
     survives_pgd,
 )
-from trainables.robustness.trainable import Parts, Training
-from trainables.runtime import generator
+from tune_platform.trainables.robustness.trainable import Parts, Training
+from tune_platform.trainables.runtime import generator
 
 EPS = 0.1
 

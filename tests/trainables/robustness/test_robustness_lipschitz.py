@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.robustness.attacks import Attack, start_of
-from trainables.robustness.lipschitz import local_lipschitz
-from trainables.robustness.trainable import Parts, Training
+from tune_platform.trainables.robustness.attacks import Attack, start_of
+from tune_platform.trainables.robustness.lipschitz import local_lipschitz
+from tune_platform.trainables.robustness.trainable import Parts, Training
 
 ATTACK = Attack(0.1, steps=20)
 

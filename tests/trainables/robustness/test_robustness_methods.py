@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.digits import Dropout
-from trainables.robustness.attacks import Attack, pgd, start_of
-from trainables.robustness.methods import (
+from tune_platform.trainables.digits import Dropout
+from tune_platform.trainables.robustness.attacks import Attack, pgd, start_of
+from tune_platform.trainables.robustness.methods import (
     METHODS,
     AdversarialTraining,
     GradientRegularisation,
@@ -25,7 +25,7 @@ from trainables.robustness.methods import (
     build_method,
     kl,
 )
-from trainables.robustness.trainable import DEFAULTS
+from tune_platform.trainables.robustness.trainable import DEFAULTS
 
 ATTACK = Attack(0.1, steps=3)
 ALL: list[Method] = [

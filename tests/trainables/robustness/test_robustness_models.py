@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.digits import Dropout
-from trainables.robustness.models import ChannelDropout, build_model, flipped, shifted
-from trainables.robustness.trainable import DEFAULTS
+from tune_platform.trainables.digits import Dropout
+from tune_platform.trainables.robustness.models import ChannelDropout, build_model, flipped, shifted
+from tune_platform.trainables.robustness.trainable import DEFAULTS
 
 
 def draws(seed: int = 0) -> torch.Generator:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainables.robustness.attacks import Attack, pgd
-from trainables.robustness.trainable import Parts, Training
+from tune_platform.trainables.robustness.attacks import Attack, pgd
+from tune_platform.trainables.robustness.trainable import Parts, Training
 
 pytestmark = pytest.mark.slow  # the import alone takes seconds
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.data import load_images
-from trainables.robustness.attacks import Attack, survives_pgd
-from trainables.robustness.lipschitz import local_lipschitz
-from trainables.robustness.separation import NearestClass, check_separated, random_labels, separation
-from trainables.robustness.trainable import Parts
+from tune_platform.trainables.data import load_images
+from tune_platform.trainables.robustness.attacks import Attack, survives_pgd
+from tune_platform.trainables.robustness.lipschitz import local_lipschitz
+from tune_platform.trainables.robustness.separation import NearestClass, check_separated, random_labels, separation
+from tune_platform.trainables.robustness.trainable import Parts
 
 
 def draws(seed: int = 0) -> torch.Generator:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from trainables.robustness import study, tables
-from trainables.robustness.claims import Runs, judge
-from trainables.robustness.figures import pareto_figure
-from trainables.stats import holm, paired_difference
+from tune_platform.trainables.robustness import study, tables
+from tune_platform.trainables.robustness.claims import Runs, judge
+from tune_platform.trainables.robustness.figures import pareto_figure
+from tune_platform.trainables.stats import holm, paired_difference
 
 TINY = {
     "model": "mlp", "epochs": 1, "width": 2, "train_size": 60, "analysis_images": 10, "pgd_steps": 1,

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.robustness import methods
-from trainables.robustness.evaluate import Evaluation, Part
-from trainables.robustness.trainable import DEFAULTS, Parts, RobustnessTrainable, Training
 from tune_platform.spec import load_spec
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.robustness import methods
+from tune_platform.trainables.robustness.evaluate import Evaluation, Part
+from tune_platform.trainables.robustness.trainable import DEFAULTS, Parts, RobustnessTrainable, Training
 
 SMALL = {
     "model": "mlp", "width": 4, "epochs": 3, "lr": 0.01, "attack_steps": 2, "train_size": 200, "dropout": 0.2,

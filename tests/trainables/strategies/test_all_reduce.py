@@ -21,9 +21,9 @@ from tests.trainables.strategies.toys import (
     reports,
     vectors,
 )
-from trainables.strategies.all_reduce import AllReduce
 from tune_platform.distributed import Gang, PeerLost
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.all_reduce import AllReduce
 
 CONFIG: dict[str, Any] = {"strategy": "all_reduce", "lr": 0.1, "momentum": 0.9, "updates": 20, "report_every": 5}
 
@@ -138,7 +138,7 @@ def test_batch_norm_statistics_are_averaged_and_counts_are_not(monkeypatch: pyte
 
     one, other = statistics()
     assert torch.equal(one, other)
-    monkeypatch.setattr("trainables.strategies.data_parallel.average_buffers", lambda *given: None)
+    monkeypatch.setattr("tune_platform.trainables.strategies.data_parallel.average_buffers", lambda *given: None)
     own, others = statistics()
     assert not torch.equal(own, others)
     assert torch.equal(one, (own + others) / 2)

@@ -22,12 +22,12 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.runtime import generator
-from trainables.strategies import STRATEGIES
-from trainables.strategies.codistillation import Codistillation
-from trainables.strategies.peer_copies import pack
 from tune_platform.distributed import ShardedBatches, Strategy
 from tune_platform.errors import SpecError
+from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.strategies import STRATEGIES
+from tune_platform.trainables.strategies.codistillation import Codistillation
+from tune_platform.trainables.strategies.peer_copies import pack
 
 
 class Apart(Strategy):

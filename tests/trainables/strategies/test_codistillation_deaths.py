@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.trainables.strategies.toys import Toy, die, digest, make, models, reports, vectors, worker_of
-from trainables.strategies.codistillation import Codistillation
-from trainables.strategies.model_groups import ModelGroups, Seat
-from trainables.strategies.peer_copies import pack
+from tune_platform.trainables.strategies.codistillation import Codistillation
+from tune_platform.trainables.strategies.model_groups import ModelGroups, Seat
+from tune_platform.trainables.strategies.peer_copies import pack
 
 
 class Kept(Toy):

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.trainables.strategies.toys import Held
-from trainables.strategies.compression import (
+from tune_platform.distributed import Gang, LocalGroup
+from tune_platform.distributed.member import Place
+from tune_platform.trainables.strategies.compression import (
     BLOCK,
     CODECS,
     compressed_bytes,
@@ -19,8 +21,6 @@ from trainables.strategies.compression import (
     encode,
     encoded_size,
 )
-from tune_platform.distributed import Gang, LocalGroup
-from tune_platform.distributed.member import Place
 
 
 class Sender:

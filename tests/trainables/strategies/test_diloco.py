@@ -24,9 +24,9 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.strategies.diloco import DiLoCo
 from tune_platform.distributed import Gang
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.diloco import DiLoCo
 
 CONFIG: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "updates": 24, "report_every": 6}
 

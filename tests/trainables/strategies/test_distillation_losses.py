@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.strategies.distillation_losses import DISTANCES, distillation_loss, mean_prediction, rows
+from tune_platform.trainables.strategies.distillation_losses import DISTANCES, distillation_loss, mean_prediction, rows
 
 
 def draw(*shape: int) -> Tensor:

@@ -19,9 +19,9 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.strategies.downpour import Downpour
 from tune_platform.distributed import Cost, Gang, LocalGroup
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.downpour import Downpour
 
 CONFIG = {"lr": 0.05, "updates": 24, "report_every": 12, "batch_size": 8}
 

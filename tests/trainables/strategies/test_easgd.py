@@ -21,9 +21,9 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.strategies.easgd import EASGD
 from tune_platform.distributed import Cost, Gang, LocalGroup
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.easgd import EASGD
 
 CONFIG = {"lr": 0.05, "updates": 12, "report_every": 6, "batch_size": 8}
 SLOW = Cost(step_s=(1.0, 1.0, 1.0, 5.0))

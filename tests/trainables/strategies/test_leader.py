@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainables.strategies.leader import LossWindow, elect
+from tune_platform.trainables.strategies.leader import LossWindow, elect
 
 
 def test_a_window_divides_by_what_is_in_it() -> None:

@@ -22,9 +22,9 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.strategies.averaging import optimizer_tensors
-from trainables.strategies.local_sgd import LocalSGD
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.averaging import optimizer_tensors
+from tune_platform.trainables.strategies.local_sgd import LocalSGD
 
 CONFIG: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "updates": 24, "report_every": 6}
 

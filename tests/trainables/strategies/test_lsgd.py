@@ -21,9 +21,9 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.strategies.lsgd import LSGD
 from tune_platform.distributed import Cost, LocalGroup
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.lsgd import LSGD
 
 CONFIG = {"lr": 0.05, "updates": 16, "report_every": 8, "batch_size": 8}
 SLOW = Cost(step_s=(1.0, 1.0, 1.0, 5.0))

@@ -9,8 +9,8 @@ import torch
 
 from tests.trainables.strategies.test_lsgd import SLOW, config, lead, still, strategy
 from tests.trainables.strategies.toys import Held, Toy, die, digest, make, models, reports, vectors, worker_of
-from trainables.strategies.lsgd import LSGD
 from tune_platform.distributed import Gang, LocalGroup
+from tune_platform.trainables.strategies.lsgd import LSGD
 
 
 class Patient(Toy):

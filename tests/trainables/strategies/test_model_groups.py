@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.strategies.model_groups import Seat, admit, columns, groups, leaders, spread
-from trainables.strategies.peer_copies import PeerCopies, pack, packed_size, unpack
+from tune_platform.trainables.strategies.model_groups import Seat, admit, columns, groups, leaders, spread
+from tune_platform.trainables.strategies.peer_copies import PeerCopies, pack, packed_size, unpack
 
 
 def test_neighbours_train_the_same_model() -> None:

@@ -21,9 +21,9 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.strategies.post_local_sgd import PostLocalSGD
 from tune_platform.distributed import Gang, LocalGroup
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.post_local_sgd import PostLocalSGD
 
 CONFIG: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "updates": 24, "report_every": 6}
 

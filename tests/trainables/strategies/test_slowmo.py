@@ -23,8 +23,8 @@ from tests.trainables.strategies.toys import (
     vectors,
     worker_of,
 )
-from trainables.strategies.slowmo import SlowMo
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies.slowmo import SlowMo
 
 CONFIG: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "updates": 24, "report_every": 6}
 

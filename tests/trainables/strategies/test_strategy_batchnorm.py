@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.trainables.strategies.toys import Toy, digest, make, worker_of
-from trainables.strategies.batchnorm import layers, reestimate, standing_in
+from tune_platform.trainables.strategies.batchnorm import layers, reestimate, standing_in
 
 CONFIG = {"lr": 0.05, "updates": 8, "report_every": 8, "norm": True, "dropout": 0.5, "strategy": "independent"}
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.strategies import STRATEGIES
 from tune_platform.distributed import Cost, DistributedTrainable, Gang, LocalGroup, ShardedBatches, TrainingWorker
 from tune_platform.distributed.gang import GangKind
 from tune_platform.distributed.group import WorkerGroup
 from tune_platform.distributed.local import LocalCommunicator
 from tune_platform.distributed.member import Place
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.strategies import STRATEGIES
 
 Event = Callable[["Toy"], None]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.zero_label.datasets import load_vectors
-from trainables.zero_label.embeddings import (
+from tune_platform.trainables.zero_label.datasets import load_vectors
+from tune_platform.trainables.zero_label.embeddings import (
     SEVEN_SEGMENTS,
     EmbeddingError,
     class_matrix,
@@ -16,7 +16,7 @@ from trainables.zero_label.embeddings import (
     read_vectors,
     word_vectors,
 )
-from trainables.zero_label.splits import load_split
+from tune_platform.trainables.zero_label.splits import load_split
 
 HEADED = "4 3\nsheep 1 0 0\npotted 0 2 0\nplant 0 0 2\ntv 0.5 0.5 0\n"
 

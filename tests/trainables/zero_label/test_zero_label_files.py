@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from trainables.data import DataError
-from trainables.zero_label.coco_stuff import coco_stuff
-from trainables.zero_label.embeddings import EmbeddingError
-from trainables.zero_label.files import held_out
-from trainables.zero_label.splits import BACKGROUND, VOID, load_split
-from trainables.zero_label.trainable import ZeroLabelTrainable
-from trainables.zero_label.voc import voc
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.data import DataError
+from tune_platform.trainables.zero_label.coco_stuff import coco_stuff
+from tune_platform.trainables.zero_label.embeddings import EmbeddingError
+from tune_platform.trainables.zero_label.files import held_out
+from tune_platform.trainables.zero_label.splits import BACKGROUND, VOID, load_split
+from tune_platform.trainables.zero_label.trainable import ZeroLabelTrainable
+from tune_platform.trainables.zero_label.voc import voc
 
 VOC, COCO = load_split("voc12").task("final"), load_split("coco_stuff").task("final")
 
@@ -218,7 +218,7 @@ def test_bad_files_are_told_before_training(voc_root: Path, spoil: Callable[[Pat
 def test_the_check_of_many_files_tells_its_progress(
     voc_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("trainables.zero_label.files._TELL_EVERY", -1.0)
+    monkeypatch.setattr("tune_platform.trainables.zero_label.files._TELL_EVERY", -1.0)
     with caplog.at_level("INFO"):
         voc(str(voc_root), "test", VOC, 16).check("test")
     assert [record.getMessage() for record in caplog.records] == [f"checked {i} of 2 test images" for i in (1, 2)]

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.zero_label.calibration import GAMMAS, calibrated, choose_gamma
-from trainables.zero_label.losses import segmentation_loss, self_training_loss
-from trainables.zero_label.metrics import confusion_matrix
-from trainables.zero_label.metrics import scores as scores_of
-from trainables.zero_label.splits import VOID
+from tune_platform.trainables.zero_label.calibration import GAMMAS, calibrated, choose_gamma
+from tune_platform.trainables.zero_label.losses import segmentation_loss, self_training_loss
+from tune_platform.trainables.zero_label.metrics import confusion_matrix
+from tune_platform.trainables.zero_label.metrics import scores as scores_of
+from tune_platform.trainables.zero_label.splits import VOID
 
 SEEN, CLASSES = 3, 5
 

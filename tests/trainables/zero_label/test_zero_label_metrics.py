@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from trainables.zero_label.metrics import as_released, confusion_matrix, harmonic_mean, iou, scores
+from tune_platform.trainables.zero_label.metrics import as_released, confusion_matrix, harmonic_mean, iou, scores
 
 CLASSES, SEEN = 5, 3
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainables.zero_label.network import DeepLab, ProjectionNet, enlarge, head, nearest, small_backbone
+from tune_platform.trainables.zero_label.network import DeepLab, ProjectionNet, enlarge, head, nearest, small_backbone
 
 
 def vectors(classes: int = 5, dims: int = 7) -> torch.Tensor:

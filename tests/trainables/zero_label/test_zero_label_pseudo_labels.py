@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.zero_label.pseudo_labels import pseudo_labels
-from trainables.zero_label.splits import VOID
-from trainables.zero_label.views import IDENTITY, VIEW_SETS, View
+from tune_platform.trainables.zero_label.pseudo_labels import pseudo_labels
+from tune_platform.trainables.zero_label.splits import VOID
+from tune_platform.trainables.zero_label.views import IDENTITY, VIEW_SETS, View
 
 SEEN, UNSEEN = 4, 3
 

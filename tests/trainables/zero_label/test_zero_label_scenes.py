@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.data import load_images
-from trainables.runtime import generator
-from trainables.zero_label.scenes import compose, digit_scenes
-from trainables.zero_label.splits import BACKGROUND, load_split
+from tune_platform.trainables.data import load_images
+from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.zero_label.scenes import compose, digit_scenes
+from tune_platform.trainables.zero_label.splits import BACKGROUND, load_split
 
 
 def test_labels_are_where_the_ink_is() -> None:

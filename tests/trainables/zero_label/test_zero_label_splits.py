@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.zero_label.splits import (
+from tune_platform.trainables.zero_label.splits import (
     BACKGROUND,
     OUTSIDE,
     VOID,

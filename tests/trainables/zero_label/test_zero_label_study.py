@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainables.zero_label import study
-from trainables.zero_label.study_report import Results, gains, write_report
+from tune_platform.trainables.zero_label import study
+from tune_platform.trainables.zero_label.study_report import Results, gains, write_report
 
 TINY: dict[str, Any] = {"base_steps": 3, "round_steps": 2, "train_scenes": 12, "width": 4, "batch_size": 4}
 SPLITS = ["digits_248", "digits_069"]

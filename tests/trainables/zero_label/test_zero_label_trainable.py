@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.zero_label.datasets import Data
-from trainables.zero_label.final import main as final_main
-from trainables.zero_label.scenes import digit_scenes
-from trainables.zero_label.trainable import DEFAULTS, ZeroLabelTrainable, complete
 from tune_platform.spec import load_spec
 from tune_platform.trainable import TrialContext, plain_metrics
+from tune_platform.trainables.zero_label.datasets import Data
+from tune_platform.trainables.zero_label.final import main as final_main
+from tune_platform.trainables.zero_label.scenes import digit_scenes
+from tune_platform.trainables.zero_label.trainable import DEFAULTS, ZeroLabelTrainable, complete
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "zero_label.yaml"
 SMALL: dict[str, Any] = {

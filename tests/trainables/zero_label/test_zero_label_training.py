@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.runtime import autocast
-from trainables.zero_label.augment import augment
-from trainables.zero_label.diagnostics import diagnose
-from trainables.zero_label.optimizing import build_optimizer, poly, train_mode
-from trainables.zero_label.scenes import Scenes, digit_scenes
-from trainables.zero_label.self_training import SelfTraining
-from trainables.zero_label.splits import VOID, load_split
-from trainables.zero_label.teacher import Teacher
-from trainables.zero_label.trainable import build_model, complete
+from tune_platform.trainables.runtime import autocast
+from tune_platform.trainables.zero_label.augment import augment
+from tune_platform.trainables.zero_label.diagnostics import diagnose
+from tune_platform.trainables.zero_label.optimizing import build_optimizer, poly, train_mode
+from tune_platform.trainables.zero_label.scenes import Scenes, digit_scenes
+from tune_platform.trainables.zero_label.self_training import SelfTraining
+from tune_platform.trainables.zero_label.splits import VOID, load_split
+from tune_platform.trainables.zero_label.teacher import Teacher
+from tune_platform.trainables.zero_label.trainable import build_model, complete
 
 SMALL: dict[str, Any] = {
     "stage": "final", "train_scenes": 24, "width": 8, "base_steps": 6, "round_steps": 4, "batch_size": 6, "rounds": 2,

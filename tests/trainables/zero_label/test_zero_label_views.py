@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.zero_label.network import DeepLab, cell_side, small_backbone
-from trainables.zero_label.views import IDENTITY, VIEW_SETS, View, views_of
+from tune_platform.trainables.zero_label.network import DeepLab, cell_side, small_backbone
+from tune_platform.trainables.zero_label.views import IDENTITY, VIEW_SETS, View, views_of
 
 SIZE = (12, 10)
 

@@ -10,9 +10,10 @@ import pytest
 
 from tune_platform.backends import executor as module
 from tune_platform.backends._batch import Batch
-from tune_platform.backends.base import Job
 from tune_platform.backends.executor import Executor, trial_seed
-from tune_platform.engine.events import Failed, Launch, Reported
+from tune_platform.protocol.backend import Job
+from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.events import Failed, Reported
 from tune_platform.testing.backends import falling, launch, trainable_of
 from tune_platform.trainable import Trainable, get_checkpoint, report
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tune_platform.backends.base import Backend, Job
 from tune_platform.backends.inline import InlineBackend
-from tune_platform.engine.events import Reported
 from tune_platform.errors import ExperimentError
+from tune_platform.protocol.backend import Backend, Job
+from tune_platform.protocol.events import Reported
 from tune_platform.testing.backends import BackendContract, Curve, falling, launch, trainable_of
 from tune_platform.trainable import Trainable
 

@@ -15,10 +15,10 @@ import cloudpickle
 import pytest
 import ray
 
-from tune_platform.backends.base import Backend, Job
 from tune_platform.backends.ray import RayBackend
-from tune_platform.engine.events import Advance, Release
 from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.protocol.backend import Backend, Job
+from tune_platform.protocol.commands import Advance, Release
 from tune_platform.resources import Resources
 from tune_platform.testing.backends import BackendContract, Curve, Watch, launch
 from tune_platform.trainable import Trainable
@@ -284,7 +284,7 @@ def test_the_first_report_is_quick_on_a_prepared_backend(watch: Watch) -> None:
 SCRIPT = """
 import ray
 from tune_platform.backends.ray import RayBackend
-from tune_platform.backends.base import Job
+from tune_platform.protocol.backend import Job
 from tune_platform.testing.backends import Watch, falling, launch, trainable_of
 
 backend = RayBackend(num_cpus=1)

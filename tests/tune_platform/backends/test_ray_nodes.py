@@ -16,7 +16,8 @@ from ray.cluster_utils import Cluster
 from tune_platform import CheckpointPolicy, SearchSpec, Trainable, run, uniform
 from tune_platform.backends.ray import RayBackend
 from tune_platform.engine.controller import Controller
-from tune_platform.engine.events import Command, Event, Reported
+from tune_platform.protocol.commands import Command
+from tune_platform.protocol.events import Event, Reported
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support import Scenario
-from tune_platform.backends.base import Backend, Job
 from tune_platform.backends.simulated import Faults, SimulatedBackend, _uniform, table_curve
-from tune_platform.engine.events import Advance, Event, Failed, Launch, Release, Reported, Resumed, Save, Saved
+from tune_platform.protocol.backend import Backend, Job
+from tune_platform.protocol.commands import Advance, Launch, Release, Save
+from tune_platform.protocol.events import Event, Failed, Reported, Resumed, Saved
 from tune_platform.resources import Resources
 from tune_platform.testing.backends import BackendContract, Curve
 

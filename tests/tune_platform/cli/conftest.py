@@ -22,7 +22,7 @@ START = 1_700_000_000.0
 SPEC: Mapping[str, Any] = {
     "version": 1,
     "name": "digits",
-    "entrypoint": "trainables.digits:DigitsTrainable",
+    "entrypoint": "tune_platform.trainables.digits:DigitsTrainable",
     "objective": {"metric": "accuracy", "mode": "max", "target": None},
     "space": {
         "lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},

@@ -16,17 +16,10 @@ from tune_platform.cli.live import Live
 from tune_platform.cli.notes import LONG_GAP, Notes, where
 from tune_platform.cli.plain import Plain
 from tune_platform.engine.controller import Controller
-from tune_platform.engine.events import (
-    CapacityChanged,
-    Command,
-    Event,
-    Failed,
-    Report,
-    Reported,
-    Requested,
-    Suggested,
-)
 from tune_platform.engine.settings import Settings
+from tune_platform.protocol.commands import Command
+from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Requested, Suggested
+from tune_platform.protocol.reports import Report
 from tune_platform.schedulers import FIFO
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.tune_platform.cli.conftest import SPEC, Call, Make
 from tune_platform.cli.ending import exit_code
-from tune_platform.engine.events import Finish
+from tune_platform.protocol.commands import Finish
 from tune_platform.results import Results
 
 TOY = """\

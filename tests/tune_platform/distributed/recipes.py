@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.strategies import STRATEGIES
 from tune_platform.distributed import DistributedTrainable, ShardedBatches, Strategy, TrainingWorker
 from tune_platform.distributed.communicator import PeerLost, blocks, by_host
 from tune_platform.distributed.member import Place
 from tune_platform.distributed.strategy import Flat
+from tune_platform.trainables.strategies import STRATEGIES
 
 
 class Averaging(Strategy):

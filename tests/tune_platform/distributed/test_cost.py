@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.tune_platform.distributed.recipes import Recipe
-from trainables.strategies import STRATEGIES
 from tune_platform import Resources, SearchSpec, run
 from tune_platform.backends.simulated import SimulatedBackend
 from tune_platform.distributed.cost import StepCost
 from tune_platform.errors import SpecError
+from tune_platform.trainables.strategies import STRATEGIES
 
 N = 1_000_000
 

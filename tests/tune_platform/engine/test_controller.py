@@ -13,43 +13,40 @@ import pytest
 import tune_platform
 from tests.support import CheckedController, TinyPBT
 from tune_platform.engine.controller import PATIENCE
-from tune_platform.engine.events import (
-    Advance,
-    Ask,
-    CapacityChanged,
-    CheckpointRef,
-    Clone,
-    Command,
-    Continue,
-    Decide,
-    DropCheckpoints,
-    Event,
-    Exhausted,
-    Failed,
-    Finish,
-    Interrupted,
-    Launch,
-    Outcome,
-    Pause,
-    Release,
-    Report,
-    Reported,
-    Requested,
-    Resumed,
-    Save,
-    Saved,
-    Stop,
-    Suggested,
-    Tell,
-    Ticked,
-    Verdict,
-)
 from tune_platform.engine.queue import Queue
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.trial import Trial, TrialStatus
+from tune_platform.protocol.commands import (
+    Advance,
+    Ask,
+    Command,
+    Decide,
+    DropCheckpoints,
+    Finish,
+    Launch,
+    Release,
+    Save,
+    Tell,
+)
+from tune_platform.protocol.events import (
+    CapacityChanged,
+    Event,
+    Exhausted,
+    Failed,
+    Interrupted,
+    Reported,
+    Requested,
+    Resumed,
+    Saved,
+    Suggested,
+    Ticked,
+)
+from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.protocol.scheduler import Candidates, TrialView
+from tune_platform.protocol.searcher import Outcome
+from tune_platform.protocol.verdicts import Clone, Continue, Pause, Stop, Verdict
 from tune_platform.resources import Ledger, Resources
 from tune_platform.schedulers import ASHA, FIFO
-from tune_platform.schedulers.base import Candidates, TrialView
 
 
 class Play:

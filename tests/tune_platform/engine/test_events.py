@@ -9,15 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import plain
-from tune_platform.engine.events import (
+from tune_platform.protocol.events import (
     EVENTS,
     CapacityChanged,
-    CheckpointRef,
     Event,
     Exhausted,
     Failed,
     Interrupted,
-    Report,
     Reported,
     Requested,
     Resumed,
@@ -27,6 +25,7 @@ from tune_platform.engine.events import (
     from_record,
     to_record,
 )
+from tune_platform.protocol.reports import CheckpointRef, Report
 
 REF = CheckpointRef(3, 7, "memory://a/ü", 12)
 EXAMPLES: list[Event] = [

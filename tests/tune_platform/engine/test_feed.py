@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from searchers.base import Suggestion
 from tests.support import FakeSpace, MemorySearcher
-from tune_platform.engine.events import Ask, Event, Exhausted, Outcome, Suggested, Tell
 from tune_platform.engine.feed import Feed
+from tune_platform.protocol.commands import Ask, Tell
+from tune_platform.protocol.events import Event, Exhausted, Suggested
+from tune_platform.protocol.searcher import Outcome, Suggestion
 
 DONE = Outcome(status="completed", value=1.0, step=3)
 

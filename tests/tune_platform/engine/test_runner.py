@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.support import MemoryLog, Scenario
-from tune_platform.backends.base import Work
 from tune_platform.backends.simulated import Faults, SimulatedBackend
-from tune_platform.engine.events import Ask, Command, Event, Launch, Reported, Tell
 from tune_platform.engine.runner import Runner
 from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.protocol.backend import Work
+from tune_platform.protocol.commands import Ask, Command, Launch, Tell
+from tune_platform.protocol.events import Event, Reported
 from tune_platform.store.records import LogRow
 
 

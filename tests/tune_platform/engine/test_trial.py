@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from tune_platform.engine.events import CheckpointRef, Report
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
 from tune_platform.errors import IllegalTransition
+from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.resources import Resources
 
 S = TrialStatus

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_platform.engine.events import Continue, Pause, Report, Stop
 from tune_platform.errors import SpecError
+from tune_platform.protocol.reports import Report
+from tune_platform.protocol.verdicts import Continue, Pause, Stop
 from tune_platform.schedulers import ASHA
 from tune_platform.schedulers.asha import _Rung
 from tune_platform.testing.schedulers import FakeCandidates, FakeTrial, SchedulerContract

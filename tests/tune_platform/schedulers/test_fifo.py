@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support import TinyPBT
-from tune_platform.engine.events import Report
+from tune_platform.protocol.reports import Report
 from tune_platform.schedulers import FIFO
 from tune_platform.testing.schedulers import FakeCandidates, FakeTrial, SchedulerContract
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tune_platform.engine.events import CheckpointRef
 from tune_platform.errors import CheckpointError
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.store.checkpoints import CheckpointStorage
 
 

@@ -17,12 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
+if TYPE_CHECKING:
+    from tune_platform.space import Space
 
-from tune_platform.engine.events import Outcome
-from tune_platform.space import Space
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended, or stands while it is paused, as the searcher sees it.
+
+    `status`: completed | stopped | failed, or paused, and then a later outcome takes its place. `value` is the best
+    value of the metric that the trial reached (the last for a multi-objective search, whose `values` has one number
+    per metric) at report `step`.
+    """
+
+    status: str
+    value: float | None
+    step: int
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +83,3 @@ class Searcher(Protocol):
 
     def restore(self, past: Sequence[PastTrial]) -> None:
         """Hear the whole past, in the order of the numbers, once, after `setup` and before any `ask`."""
-
-
-def rng(seed: int, number: int, purpose: str = "suggest") -> np.random.Generator:
-    """Return the generator for one trial and one purpose: the same for the same arguments, always."""
-    return np.random.default_rng([seed, number, *purpose.encode()])

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tune_platform.engine.events import Advance, CapacityChanged, Event, Launch, Release, Save
+from tune_platform.protocol.commands import Advance, Launch, Release, Save
+from tune_platform.protocol.events import CapacityChanged, Event
 from tune_platform.resources import Resources
 
 Work = Launch | Advance | Save | Release

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from tune_platform.engine.events import Config, Report, Verdict
+from tune_platform.protocol.reports import Config, Report
+from tune_platform.protocol.verdicts import Verdict
 
 
 class TrialView(Protocol):

@@ -1,8 +1,6 @@
-"""What crosses the controller's border: events in, commands out, and the verdicts of schedulers.
+"""Facts: what the runner learns of. Each is appended to the log before it is acted on.
 
-All are frozen data. An event is a fact: it is appended to the log before it is acted on, so each event
-can be written as a `(kind, trial, data)` record of plain JSON values and read back (`to_record`,
-`from_record`). A command is what the runner has to do once the facts are committed.
+`to_record` writes an event as a `(kind, trial, data)` record of plain JSON values, `from_record` reads it back.
 """
 
 from __future__ import annotations
@@ -11,88 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from tune_platform.resources import Resources
-
-Config = Mapping[str, Any]
-Metrics = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One result of one trial. `step` counts the trial's reports from 1 and rises by one."""
-
-    step: int
-    metrics: Metrics
-    time: float  # seconds since the epoch (or since zero, on the virtual clock), at the worker
-
-    def value(self, name: str) -> Any:
-        """Return the metric `name`; `step` and its Ray Tune name `training_iteration` are always there."""
-        if name in self.metrics:
-            return self.metrics[name]
-        if name in ("step", "training_iteration"):
-            return self.step
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRef:
-    """Where a checkpoint lies; the manifest inside holds sizes and checksums.
-
-    `uri` is any fsspec path, or one relative to the experiment's folder where the checkpoint lies in there.
-    """
-
-    trial: int
-    step: int
-    uri: str
-    bytes: int = 0
-
-
-# ------------------------------------------------------------------------------------------ verdicts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Continue:
-    """Go on until the resource attribute reaches `until` (None: until the trial ends by itself).
-
-    `save` asks the worker for a checkpoint when it gets there, so that a pause or a clone that is likely
-    to follow costs no further message.
-    """
-
-    until: float | None
-    reason: str = ""
-    save: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """Give the place back but keep the trial; `choose` may send it on later from its checkpoint."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """End the trial. `completed`: because it has done all it was meant to, not because others are better."""
-
-    reason: str
-    completed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clone:
-    """Go on from the latest checkpoint of trial `source` with `config` instead (PBT's exploit, explore)."""
-
-    source: int
-    config: Config
-    until: float | None
-    reason: str
-    save: bool = True
-
-
-Verdict = Continue | Pause | Stop | Clone
-
-
-# ------------------------------------------------------------------------------------------ events
+from tune_platform.protocol.reports import CheckpointRef, Config, Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,116 +134,6 @@ EVENTS: dict[str, type[Event]] = {
         CapacityChanged, Suggested, Exhausted, Reported, Saved, Failed, Requested, Interrupted, Resumed, Ticked,
     )
 }  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------ commands
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """Ask the searcher for the suggestion of trial number `trial`."""
-
-    trial: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tell:
-    """Tell the searcher how a trial ended, or how far it is where it pauses."""
-
-    trial: int
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """Start (or start again, or resume) a trial on a free place and run it until the milestone.
-
-    `start` is the trial's step that the checkpoint stands for (0 without one; for a clone it is not the step
-    that the source wrote it at). Reports up to and including `committed` are known already: they are done again but
-    not sent again.
-    """
-
-    trial: int
-    attempt: int
-    config: Config
-    checkpoint: CheckpointRef | None
-    start: int
-    committed: int
-    until: float | None
-    save: bool
-    resources: Resources
-    nodes: tuple[int, ...]  # of each worker: indices into CapacityChanged.nodes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
-    """Let a trial that waits at its milestone go on to the next."""
-
-    trial: int
-    until: float | None
-    save: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Save:
-    """Have a running trial write a checkpoint after its present step; answered by Saved."""
-
-    trial: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """End a trial's lease. `kill` ends the process too (a hang, or a step that must not be waited for).
-
-    `warm` keeps the trial's object in memory, where the backend has room, for a quicker Launch later on.
-    """
-
-    trial: int
-    kill: bool = False
-    warm: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropCheckpoints:
-    """Delete these checkpoints: no policy keeps them and no trial needs them."""
-
-    trial: int
-    checkpoints: tuple[CheckpointRef, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decide:
-    """Write a verdict, with its reason, into the log."""
-
-    trial: int
-    step: int
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
-    """The experiment is over. `status`: finished | failed | stopped."""
-
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a trial ended, or stands while it is paused, as the searcher sees it.
-
-    `status`: completed | stopped | failed, or paused, and then a later outcome takes its place. `value` is the best
-    value of the metric that the trial reached (the last for a multi-objective search, whose `values` has one number
-    per metric) at report `step`.
-    """
-
-    status: str
-    value: float | None
-    step: int
-    values: tuple[float, ...] = ()
-
-
-Command = Ask | Tell | Launch | Advance | Save | Release | DropCheckpoints | Decide | Finish
 
 
 # ------------------------------------------------------------------------------------------ records
