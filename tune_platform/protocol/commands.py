@@ -57,9 +57,13 @@ class Advance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
-    """Have a running trial write a checkpoint after its present step; answered by Saved."""
+    """Have a running trial write a checkpoint after its present step; answered by Saved.
+
+    It reaches the trial at any time, also between milestones. `halt`: the trial then waits, as at a milestone.
+    """
 
     trial: int
+    halt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

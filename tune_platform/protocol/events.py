@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
+from tune_platform.resources import Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +31,20 @@ class CapacityChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggested(Event):
-    """A new trial exists. `memo` is the searcher's own note (JSON), handed back to it on resume."""
+    """A new trial exists. `memo` is the searcher's own note (JSON), handed back to it on resume.
+
+    `resources` are those of its config, worked out once (None: those of the spec's default); `problem` says why they
+    could not be, which fails the trial. `cost`: seconds that the searcher took.
+    """
 
     kind: ClassVar[str] = "suggested"
     trial: int
     config: Config
     origin: str = "searcher"  # searcher | start | user
     memo: Mapping[str, Any] | None = None
+    resources: Resources | None = None
+    problem: str = ""
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +57,24 @@ class Exhausted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Event):
+    """The process of an attempt is up, and the trial's own code begins.
+
+    A first Reported says so too: one of a trial that reports soon after its launch comes alone.
+    """
+
+    kind: ClassVar[str] = "started"
+    trial: int
+    attempt: int
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reported(Event):
     """A batch of consecutive reports of one attempt; the last may have reached the milestone.
 
-    `saved` are the checkpoints that the worker finished writing since its last batch. `done`: the training code came
+    `saved` are the checkpoints that the worker finished writing since its last batch: of these steps or of earlier ones,
+    for they are written behind the training. `done`: the training code came
     to its own end with the last of these reports (of which there may be none).
     """
 
@@ -67,7 +89,11 @@ class Reported(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved(Event):
-    """The answer to a Save command: the checkpoint, or None where the trainable has nothing (new) to save."""
+    """The answer to a Save command: the checkpoint, or None where the trainable has nothing (new) to save.
+
+    All reports up to the checkpoint's step come before it. It also brings a checkpoint that was finished only after
+    its trial's place had been given back.
+    """
 
     kind: ClassVar[str] = "saved"
     trial: int
@@ -131,7 +157,7 @@ class Ticked(Event):
 EVENTS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        CapacityChanged, Suggested, Exhausted, Reported, Saved, Failed, Requested, Interrupted, Resumed, Ticked,
+        CapacityChanged, Suggested, Exhausted, Started, Reported, Saved, Failed, Requested, Interrupted, Resumed, Ticked,
     )
 }  # fmt: skip
 
@@ -155,6 +181,8 @@ def to_record(event: Event) -> tuple[str, int | None, dict[str, Any]]:
         data["checkpoint"] = _ref_to_list(event.checkpoint) if event.checkpoint else None
     elif isinstance(event, CapacityChanged):
         data["nodes"] = [dict(node) for node in event.nodes]
+    elif isinstance(event, Suggested):
+        data["resources"] = resources_to_data(event.resources) if event.resources else None
     return event.kind, getattr(event, "trial", None), data
 
 
@@ -171,9 +199,20 @@ def from_record(
         values["checkpoint"] = CheckpointRef(*values["checkpoint"]) if values["checkpoint"] else None
     elif kind == CapacityChanged.kind:
         values["nodes"] = tuple(values["nodes"])
+    elif kind == Suggested.kind and values.get("resources"):
+        values["resources"] = Resources(**values["resources"])
     if trial is not None or kind == Requested.kind:
         values["trial"] = trial
     return EVENTS[kind](time=time, **values)
+
+
+def resources_to_data(resources: Resources) -> dict[str, Any]:
+    """Return the fields that differ from the defaults: most trials ask for one CPU."""
+    return {
+        spec.name: getattr(resources, spec.name)
+        for spec in fields(Resources)
+        if spec.name == "cpu" or getattr(resources, spec.name) not in (spec.default, {})
+    }
 
 
 def _ref_to_list(ref: CheckpointRef) -> list[Any]:

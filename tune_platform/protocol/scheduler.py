@@ -1,10 +1,12 @@
-"""What a scheduler is: the two callbacks of the Tune paper, with verdicts as data.
+"""What a scheduler is: it hears of trials and decides about them, with verdicts as data.
 
-A scheduler sees trials and reports, never a backend, a store or a clock. Its state is the fold of what it
-was told, so a resumed experiment rebuilds it by telling it again; it is never pickled. It draws
-random numbers only from generators derived from `seed` and the trial's number.
+A scheduler sees trials and reports, never a backend, a store or a clock. Its state is the fold of what it was told
+(`on_...`), never of what it answered: whether a decision was carried out, it learns from `on_start` and `on_end`. So a
+resumed experiment rebuilds it by telling it again, and one whose code has changed since still learns what happened.
+It draws random numbers only from generators derived from `seed` and the trial's number.
 
-`tune_platform.testing.SchedulerContract` checks an implementation.
+A scheduler may also have `state() -> plain data` with `load_state(data)`: a resumed experiment then need not tell
+it the whole history. `tune_platform.testing.SchedulerContract` checks an implementation.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from tune_platform.protocol.reports import Config, Report
-from tune_platform.protocol.verdicts import Verdict
+from tune_platform.protocol.verdicts import Decisions
 
 
 class TrialView(Protocol):
@@ -36,7 +38,7 @@ class Candidates(Protocol):
     """The trials that could take a free place: those that wait to start, in order, and those paused."""
 
     def waiting(self) -> Iterator[TrialView]:
-        """The trials that wait to start or to start again and would fit now, oldest first."""
+        """The trials that wait to start, to start again or to be sent on and would fit now, oldest first."""
 
     def paused(self, number: int) -> TrialView | None:
         """The paused trial of that number, if it is paused, nobody holds it and it would fit now; else None."""
@@ -52,19 +54,31 @@ class Scheduler(Protocol):
         """Take the metric, `min` or `max`, and the seed; start from nothing."""
 
     def until(self, trial: TrialView) -> tuple[float | None, bool]:
-        """Return the next milestone of a trial that is about to run, and whether to save there.
+        """Return the next milestone of a trial that is about to run, and whether to save there. Changes nothing.
 
         The milestone is a value of `resource` above that of the trial's last report; None is the trial's own end.
         """
 
-    def on_report(self, trial: TrialView, report: Report) -> Verdict | None:
-        """Judge a report. None (or no verdict) between milestones; at one, the trial waits for the answer."""
-
     def choose(self, candidates: Candidates) -> int | None:
-        """Return the number of the trial that gets the free place, or None to leave it free for now."""
+        """Return the number of the trial that gets the free place, or None to leave it free for now. Changes nothing."""
 
-    def on_end(self, trial: TrialView, status: str) -> None:
+    def on_add(self, trial: TrialView) -> Decisions:
+        """Hear of a new trial, which waits for a place."""
+
+    def on_start(self, trial: TrialView) -> None:
+        """Hear that a trial got a place: for the first time, again, or because it was chosen while it was paused."""
+
+    def on_report(self, trial: TrialView, report: Report) -> Decisions:
+        """Hear of a report, and decide. At its milestone the trial waits for the answer.
+
+        Without a verdict on it there, it goes on to what `until` says.
+        """
+
+    def on_end(self, trial: TrialView, status: str) -> Decisions:
         """Hear that a trial is completed, stopped or failed."""
+
+    def on_supply_end(self) -> Decisions:
+        """Hear that no trials will be added any more (unless a person extends the search)."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return the scheduler's state for people (rungs and who is in them), as plain JSON values."""

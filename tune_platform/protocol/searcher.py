@@ -3,10 +3,15 @@
 A searcher knows the space and the past, never a scheduler, a backend or a clock. All its random draws
 come from `rng(seed, number)`, so that a resumed search draws what the uninterrupted one would have drawn.
 
+A searcher may also have `ask_batch(numbers) -> suggestions` (one for each number, None where there is nothing more),
+for those that draw several at once better or faster; and `state() -> plain data` with `load_state(data)`, so that a
+resumed search need not tell it the whole past.
+
 Write your own in ten lines; `tune_platform.testing.SearcherContract` checks it:
 
     class Middle:
         synchronous = True
+        lookahead = None
         def setup(self, space, *, mode, seed): self.space = space
         def ask(self, number): return Suggestion(self.space.build(lambda name, domain: domain.grid(1)[0]))
         def tell(self, number, outcome): pass
@@ -28,14 +33,19 @@ class Outcome:
     """How a trial ended, or stands while it is paused, as the searcher sees it.
 
     `status`: completed | stopped | failed, or paused, and then a later outcome takes its place. `value` is the best
-    value of the metric that the trial reached (the last for a multi-objective search, whose `values` has one number
-    per metric) at report `step`.
+    value of the (first) metric that the trial reached, and `config` the one that gave it: another than the suggested
+    one where the trial was cloned since. `values` has the last number of each metric. `step` counts the reports;
+    `resource` is how far the trial came, in the scheduler's unit. `rungs` are (resource, value) where it was judged,
+    in order: the milestones that it reached, and its last report.
     """
 
     status: str
     value: float | None
     step: int
     values: tuple[float, ...] = ()
+    config: Mapping[str, Any] | None = None
+    resource: float = 0.0
+    rungs: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,9 @@ class Searcher(Protocol):
 
     #: True when `ask` takes microseconds: then it is called in the loop itself, else off the hot path.
     synchronous: bool
+    #: How many suggestions may be drawn before there is a place for them: 0 for one that learns from each trial,
+    #: None for as many as one likes, where suggestions do not depend on results.
+    lookahead: int | None
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space, `min` or `max` for each metric, and the seed. SpecError when it cannot serve."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tune_platform.protocol.reports import Config
+from tune_platform.resources import Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,4 +48,28 @@ class Clone:
     save: bool = True
 
 
-Verdict = Continue | Pause | Stop | Clone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resize:
+    """Go on in a place of another size: from a checkpoint, after what runs has saved, as soon as it fits."""
+
+    resources: Resources
+    reason: str
+
+
+Verdict = Continue | Pause | Stop | Clone | Resize
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict on any trial that has not ended: running, paused or waiting.
+
+    Continue sends a paused trial on as soon as it gets a place, and moves the milestone of a running one; Pause takes
+    effect after the present step; Clone gives a paused trial another checkpoint and config and sends it on.
+    """
+
+    trial: int
+    verdict: Verdict
+
+
+#: What a scheduler answers: nothing, a verdict on the trial that it was told of, or decisions about any trials.
+Decisions = Verdict | Sequence[Decision] | None

@@ -53,9 +53,7 @@ def check_trainable(value: Any) -> Any:
     """Return a trainable, or an entrypoint that looks like one. Raises SpecError."""
     if isinstance(value, str):
         if not ENTRYPOINT.fullmatch(value):
-            raise SpecError(
-                f'got {value!r}; an entrypoint is "module:name", such as "my_module:train"'
-            )
+            raise SpecError(f'got {value!r}; an entrypoint is "module:name", such as "my_module:train"')
     elif not callable(value):
         raise SpecError(f'got {describe(value)}; a subclass of Trainable, a function or "module:name" is wanted')
     return value
