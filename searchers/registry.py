@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.protocol.searcher import Searcher
+from tune_platform.searchers._protocol import check_searcher
 from tune_platform.searchers.grid import GridSearcher
 from tune_platform.searchers.random import RandomSearcher
 
@@ -24,8 +25,12 @@ def make_searcher(search: str | Any, **kwargs: Any) -> Searcher:
     """Return a searcher: of a name with its arguments, of a searcher class, or the object itself.
 
     A sampler object of Optuna is wrapped. SpecError, with the nearest known word, for unknown names
-    and arguments.
+    and arguments, and with what to change for a searcher of the first protocol.
     """
+    return check_searcher(_make(search, kwargs), names)
+
+
+def _make(search: str | Any, kwargs: dict[str, Any]) -> Any:
     if isinstance(search, str):
         return _build(_factory(search), search, kwargs)
     if isinstance(search, type):
@@ -34,15 +39,9 @@ def make_searcher(search: str | Any, **kwargs: Any) -> Searcher:
         from tune_platform.searchers.optuna import OptunaSearcher
 
         return OptunaSearcher(search, **kwargs)
-    missing = [name for name in ("setup", "ask", "observe", "tell", "restore") if not hasattr(search, name)]
-    if missing:
-        raise SpecError(
-            f"{search!r} is not a searcher: it has no {', '.join(missing)}; "
-            f"give an object with these methods or one of {', '.join(names())}"
-        )
     if kwargs:
         raise SpecError(f"arguments {sorted(kwargs)} cannot be given to a searcher that is built already")
-    return cast(Searcher, search)
+    return search
 
 
 def names() -> list[str]:
@@ -65,7 +64,7 @@ def _factory(name: str) -> Callable[..., Any]:
     raise SpecError(f"there is no searcher {name!r}{did_you_mean(name, names())}; there are {', '.join(names())}")
 
 
-def _build(factory: Callable[..., Any], name: str, kwargs: dict[str, Any]) -> Searcher:
+def _build(factory: Callable[..., Any], name: str, kwargs: dict[str, Any]) -> Any:
     parameters = inspect.signature(factory).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in kwargs:
@@ -74,6 +73,6 @@ def _build(factory: Callable[..., Any], name: str, kwargs: dict[str, Any]) -> Se
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise SpecError(f"searcher {name!r} has no argument {key!r}{did_you_mean(key, known)}; {takes}")
     try:
-        return cast(Searcher, factory(**kwargs))
+        return factory(**kwargs)
     except TypeError as error:
         raise SpecError(f"searcher {name!r}: {error}") from error

@@ -20,7 +20,10 @@ Call = Ask | Tell | Suggested  # Suggested: the searcher observes a trial that a
 
 
 class Memory:
-    """Folds the log's events and commands into the searcher's past and the calls that it is owed."""
+    """Folds the log's events and commands into the searcher's past and the calls that it is owed.
+
+    Where the searcher's state of some moment is known, it is enough to fold what came after that.
+    """
 
     def __init__(self) -> None:
         self.owed: deque[Call] = deque()  # begins with an Ask, unless it is empty
@@ -57,6 +60,14 @@ class Memory:
         return [
             PastTrial(number, event.config, event.memo, self._outcomes.get(number))
             for number, event in sorted(self._suggested.items())
+        ]
+
+    def later(self) -> list[Tell]:
+        """Return what came of trials that were suggested before the first event noted here."""
+        return [
+            Tell(trial=number, outcome=outcome)
+            for number, outcome in sorted(self._outcomes.items())
+            if number not in self._suggested
         ]
 
     def _settle(self) -> None:
