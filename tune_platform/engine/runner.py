@@ -45,8 +45,6 @@ _LOG = logging.getLogger("tune_platform")
 VERDICT = "verdict"
 #: Seconds between two looks at the inbox of requests, and the longest sleep of the loop.
 INBOX_PERIOD = 0.25
-#: Seconds between two heartbeats where nothing else is written.
-HEARTBEAT_PERIOD = 5.0
 #: Seconds that an interrupted driver waits for the checkpoints of what runs.
 GRACE = 30.0
 
@@ -60,7 +58,6 @@ class Log(Protocol):
         reports: Sequence[ReportRow] = (),
         trials: Sequence[TrialRow] = (),
         checkpoints: Sequence[CheckpointRow] = (),
-        heartbeat: float | None = None,
     ) -> None:
         """Write all of it, or nothing, in one transaction."""
 
@@ -96,7 +93,7 @@ class Runner:
         self.controller, self._feed, self._backend, self._log, self._job = controller, feed, backend, log, job
         self._complete, self._drop, self._listeners = complete, drop, listeners
         self._seq = 0
-        self._next_inbox = self._next_heartbeat = 0.0
+        self._next_inbox = 0.0
         self._early: deque[Event] = deque()  # events of our own, for the next turns
         self._requests: deque[Event] = deque()  # read from the inbox and not handled yet
         self._suggestions: deque[Event] = deque()  # on a virtual clock: ready, and not taken yet
@@ -172,8 +169,6 @@ class Runner:
         events = self._drain()
         if events:
             self._take(events)
-        else:
-            self._beat()
 
     def _drain(self) -> list[Event]:
         if self._backend.virtual:
@@ -242,8 +237,7 @@ class Runner:
             return []
         trials = self.controller.trials
         changed = [_trial_row(trials[number]) for number in turn.touched if number in trials]
-        self._log.append(turn.rows, turn.reports, changed, turn.checkpoints, heartbeat=time.time())
-        self._next_heartbeat = time.monotonic() + HEARTBEAT_PERIOD
+        self._log.append(turn.rows, turn.reports, changed, turn.checkpoints)
         self._carry_out(turn.effects)
         for listener in self._listeners:
             listener(self.controller, turn.events, turn.commands)
@@ -297,11 +291,6 @@ class Runner:
             _LOG.warning("request %d to add a trial was refused: %s", event.request, error)
             return None
         return Suggested(time=event.time, trial=number, config=config, origin="user")
-
-    def _beat(self) -> None:
-        if time.monotonic() >= self._next_heartbeat:
-            self._next_heartbeat = time.monotonic() + HEARTBEAT_PERIOD
-            self._log.append([], heartbeat=time.time())
 
     def _wind_down(self) -> Finish:
         """Ask what runs for a checkpoint and commit what arrives in time."""
