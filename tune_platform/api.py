@@ -23,7 +23,7 @@ from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
-from tune_platform.store.sql import SqlExperiment, open_store, this_driver
+from tune_platform.store.sql import SqlExperiment, open_store
 
 _LOG = logging.getLogger("tune_platform")
 
@@ -107,7 +107,7 @@ def _drive(
     spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener], begin: Callable[[Runner], None]
 ) -> Finish:
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
-    experiment.acquire(this_driver(), time.time())
+    experiment.acquire()
     finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
     try:
         with _assemble(spec, experiment, listeners) as runner, _signals(runner):

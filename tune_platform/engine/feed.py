@@ -109,6 +109,15 @@ class Feed:
             events.append(self._ready.get())
         return events
 
+    @property
+    def has_state(self) -> bool:
+        """Whether the searcher can take over a state of its own."""
+        return hasattr(self._searcher, "load_state")
+
+    def suggestion(self, number: int, config: Config, *, origin: str) -> Suggested:
+        """Return the fact that trial `number` has this config, which is not the searcher's."""
+        return self._suggested(number, config, origin=origin)
+
     def place(self, config: Config) -> tuple[Resources | None, str]:
         """Return the resources of a config, worked out once, and what went wrong where they cannot be."""
         try:

@@ -62,7 +62,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
         runner.early.append(replace(capacity, time=now))
     if controller.finished is not None:
         runner.early.extend(runner.requested())  # an extension, perhaps
-    runner.feed.restore(memory.past(), searcher, memory.later())
+    runner.feed.restore(memory.past(), state=searcher, later=memory.later() if searcher is not None else ())
     for call in memory.owed:
         runner.call_searcher(call)
 

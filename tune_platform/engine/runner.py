@@ -223,10 +223,12 @@ class Runner:
         """Return the state up to here, where one is due, and where scheduler and searcher know theirs."""
         if not snapshot.due(self.seq, self._snapshot):
             return None
-        self._snapshot = self.seq
         searcher = self.feed.state()
         text = snapshot.to_text(self.controller.state, searcher) if searcher is not None else None
-        return (self.seq, text) if text is not None else None
+        if text is None:
+            return None
+        self._snapshot = self.seq
+        return self.seq, text
 
     def _carry_out(self, effects: Sequence[Command | Suggested]) -> None:
         work: list[Work] = []
@@ -271,7 +273,7 @@ class Runner:
         except TunePlatformError as error:  # whoever asked should have checked; the search goes on without it
             LOGGER.warning("request %d to add a trial was refused: %s", event.request, error)
             return None
-        return self.feed.suggestion(number, config, origin="user", time=event.time)
+        return self.feed.suggestion(number, config, origin="user")
 
     # ------------------------------------------------------------------------------- the end
 
