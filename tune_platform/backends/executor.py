@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from tune_platform.backends._batch import Batch, Failure, State, failure_of, traceback_of
 from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError, did_you_mean
+from tune_platform.modules import entrypoint_today
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.reports import CheckpointRef, Report
@@ -383,7 +384,7 @@ def _goes_on(run: _Run, launch: Launch) -> bool:
 def _resolve(trainable: Any) -> Any:
     if not isinstance(trainable, str):
         return trainable
-    module, _, name = trainable.partition(":")
+    module, _, name = entrypoint_today(trainable).partition(":")
     if not module or not name:
         _misnamed(f"trainable {trainable!r} is not an entrypoint: write 'package.module:name'")
     try:

@@ -73,9 +73,9 @@ class Started(Event):
 class Reported(Event):
     """A batch of consecutive reports of one attempt; the last may have reached the milestone.
 
-    `saved` are the checkpoints that the worker finished writing since its last batch: of these steps or of earlier ones,
-    for they are written behind the training. `done`: the training code came
-    to its own end with the last of these reports (of which there may be none).
+    `saved` are the checkpoints that the worker finished writing since its last batch: of these steps or of earlier
+    ones, for they are written behind the training. `done`: the training code came to its own end with the last of
+    these reports (of which there may be none).
     """
 
     kind: ClassVar[str] = "reported"
@@ -157,7 +157,8 @@ class Ticked(Event):
 EVENTS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        CapacityChanged, Suggested, Exhausted, Started, Reported, Saved, Failed, Requested, Interrupted, Resumed, Ticked,
+        CapacityChanged, Suggested, Exhausted, Started, Reported, Saved, Failed, Requested, Interrupted, Resumed,
+        Ticked,
     )
 }  # fmt: skip
 
