@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
+from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
+from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError
 from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.commands import Finish
@@ -26,6 +28,9 @@ from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
 
 _LOG = logging.getLogger("tune_platform")
+
+#: Seconds without a change of the cluster after which a trial that could never fit fails: nodes may come up late.
+MISFIT_AFTER = 30.0
 
 if TYPE_CHECKING:
     from tune_platform.results import Results
@@ -80,10 +85,12 @@ def resume(
             if extend:
                 experiment.request("extend", None, dict(extend), time.time())
 
-            def recover(runner: Runner) -> None:
-                runner.recover(retry_failed=retry_failed)
+            def begin(runner: Runner) -> None:
+                upgrade_log(experiment, given.resources_for, left.status, left.reason)
+                recover(runner, retry_failed=retry_failed)
 
-            finish = _drive(spec, experiment, listeners, recover)
+            given, left = spec, experiment.row()
+            finish = _drive(spec, experiment, listeners, begin)
             return _results(experiment.name, location, finish)
 
 
@@ -130,7 +137,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = make_backend(spec.backend)
-    settings = _settings(spec)
+    settings = _settings(spec, searcher.lookahead, 0.0 if not backend.parallel else MISFIT_AFTER)
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -138,6 +145,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         modes=spec.modes,
         seed=spec.seed,
         start_points=spec.start_points,
+        resources=None if isinstance(spec.resources, Resources) else spec.resources_for,
         # Where time is real, a slow searcher works beside the loop; elsewhere the run stays a function of its seed.
         threaded=backend.parallel and not searcher.synchronous,
         clock=backend.now,
@@ -223,7 +231,7 @@ def make_backend(backend: Any) -> Backend:
     raise SpecError(f"there is no backend {name!r}; known: ray, inline, or a Backend object")
 
 
-def _settings(spec: SearchSpec) -> Settings:
+def _settings(spec: SearchSpec, lookahead: int | None, misfit_after: float) -> Settings:
     def bound(value: float | None) -> float:
         return math.inf if value is None else value
 
@@ -234,7 +242,9 @@ def _settings(spec: SearchSpec) -> Settings:
         num_samples=bound(spec.trials),
         max_concurrent=bound(spec.max_concurrent),
         prefetch=spec.prefetch,
-        resources=spec.resources_for,
+        lookahead=lookahead,
+        misfit_after=misfit_after,
+        resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         stop=spec.stop,
         retries=spec.retries,
         max_failures=bound(spec.budget.failures),

@@ -3,7 +3,7 @@
 It has no clock, does no I/O and draws no random numbers; time arrives with the events. So the same controller runs on
 a cluster, in one process under a debugger and on a virtual clock.
 
-    Suggested ─> a trial waits ─> Launched ─> Reported ─> the scheduler's decisions ─> Decided ─> Advance | Save | Release ...
+    Suggested ─> Launched ─> Reported ─> what the scheduler says to it ─> Decided ─> Advance | Save | Release ...
 
 `handle` decides what follows from a fact; `replay` takes what had been decided then from the log. What does not belong
 here: anything that waits, writes, imports Ray, or knows which searcher is used.
@@ -66,6 +66,7 @@ class Controller:
         self.state = State(settings, scheduler)
         self.effects: list[Effect] = []  # of the last event handled
         self.comparison = Comparison(self.state)
+        self._name = type(scheduler).__name__
         self._decisions: deque[Decision] = deque()
         self._cancel: Ending | None = None  # what runs is to be stopped at the end of this turn
 
@@ -178,7 +179,7 @@ class Controller:
             self._emit(Moved(trial=trial.number, status="COMPLETED", reason="the training code ended"))
         elif met is not None:
             name, value = met
-            reason = f"{name} {value:g} reached the stop condition {self.settings.stop[name]:g}"
+            reason = f"{self._name} {value:g} reached the stop condition {self.settings.stop[name]:g}"
             self._act(trial, Stop(reason=reason, completed=True), "stop")
         elif verdict is not None:
             self._decisions.appendleft(Decision(trial.number, verdict))
@@ -255,8 +256,9 @@ class Controller:
         while self._decisions:
             decision = self._decisions.popleft()
             if said := problem(self.state, decision):
-                name = type(self.scheduler).__name__
-                raise SchedulerError(f"the scheduler {name} decided {decision.verdict} on trial {decision.trial}: {said}")
+                raise SchedulerError(
+                    f"the scheduler {self._name} decided {decision.verdict} on trial {decision.trial}: {said}"
+                )
             if not moot(self.state, decision):
                 self._act(self.state.trials[decision.trial], decision.verdict, "scheduler")
 
@@ -348,8 +350,9 @@ class Controller:
             trial = state.trials.get(number)
             nodes = state.ledger.place(trial.resources) if trial is not None else None
             if trial is None or nodes is None or trial.status not in (TrialStatus.PENDING, TrialStatus.PAUSED):
-                name = type(self.scheduler).__name__
-                raise SchedulerError(f"the scheduler {name} chose trial {number}, which is not among the candidates")
+                raise SchedulerError(
+                    f"the scheduler {self._name} chose trial {number}, which is not among the candidates"
+                )
             if trial.status is TrialStatus.PAUSED:
                 self._go_on(trial, "the scheduler sent it on")
             elif not trial.sent_on:
@@ -405,22 +408,26 @@ class Controller:
         if not state.ledger.capacity or state.supply.asked or state.paused or state.interrupted or state.held:
             return  # somebody is still to say something
         if stalled and (state.queue.size or not state.supply.over):
-            name, waiting = type(self.scheduler).__name__, state.queue.size + state.queue.paused_size
+            waiting = state.queue.size + state.queue.paused_size
             reason = (
-                f"the scheduler {name} lets none of {waiting} trials go on although nothing runs and there are places: "
-                "choose() returned None, and nothing will happen of itself that could change that"
+                f"the scheduler {self._name} lets none of {waiting} trials go on although nothing runs and there are "
+                "places: choose() returned None, and nothing will happen of itself that could change that"
             )
             self._emit(Finished(status="failed", reason=reason))
         elif not state.queue.size and state.supply.over:
-            for trial in state.queue.all_paused():
-                if trial.status is TrialStatus.PAUSED:
-                    self._act(trial, Stop(reason="it was not sent on before the search ended"), "engine")
-                    self._carry_out()
-            if state.queue.size:  # the scheduler had an answer to that
+            self._stop_paused()
+            if self.supplied:  # the scheduler had an answer to that
                 self._schedule()
                 return
             reason = state.supply.exhausted or f"all {state.supply.next_number} trials are done"
             self._emit(Finished(status="finished", reason=reason))
+
+    def _stop_paused(self) -> None:
+        """Stop the trials that nobody sends on any more."""
+        for trial in self.state.queue.all_paused():
+            if trial.status is TrialStatus.PAUSED:
+                self._act(trial, Stop(reason="it was not sent on before the search ended"), "engine")
+                self._carry_out()
 
 
 def _lifted(trial: Trial) -> bool:

@@ -19,8 +19,6 @@ LOGGER = logging.getLogger("tune_platform")
 class Log(Protocol):
     """The part of the store that the loop writes to and reads; see `store.SqlExperiment`."""
 
-    log_format: int
-
     def append(
         self,
         log: Sequence[LogRow],
@@ -40,9 +38,6 @@ class Log(Protocol):
 
     def requests(self, after: int) -> Sequence[Any]:
         """Return what persons have asked for since request number `after`."""
-
-    def trials(self) -> Sequence[TrialRow]:
-        """Return the table of trials."""
 
 
 @dataclass(slots=True)
@@ -94,7 +89,7 @@ class Turn:
         self.effects: list[Effect] = []
 
     def add(self, event: Event, effects: Sequence[Effect], elapsed: float, *, known: int = -1) -> None:
-        """Write a fact and what followed from it; the first `known` rows of effects are in the log already (-1: none)."""
+        """Write a fact and what followed from it; the log has the first `known` of its effects (-1: nothing)."""
         kind, trial, data = to_record(event)
         fact = self.seq + 1
         self.events.append(event)

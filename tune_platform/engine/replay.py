@@ -43,7 +43,11 @@ def problem(state: State, decision: Decision) -> str:
     trial, verdict = state.trials.get(decision.trial), decision.verdict
     if trial is None:
         return "" if decision.trial <= state.supply.newest else "there is no such trial"
-    if isinstance(verdict, Continue) and trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING) and not trial.waits:
+    if (
+        isinstance(verdict, Continue)
+        and trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING)
+        and not trial.waits
+    ):
         return "it is between its milestones, and goes on anyway"
     if isinstance(verdict, Clone) and verdict.source == decision.trial:
         return "a trial cannot be a clone of itself"

@@ -102,7 +102,7 @@ class Runner:
         self._interrupted = True
 
     def elapsed(self) -> float:
-        """Return the seconds of searching so far: of a clock that nobody can set and that stands still with the machine."""
+        """Return the seconds of searching, of a clock that nobody can set and that stands still with the machine."""
         return self.backend.now() if self.backend.virtual else self._base + time.monotonic() - self._begin
 
     # ------------------------------------------------------------------------------- one turn
@@ -114,8 +114,8 @@ class Runner:
     def _drain(self) -> list[Event]:
         """Return what has happened.
 
-        On a virtual clock that is one thing at a time, so that a run that is cut after any of them goes on with the same
-        next one; and time passes there only when there is nothing else.
+        On a virtual clock that is one thing at a time, so that a run that is cut after any of them goes on with the
+        same next one; and time passes there only when there is nothing else.
         """
         self._watch()
         most = 1 if self.backend.virtual else math.inf

@@ -19,7 +19,7 @@ class Settings:
     max_concurrent: float = math.inf
     prefetch: int | None = None  # suggestions drawn before there is a place for them; None: as the searcher has it
     lookahead: int | None = None  # ... which is this many, and some for the time that it takes; None: freely
-    resources: Resources = Resources()  # of a trial whose suggestion says nothing else
+    resources: Resources = field(default_factory=Resources)  # of a trial whose suggestion says nothing else
     stop: Mapping[str, float] = field(default_factory=dict)
     retries: Mapping[str, int] = field(default_factory=dict)  # by cause of failure
     max_failures: float = math.inf  # failed trials that the experiment survives

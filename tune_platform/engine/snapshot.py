@@ -1,8 +1,8 @@
 """The state as plain data, so that a resumed experiment need not read its whole log.
 
-A snapshot says what the log means up to one of its rows. It holds living trials only; what the scheduler and the searcher
-know they say themselves (`state`), and where one of them does not, the whole log is read instead. Nothing in it is
-pickled, and it is only ever a short cut: the log remains the truth.
+A snapshot says what the log means up to one of its rows. It holds living trials only; what the scheduler and the
+searcher know they say themselves (`state`), and where one of them does not, the whole log is read instead. Nothing in
+it is pickled, and it is only ever a short cut: the log remains the truth.
 """
 
 from __future__ import annotations

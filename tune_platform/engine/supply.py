@@ -90,8 +90,8 @@ class Supply:
     def wanted(self, *, free: int, slots: int, waiting: int, unfit: int) -> range:
         """Return the numbers to ask for now.
 
-        `free`: trials like the last one that would fit now; `slots`: into an idle cluster; `waiting`: those that wait for
-        a place, of which `unfit` fit nowhere now. The latter are no supply for what is free.
+        `free`: trials like the last one that would fit now; `slots`: into an idle cluster; `waiting`: those that wait
+        for a place, of which `unfit` fit nowhere now. The latter are no supply for what is free.
         """
         if self.exhausted:
             return range(0)

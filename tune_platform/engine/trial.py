@@ -7,8 +7,8 @@
            │            v           │
            └──────── PAUSED <───────┘
 
-A trial waits in PENDING for a place, holds one from STARTING to PAUSING, and runs once its process is up. PENDING is also
-where a trial goes that is to start again (a retry, a resumed experiment) or that is sent on from a pause.
+A trial waits in PENDING for a place, holds one from STARTING to PAUSING, and runs once its process is up. PENDING is
+also where a trial goes that is to start again (a retry, a resumed experiment) or that is sent on from a pause.
 """
 
 from __future__ import annotations

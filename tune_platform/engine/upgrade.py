@@ -9,7 +9,7 @@ is begun again anyway by the driver that takes over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from tune_platform.engine.log import Group, Turn
 from tune_platform.engine.state import HELD
 from tune_platform.protocol.effects import Decided, Effect, Finished, Launched, Moved, verdict_from_data
 from tune_platform.protocol.events import Event, Failed, Reported, Requested, Resumed, Saved, Suggested, from_record
-from tune_platform.protocol.reports import Report
+from tune_platform.protocol.reports import Config, Report
 from tune_platform.protocol.verdicts import Clone, Continue, Pause, Stop
 from tune_platform.resources import Resources
 from tune_platform.store.records import LogRow
@@ -35,6 +35,8 @@ class _End(Protocol):
     def reason(self) -> str: ...
     @property
     def attempt(self) -> int: ...
+    @property
+    def trial(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class Upgrade:
     def __init__(
         self,
         ends: Mapping[int, _End],
-        resources: Any,
+        resources: Callable[[Config], Resources],
         status: tuple[str, str] = ("running", ""),
     ) -> None:
         self._ends, self._resources, self._status = ends, resources, status
@@ -117,18 +119,8 @@ class Upgrade:
         match event:
             case Suggested():
                 self._seen[event.trial] = _Seen(resources=event.resources or self._resources_of(event))
-            case Reported():
-                seen = self._seen[event.trial]
-                seen.step = event.reports[-1].step if event.reports else seen.step
-                seen.saved = max([seen.saved, *(ref.step for ref in event.saved)])
-                if event.done:
-                    self._move(event.trial, "COMPLETED", "the training code ended", effects)
-            case Saved():
-                seen = self._seen[event.trial]
-                if event.checkpoint:
-                    seen.saved = event.checkpoint.step
-                if seen.status == "PAUSING":
-                    self._move(event.trial, "PAUSED", seen.reason, effects)
+            case Reported() | Saved():
+                self._on_progress(event, effects)
             case Failed():
                 self._on_failed(event, effects)
             case Resumed():
@@ -143,6 +135,19 @@ class Upgrade:
                     self._move(number, "PAUSED", HELD, effects)
                 elif event.action == "unpause" and seen.status == "PAUSED" and seen.reason == HELD:
                     self._move(number, "PENDING", "a person let it go on", effects)
+
+    def _on_progress(self, event: Reported | Saved, effects: list[Effect]) -> None:
+        seen = self._seen[event.trial]
+        if isinstance(event, Reported):
+            seen.step = event.reports[-1].step if event.reports else seen.step
+            seen.saved = max([seen.saved, *(ref.step for ref in event.saved)])
+            if event.done:
+                self._move(event.trial, "COMPLETED", "the training code ended", effects)
+            return
+        if event.checkpoint:
+            seen.saved = event.checkpoint.step
+        if seen.status == "PAUSING":
+            self._move(event.trial, "PAUSED", seen.reason, effects)
 
     def _resources_of(self, event: Suggested) -> Resources:
         try:
@@ -204,6 +209,39 @@ class Upgrade:
 def _event(row: Any, reports: Any) -> Event:
     found = tuple(Report(report.step, report.metrics, report.time) for report in reports)
     return from_record(row.time, row.kind, row.trial, row.data, found)
+
+
+class FormerLog(Protocol):
+    """What is needed of the store; see `store.SqlExperiment`."""
+
+    @property
+    def log_format(self) -> int:
+        """1 for the former format."""
+
+    def read_log(self, after: int = 0) -> Any:
+        """Yield the rows in order, each with the reports that belong to it."""
+
+    def trials(self) -> Sequence[Any]:
+        """Return the table of trials."""
+
+    def convert_log(self, log: Sequence[LogRow], moved: Mapping[int, int]) -> None:
+        """Put a log of the present format in the place of the former one."""
+
+
+def upgrade_log(
+    experiment: FormerLog, resources: Callable[[Config], Resources], status: str = "running", reason: str = ""
+) -> None:
+    """Convert the experiment's log, where it is of the former format.
+
+    `resources` are those of a config; `status` is how the experiment was left, with its reason.
+    """
+    if experiment.log_format != 1:
+        return
+    ends: dict[int, _End] = {row.trial: row for row in experiment.trials()}
+    upgrade = Upgrade(ends, resources, (status, reason))
+    moved: dict[int, int] = {}
+    rows = list(converted(upgrade.groups(experiment.read_log()), moved))
+    experiment.convert_log(rows, moved)
 
 
 def converted(groups: Iterable[Group], moved: dict[int, int]) -> Iterator[LogRow]:

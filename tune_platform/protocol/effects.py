@@ -38,7 +38,10 @@ class Launched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """A verdict on a trial, which holds from here on. `by`: scheduler | person | stop (a condition) | budget | engine."""
+    """A verdict on a trial, which holds from here on.
+
+    `by`: scheduler | person | stop (a condition of the spec) | budget | engine.
+    """
 
     kind: ClassVar[str] = "verdict"
     trial: int
@@ -191,4 +194,3 @@ def verdict_from_data(data: Mapping[str, Any]) -> Verdict:
         case "resize":
             return Resize(resources=Resources(**data["resources"]), reason=reason)
     raise ValueError(f"the log has the verdict {data['verdict']!r}, which this release does not know")
-
