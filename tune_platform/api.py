@@ -115,17 +115,21 @@ def _drive(
 ) -> Finish:
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
     experiment.acquire()
-    finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
     try:
         with _assemble(spec, experiment, listeners) as runner, _signals(runner):
             begin(runner)
             finish = runner.run()
         _tidy(spec, experiment)
-    except Exception as error:
-        finish = Finish(status="failed", reason=f"the driver failed: {type(error).__name__}: {error}")
+    except BaseException as error:
+        status, reason = "interrupted", "the driver was interrupted; resume goes on from here"
+        if isinstance(error, Exception):
+            status, reason = "failed", f"the driver failed: {type(error).__name__}: {error}"
+        try:
+            experiment.set_status(status, reason, time.time())
+        except ExperimentError as second:  # a store that is away, perhaps: not what the caller has to know first
+            _LOG.warning("the status of %r could not be written: %s", experiment.name, second)
         raise
-    finally:
-        experiment.set_status(finish.status, finish.reason, time.time())
+    experiment.set_status(finish.status, finish.reason, time.time())
     return finish
 
 

@@ -135,7 +135,7 @@ class SqlExperiment(ExperimentReader):
             clock.sleep(_WATCH_PERIOD)
         self._let_go()
         self._lease = lease.Heartbeat(self._db, self._id, mine)
-        self._patience.seconds = patience
+        self._patience = Patience(self._db.where, patience)
 
     def set_status(self, status: str, reason: str, time: float) -> None:
         """Say how the experiment ended (finished | failed | stopped | interrupted) and give the lease back.
@@ -234,7 +234,7 @@ class SqlExperiment(ExperimentReader):
         if self._lease is not None:
             self._lease.stop()
         self._lease = None
-        self._patience.seconds = 0.0
+        self._patience = Patience(self._db.where)
 
     @property
     def _conflict(self) -> str:

@@ -29,6 +29,7 @@ HEARTBEAT_SECONDS = 5.0
 _DOUBT_SECONDS = 366 * 86400.0
 
 _held: set[str] = set()  # by this process
+_PROC = Path("/proc")
 
 
 def new_driver() -> str:
@@ -123,8 +124,8 @@ def _here() -> dict[str, str]:
     """Return what tells where this process runs: empty texts where the system does not say."""
     boot = pids = ""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        pids = os.readlink("/proc/self/ns/pid").strip("pid:[]")  # noqa: PTH115
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        pids = str((_PROC / "self/ns/pid").readlink()).strip("pid:[]")
     except OSError:
         pass
     return {"boot": boot.replace("-", "")[:12], "pids": pids}
@@ -142,7 +143,7 @@ def _began(pid: int) -> str | None:
     """Return when a process began, in whatever form; "" if that is not known, None if there is no such process."""
     try:
         # The name of the program, in parentheses, may have any character.
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]  # a zombie does nothing any more
     except (OSError, IndexError):
         pass

@@ -22,14 +22,11 @@ T = TypeVar("T")
 class Patience:
     """Calls what asks the store, again and again while that is away, up to `seconds` seconds.
 
-    One warning says when it begins, and one when the store is back. Once it has given up it asks only once each time,
-    until the store answers.
+    One warning says when it begins, and one when the store is back. Once it has given up it has no patience left.
     """
 
     def __init__(self, where: str, seconds: float = 0.0) -> None:
-        self._where = where
-        self.seconds = seconds
-        self._given_up = False
+        self._where, self._seconds = where, seconds
 
     def __call__(self, attempt: Callable[[bool], T]) -> T:
         """Return what `attempt` returns; it is told whether it was tried before, and may have succeeded then.
@@ -41,11 +38,11 @@ class Patience:
             try:
                 result = attempt(tried)
             except StoreAway as error:
-                left = began + self.seconds - time.monotonic()
-                if not self.seconds or self._given_up:
+                left = began + self._seconds - time.monotonic()
+                if not self._seconds:
                     raise
                 if left <= 0.0:
-                    self._given_up = True
+                    self._seconds = 0.0
                     raise ExperimentError(
                         f"the store at {self._where} did not answer for {time.monotonic() - began:.0f} s "
                         f"({_cause(error)}). What it has is whole: resume the experiment once the store is back."
@@ -55,7 +52,7 @@ class Patience:
                         "the store at %s does not answer (%s); trials go on, retrying for up to %.0f s",
                         self._where,
                         _cause(error),
-                        self.seconds,
+                        self._seconds,
                     )
                 tried = True
                 time.sleep(min(wait, left))
@@ -63,7 +60,6 @@ class Patience:
             else:
                 if tried:
                     _LOG.warning("the store is back after %.1f s", time.monotonic() - began)
-                self._given_up = False
                 return result
 
 
