@@ -23,6 +23,7 @@ class GridSearcher:
     """
 
     synchronous = True
+    lookahead: int | None = None
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space; the seed is not needed. SpecError names a parameter with infinitely many values."""

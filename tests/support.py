@@ -101,6 +101,7 @@ class MemorySearcher:
     """Its suggestion depends on all it was told so far, and on who is running."""
 
     synchronous = True
+    lookahead: int | None = None
 
     def __init__(self, *, limit: int | None = None, raises_at: int | None = None, choices: Any = None) -> None:
         self.limit, self.raises_at = limit, raises_at
@@ -188,6 +189,15 @@ class TinyPBT:
 
     def on_end(self, trial: TrialView, status: str) -> None:
         self.scores.pop(trial.number, None)
+
+    def on_add(self, trial: TrialView) -> None:
+        pass
+
+    def on_start(self, trial: TrialView) -> None:
+        pass
+
+    def on_supply_end(self) -> None:
+        pass
 
     def describe(self) -> Mapping[str, Any]:
         return {"scores": {str(n): s for n, s in self.scores.items()}}

@@ -34,6 +34,15 @@ class FIFO:
     def on_end(self, trial: TrialView, status: str) -> None:
         """Nothing to forget."""
 
+    def on_add(self, trial: TrialView) -> None:
+        """Nothing to note."""
+
+    def on_start(self, trial: TrialView) -> None:
+        """Nothing to note."""
+
+    def on_supply_end(self) -> None:
+        """Nothing to do."""
+
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name by which `make_scheduler` builds it again."""
         return {"name": "fifo"}
