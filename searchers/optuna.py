@@ -82,6 +82,8 @@ class OptunaSearcher:
     TPE with 2,000 trials takes about 30 ms for a suggestion, gp grows with the cube: `synchronous` is False.
     """
 
+    lookahead: int | None = 0
+
     def __init__(self, sampler: str | BaseSampler = "tpe", **sampler_kwargs: Any) -> None:
         self.synchronous = sampler == "random"
         self.lookahead: int | None = None if sampler in _BLIND else 0

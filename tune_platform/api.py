@@ -20,7 +20,7 @@ from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError
-from tune_platform.protocol.backend import Backend, Job
+from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.resources import Resources
@@ -140,8 +140,8 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     storage = _checkpoint_storage(spec, experiment.name)
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
-    backend = make_backend(spec.backend)
-    settings = _settings(spec, searcher.lookahead, 0.0 if not backend.parallel else MISFIT_AFTER)
+    backend = spec.make_backend()
+    settings = _settings(spec, searcher.lookahead, MISFIT_AFTER if backend.parallel else 0.0)
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -210,29 +210,6 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         pass  # simulated ones; or an older log, which was moved and has absolute URIs: all would look unneeded
     except Exception:  # they only take room
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
-
-
-def make_backend(backend: Any) -> Backend:
-    """Return the backend of that name ("ray", "inline"), of a mapping {"name": ..., options}, or the object itself.
-
-    Raises SpecError for an unknown name or option.
-    """
-    options = dict(backend) if isinstance(backend, Mapping) else {"name": backend}
-    name = options.pop("name", "ray")
-    if not isinstance(name, str):
-        return name  # type: ignore[no-any-return]
-    try:
-        if name == "ray":
-            from tune_platform.backends.ray import RayBackend
-
-            return RayBackend(**options)
-        if name == "inline":
-            from tune_platform.backends.inline import InlineBackend
-
-            return InlineBackend(**options)
-    except TypeError as error:
-        raise SpecError(f"backend {name!r}: {error}") from None
-    raise SpecError(f"there is no backend {name!r}; known: ray, inline, or a Backend object")
 
 
 def _settings(spec: SearchSpec, lookahead: int | None, misfit_after: float) -> Settings:

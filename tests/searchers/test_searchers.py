@@ -180,7 +180,7 @@ def test_registry() -> None:
         ("tpee", {}, "did you mean 'tpe'"),
         ("tpe", {"n_startup": 3}, "did you mean 'n_startup_trials'"),
         ("tpe", {"seed": 3}, "the seed is the search's own"),
-        ("random", {"foo": 3}, "no argument 'foo'"),
+        ("random", {"foo": 3}, "no option 'foo'"),
         ("optuna", {"sampler": "cmaess"}, "did you mean 'cmaes'"),
         (object(), {}, "is not a searcher"),
     ]

@@ -31,6 +31,7 @@ from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.parts import (
     Name,
     Samples,
+    build_backend,
     build_scheduler,
     build_searcher,
     build_space,
@@ -54,6 +55,7 @@ from tune_platform.spec.values import (
 )
 
 if TYPE_CHECKING:
+    from tune_platform.protocol.backend import Backend
     from tune_platform.protocol.scheduler import Scheduler
     from tune_platform.protocol.searcher import Searcher
     from tune_platform.space import Space
@@ -310,6 +312,10 @@ class SearchSpec(Strict):
     def make_scheduler(self) -> Scheduler:
         """Build the scheduler (or return the object given), not set up yet."""
         return build_scheduler(self.scheduler)
+
+    def make_backend(self) -> Backend:
+        """Build the backend (or return the object given), not started yet."""
+        return build_backend(self.backend)
 
     def load_trainable(self) -> Any:
         """Return the class or function, importing an entrypoint. Raises SpecError when that fails."""

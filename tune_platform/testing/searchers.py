@@ -125,7 +125,7 @@ class SearcherContract:
 
     def test_it_is_of_the_present_protocol(self) -> None:
         """It has all that a searcher must have, and says how far ahead it may be asked."""
-        from tune_platform.searchers.registry import make_searcher
+        from tune_platform.registry import make_searcher
 
         searcher = self.make_searcher()
         assert make_searcher(searcher) is searcher
