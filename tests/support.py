@@ -212,15 +212,6 @@ class TinyPBT:
     def on_end(self, trial: TrialView, status: str) -> None:
         self.scores.pop(trial.number, None)
 
-    def on_add(self, trial: TrialView) -> None:
-        pass
-
-    def on_start(self, trial: TrialView) -> None:
-        pass
-
-    def on_supply_end(self) -> None:
-        pass
-
     def describe(self) -> Mapping[str, Any]:
         return {"scores": {str(n): s for n, s in self.scores.items()}}
 

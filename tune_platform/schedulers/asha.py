@@ -155,15 +155,6 @@ class ASHA:
             if entry is not None:
                 rung.promote(entry)
 
-    def on_add(self, trial: TrialView) -> None:
-        """Nothing to note."""
-
-    def on_start(self, trial: TrialView) -> None:
-        """Nothing to note."""
-
-    def on_supply_end(self) -> None:
-        """Nothing to do."""
-
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name and the options by which `make_scheduler` builds it again."""
         options = {"resource": self.resource, "min": self.min, "max": self.max, "eta": self.eta, "type": self.type}
