@@ -47,38 +47,69 @@ def _as_somebody() -> list[str]:
     pytest.skip("PostgreSQL does not run as root, and there is no other user")
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a PostgreSQL server: the given one, or a private one on a socket in a temporary directory."""
-    pytest.importorskip("psycopg")
-    if url := os.environ.get("TUNE_PLATFORM_TEST_POSTGRESQL"):
-        yield url
-        return
-    programs = _programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL: set TUNE_PLATFORM_TEST_POSTGRESQL to a URL or install its server")
-    prefix = _as_somebody()
-    # Not below pytest's own directory: that one is closed to other users, and a socket's path must be short.
-    home = Path(tempfile.gettempdir()) / f"tune-pg-{uuid.uuid4().hex[:8]}"
-    subprocess.run([*prefix, "mkdir", "-m", "755", str(home)], check=True)
+class Server:
+    """A private PostgreSQL server on a socket in a temporary directory, which can be stopped and started again."""
 
-    def call(program: str, *arguments: str) -> None:
-        command = [*prefix, str(programs / program), *arguments]
+    def __init__(self) -> None:
+        programs = _programs()
+        if programs is None:
+            pytest.skip("no PostgreSQL: set TUNE_PLATFORM_TEST_POSTGRESQL to a URL or install its server")
+        self._programs, self._prefix = programs, _as_somebody()
+        # Not below pytest's own directory: that one is closed to other users, and a socket's path must be short.
+        self._home = Path(tempfile.gettempdir()) / f"tune-pg-{uuid.uuid4().hex[:8]}"
+        self._data = str(self._home / "data")
+        self.url = f"postgresql://tune@/postgres?host={self._home}"
+        subprocess.run([*self._prefix, "mkdir", "-m", "755", str(self._home)], check=True)
+        try:
+            self._call("initdb", "-U", "tune", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C")
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._home}' -c fsync=off"
+        self._call("pg_ctl", "-w", "-l", str(self._home / "server.log"), "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """`immediate` is as good as a crash; `fast` ends the sessions with a word of farewell."""
+        self._call("pg_ctl", "-m", mode, "stop")
+
+    def remove(self) -> None:
+        subprocess.run([*self._prefix, "rm", "-rf", str(self._home)], check=False)
+
+    def _call(self, program: str, *arguments: str) -> None:
+        command = [*self._prefix, str(self._programs / program), "-D", self._data, *arguments]
         done = subprocess.run(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         if done.returncode:
             pytest.skip(f"a private PostgreSQL server cannot be started: {program} failed")
 
-    data = str(home / "data")
+
+@pytest.fixture
+def own_postgresql() -> Iterator[Server]:
+    """A server of the test's own, to stop and to start."""
+    pytest.importorskip("psycopg")
+    server = Server()
     try:
-        call("initdb", "-D", data, "-U", "tune", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C")
-        options = f"-c listen_addresses='' -c unix_socket_directories='{home}' -c fsync=off"
-        call("pg_ctl", "-D", data, "-w", "-l", str(home / "server.log"), "-o", options, "start")
-        try:
-            yield f"postgresql://tune@/postgres?host={home}"
-        finally:
-            call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        yield server
+        server.stop()
     finally:
-        subprocess.run([*prefix, "rm", "-rf", str(home)], check=False)
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a PostgreSQL server that all tests share: the given one, or a private one."""
+    pytest.importorskip("psycopg")
+    if url := os.environ.get("TUNE_PLATFORM_TEST_POSTGRESQL"):
+        yield url
+        return
+    server = Server()
+    try:
+        yield server.url
+        server.stop()
+    finally:
+        server.remove()
 
 
 @pytest.fixture

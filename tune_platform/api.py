@@ -15,17 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
+from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
+from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
-from tune_platform.store.sql import SqlExperiment, open_store, this_driver
+from tune_platform.store.sql import SqlExperiment, open_store
 
 _LOG = logging.getLogger("tune_platform")
+
+#: Seconds without a change of the cluster after which a trial that could never fit fails: nodes may come up late.
+MISFIT_AFTER = 30.0
 
 if TYPE_CHECKING:
     from tune_platform.results import Results
@@ -80,10 +85,12 @@ def resume(
             if extend:
                 experiment.request("extend", None, dict(extend), time.time())
 
-            def recover(runner: Runner) -> None:
-                runner.recover(retry_failed=retry_failed)
+            def begin(runner: Runner) -> None:
+                upgrade_log(experiment, given.resources_for, left.status, left.reason)
+                recover(runner, retry_failed=retry_failed)
 
-            finish = _drive(spec, experiment, listeners, recover)
+            given, left = spec, experiment.row()
+            finish = _drive(spec, experiment, listeners, begin)
             return _results(experiment.name, location, finish)
 
 
@@ -107,18 +114,22 @@ def _drive(
     spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener], begin: Callable[[Runner], None]
 ) -> Finish:
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
-    experiment.acquire(this_driver(), time.time())
-    finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
+    experiment.acquire()
     try:
         with _assemble(spec, experiment, listeners) as runner, _signals(runner):
             begin(runner)
             finish = runner.run()
         _tidy(spec, experiment)
-    except Exception as error:
-        finish = Finish(status="failed", reason=f"the driver failed: {type(error).__name__}: {error}")
+    except BaseException as error:
+        status, reason = "interrupted", "the driver was interrupted; resume goes on from here"
+        if isinstance(error, Exception):
+            status, reason = "failed", f"the driver failed: {type(error).__name__}: {error}"
+        try:
+            experiment.set_status(status, reason, time.time())
+        except ExperimentError as second:  # a store that is away, perhaps: not what the caller has to know first
+            _LOG.warning("the status of %r could not be written: %s", experiment.name, second)
         raise
-    finally:
-        experiment.set_status(finish.status, finish.reason, time.time())
+    experiment.set_status(finish.status, finish.reason, time.time())
     return finish
 
 
@@ -130,7 +141,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = spec.make_backend()
-    settings = _settings(spec)
+    settings = _settings(spec, searcher.lookahead, MISFIT_AFTER if backend.parallel else 0.0)
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -138,6 +149,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         modes=spec.modes,
         seed=spec.seed,
         start_points=spec.start_points,
+        resources=None if isinstance(spec.resources, Resources) else spec.resources_for,
         # Where time is real, a slow searcher works beside the loop; elsewhere the run stays a function of its seed.
         threaded=backend.parallel and not searcher.synchronous,
         clock=backend.now,
@@ -200,7 +212,7 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 
-def _settings(spec: SearchSpec) -> Settings:
+def _settings(spec: SearchSpec, lookahead: int | None, misfit_after: float) -> Settings:
     def bound(value: float | None) -> float:
         return math.inf if value is None else value
 
@@ -211,7 +223,9 @@ def _settings(spec: SearchSpec) -> Settings:
         num_samples=bound(spec.trials),
         max_concurrent=bound(spec.max_concurrent),
         prefetch=spec.prefetch,
-        resources=spec.resources_for,
+        lookahead=lookahead,
+        misfit_after=misfit_after,
+        resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         stop=spec.stop,
         retries=spec.retries,
         max_failures=bound(spec.budget.failures),

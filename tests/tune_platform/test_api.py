@@ -361,7 +361,7 @@ def test_two_drivers_are_refused(make: Make) -> None:
     spec = make()
     run(spec, listeners=[after(9, sigint)])
     with open_store(spec.storage) as store, store.open("toy") as experiment:
-        experiment.acquire(f"{socket.gethostname()}:{os.getppid()}", time.time())  # a process that lives
+        experiment.acquire(f"{socket.gethostname()}:{os.getppid()}")  # a process that lives
         with pytest.raises(ExperimentError, match="is being run by"):
             resume("toy", storage=spec.storage)
         assert experiment.row().status == "running"

@@ -120,7 +120,10 @@ class SimulatedBackend:
                     self._workers.pop(item.trial, None)
 
     def poll(self, timeout: float | None) -> list[Event]:
-        """Return the next event and move the clock to it; with a timeout, move it by that much at most."""
+        """Return the next event and move the clock to it; with a timeout, move it by that much at most.
+
+        Time passes only when the loop waits: with a timeout of 0 nothing happens.
+        """
         while self._heap:
             time, number, attempt, _, event = self._heap[0]
             worker = self._workers.get(number)

@@ -1,24 +1,18 @@
-"""The tables, and how the rows of `records.py` are written in them. `docs/files.md` is the page for people.
+"""The tables, and the statements on them. `docs/files.md` is the page for people.
 
 SQLAlchemy Core says things once for SQLite and PostgreSQL; the statements are compiled to SQL strings (see
-`migrations.Database`), since a report must cost microseconds. Every table is keyed by the experiment, so that
-one PostgreSQL database holds many. JSON lies in TEXT columns: PostgreSQL's own JSON types know no NaN.
+`database.Database`), since a report must cost microseconds. Every table is keyed by the experiment, so that
+one PostgreSQL database holds many.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tune_platform.errors import SpecError
-from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, RequestRow, TrialRow
-
-VERSION = 3
+VERSION = 4
 """Version of the tables that this code writes; `migrations.STEPS` brings older ones up to it."""
 
 metadata = sa.MetaData()
@@ -58,6 +52,7 @@ experiments = sa.Table(
     _number("created"),
     _number("heartbeat"),
     _string("driver"),
+    sa.Column("log_format", sa.Integer, nullable=False, server_default=sa.text("1")),
 )
 
 log = _table(
@@ -68,6 +63,8 @@ log = _table(
     _string("kind"),
     _int("trial", null=True),
     _string("data"),
+    _int("stimulus", null=True),
+    sa.Column("elapsed", sa.Double, nullable=False, server_default=sa.text("0")),
 )
 
 # The history of one trial; the rows that concern all of them have none.
@@ -121,145 +118,12 @@ requests = _table(
     _string("data"),
 )  # fmt: skip
 
-
-# ------------------------------------------------------------------------------------------ JSON
-
-
-def _plain(value: Any) -> Any:
-    """Turn a numpy scalar or a one-element tensor into a number; called for what JSON does not know."""
-    item = getattr(value, "item", None)
-    if item is None:
-        raise TypeError(type(value).__name__)
-    return item()
-
-
-# Circular data ends in a RecursionError, which `encode` reports; the check for it costs a third of the time.
-_dumps = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_plain).encode
-
-
-def encode(data: Mapping[str, Any], what: str = "value") -> str:
-    """Return `data` as JSON of ASCII characters, with NaN, Infinity and -Infinity as tokens.
-
-    Numpy scalars and tensors of one element become numbers, tuples become lists. Raises SpecError that names
-    the `what` (for instance "metric") which is no JSON value.
-    """
-    try:
-        return _dumps(data if type(data) is dict else dict(data))
-    except (TypeError, ValueError, RuntimeError, RecursionError) as error:
-        for key, value in data.items():
-            try:
-                _dumps({key: value})
-            except (TypeError, ValueError, RuntimeError, RecursionError):
-                raise SpecError(
-                    f"{what} {key!r} cannot be stored: {type(value).__name__} is not JSON. "
-                    "Allowed are numbers, strings, booleans, None, lists and dicts with string keys; numpy "
-                    "scalars and one-element tensors are converted. Give for instance float(value)."
-                ) from error
-        raise
-
-
-decode = json.loads
-"""The inverse of `encode`."""
-
-
-def text(value: str) -> str:
-    """Return `value` with NUL and lone surrogates, which a TEXT column cannot hold, as visible escapes."""
-    if value.isascii():
-        return value.replace("\0", "\\x00") if "\0" in value else value
-    return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
-def _finite(value: float | None) -> float | None:
-    # SQLite stores NaN as NULL; do the same everywhere. An infinity is kept.
-    return None if value is None or math.isnan(value) else float(value)
-
-
-def _maybe(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
-# ------------------------------------------------------------------------------------------ rows
-# In the order of the columns above; the reading side gets the columns without `experiment`.
-
-
-_TRIAL_FIELDS = tuple(column.name for column in trials.columns)[1:]
-
-
-def log_values(experiment: int, row: LogRow) -> tuple[Any, ...]:
-    """Return the columns of a log row."""
-    return experiment, row.seq, float(row.time), row.kind, row.trial, encode(row.data, "field")
-
-
-def report_values(experiment: int, row: ReportRow) -> tuple[Any, ...]:
-    """Return the columns of a report."""
-    return experiment, row.trial, row.step, row.seq, float(row.time), encode(row.metrics, "metric")
-
-
-def trial_values(experiment: int, row: TrialRow) -> tuple[Any, ...]:
-    """Return the columns of a trial."""
-    return (
-        experiment,
-        row.trial,
-        row.status,
-        encode(row.config, "parameter"),
-        text(row.reason),
-        text(row.origin),
-        row.attempt,
-        row.step,
-        encode(row.metrics, "metric"),
-        _finite(row.best),
-        row.best_step,
-        text(row.error),
-        float(row.created),
-        _maybe(row.started),
-        _maybe(row.ended),
-        text(row.worker),
-    )
-
-
-def checkpoint_values(experiment: int, row: CheckpointRow) -> tuple[Any, ...]:
-    """Return the columns of a checkpoint."""
-    return experiment, row.trial, row.uri, row.step, row.bytes, row.deleted
-
-
-def to_logs(rows: Sequence[Sequence[Any]]) -> list[LogRow]:
-    """Build log rows from their columns."""
-    pairs = zip(rows, _decode_last(rows), strict=True)
-    return [LogRow(seq, time, kind, trial, data) for (seq, time, kind, trial, _), data in pairs]
-
-
-def to_reports(rows: Sequence[Sequence[Any]]) -> list[ReportRow]:
-    """Build reports from their columns."""
-    pairs = zip(rows, _decode_last(rows), strict=True)
-    return [ReportRow(trial, step, seq, time, metrics) for (trial, step, seq, time, _), metrics in pairs]
-
-
-def _decode_last(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    # One call for all rows: twice as fast as one each.
-    values: list[dict[str, Any]] = decode(f"[{','.join([row[-1] for row in rows])}]")
-    return values
-
-
-def to_trial(row: Sequence[Any]) -> TrialRow:
-    """Build a trial from its columns."""
-    values = dict(zip(_TRIAL_FIELDS, row, strict=True))
-    return TrialRow(**values | {"config": decode(values["config"]), "metrics": decode(values["metrics"])})
-
-
-def to_checkpoint(row: Sequence[Any]) -> CheckpointRow:
-    """Build a checkpoint from its columns."""
-    trial, uri, step, size, deleted = row
-    return CheckpointRow(trial=trial, step=step, uri=uri, bytes=size, deleted=bool(deleted))
-
-
-def to_request(row: Sequence[Any]) -> RequestRow:
-    """Build a request from its columns."""
-    number, time, action, trial, data = row
-    return RequestRow(number, time, action, trial, decode(data))
+# With row ids: a tree that is sorted by its key would hold the large texts.
+snapshots = sa.Table("snapshots", metadata, _key("experiment"), _key("seq"), _string("data"))
 
 
 def columns(table: sa.Table) -> list[sa.Column[Any]]:
-    """Return the columns of `table` without `experiment`, in the order that the `to_...` functions take."""
+    """Return the columns of `table` without `experiment`, in the order that the functions of `rows.py` take."""
     return [column for column in table.columns if column.name != "experiment"]
 
 
@@ -284,29 +148,43 @@ ADD_LOG = sa.insert(log)
 ADD_REPORTS = sa.insert(reports)
 SET_TRIALS = _upsert(trials)
 SET_CHECKPOINTS = _upsert(checkpoints)
+SET_SNAPSHOT = _upsert(snapshots)
+_newest = sa.select(snapshots.c.seq).where(snapshots.c.experiment == _place("same")).order_by(snapshots.c.seq.desc())
+DROP_SNAPSHOTS = sa.delete(snapshots).where(
+    snapshots.c.experiment == _place("experiment"),
+    snapshots.c.seq.not_in(_newest.limit(sa.literal_column("2")).offset(sa.literal_column("0"))),
+)
+SET_LOG_FORMAT = (
+    sa.update(experiments)
+    .values(log_format=sa.bindparam("new_format", type_=sa.Integer))
+    .where(experiments.c.id == _place("experiment"))
+)
+DROP_LOG = sa.delete(log).where(log.c.experiment == _place("experiment"))
+MOVE_REPORTS = (
+    sa.update(reports)
+    .values(seq=sa.bindparam("new_seq", type_=sa.BigInteger))
+    .where(reports.c.experiment == _place("experiment"), reports.c.seq == _place("former"))
+)
 BEAT = (
     sa.update(experiments)
-    .values(heartbeat=sa.func.coalesce(sa.bindparam("now", type_=sa.Double), experiments.c.heartbeat))
-    .where(experiments.c.id == _place("experiment"), experiments.c.driver == sa.bindparam("mine", type_=sa.Text))
-)
-BEAT_UNLEASED = (
-    sa.update(experiments)
     .values(heartbeat=sa.bindparam("now", type_=sa.Double))
-    .where(experiments.c.id == _place("experiment"))
+    .where(
+        experiments.c.id == _place("experiment"),
+        experiments.c.driver == sa.bindparam("mine", type_=sa.Text),
+        experiments.c.status == sa.literal_column("'running'"),
+    )
 )
 TAKE = (
     sa.update(experiments)
     .values({name: sa.bindparam(f"new_{name}") for name in ("status", "reason", "heartbeat", "driver")})
     .where(experiments.c.id == _place("experiment"))
 )
-LOCK_EXPERIMENT = (
-    sa.select(experiments.c.status, experiments.c.driver, experiments.c.heartbeat)
-    .where(experiments.c.id == _place("experiment"))
-    .with_for_update()
+READ_LEASE = sa.select(experiments.c.status, experiments.c.driver, experiments.c.heartbeat).where(
+    experiments.c.id == _place("experiment")
 )
-ADD_EXPERIMENT = sa.insert(experiments).values(
-    {name: sa.bindparam(f"new_{name}") for name in ("name", "spec", "status", "reason", "created", "heartbeat")}
-)
+LOCK_EXPERIMENT = READ_LEASE.with_for_update()
+_NEW = ("name", "spec", "status", "reason", "created", "heartbeat", "log_format")
+ADD_EXPERIMENT = sa.insert(experiments).values({name: sa.bindparam(f"new_{name}") for name in _NEW})
 ADD_REQUEST = sa.insert(requests)
 LAST_REQUEST = sa.select(sa.func.max(requests.c.id)).where(requests.c.experiment == _place("experiment"))
 LAST_SEQ = sa.select(sa.func.max(log.c.seq)).where(log.c.experiment == _place("experiment"))
@@ -321,6 +199,13 @@ READ_BATCHES = (
     sa.select(*columns(reports))
     .where(reports.c.experiment == _place("experiment"), reports.c.seq.between(_place("first"), _place("last")))
     .order_by(reports.c.seq, reports.c.trial, reports.c.step)
+)
+READ_SNAPSHOT = (
+    sa.select(*columns(snapshots))
+    .where(snapshots.c.experiment == _place("experiment"), snapshots.c.seq < _place("before"))
+    .order_by(snapshots.c.seq.desc())
+    .limit(sa.literal_column("1"))
+    .offset(sa.literal_column("0"))
 )
 READ_REQUESTS = (
     sa.select(*columns(requests))

@@ -85,7 +85,7 @@ def fill(experiment: SqlExperiment) -> None:
                  started=START + 4),
     ]  # fmt: skip
     saved = [CheckpointRow(trial=0, step=step, uri=f"/ckpt/trial-00000/step-{step:08}-a1", bytes=10) for step in (2, 3)]
-    experiment.append(log, reports, trials, saved, heartbeat=START + 40)
+    experiment.append(log, reports, trials, saved)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def make(storage: Path) -> Make:
               spec: Mapping[str, Any] = SPEC, write: Callable[[SqlExperiment], None] = fill) -> None:  # fmt: skip
         with open_store(storage) as store, store.create(name, spec, created=START) as experiment:
             write(experiment)
-            experiment.acquire(f"{socket.gethostname()}:{os.getpid()}", time.time())
+            experiment.acquire(f"{socket.gethostname()}:{os.getpid()}")
             if status != "running":
                 experiment.set_status(status, reason, START + 60)
 

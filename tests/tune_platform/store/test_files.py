@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.engine import URL
 
 from tune_platform.errors import ExperimentError
 from tune_platform.store import migrations, schema
+from tune_platform.store.database import Database
 from tune_platform.store.records import LogRow, ReportRow, TrialRow
+from tune_platform.store.rows import encode
 from tune_platform.store.sql import SqlExperiment, open_store
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -23,10 +26,10 @@ ASSETS = Path(__file__).parents[2] / "assets"
 WRITER = """
 import os, sys
 from tune_platform.store.records import *
-from tune_platform.store.sql import open_store, this_driver
+from tune_platform.store.sql import open_store
 store = open_store(sys.argv[1])
 experiment = store.open("e")
-experiment.acquire(this_driver(), __import__("time").time())
+experiment.acquire()
 seq = experiment.last_seq()
 steps = [experiment.trial(t).step if seq else 0 for t in range(3)]
 print("ready", flush=True)
@@ -39,7 +42,7 @@ while True:
             steps[trial] += 1
             reports.append(ReportRow(trial, steps[trial], seq, 1.0, {"loss": 0.5}))
         trials.append(TrialRow(trial=trial, status="RUNNING", config={}, step=steps[trial]))
-    experiment.append(rows, reports, trials, heartbeat=__import__("time").time())
+    experiment.append(rows, reports, trials)
 """
 
 
@@ -184,8 +187,8 @@ def test_damaged_and_foreign_files_are_listed_not_raised(place: Path) -> None:
 
 def test_a_making_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "e").mkdir()
-    database = migrations.Database(URL.create("sqlite", database=str(tmp_path / "e" / "experiment.db")))
-    database.prepare()
+    database = Database(URL.create("sqlite", database=str(tmp_path / "e" / "experiment.db")))
+    migrations.prepare(database)
     database.close()
     with open_store(tmp_path) as store:
         assert store.experiments()[0].status == "unreadable"
@@ -205,7 +208,7 @@ def test_a_copied_folder_is_an_experiment_of_the_new_name(place: Path) -> None:
 # ------------------------------------------------------------------ versions
 
 
-@pytest.fixture(params=range(1, schema.VERSION))
+@pytest.fixture(params=[1, 2])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     shutil.copytree(ASSETS / f"version_{request.param}", tmp_path / "results")
     return tmp_path / "results"
@@ -234,16 +237,53 @@ def test_an_older_version_is_migrated_when_opened(old: Path) -> None:
     assert objects(old / "old" / "experiment.db") == objects_of_a_new_one(old)
 
 
-def objects(path: Path) -> set[tuple[str, str]]:
+KILLED = [path.name for path in sorted((ASSETS / "version_3").iterdir())]
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_searches_of_version_3_are_migrated(name: str, tmp_path: Path) -> None:
+    shutil.copytree(ASSETS / "version_3" / name, tmp_path / name)
+    connection = sqlite3.connect(tmp_path / name / "experiment.db")
+    try:
+        written = connection.execute("SELECT seq, time, kind, trial, data FROM log ORDER BY seq").fetchall()
+        batches = connection.execute("SELECT seq, count(*) FROM reports GROUP BY seq ORDER BY seq").fetchall()
+        trials = connection.execute("SELECT trial, status FROM trials ORDER BY trial").fetchall()
+    finally:
+        connection.close()
+    with open_store(tmp_path) as store, store.open(name) as experiment:
+        rows = list(experiment.read_log())
+        assert [(r.seq, r.time, r.kind, r.trial, encode(r.data)) for r, _ in rows] == written
+        assert {(r.stimulus, r.elapsed) for r, _ in rows} == {(None, 0.0)}
+        assert [(r.seq, len(batch)) for r, batch in rows if batch] == batches
+        assert [(t.trial, t.status) for t in experiment.trials()] == trials
+        assert experiment.log_format == 1
+        assert list(experiment.snapshots()) == []
+        assert experiment.row().status == "crashed"
+        end = experiment.last_seq()
+        experiment.acquire()
+        row = LogRow(end + 1, 1.0, "launched", 0, {}, None, 3.5)
+        experiment.append([row], snapshot=(end + 1, "{}"), log_format=2)
+        experiment.set_status("interrupted", "", 1.0)
+    with open_store(tmp_path) as store, store.open(name, readonly=True) as experiment:
+        assert (experiment.log_format, list(experiment.snapshots())) == (2, [(end + 1, "{}")])
+        assert list(experiment.read_log(after=end)) == [(row, ())]
+    assert objects(tmp_path / name / "experiment.db") == objects_of_a_new_one(tmp_path)
+
+
+def objects(path: Path) -> tuple[set[tuple[str, str]], set[tuple[Any, ...]]]:
+    """The tables and indices, and every column with whether it may be null, its default and its place in the key."""
     connection = sqlite3.connect(path)
     try:
         assert connection.execute("SELECT schema_version FROM meta").fetchall() == [(schema.VERSION,)]
-        return set(connection.execute("SELECT type, name FROM sqlite_master"))
+        found = set(connection.execute("SELECT type, name FROM sqlite_master"))
+        info = 'SELECT name, "notnull", dflt_value, pk FROM pragma_table_info(?)'
+        columns = {(name, *row) for kind, name in found if kind == "table" for row in connection.execute(info, (name,))}
+        return found, columns
     finally:
         connection.close()
 
 
-def objects_of_a_new_one(place: Path) -> set[tuple[str, str]]:
+def objects_of_a_new_one(place: Path) -> tuple[set[tuple[str, str]], set[tuple[Any, ...]]]:
     with open_store(place) as store:
         store.create("new", {}, 1.0).close()
     return objects(place / "new" / "experiment.db")
@@ -276,7 +316,7 @@ def test_a_newer_version_is_refused(location: str, monkeypatch: pytest.MonkeyPat
         store.create("e", {}, 1.0).close()
         monkeypatch.setattr(migrations, "VERSION", 1)
         for readonly in (False, True):
-            with pytest.raises(ExperimentError, match=r"newer tune_platform \(schema version 3, this one knows 1\)"):
+            with pytest.raises(ExperimentError, match=r"newer tune_platform \(schema version 4, this one knows 1\)"):
                 store.open("e", readonly=readonly)
         if "://" not in location:
             assert "upgrade" in store.experiments()[0].reason
@@ -292,6 +332,9 @@ def test_postgresql_is_migrated(empty_postgresql: str) -> None:
             connection.execute("ALTER TABLE trials DROP COLUMN worker")
             connection.execute("DROP INDEX reports_by_seq")
             connection.execute("DROP INDEX log_by_trial")
+            connection.execute("ALTER TABLE log DROP COLUMN stimulus, DROP COLUMN elapsed")
+            connection.execute("ALTER TABLE experiments DROP COLUMN log_format")
+            connection.execute("DROP TABLE snapshots")
             connection.execute("UPDATE meta SET schema_version = 1")
         with pytest.raises(ExperimentError, match="open it once for writing"):
             store.open("e", readonly=True)
@@ -307,7 +350,7 @@ def test_a_lost_connection_is_made_again_for_reading(empty_postgresql: str) -> N
     import psycopg
 
     with open_store(empty_postgresql) as store, store.create("e", {}, 1.0) as experiment:
-        (backend,) = experiment._db._query("SELECT pg_backend_pid()")[0]
+        (backend,) = experiment._db.query("SELECT pg_backend_pid()")[0]
         with psycopg.connect(empty_postgresql, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(%s)", (backend,))
         assert experiment.last_seq() == 0

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tune_platform.errors import ExperimentError, SpecError
-from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, TrialRow
-from tune_platform.store.sql import LEASE_SECONDS, SqlExperiment, SqlStore, open_store, this_driver
+from tune_platform.store.records import LOG_FORMAT, CheckpointRow, LogRow, ReportRow, TrialRow
+from tune_platform.store.sql import SqlExperiment, SqlStore, open_store
 
 
 def log_row(seq: int, trial: int | None = 0, **data: Any) -> LogRow:
@@ -121,8 +118,40 @@ def test_append_and_read_back(experiment: SqlExperiment) -> None:
     assert experiment.last_seq() == 4
 
 
+def test_causes_and_search_time_are_kept(experiment: SqlExperiment) -> None:
+    rows = [
+        LogRow(1, 1.0, "reported", 0, {}, None, 12.5),
+        LogRow(2, 1.0, "verdict", 0, {}, 1, 12.5),
+        LogRow(3, 2.0, "exhausted", None, {}),
+    ]
+    experiment.append(rows, [report(0, 1, 1, x=1)])
+    assert [row for row, _ in experiment.read_log()] == rows == experiment.history(0)
+    assert list(experiment.read_log(after=1, reports=False)) == [(rows[1], ()), (rows[2], ())]
+    assert next(experiment.read_log(reports=False)) == (rows[0], ())
+
+
+def test_the_newest_two_snapshots_are_kept(store: SqlStore, experiment: SqlExperiment) -> None:
+    assert list(experiment.snapshots()) == []
+    with store.create("second", {}, 1.0) as other:
+        other.append([], snapshot=(1, "{}"))
+        for seq in (9, 10, 11):  # by number, not by text
+            experiment.append([log_row(seq)], snapshot=(seq, f'{{"größe": {seq}}}'))
+        experiment.append([log_row(12)])
+        assert list(experiment.snapshots()) == [(11, '{"größe": 11}'), (10, '{"größe": 10}')]
+        experiment.append([], snapshot=(11, "again"))
+        assert list(experiment.snapshots()) == [(11, "again"), (10, '{"größe": 10}')]
+        assert list(other.snapshots()) == [(1, "{}")]
+
+
+def test_the_format_of_the_log(store: SqlStore, experiment: SqlExperiment) -> None:
+    assert experiment.log_format == LOG_FORMAT == 2
+    with store.create("second", {}, 1.0) as other, store.open("second", readonly=True) as reader:
+        other.append([], log_format=3)
+        assert (other.log_format, reader.log_format, experiment.log_format) == (3, 3, 2)
+
+
 def test_reading_spans_chunks(experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune_platform.store.sql._CHUNK", 7)
+    monkeypatch.setattr("tune_platform.store.reader._CHUNK", 7)
     experiment.append(
         [log_row(seq, seq % 3) for seq in range(1, 51)],
         [report(seq % 3, 2 * seq + part, seq, part=part) for seq in range(1, 51) for part in (0, 1)],
@@ -154,13 +183,13 @@ def test_the_history_of_a_trial_is_looked_up(tmp_path: Path) -> None:
         experiment.history(1)
         connection.set_trace_callback(None)
         (query,) = seen
-        plan = [line[-1] for line in experiment._db._query(f"EXPLAIN QUERY PLAN {query}")]
+        plan = [line[-1] for line in experiment._db.query(f"EXPLAIN QUERY PLAN {query}")]
     assert sum("log_by_trial (experiment=? AND trial=?)" in line for line in plan) == 2, plan
     assert not any("SCAN log" in line or "(experiment=?)" in line for line in plan), plan
 
 
 def test_rows_appended_meanwhile_are_read(experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune_platform.store.sql._CHUNK", 1)
+    monkeypatch.setattr("tune_platform.store.reader._CHUNK", 1)
     experiment.append([log_row(1)])
     reading = experiment.read_log()
     next(reading)
@@ -176,12 +205,13 @@ def test_append_is_all_or_nothing(experiment: SqlExperiment, double: str) -> Non
     rows = [log_row(1 if double == "seq" else 2)]
     reports = [report(0, 2, 2, x=1), report(0, 1, 2, x=1)] if double == "report" else []
     with pytest.raises(ExperimentError, match="another driver works on experiment 'first'"):
-        experiment.append(rows, reports, [trial], [checkpoint], heartbeat=99.0)
+        experiment.append(rows, reports, [trial], [checkpoint], snapshot=(1, "{}"), log_format=9)
     assert experiment.last_seq() == 1
     assert experiment.trials() == []
     assert experiment.checkpoints() == []
     assert len(list(experiment.reports())) == 1
-    assert experiment.row().heartbeat == 1.0
+    assert list(experiment.snapshots()) == []
+    assert experiment.log_format == LOG_FORMAT
     experiment.append([log_row(2)])
 
 
@@ -335,47 +365,6 @@ def test_experiments_do_not_mix(store: SqlStore, experiment: SqlExperiment) -> N
             assert one.counts() == {f"S{number}": 1}
             assert one.last_seq() == 1
             assert len(one.requests(0)) == 1
-
-
-def test_the_lease(store: SqlStore, experiment: SqlExperiment) -> None:
-    experiment.acquire("elsewhere:7", 100.0)
-    assert experiment.row(now=101.0).status == "running"
-    assert experiment.row(now=101.0).driver == "elsewhere:7"
-    assert experiment.row(now=100.0 + LEASE_SECONDS).status == "crashed"
-    with store.open("first") as other:
-        with pytest.raises(ExperimentError, match=r"is being run by elsewhere:7.* 4 s old"):
-            other.acquire("here:8", 104.0)
-        experiment.append([], heartbeat=120.0)
-        with pytest.raises(ExperimentError, match="is being run by elsewhere:7"):
-            other.acquire("here:8", 100.0 + LEASE_SECONDS)
-        other.acquire("here:8", 120.0 + LEASE_SECONDS)
-        with pytest.raises(ExperimentError, match="another driver works on"):
-            experiment.append([log_row(1)])
-        with pytest.raises(ExperimentError, match="another driver works on"):
-            experiment.set_status("finished", "", 160.0)
-        other.append([log_row(1)], heartbeat=155.0)
-        other.set_status("finished", "all\0 done", 156.0)
-    row = experiment.row(now=157.0)
-    assert (row.status, row.reason, row.heartbeat) == ("finished", "all\\x00 done", 156.0)
-    experiment.acquire("elsewhere:7", 157.0)
-    with store.open("first") as other:
-        other.acquire("here:8", 158.0, force=True)
-        other.acquire("here:8", 159.0)
-
-
-def test_a_dead_process_of_this_host_frees_the_lease_at_once(store: SqlStore, experiment: SqlExperiment) -> None:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    driver = f"{socket.gethostname()}:{process.pid}"
-    experiment.acquire(driver, time.time())
-    with store.open("first") as other:
-        with pytest.raises(ExperimentError, match="is being run by"):
-            other.acquire(this_driver(), time.time())
-        process.communicate(b"\n")
-        assert other.row().status == "crashed"
-        assert driver in other.row().reason
-        other.acquire(this_driver(), time.time())
-        assert other.row().status == "running"
-        assert other.row().driver == f"{socket.gethostname()}:{os.getpid()}"
 
 
 def test_closed_things_say_so(store: SqlStore, location: str) -> None:

@@ -1,0 +1,158 @@
+"""What anybody may read of one experiment, at any time, while its driver appends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from tune_platform.errors import ExperimentError, SpecError, did_you_mean
+from tune_platform.store import lease, rows, schema
+from tune_platform.store.database import Database
+from tune_platform.store.records import CheckpointRow, ExperimentRow, LogRow, ReportRow, RequestRow, TrialRow
+
+_CHUNK = 1000  # rows per query of the streaming reads: bounds memory, and no read transaction stays open
+_ORDERS = ("trial", "best", "step", "created", "started", "ended")
+_E, _L, _R = schema.experiments.c, schema.log.c, schema.reports.c
+_T, _C = schema.trials.c, schema.checkpoints.c
+
+
+class ExperimentReader:
+    """The reading side of an experiment; threads may share it."""
+
+    def __init__(self, database: Database, number: int, name: str) -> None:
+        self.name = name
+        self._db = database
+        self._id = number
+        self.spec: dict[str, Any] = rows.decode(database.fetch(sa.select(_E.spec).where(_E.id == number))[0][0])
+
+    def _fetch(self, statement: sa.ClauseElement, *values: Any) -> list[tuple[Any, ...]]:
+        return self._db.fetch(statement, *values)
+
+    @property
+    def log_format(self) -> int:
+        """Which kinds of rows the log has: `records.LOG_FORMAT`, or 1 in the log of an older release."""
+        return int(self._fetch(sa.select(_E.log_format).where(_E.id == self._id))[0][0])
+
+    def row(self) -> ExperimentRow:
+        """Return the experiment's own row; status "crashed": it says running and no driver holds it."""
+        return read_experiment(self._db, self._id, self.name)
+
+    def last_seq(self) -> int:
+        """Return the `seq` of the last log row, 0 if there is none."""
+        return int(self._fetch(schema.LAST_SEQ, self._id)[0][0] or 0)
+
+    def read_log(self, after: int = 0, *, reports: bool = True) -> Iterator[tuple[LogRow, tuple[ReportRow, ...]]]:
+        """Yield the log rows above `after` in order, each with the reports that it brought (unless not wanted).
+
+        Rows that are appended meanwhile are read too. Memory is bounded by a chunk of rows.
+        """
+        while found := self._fetch(schema.READ_LOG, self._id, after, _CHUNK):
+            batches: dict[int, list[ReportRow]] = {}
+            if reports:
+                for report in rows.to_reports(self._fetch(schema.READ_BATCHES, self._id, found[0][0], found[-1][0])):
+                    batches.setdefault(report.seq, []).append(report)
+            for row in rows.to_logs(found):
+                yield row, tuple(batches.get(row.seq, ()))
+            after = found[-1][0]
+
+    def snapshots(self) -> Iterator[tuple[int, str]]:
+        """Yield the snapshots, newest first: the state as of log row `seq`, as a text of JSON."""
+        before = sys.maxsize
+        while found := self._fetch(schema.READ_SNAPSHOT, self._id, before):
+            yield found[0][0], found[0][1]
+            before = found[0][0]
+
+    def history(self, trial: int) -> list[LogRow]:
+        """Return the rows of the log on one trial, and those on no trial in particular, in order, without reports."""
+        # By their numbers, which the index has; asked for whole rows, SQLite would rather read the log through.
+        numbers = sa.select(_L.seq).where(_L.experiment == self._id)
+        these = sa.union_all(numbers.where(_L.trial == trial), numbers.where(_L.trial.is_(None)))
+        query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq.in_(these))
+        return rows.to_logs(self._fetch(query.order_by(_L.seq)))
+
+    def requests(self, after: int) -> list[RequestRow]:
+        """Return the requests with numbers above `after`; cheap enough to be asked all the time."""
+        return [rows.to_request(row) for row in self._fetch(schema.READ_REQUESTS, self._id, after)]
+
+    def trials(
+        self, status: str | None = None, limit: int | None = None, order: str = "trial", offset: int = 0
+    ) -> list[TrialRow]:
+        """Return trials, perhaps only of one status; `order` is a column, with "-" before it descending.
+
+        Columns: trial, best, step, created, started, ended; rows without a value come last. Raises SpecError.
+        """
+        name = order.removeprefix("-")
+        if name not in _ORDERS:
+            raise SpecError(f"trials cannot be ordered by {order!r}{did_you_mean(name, _ORDERS)}: {', '.join(_ORDERS)}")
+        key = _T[name].desc() if order.startswith("-") else _T[name].asc()
+        query = sa.select(*schema.columns(schema.trials)).where(_T.experiment == self._id)
+        query = query.order_by(key.nulls_last(), _T.trial)
+        if status is not None:
+            query = query.where(_T.status == status)
+        if limit is not None or offset:
+            query = query.limit(sys.maxsize if limit is None else limit).offset(offset)
+        return [rows.to_trial(row) for row in self._fetch(query)]
+
+    def trial(self, number: int) -> TrialRow:
+        """Return one trial. Raises ExperimentError if there is none of this number."""
+        query = sa.select(*schema.columns(schema.trials)).where(_T.experiment == self._id, _T.trial == number)
+        found = self._fetch(query)
+        if not found:
+            raise ExperimentError(f"experiment {self.name!r} has no trial {number}.")
+        return rows.to_trial(found[0])
+
+    def counts(self) -> dict[str, int]:
+        """Return how many trials are in each status; statuses without trials are left out."""
+        return _read_counts(self._db, self._id)
+
+    def reports(self, trial: int | None = None, after_step: int = 0) -> Iterator[ReportRow]:
+        """Yield the reports above `after_step` of one trial or of all, ordered by trial and step."""
+        query = sa.select(*schema.columns(schema.reports)).where(_R.experiment == self._id)
+        if trial is not None:
+            query = query.where(_R.trial == trial)
+        if after_step:
+            query = query.where(_R.step > after_step)
+        query = query.order_by(_R.trial, _R.step).limit(_CHUNK)
+        found = self._fetch(query)
+        while found:
+            yield from rows.to_reports(found)
+            last = sa.tuple_(*found[-1][:2])
+            found = self._fetch(query.where(sa.tuple_(_R.trial, _R.step) > last)) if len(found) == _CHUNK else []
+
+    def checkpoints(self, trial: int | None = None, include_deleted: bool = False) -> list[CheckpointRow]:
+        """Return the checkpoints of one trial or of all, ordered by trial and step."""
+        query = sa.select(*schema.columns(schema.checkpoints)).where(_C.experiment == self._id)
+        if trial is not None:
+            query = query.where(_C.trial == trial)
+        if not include_deleted:
+            query = query.where(_C.deleted.is_(False))
+        return [rows.to_checkpoint(row) for row in self._fetch(query.order_by(_C.trial, _C.step, _C.uri))]
+
+
+# ------------------------------------------------------------------------------------------ helpers
+
+
+def _read_counts(database: Database, number: int) -> dict[str, int]:
+    query = sa.select(_T.status, sa.func.count()).where(_T.experiment == number).group_by(_T.status)
+    return {status: int(count) for status, count in sorted(database.fetch(query))}
+
+
+def read_experiment(database: Database, number: int, name: str) -> ExperimentRow:
+    """Return the row of experiment `number`; also from tables of an older version."""
+    query = sa.select(_E.spec, _E.status, _E.reason, _E.created, _E.heartbeat, _E.driver).where(_E.id == number)
+    ((spec, status, reason, created, heartbeat, driver),) = database.fetch(query)
+    if status == "running" and not lease.is_held(driver, heartbeat):
+        status, reason = "crashed", reason or f"its driver {lease.shown(driver)} is gone"
+    return ExperimentRow(
+        name=name,
+        spec=rows.decode(spec),
+        status=status,
+        reason=reason,
+        created=created,
+        heartbeat=heartbeat,
+        driver=lease.shown(driver),
+        counts=_read_counts(database, number),
+    )
