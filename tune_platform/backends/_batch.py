@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tune_platform.backends._writer import Written
 from tune_platform.protocol.events import Event, Failed, Reported, Saved, Started
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.trainable import WorkerDied
@@ -42,7 +43,7 @@ class Failure:
 
 
 class Answer(NamedTuple):
-    """The answer to a Save: a checkpoint of this attempt, or None; or one that was written after its lease had ended."""
+    """The answer to a Save: a checkpoint, or None; or a checkpoint that was finished when its lease had ended."""
 
     trial: int
     attempt: int
@@ -54,7 +55,7 @@ class Answer(NamedTuple):
 
 
 #: What comes of a trial in the middle of a leg; None says that it lives, for a step that is done again.
-Item = Report | CheckpointRef | Answer | None
+Item = Report | Written | Answer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Batch:
     """What became of a trial since the last batch.
 
     `state`: running | waiting (at its milestone, or because it was told to) | done | failed (then `failure` says why).
-    `started`: the trial's own code has begun since. `answered` are the Saves that were carried out.
+    `started`: the trial's own code has begun since. `answered` are the Saves that were carried out, and checkpoints of
+    trials that were here before.
     """
 
     trial: int
@@ -91,8 +93,11 @@ class Batch:
         for item in items:
             if type(item) is Report:
                 reports.append(item)
-            elif type(item) is CheckpointRef:
-                saved.append(item)
+            elif type(item) is Written:
+                if (item.ref.trial, item.attempt) == (trial, attempt):
+                    saved.append(item.ref)
+                else:
+                    answered.append(Answer(item.ref.trial, item.attempt, item.ref))
             elif type(item) is Answer:
                 answered.append(item)
         return cls(trial, attempt, tuple(reports), tuple(saved), state, failure, tuple(answered), started)

@@ -1,8 +1,8 @@
 """Runs one trial at a time in this process: the worker's side of every backend that runs real code.
 
-An executor begins a trial, lets it run until its milestone (or until the reports should be sent off), and
-answers with a `Batch`. Whatever the training code does wrong becomes a failed batch with a cause; nothing but
-an interrupt leaves an executor as an exception. Every worker process imports this module: it loads neither Ray
+An executor begins a trial, lets it run until its milestone (or until somebody wants something else of it), and
+says how it stands. Whatever the training code does wrong becomes a failure with a cause; nothing but an interrupt
+leaves an executor as an exception. Every worker process imports this module: it loads neither Ray
 nor the store's database nor numpy.
 """
 
@@ -20,12 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tune_platform.backends._batch import Batch, Failure, State, failure_of, traceback_of
+from tune_platform.backends._batch import Failure, State, failure_of, traceback_of
 from tune_platform.backends._writer import Writer, Written
 from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError, did_you_mean
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.milestones import halts
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
@@ -41,8 +42,6 @@ from tune_platform.trainable import (
 
 logger = logging.getLogger(__name__)
 
-#: Reports in one batch at most: very short steps must not fill the worker's memory until `flush_s` is over.
-MAX_REPORTS = 2000
 #: What ends the process, or the debugging session, instead of the trial.
 _PASS = (KeyboardInterrupt, GeneratorExit, bdb.BdbQuit)
 
@@ -87,8 +86,8 @@ class Executor:
     `clean` turns False once something of an ended trial still runs: the process should then be replaced.
 
     With `on_written`, checkpoints are finished behind the training by a thread, which calls `on_written()` after each:
-    a batch may then bring those of earlier steps, `late` gives those that came with none, and where one could not be
-    written its trial fails at the next step. Without it they are finished in the training's time, in a fixed order.
+    where one could not be written its trial fails at the next step. Without it they are finished in the training's time,
+    in a fixed order.
     """
 
     def __init__(
@@ -108,8 +107,8 @@ class Executor:
         self._spare: Trainable | None = None  # of the trial before, ready for reset_config
         self._warm: dict[int, _Run] = {}  # paused trials, oldest first
 
-    def begin(self, launch: Launch) -> Batch | None:
-        """End the trial before and make this one ready to run; return a failed batch where that fails."""
+    def begin(self, launch: Launch) -> Failure | None:
+        """End the trial before and make this one ready to run; return the failure where that fails."""
         self.end()
         run = self._warm.pop(launch.trial, None)
         if run is not None and _goes_on(run, launch):
@@ -125,32 +124,34 @@ class Executor:
         except BaseException as error:
             self.end(reusable=False)
             self.clean = self.clean and (self._gang is None or not self._gang.broken)
-            failure = error.failure if isinstance(error, _Failing) else failure_of(error)
-            return Batch(launch.trial, launch.attempt, (), (), "failed", failure)
+            return _failure(error)
         return None
 
-    def run(self, until: float | None, save: bool, flush: Callable[[], bool]) -> Batch:
-        """Run the trial to its milestone, its end, or until `flush()` is true after a step."""
+    def run(
+        self, until: float | None, save: bool, put: Callable[[Report | None], None], back: Callable[[], bool]
+    ) -> tuple[State, Failure | None]:
+        """Run the trial to its milestone, its end, or until `back()` is true after a step; return how it stands.
+
+        Each report is given to `put` as it comes, or None for one that is known already. Checkpoints are in `late`.
+        """
         run = self._run
         if run is None:
             raise RuntimeError("run() needs a trial: call begin() first")
-        reports: list[Report] = []
         state: State = "failed"
         failure: Failure | None = None
         try:
-            state = self._loop(run, until, save, flush, reports)
+            state = self._loop(run, until, save, put, back)
             if state == "done":
                 self._writer.flush(run.launch.trial)
                 self._check_written(run)
         except _PASS:
             raise
         except BaseException as error:
-            state, failure = "failed", error.failure if isinstance(error, _Failing) else failure_of(error)
+            state, failure = "failed", _failure(error)
         if state == "done" or state == "failed":
             self._writer.flush(run.launch.trial)  # a trial that is tried again goes on from the last one
             self.end(reusable=failure is None)
-        saved = tuple(written.ref for written in self._writer.take(run.launch.trial, run.launch.attempt))
-        return Batch(run.launch.trial, run.launch.attempt, tuple(reports), saved, state, failure)
+        return state, failure
 
     def save(self) -> CheckpointRef | None:
         """Write a checkpoint of the trial as it is now, and wait for it; None where there is nothing (new) to save.
@@ -166,10 +167,10 @@ class Executor:
         return self._writer.take_newest(run.launch.trial, run.launch.attempt)
 
     def late(self) -> list[Written]:
-        """Return the finished checkpoints that came with no batch: of trials that have ended, or of one that waits.
+        """Return, once, the checkpoints that are finished, of any trial.
 
         They may be older than what `save` has just returned: those of its trial belong before the answer to it. May be
-        called after `close` as well.
+        called from any thread, and after `close` as well.
         """
         return self._writer.take()
 
@@ -301,12 +302,12 @@ class Executor:
         run: _Run,
         until: float | None,
         save: bool,
-        flush: Callable[[], bool],
-        reports: list[Report],
+        put: Callable[[Report | None], None],
+        back: Callable[[], bool],
     ) -> State:
         if until is None or run.progress is None or run.progress < until:
             while True:
-                state = self._step(run, until, reports)
+                state = self._step(run, until, put)
                 every = self.job.checkpoint_every
                 if (
                     (state == "waiting" and save)
@@ -317,13 +318,13 @@ class Executor:
                     self._keep(run)
                 if state != "running":
                     return state
-                if flush() or len(reports) >= MAX_REPORTS:
+                if back():
                     return "running"
         if save:
             self._keep(run)
         return "waiting"
 
-    def _step(self, run: _Run, until: float | None, reports: list[Report]) -> State:
+    def _step(self, run: _Run, until: float | None, put: Callable[[Report | None], None]) -> State:
         self._check_written(run)
         returned = run.trainable.step()
         if returned is None:
@@ -339,10 +340,10 @@ class Executor:
         if metrics or not done:  # {"done": True} alone is an end, not a report
             run.step += 1
             report = Report(run.step, metrics, time.time())
-            if run.step > run.launch.committed:
-                reports.append(report)
+            put(report if run.step > run.launch.committed else None)
             self._judge(run, report)
-            if not done and (run.step < run.launch.committed or not self._halts(run, report, until)):
+            known = run.step < run.launch.committed
+            if not done and (known or not halts(report, self.job.resource, until, self.job.stop)):
                 return "running"
         self._check_reported(run)
         return "done" if done else "waiting"
@@ -370,12 +371,6 @@ class Executor:
                 f"at step {report.step}"
             )
         run.progress = progress
-
-    def _halts(self, run: _Run, report: Report, until: float | None) -> bool:
-        if until is not None and run.progress is not None and run.progress >= until:
-            return True
-        values = [(report.value(name), threshold) for name, threshold in self.job.stop.items()]
-        return any(not bad_value(value) and value >= threshold for value, threshold in values)
 
     def _check_reported(self, run: _Run) -> None:
         # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
@@ -424,6 +419,10 @@ def _drafted(draft: Draft, trainable: Trainable) -> Draft | None:
         if not written:
             draft.discard()
     return draft if written else None
+
+
+def _failure(error: BaseException) -> Failure:
+    return error.failure if isinstance(error, _Failing) else failure_of(error)
 
 
 def _goes_on(run: _Run, launch: Launch) -> bool:
