@@ -74,7 +74,7 @@ class Local:
         if self._durable:
             for path in (MANIFEST, *(f"{FILES}/{path}" for path in paths)):
                 _sync(directory / path)
-            for folder in {parent for path in paths for parent in PurePosixPath(FILES, path).parents} or {"."}:
+            for folder in {PurePosixPath()}.union(*(PurePosixPath(FILES, path).parents for path in paths)):
                 _sync(directory / folder)
         self.delete(name)
         directory.rename(target)
