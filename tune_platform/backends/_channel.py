@@ -30,9 +30,10 @@ class Asked(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A batch on its way. `more`: checkpoints are still being written, or reports are left."""
+    """A batch of leg `order` on its way. `more`: checkpoints are still being written, or reports are left."""
 
     number: int  # 1, 2, 3, ... in a process
+    order: int
     batch: Batch
     more: bool
 
@@ -217,4 +218,4 @@ class Channel:
         self._started = self._lives = self._urgent = False
         self._last = time.monotonic() if not left else -math.inf
         self._number += 1
-        return Sent(self._number, batch, writing or left)
+        return Sent(self._number, self._order, batch, writing or left)

@@ -75,7 +75,8 @@ class Worker:
         """Run the trial to its next milestone; takes (order, until, save)."""
         order, until, save = pickle.loads(packed)
         executor, launch = self._executor, self._launch
-        assert executor is not None and launch is not None
+        assert executor is not None
+        assert launch is not None
         if not self._channel.begin(order, launch.trial, launch.attempt, executor.job.flush_s):
             return None
         return self._go(until, save)
@@ -158,7 +159,7 @@ def _packed(sent: Sent | None) -> bytes | None:
     if sent is None:
         return None
     name = f"{socket.gethostname()}:{os.getpid()}" if sent.number == 1 else ""
-    return pickle.dumps((sent.number, name, sent.batch, sent.more), protocol=5)
+    return pickle.dumps((sent.number, sent.order, name, sent.batch, sent.more), protocol=5)
 
 
 class _Log:

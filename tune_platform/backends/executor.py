@@ -86,8 +86,8 @@ class Executor:
     `clean` turns False once something of an ended trial still runs: the process should then be replaced.
 
     With `on_written`, checkpoints are finished behind the training by a thread, which calls `on_written()` after each:
-    where one could not be written its trial fails at the next step. Without it they are finished in the training's time,
-    in a fixed order.
+    where one could not be written its trial fails at the next step. Without it they are finished in the training's
+    time, in a fixed order.
     """
 
     def __init__(

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tune_platform.backends import executor as module
 from tune_platform.backends._batch import Batch
 from tune_platform.backends._writer import MAX_PENDING
 from tune_platform.backends.executor import Executor, trial_seed
@@ -25,11 +24,23 @@ from tune_platform.testing.backends import falling, launch, trainable_of
 from tune_platform.trainable import Trainable, get_checkpoint, report
 
 
+def go(executor: Executor, until: float | None, save: bool, once: bool = False) -> Batch:
+    assert executor._run is not None
+    begun = executor._run.launch
+    items: list[Any] = []
+    state, failure = executor.run(until, save, items.append, lambda: once)
+    return Batch.of(begun.trial, begun.attempt, [*items, *executor.late()], state, failure)
+
+
 def run(trainable: Any, until: float | None = None, *, begin: Launch | None = None, **job: Any) -> Batch:
     fields: dict[str, Any] = {"experiment": "e", "metrics": ("loss",)}
     executor = Executor(Job(trainable=trainable, **(fields | job)))
     begin = begin or launch(0, until)
-    batch = executor.begin(begin) or executor.run(begin.until, begin.save, lambda: False)
+    failure = executor.begin(begin)
+    if failure is None:
+        batch = go(executor, begin.until, begin.save)
+    else:
+        batch = Batch.of(begin.trial, begin.attempt, (), "failed", failure)
     executor.close()
     return batch
 
@@ -172,7 +183,7 @@ def test_a_function_that_will_not_end_spoils_the_process(monkeypatch: pytest.Mon
 
     executor = Executor(Job(experiment="e", trainable=stubborn, metrics=("loss",)))
     executor.begin(launch(0, 1))
-    executor.run(1, False, lambda: False)
+    go(executor, 1, False)
     before = executor.clean
     executor.end()
     assert (before, executor.clean) == (True, False)
@@ -190,7 +201,7 @@ def test_a_warm_trial_is_used_only_where_the_log_ends() -> None:
     executor = Executor(Job(experiment="e", trainable=Built, metrics=("loss",), keep_warm=1))
     for attempt, committed, builds in ((1, 0, 1), (2, 2, 1), (3, 1, 2)):
         executor.begin(launch(0, None, attempt=attempt, committed=committed))
-        executor.run(2 if attempt == 1 else 4, False, lambda: False)
+        go(executor, 2 if attempt == 1 else 4, False)
         executor.end(warm=True)
         assert Built.builds == builds
     executor.close()
@@ -200,12 +211,6 @@ def test_a_batch_survives_pickling_and_is_small() -> None:
     batch = run(trainable_of(falling), until=20)
     assert pickle.loads(pickle.dumps(batch)) == batch
     assert len(pickle.dumps(batch)) < 1500
-
-
-def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REPORTS", 3)
-    batch = run(trainable_of(falling))
-    assert (len(batch.reports), batch.state) == (3, "running")
 
 
 def test_seeds_differ_between_trials_and_not_between_attempts() -> None:
@@ -264,7 +269,7 @@ def hidden(root: Path) -> list[Path]:
 def test_a_milestone_does_not_wait_for_storage_and_a_save_does(keeping: Keeping, tmp_path: Path) -> None:
     executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
     executor.begin(launch(0, 3, save=True))
-    batch = executor.run(3, True, lambda: False)
+    batch = go(executor, 3, True)
     assert (batch.state, len(batch.reports), batch.saved) == ("waiting", 3, ())
     assert executor.writing
     assert executor.late() == []
@@ -273,17 +278,17 @@ def test_a_milestone_does_not_wait_for_storage_and_a_save_does(keeping: Keeping,
     assert ref is not None
     assert (ref.step, CheckpointStorage(str(tmp_path)).list()) == (3, [ref])
     assert (executor.save(), executor.writing) == (None, False)
-    assert executor.run(4, False, lambda: False).saved == ()
+    assert go(executor, 4, False).saved == ()
     executor.close()
 
 
 def test_a_checkpoint_comes_with_a_later_batch(keeping: Keeping, tmp_path: Path) -> None:
     executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=2)
     executor.begin(launch(0, None))
-    assert executor.run(3, False, lambda: False).saved == ()
+    assert go(executor, 3, False).saved == ()
     keeping.open.set()
     assert keeping.written.acquire(timeout=60)
-    batch = executor.run(5, False, lambda: True)
+    batch = go(executor, 5, False, once=True)
     assert ([report.step for report in batch.reports], [ref.step for ref in batch.saved]) == ([4], [2])
     executor.close()
     assert [(one.ref.step, one.attempt) for one in executor.late()] == [(4, 1)]
@@ -295,7 +300,7 @@ def test_the_end_of_a_trial_brings_all_its_checkpoints(keeping: Keeping, tmp_pat
     )
     executor.begin(launch(0, None))
     threading.Timer(0.1, keeping.open.set).start()
-    batch = executor.run(None, False, lambda: False)
+    batch = go(executor, None, False)
     assert (batch.state, [ref.step for ref in batch.saved]) == ("done", [15, 20])
     executor.close()
 
@@ -307,7 +312,7 @@ def test_a_failed_trial_brings_what_it_can_go_on_from(keeping: Keeping, tmp_path
     executor = keeping.executor(trainable_of(curve), checkpoints=str(tmp_path), checkpoint_every=2)
     executor.begin(launch(0, None))
     threading.Timer(0.1, keeping.open.set).start()
-    batch = executor.run(None, False, lambda: False)
+    batch = go(executor, None, False)
     assert (batch.state, [ref.step for ref in batch.saved]) == ("failed", [2])
     executor.close()
 
@@ -323,7 +328,7 @@ def test_what_cannot_be_written_fails_the_trial_at_its_next_step(keeping: Keepin
     keeping.failing.add(2)
     executor = keeping.executor(Waiting, checkpoints=str(tmp_path), checkpoint_every=2)
     executor.begin(launch(0, None))
-    batch = executor.run(None, False, lambda: False)
+    batch = go(executor, None, False)
     assert [report.step for report in batch.reports] == [1, 2, 3]
     at_once = run(trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=2)
     assert [report.step for report in at_once.reports] == [1, 2]
@@ -342,11 +347,11 @@ def test_what_cannot_be_written_at_the_end_fails_the_trial(keeping: Keeping, tmp
         trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=15, checkpoint_at_end=True
     )
     executor.begin(launch(0, None))
-    batch = executor.run(None, False, lambda: False)
+    batch = go(executor, None, False)
     assert (batch.state, [ref.step for ref in batch.saved]) == ("failed", [15])
     assert batch.failure is not None
     executor.begin(launch(1, 3))  # the failure is not this trial's
-    assert executor.run(3, False, lambda: False).state == "waiting"
+    assert go(executor, 3, False).state == "waiting"
     executor.close()
 
 
@@ -355,7 +360,7 @@ def test_a_save_that_fails_raises(keeping: Keeping, tmp_path: Path) -> None:
     keeping.failing.add(2)
     executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
     executor.begin(launch(0, 2))
-    executor.run(2, False, lambda: False)
+    go(executor, 2, False)
     with pytest.raises(OSError, match="No space left"):
         executor.save()
     executor.close()
@@ -365,7 +370,7 @@ def test_a_released_trial_still_has_its_checkpoint_written(keeping: Keeping, tmp
     executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
     for trial, attempt in ((0, 1), (1, 3)):
         executor.begin(launch(trial, 2, attempt=attempt, save=True))
-        assert executor.run(2, True, lambda: False).state == "waiting"
+        assert go(executor, 2, True).state == "waiting"
     executor.end()
     assert executor.late() == []
     keeping.open.set()
@@ -379,11 +384,11 @@ def test_a_released_trial_still_has_its_checkpoint_written(keeping: Keeping, tmp
 def test_a_launch_reads_what_was_still_being_written(keeping: Keeping, tmp_path: Path) -> None:
     executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
     executor.begin(launch(0, 2, save=True))
-    executor.run(2, True, lambda: False)
+    go(executor, 2, True)
     threading.Timer(0.1, keeping.open.set).start()
     ref = CheckpointRef(0, 2, f"{tmp_path}/trial-00000/step-00000002-a1")
     assert executor.begin(launch(1, 4, checkpoint=ref, start=2, committed=2)) is None
-    assert [report.metrics["loss"] for report in executor.run(3, False, lambda: False).reports] == [1 + 1 / 3]
+    assert [report.metrics["loss"] for report in go(executor, 3, False).reports] == [1 + 1 / 3]
     executor.close()
 
 
@@ -412,7 +417,7 @@ def test_the_training_waits_where_too_many_are_not_written(keeping: Keeping, tmp
             train if function else trainable_of(falling), checkpoints=str(root), checkpoint_every=1
         )
         executor.begin(launch(0, None))
-        batch = executor.run(None, False, lambda: False)
+        batch = go(executor, None, False)
     assert batch.state == "done"
     assert [ref.step for ref in batch.saved] == keeping.kept == list(range(1, 21))
     assert max(most) == MAX_PENDING
@@ -435,7 +440,7 @@ def test_a_function_may_change_its_directory_at_once_and_no_file_is_read_again(
     executor = keeping.executor(train, checkpoints=str(tmp_path / "root"))
     executor.begin(launch(0, None))
     threading.Timer(0.1, keeping.open.set).start()
-    batch = executor.run(None, False, lambda: False)
+    batch = go(executor, None, False)
     assert (batch.failure, len(batch.saved)) == (None, 2)
     for ref in batch.saved:
         with CheckpointStorage(str(tmp_path / "root")).restore(ref) as path:

@@ -105,7 +105,7 @@ def test_save_with_halt_waits_there_until_it_is_sent_on() -> None:
     backend = make(batch=4, setup_time=1.0)
     backend.submit([launch(until=8, save=True), Save(trial=0), Save(trial=0, halt=True)])
     events = [event for _ in range(5) for event in backend.poll(None)]
-    assert [type(event) for event in events] == [Started, Reported, Saved], "asked before it began: after its first step"
+    assert [type(event) for event in events] == [Started, Reported, Saved], "after its first step"
     assert (steps(events[1]), events[1].time) == ([1], 2.0)
     backend.submit([Advance(trial=0, until=3, save=False)])
     assert steps(backend.poll(None)[0]) == [2, 3]
