@@ -44,7 +44,7 @@ from tune_platform.protocol.events import (
     Suggested,
     Ticked,
 )
-from tune_platform.protocol.milestones import stops
+from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
 from tune_platform.protocol.scheduler import Scheduler
 from tune_platform.protocol.searcher import Outcome
@@ -206,7 +206,7 @@ class State:
                 trial.waits = True
                 if value is not None:
                     trial.rungs.append((reached, value))
-            if self.settings.stop and stops(report, self.settings.stop):
+            if self.settings.stop and stopped_by(report, self.settings.stop):
                 trial.waits = True
         for ref in event.saved:
             self._keep(trial, ref)
