@@ -104,6 +104,17 @@ class State:
             Resumed: self._on_resumed,
             Ticked: lambda event: [],
         }
+        self._effects: dict[type[Any], Callable[..., list[Decision]]] = {
+            Asked: self._on_asked,
+            Launched: self._launch,
+            Decided: self._decide,
+            Moved: self._on_moved,
+            Dropped: self._on_dropped,
+            SupplyEnded: self._on_supply_ended,
+            Ending: self._on_ending,
+            Finished: self._on_finished,
+        }
+        self._metric, self._stop = settings.metrics[0], settings.stop
         scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
 
     def fold(self, event: Event, elapsed: float) -> list[Decision]:
@@ -114,36 +125,11 @@ class State:
 
     def apply(self, effect: Effect) -> list[Decision]:
         """Take in what was decided; return what the scheduler says to that."""
-        match effect:
-            case Launched():
-                return self._launch(effect)
-            case Decided():
-                return self._decide(effect)
-            case Moved():
-                return self._leave(
-                    self.trials[effect.trial], TrialStatus(effect.status), effect.reason, kill=effect.kill
-                )
-            case Asked():
-                for number in effect.numbers:
-                    self.supply.ask(number)
-                    self.commands.append(Ask(trial=number))
-            case Dropped():
-                unused = self.shelf.take(self.trials[effect.trial], effect.uris)
-                if unused:
-                    self.commands.append(DropCheckpoints(trial=effect.trial, checkpoints=tuple(unused)))
-            case SupplyEnded():
-                self.supply.told = True
-                return decisions_of(self.scheduler.on_supply_end())
-            case Ending():
-                self.ending = effect
-            case Finished():
-                self.finished = Finish(status=effect.status, reason=effect.reason)
-                self.commands.append(self.finished)
-        return []
+        return self._effects[type(effect)](effect)
 
     def value(self, report: Report) -> float | None:
         """Return the first metric, where it was reported and is a finite number."""
-        value = report.value(self.settings.metrics[0])
+        value = report.value(self._metric)
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
     def reached(self, report: Report) -> float | None:
@@ -206,7 +192,7 @@ class State:
                 trial.waits = True
                 if value is not None:
                     trial.rungs.append((reached, value))
-            if self.settings.stop and stopped_by(report, self.settings.stop):
+            if self._stop and stopped_by(report, self._stop):
                 trial.waits = True
         for ref in event.saved:
             self._keep(trial, ref)
@@ -294,6 +280,33 @@ class State:
         self.shelf.put(trial, Kept(ref.step, ref, value))
 
     # ------------------------------------------------------------------------------- effects
+
+    def _on_asked(self, effect: Asked) -> list[Decision]:
+        for number in effect.numbers:
+            self.supply.ask(number)
+            self.commands.append(Ask(trial=number))
+        return []
+
+    def _on_moved(self, effect: Moved) -> list[Decision]:
+        return self._leave(self.trials[effect.trial], TrialStatus(effect.status), effect.reason, kill=effect.kill)
+
+    def _on_dropped(self, effect: Dropped) -> list[Decision]:
+        if unused := self.shelf.take(self.trials[effect.trial], effect.uris):
+            self.commands.append(DropCheckpoints(trial=effect.trial, checkpoints=tuple(unused)))
+        return []
+
+    def _on_supply_ended(self, effect: SupplyEnded) -> list[Decision]:
+        self.supply.told = True
+        return decisions_of(self.scheduler.on_supply_end())
+
+    def _on_ending(self, effect: Ending) -> list[Decision]:
+        self.ending = effect
+        return []
+
+    def _on_finished(self, effect: Finished) -> list[Decision]:
+        self.finished = Finish(status=effect.status, reason=effect.reason)
+        self.commands.append(self.finished)
+        return []
 
     def _launch(self, effect: Launched) -> list[Decision]:
         trial = self.trials[effect.trial]
