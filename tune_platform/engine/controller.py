@@ -388,6 +388,9 @@ class Controller:
 
     def _ask(self) -> None:
         state, supply = self.state, self.state.supply
+        if not state.moved:
+            return  # nobody came or went since the last time
+        state.moved = False
         if supply.exhausted or supply.next_number >= supply.limit or not state.ledger.capacity:
             return
         ledger, queue, room = state.ledger, state.queue, self.settings.max_concurrent

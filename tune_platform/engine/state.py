@@ -90,6 +90,7 @@ class State:
         self.stable_since = 0.0  # elapsed, when the capacity changed last
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first
+        self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self._facts: dict[type[Event], Callable[..., list[Decision]]] = {
             CapacityChanged: self._on_capacity,
@@ -150,12 +151,14 @@ class State:
     # ------------------------------------------------------------------------------- facts
 
     def _on_capacity(self, event: CapacityChanged) -> list[Decision]:
+        self.moved = True
         self.ledger.resize(event.nodes)
         self.queue.refit()
         self.stable_since = self.elapsed
         return []
 
     def _on_suggested(self, event: Suggested) -> list[Decision]:
+        self.moved = True
         self.supply.suggested(event)
         resources = event.resources or self.settings.resources
         trial = Trial(event.trial, event.config, resources, origin=event.origin, created=event.time)
@@ -166,6 +169,7 @@ class State:
         return decisions_of(self.scheduler.on_add(trial), event.trial)
 
     def _on_exhausted(self, event: Exhausted) -> list[Decision]:
+        self.moved = True
         self.supply.exhaust(event.reason)
         return []
 
@@ -214,6 +218,7 @@ class State:
 
     def _on_requested(self, event: Requested) -> list[Decision]:
         self.last_request = event.request
+        self.moved = True
         if event.trial is not None:
             trial = self.trials.get(event.trial)
             if trial is not None and not trial.status.final and event.action in ("pause", "unpause"):
@@ -237,6 +242,7 @@ class State:
     def _on_resumed(self, event: Resumed) -> list[Decision]:
         self.finished = self.ending = None
         self.interrupted = False
+        self.moved = True
         self.supply.reopen()
         self.ledger.resize(())  # nothing can be leased until the new driver says what there is
         self.queue.refit()
@@ -407,6 +413,7 @@ class State:
         return decisions
 
     def _move(self, trial: Trial, status: TrialStatus, reason: str) -> None:
+        self.moved = True
         self.counts[trial.status] -= 1
         self.queue.discard(trial)
         trial.move(status, self.now, reason)
