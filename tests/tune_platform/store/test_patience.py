@@ -200,6 +200,19 @@ def test_who_holds_no_lease_is_told_at_once(experiment: SqlExperiment) -> None:
         experiment.request("stop")
 
 
+@pytest.mark.slow
+def test_postgresql_ends_a_transaction_that_was_cut_off(empty_postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1.0)
+    with open_store(empty_postgresql) as store, store.create("e", {}, 1.0) as experiment:
+        experiment.acquire()
+        with store.open("e") as half:  # as its connection would be if nothing came through any more after the lock
+            half._db._connection.execute("BEGIN")
+            half._db._connection.execute("UPDATE experiments SET reason = 'x'")
+            experiment.append([row(1)])
+        assert experiment.last_seq() == 1
+        assert experiment.row().reason == ""
+
+
 # ------------------------------------------------------------------ a file that is locked
 
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.store import reader as reading_side
 from tune_platform.store.records import LOG_FORMAT, CheckpointRow, LogRow, ReportRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, SqlStore, open_store
 
@@ -151,7 +152,7 @@ def test_the_format_of_the_log(store: SqlStore, experiment: SqlExperiment) -> No
 
 
 def test_reading_spans_chunks(experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune_platform.store.reader._CHUNK", 7)
+    monkeypatch.setattr(reading_side, "_CHUNK", {"sqlite": 7, "postgresql": 7})
     experiment.append(
         [log_row(seq, seq % 3) for seq in range(1, 51)],
         [report(seq % 3, 2 * seq + part, seq, part=part) for seq in range(1, 51) for part in (0, 1)],
@@ -189,7 +190,7 @@ def test_the_history_of_a_trial_is_looked_up(tmp_path: Path) -> None:
 
 
 def test_rows_appended_meanwhile_are_read(experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune_platform.store.reader._CHUNK", 1)
+    monkeypatch.setattr(reading_side, "_CHUNK", {"sqlite": 1, "postgresql": 1})
     experiment.append([log_row(1)])
     reading = experiment.read_log()
     next(reading)
