@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.protocol.searcher import PastTrial, Searcher, Suggestion
 from tune_platform.protocol.seeds import rng
+from tune_platform.registry import make_searcher
 from tune_platform.searchers.grid import GridSearcher
 from tune_platform.searchers.random import RandomSearcher
-from tune_platform.searchers.registry import make_searcher
 
 if TYPE_CHECKING:
     from tune_platform.searchers.optuna import OptunaSearcher

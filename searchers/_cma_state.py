@@ -17,6 +17,8 @@ import numpy as np
 
 _CHUNK = 2045  # Optuna's own limit for one attribute
 _CLASSES = ("CMA", "SepCMA", "CMAwM")
+#: a trial's generation, and the point that CMA-ES with margin drew
+_PLACE = ("cma:generation", "sepcma:generation", "cmawm:generation", "x_for_tell")
 
 
 def to_json(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,6 +42,14 @@ def from_json(attrs: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     return found
+
+
+def without_place(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes without the trial's place in a generation: its value belongs to another point than drawn.
+
+    The optimizer's own state stays: later trials go on from it.
+    """
+    return {key: value for key, value in attrs.items() if key not in _PLACE}
 
 
 def _is_part(key: str) -> bool:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 
 
 class Places:
     """Turns trial numbers into point numbers, skipping observed trials (start points and the like)."""
 
-    def __init__(self) -> None:
-        self._observed: list[int] = []
+    def __init__(self, observed: Iterable[int] = ()) -> None:
+        self._observed = sorted(observed)
+
+    @property
+    def observed(self) -> list[int]:
+        """The numbers of the observed trials, in order."""
+        return list(self._observed)
 
     def observe(self, number: int) -> None:
         """Hear that trial `number` does not take a point."""

@@ -23,6 +23,7 @@ class GridSearcher:
     """
 
     synchronous = True
+    lookahead: int | None = None
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space; the seed is not needed. SpecError names a parameter with infinitely many values."""
@@ -92,3 +93,13 @@ class GridSearcher:
             if trial.memo is not None:
                 place, index = self._places.point(trial.number), int(trial.memo["point"])
                 self._cursor = max(self._cursor, (place, index))
+
+    def state(self) -> dict[str, Any]:
+        """Return which trials had configs of their own, and how far the grid has come."""
+        return {"observed": self._places.observed, "cursor": list(self._cursor)}
+
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        """Take what `state` returned."""
+        self._places = Places(data["observed"])
+        place, index = data["cursor"]
+        self._cursor = (int(place), int(index))

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 import threading
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -30,6 +29,7 @@ from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
 from tune_platform.protocol.seeds import rng
 from tune_platform.searchers import _cma_state
 from tune_platform.searchers._optuna_params import distribution_of, suggest, to_raw
+from tune_platform.searchers._optuna_study import Judged, Params, Storage, frozen_trial, judge
 from tune_platform.space import Domain, Space
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
@@ -40,10 +40,27 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "nsgaii": optuna.samplers.NSGAIISampler,
     "qmc": optuna.samplers.QMCSampler,
 }
+#: those whose suggestions do not depend on results
+_BLIND = ("random", "qmc")
 #: suggestions that a model may make before a constraint is met by uniform draws instead
 _TRIES = 10
 _GP_TRIES = 3  # seconds each, and the same optimum again, as a rule
 _filters = threading.Lock()
+_FAIL, _RUNNING = Judged(TrialState.FAIL), Judged(TrialState.RUNNING)
+
+
+class _Open(NamedTuple):
+    """A trial that runs, or stands paused."""
+
+    at: int  # its number in the study
+    config: Mapping[str, Any]  # as it began
+
+
+def _check_contained(params: Params) -> None:
+    for name, value in params[0].items():
+        distribution = params[1][name]
+        if not distribution._contains(distribution.to_internal_repr(value)):
+            raise ValueError(f"{name}={value!r} is not in {distribution}")
 
 
 class OptunaSearcher:
@@ -53,18 +70,23 @@ class OptunaSearcher:
     sampler object. Two defaults differ from Optuna's: TPE is grouped on conditional spaces, QMC is scrambled.
     gp and cmaes model only the parameters that every config has, and cmaes only numbers; the rest is random.
 
-    Completed trials count with their value; stopped ones are PRUNED with the value and step they reached, which
-    TPE learns from and the others ignore (in a multi-objective search they count as completed); so are paused ones for
-    TPE and a sampler object, until they are told of again, while the others see them as running;
+    Completed trials count with their value; stopped ones are PRUNED, with the values at the rungs that they reached,
+    which TPE learns from and the others ignore (in a multi-objective search they count as completed); so are paused
+    ones for TPE and a sampler object, until they are told of again, while the others see them as running;
     failed ones, and values that are None or not finite, are FAIL and forgotten. Running trials are in
-    the study, so that TPE and gp suggest something different meanwhile.
+    the study, so that TPE and gp suggest something different meanwhile. Where a trial was cloned, its value stands
+    under the config that gave it (for cmaes outside of its generations); one that has left the space is forgotten.
+    The steps of intermediate values order as the scheduler's resource does, which may be a fraction (`step_of`).
 
     A suggestion that breaks a constraint is told as FAIL; after ten (three of gp), a config is drawn at random.
     TPE with 2,000 trials takes about 30 ms for a suggestion, gp grows with the cube: `synchronous` is False.
     """
 
+    lookahead: int | None = 0
+
     def __init__(self, sampler: str | BaseSampler = "tpe", **sampler_kwargs: Any) -> None:
         self.synchronous = sampler == "random"
+        self.lookahead: int | None = None if sampler in _BLIND else 0
         self._name, self._own, self._kwargs = None, None, sampler_kwargs
         if isinstance(sampler, str):
             self._name = sampler
@@ -90,7 +112,7 @@ class OptunaSearcher:
         if space.constraints:
             space.check(seed)
         self._space, self._seed, self._objectives = space, seed, len(mode)
-        self._storage = _Storage()
+        self._storage = Storage()
         with _quiet():
             self._study = optuna.create_study(
                 storage=self._storage,
@@ -101,8 +123,7 @@ class OptunaSearcher:
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._domains = {parameter.name: parameter.domain for parameter in space.parameters()}
         self._distributions = {name: distribution_of(domain) for name, domain in self._domains.items()}
-        self._count = 0  # trials in the study
-        self._running: dict[int, int] = {}  # our numbers of the running trials, and the study's
+        self._running: dict[int, _Open] = {}
 
     # ------------------------------------------------------------------------------------ ask
 
@@ -114,7 +135,6 @@ class OptunaSearcher:
             if self._own is None:
                 self._study.sampler = self._build_sampler(number, attempt)
             trial = self._study.ask()
-            self._count += 1
             try:
                 config = self._space.build(partial(suggest, trial))
                 satisfied = self._space.satisfied(config)
@@ -122,14 +142,16 @@ class OptunaSearcher:
                 self._study.tell(trial, state=TrialState.FAIL)
                 raise
             if satisfied:
-                frozen = self._frozen(trial.number)
-                self._running[number] = trial.number
-                return Suggestion(config, self._memo(frozen, attempt, attrs_before))
+                self._running[number] = _Open(trial.number, config)
+                return Suggestion(config, self._memo(number, attempt, attrs_before))
             self._study.tell(trial, state=TrialState.FAIL)
-        config, params, distributions = self._draw(number)
-        self._add(number, TrialState.RUNNING, params, distributions)
-        frozen = self._frozen(self._running[number])
-        return Suggestion(config, self._memo(frozen, tries, attrs_before))
+        config, params = self._draw(number)
+        self._add_running(number, config, params)
+        return Suggestion(config, self._memo(number, tries, attrs_before))
+
+    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion]:
+        """Suggest the configs of several trials, each when it is wanted, with those before it running by then."""
+        return map(self.ask, numbers)
 
     def _build_sampler(self, number: int, attempt: int) -> BaseSampler:
         assert self._name is not None or self._own is not None
@@ -149,7 +171,7 @@ class OptunaSearcher:
         with _quiet():
             return SAMPLERS[self._name](**{**kwargs, **self._kwargs})
 
-    def _draw(self, number: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, BaseDistribution]]:
+    def _draw(self, number: int) -> tuple[dict[str, Any], Params]:
         """Draw a config at random, for the model suggests only what the constraints forbid."""
         generator = rng(self._seed, number, "uniform")
         for _ in range(1000):
@@ -162,12 +184,13 @@ class OptunaSearcher:
             config = self._space.build(pick)
             if self._space.satisfied(config):
                 params = {name: to_raw(domain, value) for name, (domain, value) in picked.items()}
-                return config, params, {name: distribution_of(domain) for name, (domain, _) in picked.items()}
+                return config, (params, {name: distribution_of(domain) for name, (domain, _) in picked.items()})
         self._space.sample(generator)  # raises, and says which constraint
         raise SearcherError("no config meets the constraints")
 
-    def _memo(self, frozen: FrozenTrial, skipped: int, before: Mapping[str, Any]) -> dict[str, Any]:
+    def _memo(self, number: int, skipped: int, before: Mapping[str, Any]) -> dict[str, Any]:
         """Write down what the study knows of a suggestion, and what the suggestion changed in the study."""
+        frozen = self._frozen(number)
         memo: dict[str, Any] = {"params": dict(frozen.params)}
         if frozen.system_attrs:
             memo["attrs"] = _cma_state.to_json(frozen.system_attrs)
@@ -184,41 +207,50 @@ class OptunaSearcher:
 
     def observe(self, number: int, config: Mapping[str, Any]) -> None:
         """Hear that trial `number` runs with a config of its own. SpecError when it is not in the space."""
-        self._add(number, TrialState.RUNNING, *self._params_of(config))
+        self._add_running(number, config, self._params_of(config))
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Hear how a trial ended, or stands while it is paused. SearcherError for a trial that does not run."""
         if number not in self._running:
             raise SearcherError(f"trial {number} was told to the searcher, but it is not running there")
         if outcome.status == "paused":
-            self._pause(self._running[number], outcome)
+            self._pause(number, outcome)
             return
-        at = self._running.pop(number)
+        judged, trial = self._judged(number, outcome)
+        at = self._running.pop(number).at
         self._storage.paused.pop(at, None)
-        state, values, steps = self._judge(outcome)
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, at)
-        for step, value in steps.items():
-            self._storage.set_trial_intermediate_value(trial_id, step, value)
-        self._study.tell(at, values=values if state is TrialState.COMPLETE else None, state=state)
+        self._storage.put(trial)
+        self._study.tell(at, values=judged.values if judged.state is TrialState.COMPLETE else None, state=judged.state)
 
-    def _judge(self, outcome: Outcome) -> tuple[TrialState, list[float] | None, dict[int, float]]:
-        """Return Optuna's state, values and intermediate values for an outcome."""
-        values = list(outcome.values) if self._objectives > 1 else [outcome.value]
-        good = [float(value) for value in values if value is not None and math.isfinite(value)]
-        if outcome.status == "failed" or len(good) != self._objectives:
-            return TrialState.FAIL, None, {}
-        if outcome.status in ("stopped", "paused") and self._objectives == 1:
-            return TrialState.PRUNED, good, {outcome.step: good[0]}
-        return TrialState.COMPLETE, good, {}
+    def _judged(self, number: int, outcome: Outcome) -> tuple[Judged, FrozenTrial]:
+        """Return what Optuna makes of an outcome, and the running trial with all of it but the state and the values."""
+        frozen = copy.copy(self._frozen(number))
+        judged, params = self._judge(self._running[number].config, outcome)
+        if params is not None:
+            frozen.params, frozen.distributions = params
+            frozen.system_attrs = _cma_state.without_place(frozen.system_attrs)
+        frozen.intermediate_values = dict(judged.steps or {})
+        return judged, frozen
 
-    def _pause(self, at: int, outcome: Outcome) -> None:
+    def _judge(self, began: Mapping[str, Any], outcome: Outcome) -> tuple[Judged, Params | None]:
+        """Return what Optuna makes of an outcome, and the parameters that gave it where the trial began with others."""
+        config, params = outcome.config, None
+        if config is not None and config != began:
+            try:
+                params = self._params_of(config)
+                if params[0] == self._params_of(began)[0]:
+                    params = None
+            except SpecError:
+                return _FAIL, None  # Optuna cannot hold the config, and no other gave the value
+        return judge(outcome, self._objectives), params
+
+    def _pause(self, number: int, outcome: Outcome) -> None:
         """Show a running trial of the study as pruned where it stands, to the samplers that learn from pruned ones."""
-        state, values, steps = self._judge(outcome)
-        if state is TrialState.PRUNED and values is not None and self._name in ("tpe", None):
-            frozen = copy.copy(self._frozen(at))
-            frozen.state, frozen.value, frozen.intermediate_values = state, values[0], steps
+        judged, frozen = self._judged(number, outcome)
+        if judged.state is TrialState.PRUNED and self._name in ("tpe", None):
+            frozen.state, frozen.values = judged.state, judged.values
             frozen.datetime_complete = frozen.datetime_start
-            self._storage.paused[at] = frozen
+            self._storage.paused[frozen.number] = frozen
 
     # ------------------------------------------------------------------------------------ restore
 
@@ -230,29 +262,37 @@ class OptunaSearcher:
         for trial in sorted(past, key=lambda trial: trial.number):
             memo = trial.memo or {}
             for _ in range(memo.get("skipped", 0)):
-                self._add(None, TrialState.FAIL, {}, {})
+                self._storage.add(self._study_id, frozen_trial(_FAIL))
             for key, value in memo.get("study", {}).items():
                 self._storage.set_study_system_attr(self._study_id, key, value)
-            ended = trial.outcome if trial.outcome and trial.outcome.status != "paused" else None
-            state, values, steps = self._judge(ended) if ended else (TrialState.RUNNING, None, {})
-            attrs = _cma_state.from_json(memo.get("attrs", {}))
             try:
-                params, distributions = self._params_of(trial.config) if not memo else self._remembered(memo)
-                self._add(trial.number, state, params, distributions, values, steps, attrs)
+                params = self._remembered(memo) if memo else self._params_of(trial.config)
+                _check_contained(params)
             except (SpecError, ValueError, KeyError):
-                self._add(trial.number, TrialState.FAIL if ended else TrialState.RUNNING, {}, {})
-                continue
-            if trial.outcome is not None and not ended:
-                self._pause(self._running[trial.number], trial.outcome)
+                params = None
+            self._restore(trial, params, _cma_state.from_json(memo.get("attrs", {})))
 
-    def _remembered(self, memo: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    def _restore(self, trial: PastTrial, params: Params | None, attrs: dict[str, Any]) -> None:
+        ended = trial.outcome if trial.outcome and trial.outcome.status != "paused" else None
+        if ended is None:
+            self._add_running(trial.number, trial.config, params or ({}, {}), attrs if params else {})
+            if trial.outcome is not None and params is not None:
+                self._pause(trial.number, trial.outcome)
+        elif params is None:
+            self._storage.add(self._study_id, frozen_trial(_FAIL))
+        else:
+            judged, moved = self._judge(trial.config, ended)
+            kept = _cma_state.without_place(attrs) if moved else attrs
+            self._storage.add(self._study_id, frozen_trial(judged, moved or params, kept))
+
+    def _remembered(self, memo: Mapping[str, Any]) -> Params:
         params = dict(memo["params"])
         if "distributions" in memo:
             return params, {name: json_to_distribution(text) for name, text in memo["distributions"].items()}
         return params, {name: self._distributions[name] for name in params}
 
-    def _params_of(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-        """Return the parameters of a config as Optuna sees them."""
+    def _params_of(self, config: Mapping[str, Any]) -> Params:
+        """Return the parameters of a config as Optuna sees them. SpecError when it is not in the space."""
         values = self._space.flatten(config)
         domains = self._domains
         if self._space.define_by_run:
@@ -266,52 +306,15 @@ class OptunaSearcher:
         params = {name: to_raw(domains[name], value) for name, value in values.items()}
         return params, {name: distribution_of(domains[name]) for name in values}
 
-    def _add(
-        self,
-        number: int | None,
-        state: TrialState,
-        params: dict[str, Any],
-        distributions: dict[str, BaseDistribution],
-        values: list[float] | None = None,
-        steps: Mapping[int, float] | None = None,
-        attrs: Mapping[str, Any] | None = None,
+    def _add_running(
+        self, number: int, config: Mapping[str, Any], params: Params, attrs: Mapping[str, Any] | None = None
     ) -> None:
-        """Put a trial into the study; `number` is None for one that stands only for a rejected suggestion."""
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=state,
-                values=values,
-                params=params,
-                distributions=distributions,
-                intermediate_values=dict(steps or {}),
-                system_attrs=dict(attrs or {}),
-            )
-        )
-        if number is not None and state is TrialState.RUNNING:
-            self._running[number] = self._count
-        self._count += 1
+        at = self._storage.add(self._study_id, frozen_trial(_RUNNING, params, attrs))
+        self._running[number] = _Open(at, config)
 
-    def _frozen(self, at: int) -> FrozenTrial:
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, at)
-        return self._storage.get_trial(trial_id)
-
-
-class _Storage(optuna.storages.InMemoryStorage):
-    """A study in memory whose paused trials look as pruned ones do, while they still run and can be told of again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.paused: dict[int, FrozenTrial] = {}  # by their numbers in the study
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """Return the trials in the order of their numbers."""
-        if not self.paused or states == (TrialState.WAITING,):
-            return super().get_all_trials(study_id, deepcopy, states)
-        shown = [self.paused.get(t.number, t) for t in super().get_all_trials(study_id, deepcopy=False)]
-        found = [trial for trial in shown if states is None or trial.state in states]
-        return copy.deepcopy(found) if deepcopy else found
+    def _frozen(self, number: int) -> FrozenTrial:
+        """Return the running trial `number` as the study has it."""
+        return self._storage.get(self._study_id, self._running[number].at)
 
 
 @contextmanager

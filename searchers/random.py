@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tune_platform.errors import SpecError
@@ -24,6 +24,7 @@ class RandomSearcher:
     """
 
     synchronous = True
+    lookahead: int | None = None
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space and the seed. SpecError when no draw meets the constraints."""
@@ -59,6 +60,10 @@ class RandomSearcher:
         assert problem is not None
         raise problem
 
+    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion]:
+        """Suggest the configs of several trials, one after the other."""
+        return map(self.ask, numbers)
+
     def observe(self, number: int, config: Mapping[str, Any]) -> None:
         """Hear of a trial with a config of its own: it does not take a point of the grid."""
         self._places.observe(number)
@@ -71,3 +76,11 @@ class RandomSearcher:
         for trial in past:
             if trial.memo is None:
                 self._places.observe(trial.number)
+
+    def state(self) -> dict[str, Any]:
+        """Return the numbers of the trials that had configs of their own, which is all that there is to know."""
+        return {"observed": self._places.observed}
+
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        """Take what `state` returned."""
+        self._places = Places(data["observed"])

@@ -12,12 +12,14 @@ from typing import Any
 from tune_platform.backends.simulated import Faults, SimulatedBackend
 from tune_platform.engine.controller import PATIENCE, Controller
 from tune_platform.engine.feed import Feed
+from tune_platform.engine.log import groups
 from tune_platform.engine.runner import Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Ask, Command, DropCheckpoints, Finish, Launch, Tell
-from tune_platform.protocol.events import Event, Resumed, from_record
+from tune_platform.protocol.effects import Effect
+from tune_platform.protocol.events import Event, Resumed
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, Scheduler, TrialView
 from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
@@ -42,6 +44,7 @@ class MemoryLog:
     reports: dict[tuple[int, int], ReportRow] = field(default_factory=dict)
     trials: dict[int, TrialRow] = field(default_factory=dict)
     checkpoints: dict[str, CheckpointRow] = field(default_factory=dict)
+    saved: list[tuple[int, str]] = field(default_factory=list)
     commits: list[int] = field(default_factory=list)  # seq at the end of each transaction
     _looked: int = -1
     seen: list[dict[int, TrialRow]] = field(default_factory=list)  # the table after each commit (shared rows)
@@ -52,8 +55,11 @@ class MemoryLog:
         reports: Sequence[ReportRow] = (),
         trials: Sequence[TrialRow] = (),
         checkpoints: Sequence[CheckpointRow] = (),
-        heartbeat: float | None = None,
+        *,
+        snapshot: tuple[int, str] | None = None,
     ) -> None:
+        if snapshot is not None:
+            self.saved.append(snapshot)
         for row in log:
             assert row.seq == len(self.rows) + 1, "seq has a gap"
             self.rows.append(row)
@@ -75,6 +81,9 @@ class MemoryLog:
         for row in list(self.rows[after:]):
             yield row, tuple(by_row.get(row.seq, ()))
 
+    def snapshots(self) -> Sequence[tuple[int, str]]:
+        return self.saved[::-1]
+
     def requests(self, after: int) -> Sequence[RequestRow]:
         todo = [(i, *entry) for i, entry in enumerate(self.plan, start=1) if i > after]
         due = [entry for entry in todo if entry[1] <= len(self.rows)]
@@ -86,13 +95,13 @@ class MemoryLog:
     def cut(self, seq: int) -> MemoryLog:
         """The log as it would be if only its first `seq` rows had been written."""
         kept = {key: row for key, row in self.reports.items() if row.seq <= seq}
-        rows = [LogRow(r.seq, r.time, r.kind, r.trial, plain(dict(r.data))) for r in self.rows[:seq]]
+        rows = [r._replace(data=plain(dict(r.data))) for r in self.rows[:seq]]
         full = [table for end, table in zip(self.commits, self.seen, strict=True) if end <= seq]
         return MemoryLog(self.plan, rows, kept, dict(full[-1]) if full else {})
 
     def text(self) -> str:
         """The log and the reports, byte for byte."""
-        rows = [(r.seq, r.time, r.kind, r.trial, plain(dict(r.data))) for r in self.rows]
+        rows = [r._replace(data=plain(dict(r.data))) for r in self.rows]
         reports = [(r.trial, r.step, r.seq, r.time, plain(dict(r.metrics))) for _, r in sorted(self.reports.items())]
         return json.dumps([rows, reports], sort_keys=True)
 
@@ -101,6 +110,7 @@ class MemorySearcher:
     """Its suggestion depends on all it was told so far, and on who is running."""
 
     synchronous = True
+    lookahead: int | None = 0
 
     def __init__(self, *, limit: int | None = None, raises_at: int | None = None, choices: Any = None) -> None:
         self.limit, self.raises_at = limit, raises_at
@@ -152,7 +162,10 @@ class FakeSpace:
 
 
 class TinyPBT:
-    """The smallest PBT: every `interval` steps one of the lower quantile clones one of the upper one."""
+    """The smallest PBT: every `interval` steps one of the lower third clones one of the upper one.
+
+    `judged` has each decision that it came to: (trial, step, how everybody ranked, source or None).
+    """
 
     resource = "step"
 
@@ -162,11 +175,20 @@ class TinyPBT:
     def setup(self, *, metric: str, mode: str, seed: int) -> None:
         self.metric, self.sign, self.seed = metric, (1 if mode == "min" else -1), seed
         self.scores: dict[int, float] = {}
-        self.clones: list[tuple[int, int]] = []
+        self.judged: list[tuple[int, int, tuple[int, ...], int | None]] = []
 
     def until(self, trial: TrialView) -> tuple[float | None, bool]:
         step = trial.last.step if trial.last else 0
         return (step // self.interval + 1) * self.interval, True
+
+    def on_add(self, trial: TrialView) -> None:
+        pass
+
+    def on_start(self, trial: TrialView) -> None:
+        pass
+
+    def on_supply_end(self) -> None:
+        pass
 
     def on_report(self, trial: TrialView, report: Report) -> Verdict | None:
         if report.step % self.interval:
@@ -177,9 +199,10 @@ class TinyPBT:
         after = report.step + self.interval
         if size and trial.number in ranked[-size:]:
             source = ranked[:size][int(rng(self.seed, trial.number, f"clone {report.step}").integers(size))]
-            self.clones.append((trial.number, source))
+            self.judged.append((trial.number, report.step, tuple(ranked), source))
             config = {**trial.config, "x": round(float(trial.config["x"]) * 0.8, 3)}
             return Clone(source=source, config=config, until=after, reason=f"rank {ranked.index(trial.number) + 1}")
+        self.judged.append((trial.number, report.step, tuple(ranked), None))
         return Continue(until=after, save=True, reason="good enough")
 
     def choose(self, candidates: Candidates) -> int | None:
@@ -203,19 +226,32 @@ class CheckedController(Controller):
         self.dropped: set[str] = set()
         self.launches: list[Launch] = []
 
-    def handle(self, event: Event) -> list[Command]:
+    def handle(self, event: Event, elapsed: float | None = None) -> list[Command]:
+        self._before(event)
+        commands = super().handle(event, elapsed)
+        self._check(commands)
+        assert self.state.ledger.leases() <= self.settings.max_concurrent
+        return commands
+
+    def replay(self, event: Event, elapsed: float, effects: Sequence[Effect]) -> list[Command]:
+        self._before(event)
+        commands = super().replay(event, elapsed, effects)
+        self._check(commands)
+        assert not self.comparison.difference, self.comparison.difference
+        return commands
+
+    def _before(self, event: Event) -> None:
         if isinstance(event, Resumed) and event.retry_failed:
-            for number, trial in self.trials.items():
+            for number, trial in self.state.trials.items():
                 if trial.status is TrialStatus.FAILED:
                     self.tells[number] -= 1
-        commands = super().handle(event)
-        self.check()
-        assert self.ledger.leases() == sum(self.ledger.holds(n) for n in self.trials)
-        assert self.ledger.leases() <= self.settings.max_concurrent
-        assert self.next_number <= self.settings.num_samples + self._extra
+
+    def _check(self, commands: Sequence[Command]) -> None:
+        self.state.check()
+        assert self.state.ledger.leases() == len(self.state.placed)
+        assert self.state.supply.next_number <= self.state.supply.limit
         self._check_commands(commands)
         self._check_trials()
-        return commands
 
     def _check_commands(self, commands: Sequence[Command]) -> None:
         for command in commands:
@@ -234,7 +270,7 @@ class CheckedController(Controller):
 
     def _check_trials(self) -> None:
         keep_last, keep_best = self.settings.keep_last, self.settings.keep_best
-        for trial in self.trials.values():
+        for trial in self.state.trials.values():
             assert not self.dropped & {kept.ref.uri for kept in trial.checkpoints}, "a needed checkpoint was dropped"
             if keep_last is not None or keep_best is not None:
                 assert len(trial.checkpoints) <= max(1, keep_last or 0) + (keep_best or 0)
@@ -272,6 +308,7 @@ class Scenario:
     limit: int | None = None  # what the searcher can suggest
     raises_at: int | None = None
     start_points: Sequence[Mapping[str, Any]] = ()
+    lookahead: int | None = 0
 
     def make_scheduler(self) -> Scheduler:
         kinds: dict[str, Any] = {
@@ -285,7 +322,7 @@ class Scenario:
         return scheduler
 
     def make_settings(self) -> Settings:
-        values: dict[str, Any] = {"num_samples": self.trials, "resources": resources_of, "seed": self.seed}
+        values: dict[str, Any] = {"num_samples": self.trials, "seed": self.seed, "lookahead": self.lookahead}
         values.update(self.settings)
         return Settings(metrics=("loss",), modes=(self.mode,), **values)
 
@@ -310,6 +347,7 @@ class Scenario:
             modes=[self.mode],
             seed=self.seed,
             start_points=self.start_points,
+            resources=resources_of,
             clock=backend.now,
         )
         log = MemoryLog(self.plan) if log is None else log
@@ -335,13 +373,11 @@ class Scenario:
     def table(self, log: MemoryLog) -> str:
         """The table of all trials that the log folds into, byte for byte."""
         controller = Controller(self.make_settings(), self.make_scheduler())
-        for row, reports in log.read_log():
-            if row.kind != "verdict":
-                rows = tuple(Report(r.step, r.metrics, r.time) for r in reports)
-                controller.handle(from_record(row.time, row.kind, row.trial, plain(dict(row.data)), rows))
+        for group in groups(log.cut(len(log.rows)).read_log()):
+            controller.replay(group.event, group.elapsed, group.effects)
         lines = [
             f"{n} {t.status} {t.reason} {t.attempt} {t.step} {t.best} {plain(dict(t.config))} {t.failures} {t.history}"
-            for n, t in sorted(controller.trials.items())
+            for n, t in sorted(controller.state.trials.items())
         ]
         return "\n".join(lines)
 
@@ -360,12 +396,12 @@ class Run:
         """Turn until the end; fails where nothing happens any more."""
         idle = 0
         for _ in range(limit):
-            if self.controller.finished is not None and not self.runner._early:
+            if self.controller.finished is not None and not self.runner.early:
                 return self.controller.finished
             before = len(self.log.rows)
             self.runner.turn()
             idle = idle + 1 if len(self.log.rows) == before else 0
-            assert idle < 20, f"stuck: {dict(self.controller.counts)}"
+            assert idle < 20, f"stuck: {dict(self.controller.state.counts)}"
         raise AssertionError("no end in sight")
 
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
+from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
+from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError
-from tune_platform.protocol.backend import Backend, Job
+from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.resources import Resources
@@ -26,6 +28,9 @@ from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
 
 _LOG = logging.getLogger("tune_platform")
+
+#: Seconds without a change of the cluster after which a trial that could never fit fails: nodes may come up late.
+MISFIT_AFTER = 30.0
 
 if TYPE_CHECKING:
     from tune_platform.results import Results
@@ -80,10 +85,12 @@ def resume(
             if extend:
                 experiment.request("extend", None, dict(extend), time.time())
 
-            def recover(runner: Runner) -> None:
-                runner.recover(retry_failed=retry_failed)
+            def begin(runner: Runner) -> None:
+                upgrade_log(experiment, given.resources_for, left.status, left.reason)
+                recover(runner, retry_failed=retry_failed)
 
-            finish = _drive(spec, experiment, listeners, recover)
+            given, left = spec, experiment.row()
+            finish = _drive(spec, experiment, listeners, begin)
             return _results(experiment.name, location, finish)
 
 
@@ -133,8 +140,8 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     storage = _checkpoint_storage(spec, experiment.name)
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
-    backend = make_backend(spec.backend)
-    settings = _settings(spec)
+    backend = spec.make_backend()
+    settings = _settings(spec, searcher.lookahead, MISFIT_AFTER if backend.parallel else 0.0)
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -142,6 +149,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         modes=spec.modes,
         seed=spec.seed,
         start_points=spec.start_points,
+        resources=None if isinstance(spec.resources, Resources) else spec.resources_for,
         # Where time is real, a slow searcher works beside the loop; elsewhere the run stays a function of its seed.
         threaded=backend.parallel and not searcher.synchronous,
         clock=backend.now,
@@ -204,30 +212,7 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 
-def make_backend(backend: Any) -> Backend:
-    """Return the backend of that name ("ray", "inline"), of a mapping {"name": ..., options}, or the object itself.
-
-    Raises SpecError for an unknown name or option.
-    """
-    options = dict(backend) if isinstance(backend, Mapping) else {"name": backend}
-    name = options.pop("name", "ray")
-    if not isinstance(name, str):
-        return name  # type: ignore[no-any-return]
-    try:
-        if name == "ray":
-            from tune_platform.backends.ray import RayBackend
-
-            return RayBackend(**options)
-        if name == "inline":
-            from tune_platform.backends.inline import InlineBackend
-
-            return InlineBackend(**options)
-    except TypeError as error:
-        raise SpecError(f"backend {name!r}: {error}") from None
-    raise SpecError(f"there is no backend {name!r}; known: ray, inline, or a Backend object")
-
-
-def _settings(spec: SearchSpec) -> Settings:
+def _settings(spec: SearchSpec, lookahead: int | None, misfit_after: float) -> Settings:
     def bound(value: float | None) -> float:
         return math.inf if value is None else value
 
@@ -238,7 +223,9 @@ def _settings(spec: SearchSpec) -> Settings:
         num_samples=bound(spec.trials),
         max_concurrent=bound(spec.max_concurrent),
         prefetch=spec.prefetch,
-        resources=spec.resources_for,
+        lookahead=lookahead,
+        misfit_after=misfit_after,
+        resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         stop=spec.stop,
         retries=spec.retries,
         max_failures=bound(spec.budget.failures),

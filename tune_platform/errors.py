@@ -5,7 +5,8 @@
     ├── ExperimentError      the experiment cannot be found, opened, resumed or continued
     ├── CheckpointError      a checkpoint is missing, incomplete or does not match its checksum
     ├── IllegalTransition    a bug in the engine: a trial was moved where it must not go
-    └── SearcherError        a searcher raised or returned something that is not in the space
+    ├── SearcherError        a searcher raised or returned something that is not in the space
+    └── SchedulerError       a scheduler decided what cannot be done
 
 A message says what happened, the value seen, what is allowed, and how to mend it.
 """
@@ -34,6 +35,10 @@ class CheckpointError(TunePlatformError):
 
 class SearcherError(TunePlatformError):
     """A searcher raised, or suggested something outside the search space."""
+
+
+class SchedulerError(TunePlatformError):
+    """A scheduler decided what cannot be done, such as to go on with a trial that does not exist."""
 
 
 class IllegalTransition(TunePlatformError):  # noqa: N818 (the field's name for it)

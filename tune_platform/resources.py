@@ -72,6 +72,7 @@ class Ledger:
                     _add(self._free[node], bundle, -1.0)
         self._fits: dict[Resources, bool] = {}  # what `fits` has found since the last change
         self._possible: dict[Resources, bool] = {}
+        self._slots: dict[Resources, int] = {}
 
     def fits(self, resources: Resources) -> bool:
         """Whether the gang fits now. Asking again before anything has changed costs a look-up."""
@@ -87,14 +88,25 @@ class Ledger:
             known = self._possible[resources] = self.place(resources, empty=True) is not None
         return known
 
-    def slots(self, resources: Resources) -> int:
-        """Return how many such trials an idle cluster holds (gangs: about how many). Costs O(nodes)."""
+    def slots(self, resources: Resources, *, free: bool = False) -> int:
+        """Return how many such trials an idle cluster holds, or (`free`) how many fit now, at a cost of O(nodes).
+
+        For gangs that is about how many.
+        """
+        if not free:
+            if resources not in self._slots:
+                self._slots[resources] = self._count_slots(resources, self.capacity)
+            return self._slots[resources]
+        return self._count_slots(resources, self._free)
+
+    @staticmethod
+    def _count_slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
         bundle = resources.bundle()
         if not bundle:
             return 0
         counts = [
-            int(min((node.get(name, 0.0) + _EPSILON) // amount for name, amount in bundle.items()))
-            for node in self.capacity
+            max(0, int(min((node.get(name, 0.0) + _EPSILON) // amount for name, amount in bundle.items())))
+            for node in nodes
         ]
         if resources.strategy == "STRICT_PACK":
             return sum(count // resources.workers for count in counts)
@@ -127,13 +139,18 @@ class Ledger:
         """Give the trial its resources and return the node of each worker; None (and no change) if it does not fit."""
         nodes = self.place(resources)
         if nodes is not None:
-            bundle = resources.bundle()
-            self._leases[trial] = [(node, bundle) for node in nodes]
-            for node in nodes:
-                _add(self._free[node], bundle, -1.0)
-            # What did not fit before does not fit now.
-            self._fits = {shape: False for shape, fits in self._fits.items() if not fits}
+            self.hold(trial, resources, nodes)
         return nodes
+
+    def hold(self, trial: int, resources: Resources, nodes: Sequence[int]) -> None:
+        """Give the trial a bundle on each of these nodes, whether it fits or not (it did when the log was written)."""
+        bundle = resources.bundle()
+        self._leases[trial] = [(node, bundle) for node in nodes]
+        for node in nodes:
+            if node < len(self._free):
+                _add(self._free[node], bundle, -1.0)
+        # What did not fit before does not fit now.
+        self._fits = {shape: False for shape, fits in self._fits.items() if not fits}
 
     def release(self, trial: int) -> None:
         """Take back whatever the trial holds; nothing if it holds nothing."""

@@ -28,15 +28,13 @@ def make(name: str, rows: int, requests: Any = (), **options: Any) -> None:
     from tune_platform.store.sql import open_store
 
     with tempfile.TemporaryDirectory() as storage:
-        spec = SearchSpec(
-            **{
-                "name": name, "trainable": CURVE, "metric": "loss", "mode": "min", "storage": storage,
-                "param_space": {"x": uniform(0, 1), "fails": choice([False, False, False, False, True])},
-                "backend": {"name": "inline"}, "seed": 5,
-                "retries": {"exception": 1},
-            }
-            | options
-        )  # fmt: skip
+        values: dict[str, Any] = {
+            "name": name, "trainable": CURVE, "metric": "loss", "mode": "min", "storage": storage,
+            "param_space": {"x": uniform(0, 1), "fails": choice([False, False, False, False, True])},
+            "backend": {"name": "inline"}, "seed": 5,
+            "retries": {"exception": 1},
+        }  # fmt: skip
+        spec = SearchSpec(**values | options)
         todo = list(requests)
 
         def listener(controller: Any, events: Any, commands: Any) -> None:

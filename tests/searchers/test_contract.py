@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 
-from tune_platform.protocol.searcher import Searcher
+from tune_platform.protocol.searcher import PastTrial, Searcher
 from tune_platform.searchers import GridSearcher, OptunaSearcher, RandomSearcher
 from tune_platform.space import Space, quniform, uniform
 from tune_platform.testing.searchers import SearcherContract
@@ -17,7 +17,8 @@ class ModelContract(SearcherContract):
 
     def test_the_model_is_at_work_before_the_last_cut(self) -> None:
         log = self.drive(self.start(), 0, max(self.cuts), {})
-        assert any(self.mark in key for trial in log if trial.memo for key in trial.memo.get("attrs", {}))
+        memos = [heard.memo for heard in log if isinstance(heard, PastTrial) and heard.memo]
+        assert any(self.mark in key for memo in memos for key in memo.get("attrs", {}))
 
 
 class TestRandom(SearcherContract):

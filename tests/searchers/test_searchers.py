@@ -8,8 +8,8 @@ import numpy as np
 import optuna
 import pytest
 
-from tune_platform.errors import SearcherError, SpecError
-from tune_platform.protocol.searcher import Outcome
+from tune_platform.errors import SpecError
+from tune_platform.protocol.searcher import Outcome, Suggestion
 from tune_platform.searchers import GridSearcher, OptunaSearcher, PastTrial, RandomSearcher, Searcher, make_searcher
 from tune_platform.searchers._optuna_params import distribution_of, from_raw, to_raw
 from tune_platform.space import (
@@ -27,6 +27,7 @@ from tune_platform.space import (
     uniform,
     when,
 )  # fmt: skip
+from tune_platform.spec import SearchSpec
 
 
 def start(searcher: Any, space: Space, seed: int = 0, mode: tuple[str, ...] = ("min",)) -> Any:
@@ -140,25 +141,6 @@ def test_optuna_define_by_run_resumes() -> None:
         half.tell(n, past[n].outcome)
 
 
-def test_optuna_outcomes() -> None:
-    searcher = start(OptunaSearcher("tpe"), Space({"x": uniform(0, 1)}))
-    ends = [
-        (Outcome("completed", 1.0, 3), "COMPLETE"), (Outcome("stopped", 2.0, 5), "PRUNED"),
-        (Outcome("failed", 1.0, 5), "FAIL"), (Outcome("completed", float("nan"), 5), "FAIL"),
-        (Outcome("stopped", None, 0), "FAIL"),
-    ]  # fmt: skip
-    for n, (outcome, _) in enumerate(ends):
-        searcher.ask(n)
-        searcher.tell(n, outcome)
-    searcher.observe(5, {"x": 0.25})
-    trials = searcher._study.get_trials()
-    assert [t.state.name for t in trials] == [word for _, word in ends] + ["RUNNING"]
-    assert trials[1].intermediate_values == {5: 2.0}
-    assert trials[5].params == {"x": 0.25}
-    with pytest.raises(SearcherError, match="not running"):
-        searcher.tell(0, ends[0][0])
-
-
 def test_optuna_several_objectives() -> None:
     searcher = start(OptunaSearcher("nsgaii", population_size=4), Space({"x": uniform(0, 1)}), mode=("min", "max"))
     for n in range(12):
@@ -198,7 +180,7 @@ def test_registry() -> None:
         ("tpee", {}, "did you mean 'tpe'"),
         ("tpe", {"n_startup": 3}, "did you mean 'n_startup_trials'"),
         ("tpe", {"seed": 3}, "the seed is the search's own"),
-        ("random", {"foo": 3}, "no argument 'foo'"),
+        ("random", {"foo": 3}, "no option 'foo'"),
         ("optuna", {"sampler": "cmaess"}, "did you mean 'cmaes'"),
         (object(), {}, "is not a searcher"),
     ]
@@ -206,3 +188,66 @@ def test_registry() -> None:
         with pytest.raises(SpecError) as caught:
             make_searcher(search, **kwargs)
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "lookahead"),
+    [("random", None), ("grid", None), ("qmc", None), ("tpe", 0), ("gp", 0), ("cmaes", 0), ("nsgaii", 0)],
+)
+def test_who_learns_is_asked_late(name: str, lookahead: int | None) -> None:
+    assert make_searcher(name).lookahead == lookahead
+    assert make_searcher("optuna", sampler=name if lookahead == 0 else "random").lookahead == lookahead
+    assert make_searcher(optuna.samplers.RandomSampler()).lookahead == 0  # who knows what it does
+
+
+class First:
+    """A searcher as the first protocol wanted it."""
+
+    synchronous = True
+
+    def setup(self, space: Space, *, mode: Any, seed: int) -> None:
+        self.space, self.seed, self.best = space, seed, float("inf")
+
+    def ask(self, number: int) -> Suggestion:
+        return Suggestion(self.space.sample(np.random.default_rng([self.seed, number])))
+
+    def observe(self, number: int, config: Any) -> None: ...
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        self.best = min(self.best, outcome.value or self.best)
+
+    def restore(self, past: Any) -> None: ...
+
+
+@pytest.mark.parametrize("search", [First, First()])
+def test_a_searcher_of_the_first_protocol_hears_what_to_change(search: Any) -> None:
+    words = (
+        r"First is written for the first searcher protocol: it has no `lookahead`. Add `lookahead = 0` .* docs/concepts"
+    )
+    with pytest.raises(SpecError, match=words):
+        make_searcher(search)
+    with pytest.raises(SpecError, match="first searcher protocol"):
+        SearchSpec(trainable=First, param_space={"x": uniform(0, 1)}, metric="loss", mode="min", searcher=search)
+
+    class Second(First):
+        lookahead = 0
+
+    assert isinstance(make_searcher(Second), Second)
+    for wrong in (-1, True, 1.5, "none"):
+        Second.lookahead = wrong  # type: ignore[assignment]
+        with pytest.raises(SpecError, match=r"Second.lookahead is .*; a whole number from 0 on, or None"):
+            make_searcher(Second)
+
+
+@pytest.mark.parametrize("name", ["random", "grid"])
+def test_state_is_small_whatever_the_past(name: str) -> None:
+    space = Space({"a": randint(0, 100), "b": randint(0, 100)}, "a < b")
+    searcher = start(make_searcher(name), space)
+    searcher.observe(0, {"a": 0, "b": 1})
+    for n in range(1, 200):
+        searcher.ask(n)
+    state = json.dumps(searcher.state())
+    assert len(state) < 60
+    other = start(make_searcher(name), space)
+    other.load_state(json.loads(state))
+    assert other.ask(200) == searcher.ask(200)

@@ -103,11 +103,11 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "search: random_search\n",
-        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); there are random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc",
+        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc",
     ),
     (
         "search: {name: random, tries: 3}\n",
-        "line 6, search: searcher 'random' has no argument 'tries'; it takes none",
+        "line 6, search: searcher 'random' has no option 'tries'; its options: none",
     ),
     (
         "search: {name: tpe, initial: [{learning_rate: 0.1}]}\n",
@@ -191,11 +191,11 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "backend: slurm\n",
-        "line 6, backend.name: got 'slurm' (text); allowed: ray, inline",
+        "line 6, backend: there is no backend 'slurm'; known: ray, inline",
     ),
     (
         "backend: {name: ray, cpus: 2}\n",
-        "line 6, backend.cpus: unknown key (did you mean 'num_cpus'?); known: name, address, num_cpus, num_gpus",
+        "line 6, backend: backend 'ray' has no option 'cpus' (did you mean 'num_cpus'?); its options: address, num_cpus, num_gpus",
     ),
     (
         "name: a/b\n",

@@ -1,6 +1,7 @@
 """Looks at any checkpoint of a policy gradient trial.
 
-    python -m tune_platform.trainables.policy_gradient.analyse CHECKPOINT [--what gradient values landscape] [--ray] [--out DIR]
+    python -m tune_platform.trainables.policy_gradient.analyse CHECKPOINT
+        [--what gradient values landscape] [--ray] [--out DIR]
 
 CHECKPOINT is the directory that `tune-platform show EXPERIMENT TRIAL` names (also as an fsspec URL), or any directory
 that `save_checkpoint` has written. Prints tables; with --out writes `analysis.json` and figures there. The checkpoint
@@ -151,8 +152,9 @@ def analyse(agent: Agent, sampler: Sampler, arguments: argparse.Namespace) -> di
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(prog="python -m tune_platform.trainables.policy_gradient.analyse", description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    made = argparse.ArgumentParser(
+        prog=f"python -m {__spec__.name}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("checkpoint")
     made.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
     made.add_argument("--ray", action="store_true", help="sample in Ray tasks, on RAY_ADDRESS or a local Ray")

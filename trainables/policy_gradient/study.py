@@ -1,7 +1,7 @@
 """Re-tests the findings of Ilyas et al. (2020) in shape, at a few stages of training, on a MuJoCo task and a small one.
 
-    python -m tune_platform.trainables.policy_gradient.study --quick --out results/         two core-hours; without --quick a night
-    python -m tune_platform.trainables.policy_gradient.study --summarise --out results/     tables and figures of what is there
+    python -m tune_platform.trainables.policy_gradient.study --quick --out results/        two core-hours, else a night
+    python -m tune_platform.trainables.policy_gradient.study --summarise --out results/    tables and figures of it
 
 Each agent is trained, and looked at when it reaches a stage. One line of `results.jsonl` is written for each, and lines
 that are there are not measured again: an interrupted study goes on where it was. All seeds follow from the agent's.
@@ -209,8 +209,9 @@ def run_agent(plan: Plan, seed: int, results: Results, sampler: Sampler) -> None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tune_platform.trainables.policy_gradient.study", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__spec__.name}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="what the docs page shows: five agents a task")
     parser.add_argument("--only", help="only plans whose name has this in it, such as Hopper/trpo")
     parser.add_argument("--out", type=Path, default=Path("policy_gradient_study"))

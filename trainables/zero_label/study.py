@@ -1,8 +1,8 @@
 """The paper's claims tried on digit scenes: five methods over rounds, seeds and triples of unseen classes.
 
-    python -m tune_platform.trainables.zero_label.study --quick           a look: one seed, two triples, some three minutes
-    python -m tune_platform.trainables.zero_label.study --out results     the study of docs/zero_label.md, half an hour on a core
-    python -m tune_platform.trainables.zero_label.study --report results  only the tables and plots, from what was measured
+    python -m tune_platform.trainables.zero_label.study --quick           a look: one seed, two triples, three minutes
+    python -m tune_platform.trainables.zero_label.study --out results     the study of docs/zero_label.md, half an hour
+    python -m tune_platform.trainables.zero_label.study --report results  only the tables and plots of what was measured
 
 For each triple and seed SPNet is trained once, and every method goes on from that same network. A triple and seed are
 written down as soon as they are done (`results.jsonl`), and a study that was interrupted goes on there.

@@ -20,12 +20,13 @@ from rich.text import Text
 
 from tune_platform.cli.format import Differences, duration, number
 from tune_platform.cli.notes import Note, Notes
-from tune_platform.protocol.commands import Launch, Release
+from tune_platform.protocol.effects import Decided, Launched, Moved
 from tune_platform.protocol.events import Reported
 
 if TYPE_CHECKING:
-    from tune_platform.engine.controller import Best, Controller
-    from tune_platform.protocol.commands import Command
+    from tune_platform.engine.state import Best
+    from tune_platform.engine.view import RunView
+    from tune_platform.protocol.effects import Effect
     from tune_platform.protocol.events import Event
 
 #: How often the region is drawn, per second.
@@ -39,6 +40,7 @@ _BAR = (
     ("STOPPED", "yellow", "="),
     ("FAILED", "red", "x"),
     ("RUNNING", "cyan", ">"),
+    ("STARTING", "blue", ":"),
     ("PAUSING", "magenta", "+"),
     ("PAUSED", "magenta", "+"),
     ("PENDING", "bright_black", "."),
@@ -87,11 +89,11 @@ class Live:
         sys.breakpointhook = self._hook
         self._region.stop()
 
-    def __call__(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
+    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
         """Note what changed; print what deserves a line of its own."""
         with self._lock:
-            self._take(controller, events, commands)
-            notes = self._notes.hear(controller, events, commands)
+            self._take(run, events, effects)
+            notes = self._notes.hear(run, events, effects)
             for note in notes:
                 self._last = note.text if note.kind != "best" else self._last
         for note in notes:
@@ -101,22 +103,24 @@ class Live:
         """Print a permanent line of our own."""
         self.console.print(Text(text, style="bold yellow"), soft_wrap=True)
 
-    def _take(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
-        settings = controller.settings
-        self._metric, self._best = settings.metrics[0], controller.best
+    def _take(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
+        settings = run.settings
+        self._metric, self._best = settings.metrics[0], run.best
         self._budget = settings.num_samples, settings.time_budget
-        self._counts = {status.value: count for status, count in controller.counts.items()}
-        for command in commands:
-            if isinstance(command, Release):
-                self._running.pop(command.trial, None)
+        self._counts = run.counts
         for event in events:
             if isinstance(event, Reported) and event.reports and event.trial in self._running:
                 running, last = self._running[event.trial], event.reports[-1]
                 running.step, running.value = last.step, last.value(self._metric)
-        for command in commands:
-            if isinstance(command, Launch):
-                self._configs.see(command.config)
-                self._running[command.trial] = _Running(command.config, self._clock(), command.committed)
+        for effect in effects:
+            if not isinstance(effect, (Launched, Decided, Moved)):
+                continue
+            trial = run.trial(effect.trial)
+            if trial is None or not trial.placed:
+                self._running.pop(effect.trial, None)
+            elif isinstance(effect, Launched):
+                self._configs.see(trial.config)
+                self._running[effect.trial] = _Running(trial.config, self._clock(), trial.step)
 
     # ------------------------------------------------------------------------------- drawing
 

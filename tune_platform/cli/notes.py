@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune_platform.cli.format import number, shorten
-from tune_platform.protocol.commands import Command, Decide
+from tune_platform.protocol.effects import Decided, Effect
 from tune_platform.protocol.events import CapacityChanged, Event, Exhausted, Failed, Requested, Resumed
-from tune_platform.protocol.verdicts import Clone, Pause, Stop
+from tune_platform.protocol.verdicts import Clone, Pause, Resize, Stop
 
 if TYPE_CHECKING:
-    from tune_platform.engine.controller import Best, Controller
+    from tune_platform.engine.state import Best
+    from tune_platform.engine.view import RunView
 
 #: Seconds between two lines on what is frequent: stopped trials, a new best trial ...
 GAP = 1.0
@@ -49,19 +50,19 @@ class Notes:
         self._left_out = 0
         self._failures: dict[str, int] = {}
 
-    def hear(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> list[Note]:
+    def hear(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> list[Note]:
         """Return the notes on one turn."""
         found: list[Note] = []
         for event in events:
             if isinstance(event, _TOLD):
-                found += self._on_event(controller, event)
-        for command in commands:
-            if isinstance(command, Decide) and isinstance(command.verdict, (Stop, Pause, Clone)):
-                found += self._on_verdict(command)
-        best = controller.best
+                found += self._on_event(run, event)
+        for effect in effects:
+            if isinstance(effect, Decided) and isinstance(effect.verdict, (Stop, Pause, Clone, Resize)):
+                found += self._on_verdict(effect)
+        best = run.best
         if best is not None and best is not self._best and self._clock() >= self._best_due(best):
             self._best, self._best_told = best, self._clock()
-            metric = controller.settings.metrics[0]
+            metric = run.settings.metrics[0]
             text = f"best so far: {metric} {number(best.value)} by trial {best.trial} at step {best.step}"
             data = {"trial": best.trial, "step": best.step, "value": best.value, "config": dict(best.config)}
             found.append(self._note("best", text, data))
@@ -71,10 +72,10 @@ class Notes:
         same = self._best is not None and self._best.trial == best.trial
         return self._best_told + (LONG_GAP if same else GAP)
 
-    def _on_event(self, controller: Controller, event: Event) -> list[Note]:
+    def _on_event(self, run: RunView, event: Event) -> list[Note]:
         match event:
             case Failed():
-                return self._on_failed(controller, event)
+                return self._on_failed(run, event)
             case Requested():
                 what = event.action if event.trial is None else f"{event.action} trial {event.trial}"
                 return [self._note("request", f"a person asked: {what}", {"action": event.action})]
@@ -87,20 +88,20 @@ class Notes:
                 return [self._note("search", f"no further suggestions: {event.reason}", {})]
         return []
 
-    def _on_failed(self, controller: Controller, event: Failed) -> list[Note]:
+    def _on_failed(self, run: RunView, event: Failed) -> list[Note]:
         frame, message = where(event.traceback), last_line(event.traceback) or event.message
         signature = f"{frame} {message}"
         count = self._failures[signature] = self._failures.get(signature, 0) + 1
         if not _round(count):
             return []
-        trial = controller.trials.get(event.trial)
-        again = "; tried again" if trial is not None and not trial.status.final else ""
+        trial = run.trial(event.trial)
+        again = "; tried again" if trial is not None and not trial.ended else ""
         times = "" if count == 1 else f" ({count} times so far)"
         text = f"trial {event.trial} failed: {message}{f' [{frame}]' if frame else ''}{again}{times}"
         data = {"trial": event.trial, "cause": event.cause, "message": message, "frame": frame, "count": count}
         return [self._note("failed", text, data)]
 
-    def _on_verdict(self, decide: Decide) -> list[Note]:
+    def _on_verdict(self, decide: Decided) -> list[Note]:
         now = self._clock()
         if now < self._quiet_due:
             self._left_out += 1
@@ -119,7 +120,7 @@ class Notes:
 
 
 _TOLD = (Failed, Requested, Resumed, CapacityChanged, Exhausted)
-_DONE = {"stop": "stopped", "pause": "paused", "clone": "cloned"}
+_DONE = {"stop": "stopped", "pause": "paused", "clone": "cloned", "resize": "resized"}
 
 
 def where(traceback: str) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tune_platform.cli.common import finite
 from tune_platform.cli.format import Differences, counts, duration, number
 from tune_platform.cli.notes import Notes
-from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.effects import Launched
 
 if TYPE_CHECKING:
-    from tune_platform.engine.controller import Controller
-    from tune_platform.protocol.commands import Command
+    from tune_platform.engine.view import RunView
+    from tune_platform.protocol.effects import Effect
     from tune_platform.protocol.events import Event
 
 #: Longest pause between two summary lines, in seconds; it begins with one second and doubles.
@@ -38,12 +38,12 @@ class Plain:
     def __exit__(self, *_: object) -> None:
         self._stream.flush()
 
-    def __call__(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
+    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
         """Write what this turn is worth."""
-        for command in commands:
-            if isinstance(command, Launch):
-                self._configs.see(command.config)
-        for note in self._notes.hear(controller, events, commands):
+        for effect in effects:
+            if isinstance(effect, Launched) and (trial := run.trial(effect.trial)) is not None:
+                self._configs.see(trial.config)
+        for note in self._notes.hear(run, events, effects):
             # The live region has the best config in a line of its own; here it has to be in this one.
             more = f" ({self._configs.text(note.data['config'])})" if note.kind == "best" and not self._json else ""
             self._write(note.time, note.kind, note.text + more, note.data)
@@ -51,18 +51,18 @@ class Plain:
         if now >= self._due:
             self._pause = min(LONGEST, self._pause * 2)
             self._due = now + self._pause
-            self._write(now, "progress", *self._summary(controller, now - self._started))
+            self._write(now, "progress", *self._summary(run, now - self._started))
 
     def say(self, text: str) -> None:
         """Write a line of our own."""
         self._write(self._clock(), "message", text, {})
 
-    def _summary(self, controller: Controller, elapsed: float) -> tuple[str, dict[str, Any]]:
-        by_status = {status.value: count for status, count in controller.counts.items() if count}
+    def _summary(self, run: RunView, elapsed: float) -> tuple[str, dict[str, Any]]:
+        by_status = run.counts
         text, data = f"{duration(elapsed)}: {counts(by_status)}", {"elapsed": elapsed, "counts": by_status}
-        best = controller.best
+        best = run.best
         if best is not None:
-            metric = controller.settings.metrics[0]
+            metric = run.settings.metrics[0]
             text += f"; best {metric} {number(best.value)} (trial {best.trial}, step {best.step})"
             data["best"] = {"trial": best.trial, "step": best.step, "value": best.value}
         return text, data

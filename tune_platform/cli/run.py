@@ -25,9 +25,9 @@ from tune_platform.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from tune_platform.engine.controller import Controller
     from tune_platform.engine.runner import Listener
-    from tune_platform.protocol.commands import Command
+    from tune_platform.engine.view import RunView
+    from tune_platform.protocol.effects import Effect
     from tune_platform.protocol.events import Event
     from tune_platform.results import Results
 
@@ -48,7 +48,7 @@ _KEYS = {
 class Display(Protocol):
     """A listener that can also say something of its own."""
 
-    def __call__(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
+    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
         """Show one turn."""
 
     def say(self, text: str) -> None:
@@ -207,7 +207,7 @@ class _Interruptions:
     def __init__(self, display: Display) -> None:
         self._display, self._seen, self._set = display, 0, False
 
-    def __call__(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
+    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
         if self._set or threading.current_thread() is not threading.main_thread():
             return
         self._set = True

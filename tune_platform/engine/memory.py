@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from tune_platform.engine.controller import Controller
-from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Ask, Command, Tell
 from tune_platform.protocol.events import Event, Exhausted, Resumed, Suggested
 from tune_platform.protocol.searcher import Outcome, PastTrial
@@ -20,15 +18,18 @@ Call = Ask | Tell | Suggested  # Suggested: the searcher observes a trial that a
 
 
 class Memory:
-    """Folds the log's events and commands into the searcher's past and the calls that it is owed."""
+    """Folds the log's events and commands into the searcher's past and the calls that it is owed.
+
+    Where the searcher's state of some moment is known, it is enough to fold what came after that.
+    """
 
     def __init__(self) -> None:
         self.owed: deque[Call] = deque()  # begins with an Ask, unless it is empty
         self._suggested: dict[int, Suggested] = {}
         self._outcomes: dict[int, Outcome] = {}
 
-    def note_event(self, event: Event, controller: Controller) -> None:
-        """Note a fact, before the controller handles it."""
+    def note_event(self, event: Event, failed: Collection[int] = ()) -> None:
+        """Note a fact, before the controller handles it; `failed` are the trials that have failed by then."""
         if isinstance(event, Suggested):
             if event.origin == "user":
                 self.owed.append(event)
@@ -42,7 +43,6 @@ class Memory:
             self._settle()
         elif isinstance(event, Resumed) and event.retry_failed:
             # They live again, whatever was told of them.
-            failed = {n for n, trial in controller.trials.items() if trial.status is TrialStatus.FAILED}
             self.owed = deque(call for call in self.owed if not (isinstance(call, Tell) and call.trial in failed))
             for number in failed:
                 self._outcomes.pop(number, None)
@@ -57,6 +57,14 @@ class Memory:
         return [
             PastTrial(number, event.config, event.memo, self._outcomes.get(number))
             for number, event in sorted(self._suggested.items())
+        ]
+
+    def later(self) -> list[Tell]:
+        """Return what came of trials that were suggested before the first event noted here."""
+        return [
+            Tell(trial=number, outcome=outcome)
+            for number, outcome in sorted(self._outcomes.items())
+            if number not in self._suggested
         ]
 
     def _settle(self) -> None:

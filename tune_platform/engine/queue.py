@@ -6,7 +6,9 @@ A cluster has a few shapes of trials and thousands of trials, so each question c
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from sortedcontainers import SortedDict, SortedList
@@ -16,6 +18,8 @@ from tune_platform.resources import Ledger, Resources
 
 if TYPE_CHECKING:
     from tune_platform.protocol.scheduler import TrialView
+
+_number = itemgetter(0)
 
 #: How often younger trials may take a place before one that does not fit is waited for (invariant 5).
 PATIENCE = 8
@@ -27,10 +31,16 @@ class Queue:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._waiting: dict[Resources, SortedDict] = {}  # trials by number, of each shape
-        self._paused: dict[Resources, dict[int, Trial]] = {}
+        self._paused: dict[int, Trial] = {}
+        self._paused_shapes: Counter[Resources] = Counter()
+        self._misfits: SortedDict = SortedDict()  # of those that wait: what no idle cluster could hold
         self._starved: SortedList = SortedList()  # numbers of waiting trials whose patience is at its end
         self.size = 0  # how many wait
-        self.paused_size = 0
+
+    @property
+    def paused_size(self) -> int:
+        """How many are paused."""
+        return len(self._paused)
 
     # ------------------------------------------------------------------------------- coming and going
 
@@ -41,11 +51,15 @@ class Queue:
             group = self._waiting[trial.resources] = SortedDict()
         group[trial.number] = trial
         self.size += 1
+        if not self._ledger.possible(trial.resources):
+            self._misfits[trial.number] = trial
+        if trial.bypassed >= PATIENCE:  # as a snapshot has it
+            self._starved.add(trial.number)
 
     def add_paused(self, trial: Trial) -> None:
         """Have a paused trial wait for the scheduler to send it on."""
-        self._paused.setdefault(trial.resources, {})[trial.number] = trial
-        self.paused_size += 1
+        self._paused[trial.number] = trial
+        self._paused_shapes[trial.resources] += 1
 
     def discard(self, trial: Trial) -> None:
         """Take a trial out, before its status changes; nothing if it is not in."""
@@ -54,20 +68,40 @@ class Queue:
             group = self._waiting.get(shape)
             if group is not None and group.pop(number, None) is not None:
                 self.size -= 1
+                self._misfits.pop(number, None)
                 if trial.bypassed >= PATIENCE:
                     self._starved.remove(number)
                 trial.bypassed = 0
                 if not group:
                     del self._waiting[shape]
         elif trial.status is TrialStatus.PAUSED:
-            del self._paused[shape][number]
-            self.paused_size -= 1
-            if not self._paused[shape]:
-                del self._paused[shape]
+            del self._paused[number]
+            self._paused_shapes[shape] -= 1
+            if not self._paused_shapes[shape]:
+                del self._paused_shapes[shape]
 
-    def all_waiting(self) -> list[Trial]:
-        """Return the waiting trials, oldest first."""
-        return sorted((t for group in self._waiting.values() for t in group.values()), key=lambda t: t.number)
+    def misfits(self) -> list[Trial]:
+        """Return the waiting trials that would not fit into an idle cluster either, oldest first."""
+        return list(self._misfits.values())
+
+    def refit(self) -> None:
+        """See anew which trials fit into an idle cluster: it has changed."""
+        possible = self._ledger.possible
+        groups = [group for shape, group in self._waiting.items() if not possible(shape)]
+        self._misfits = SortedDict(item for group in groups for item in group.items())
+
+    def all_paused(self) -> list[Trial]:
+        """Return the paused trials, oldest first."""
+        return [self._paused[number] for number in sorted(self._paused)]
+
+    def unfit(self) -> int:
+        """Return how many of those that wait do not fit now."""
+        return sum(len(group) for shape, group in self._waiting.items() if not self._ledger.fits(shape))
+
+    @property
+    def reserved(self) -> bool:
+        """Whether free places are kept for a waiting trial that has been passed over too often."""
+        return self._first_starved() is not None
 
     def is_waiting(self, trial: Trial) -> bool:
         """Whether the trial waits to start, or to start again."""
@@ -75,22 +109,22 @@ class Queue:
 
     def is_paused(self, trial: Trial) -> bool:
         """Whether the trial is in as a paused one."""
-        return trial.number in self._paused.get(trial.resources, ())
+        return trial.number in self._paused
 
     # ------------------------------------------------------------------------------- places
 
     def stuck(self) -> bool:
         """Whether it is certain, at little cost, that none of them fits now."""
-        shapes = len(self._waiting) + len(self._paused)
+        shapes = len(self._waiting) + len(self._paused_shapes)
         if shapes > 32:  # many shapes (resources drawn from a continuum): look at the trials one by one
             return False
         fits = self._ledger.fits
-        return not (any(map(fits, self._waiting)) or any(map(fits, self._paused)))
+        return not (any(map(fits, self._waiting)) or any(map(fits, self._paused_shapes)))
 
     def waiting(self) -> Iterator[TrialView]:
         """Trials that wait and fit, oldest first; none younger than one that has been passed over too often."""
         groups = [group for shape, group in self._waiting.items() if self._ledger.fits(shape)]
-        last = self._starved[0] if self._starved else None
+        last = self._first_starved()
         if len(groups) == 1:
             (group,) = groups
             for number in group:
@@ -98,20 +132,18 @@ class Queue:
                     return
                 yield group[number]
             return
-        for number, trial in heapq.merge(*(group.items() for group in groups), key=lambda item: item[0]):
+        for number, trial in heapq.merge(*(group.items() for group in groups), key=_number):
             if last is not None and number > last:
                 return
             yield trial
 
     def paused(self, number: int) -> TrialView | None:
         """The paused trial, if the scheduler may send it on now."""
-        if self._starved and number > self._starved[0]:
+        last = self._first_starved()
+        if last is not None and number > last:
             return None
-        for shape, group in self._paused.items():
-            trial = group.get(number)
-            if trial is not None:
-                return trial if not trial.held and self._ledger.fits(shape) else None
-        return None
+        trial = self._paused.get(number)
+        return trial if trial is not None and not trial.held and self._ledger.fits(trial.resources) else None
 
     def pass_over(self, number: int) -> None:
         """Note that trial `number` takes a place (before it does) ahead of older ones that do not fit.
@@ -124,3 +156,11 @@ class Queue:
                     group[older].bypassed += 1
                     if group[older].bypassed == PATIENCE:
                         self._starved.add(older)
+
+    def _first_starved(self) -> int | None:
+        """The oldest whose patience is at its end, of those that the cluster (as it is now) could hold at all."""
+        for number in self._starved:
+            shape = next(shape for shape, group in self._waiting.items() if number in group)
+            if self._ledger.possible(shape):
+                return int(number)
+        return None

@@ -1,82 +1,54 @@
 """The loop around the controller, and the order of effects that makes resume exact:
 
-    drain all ready events -> append them, and the verdicts on them, to the log in ONE transaction
-    -> commit -> only then carry the commands out
+    drain all ready events -> fold them into the controller, which decides
+    -> append the facts and the decisions to the log in ONE transaction -> commit -> only then carry the commands out
 
 A fact that is not committed did not happen. Whatever kills the driver between two turns, or in the middle of one,
-the log is whole; `recover` folds it through a fresh controller and goes on.
+the log is whole, and `recovery` goes on from it.
 """
 
 from __future__ import annotations
 
-import json
-import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
-from tune_platform.engine.memory import Memory
-from tune_platform.engine.trial import Trial, TrialStatus
-from tune_platform.errors import ExperimentError, TunePlatformError
+from tune_platform.engine.log import LOGGER, Log, Turn, observed, trial_row
+from tune_platform.engine.trial import TrialStatus
+from tune_platform.engine.view import RunView
+from tune_platform.errors import TunePlatformError
 from tune_platform.protocol.backend import Backend, Job, Work
-from tune_platform.protocol.commands import Ask, Command, Decide, DropCheckpoints, Finish, Tell
-from tune_platform.protocol.events import (
-    Event,
-    Interrupted,
-    Reported,
-    Requested,
-    Resumed,
-    Saved,
-    Suggested,
-    Ticked,
-    from_record,
-    to_record,
-)
-from tune_platform.protocol.reports import CheckpointRef, Report
-from tune_platform.protocol.verdicts import Clone, Continue
-from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, TrialRow
+from tune_platform.protocol.commands import Ask, Command, DropCheckpoints, Finish, Tell
+from tune_platform.protocol.effects import Effect
+from tune_platform.protocol.events import Event, Interrupted, Requested, Resumed, Saved, Suggested, Ticked
+from tune_platform.protocol.reports import CheckpointRef
 
-_LOG = logging.getLogger("tune_platform")
-
-VERDICT = "verdict"
 #: Seconds between two looks at the inbox of requests, and the longest sleep of the loop.
 INBOX_PERIOD = 0.25
-#: Seconds that an interrupted driver waits for the checkpoints of what runs.
-GRACE = 30.0
-
-
-class Log(Protocol):
-    """The part of the store that the loop writes to; see `store.sql.SqlExperiment`."""
-
-    def append(
-        self,
-        log: Sequence[LogRow],
-        reports: Sequence[ReportRow] = (),
-        trials: Sequence[TrialRow] = (),
-        checkpoints: Sequence[CheckpointRow] = (),
-    ) -> None:
-        """Write all of it, or nothing, in one transaction."""
-
-    def read_log(self, after: int = 0) -> Any:
-        """Yield the rows in order, each with the reports that belong to it."""
-
-    def requests(self, after: int) -> Sequence[Any]:
-        """Return what persons have asked for since request number `after`."""
+#: Seconds that an interrupted driver waits for what runs to end its present step and to write a checkpoint.
+GRACE = 60.0
+#: A loop that has not turned for so many seconds was away (a suspended process, a store that did not answer): reports
+#: may have come meanwhile, so nobody is overdue before they have been looked at for so many seconds.
+AWAY, LOOKING = 5.0, 2.0
 
 
 class Listener(Protocol):
     """Hears of every turn after its commit: progress displays, callbacks."""
 
-    def __call__(self, controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
-        """Look, but do not touch."""
+    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
+        """Look at what happened, and at what was decided. An error is told once and harms nothing."""
 
 
 class Runner:
-    """Drives one experiment to its end. One thread; the only writer of the experiment's log."""
+    """Drives one experiment to its end. One thread; the only writer of the experiment's log.
+
+    `grace`: seconds that an interrupted driver waits for what runs; `say` tells a person what it waits for.
+    """
 
     def __init__(
         self,
@@ -89,69 +61,36 @@ class Runner:
         complete: Callable[[Mapping[str, Any], int], Mapping[str, Any]],
         drop: Callable[[Sequence[CheckpointRef]], None] = lambda refs: None,
         listeners: Sequence[Listener] = (),
+        grace: float = GRACE,
+        say: Callable[[str], None] = LOGGER.warning,
     ) -> None:
-        self.controller, self._feed, self._backend, self._log, self._job = controller, feed, backend, log, job
-        self._complete, self._drop, self._listeners = complete, drop, listeners
-        self._seq = 0
+        self.controller, self.feed, self.backend, self.log, self.job = controller, feed, backend, log, job
+        self.early: deque[Event] = deque()  # events of our own, for the next turns
+        self.seq = 0
+        self._complete, self._drop, self._listeners = complete, drop, list(listeners)
+        self._grace, self._say = grace, say
+        self._view = RunView(controller)
+        self._begin = self._turned = time.monotonic()
+        self._base = 0.0  # seconds of searching before this driver
+        self._looking_until = -math.inf
         self._next_inbox = 0.0
-        self._early: deque[Event] = deque()  # events of our own, for the next turns
-        self._requests: deque[Event] = deque()  # read from the inbox and not handled yet
-        self._suggestions: deque[Event] = deque()  # on a virtual clock: ready, and not taken yet
+        self._suggestions: deque[Event] = deque()
+        self._requests: deque[Event] = deque()
         self._interrupted = False
-
-    # ------------------------------------------------------------------------------- life
+        self._snapshot = 0  # the row of the last one
 
     def start(self) -> None:
         """Start the backend and the experiment. Raises ExperimentError where the backend cannot start."""
-        self._early.append(self._backend.start(self._job))
+        self.early.append(self.backend.start(self.job))
 
-    def recover(self, *, retry_failed: bool = False) -> None:
-        """Fold the log, start the backend and go on from where the log ends.
-
-        Raises ExperimentError where the log's verdicts are not those that the scheduler comes to now.
-        """
-        capacity = self._backend.start(self._job)
-        memory = Memory()
-        missing: deque[tuple[float, Decide]] = deque()  # verdicts come to, which the log has not shown yet
-        adding: Requested | None = None  # a person's trial that the log has not shown yet
-        for row, reports in self._log.read_log():
-            self._seq = row.seq
-            if row.kind == VERDICT:
-                self._expect(row, missing)
-                continue
-            event = from_record(row.time, row.kind, row.trial, row.data, _to_reports(reports))
-            memory.note_event(event, self.controller)
-            commands = self.controller.handle(event)
-            missing.extend((row.time, command) for command in commands if isinstance(command, Decide))
-            memory.note_commands(commands)
-            adding = event if isinstance(event, Requested) and event.action == "enqueue" else None
-            if self._backend.virtual:
-                self._backend.replay(event, [command for command in commands if isinstance(command, Work)])
-            # Those that failed are kept: they may be tried again.
-            self._forget(() if row.trial is None else (row.trial,), failed=False)
-        if missing:  # the log was cut between a fact and the verdicts on it
-            self._log.append([self._verdict_row(decide, stamp) for stamp, decide in missing])
-        now = self._backend.now()
-        if adding is not None and (added := self._added(adding)) is not None:
-            self._early.append(added)
-        if self._seq and (retry_failed or self.controller.interrupted or not self._backend.virtual):
-            resumed = Resumed(time=now, retry_failed=retry_failed)
-            memory.note_event(resumed, self.controller)
-            if self._backend.virtual:
-                self._backend.replay(resumed, ())
-            self._early.append(resumed)
-            self._early.append(replace(capacity, time=now))
-        elif not self.controller.ledger.capacity:
-            self._early.append(replace(capacity, time=now))
-        if self.controller.finished is not None:
-            self._early.extend(self._inbox())  # an extension, perhaps
-        self._feed.restore(memory.past())
-        for call in memory.owed:
-            self._call_searcher(call)
+    def go_on_from(self, seq: int, elapsed: float, snapshot: int) -> None:
+        """Take over where the log ends: its last row, the seconds of searching so far, and the last snapshot's row."""
+        self.seq, self._base, self._snapshot = seq, elapsed, snapshot
+        self._begin = self._turned = time.monotonic()
 
     def run(self) -> Finish:
         """Turn until the experiment is finished or `interrupt` was called; return how it ended."""
-        while self._early or self.controller.finished is None:
+        while self.early or self.controller.finished is None:
             self.turn()
             if self._interrupted:
                 return self._wind_down()
@@ -162,87 +101,134 @@ class Runner:
         """Have the loop end soon: running trials write a checkpoint, and a resume goes on from there."""
         self._interrupted = True
 
+    def elapsed(self) -> float:
+        """Return the seconds of searching, of a clock that nobody can set and that stands still with the machine."""
+        return self.backend.now() if self.backend.virtual else self._base + time.monotonic() - self._begin
+
     # ------------------------------------------------------------------------------- one turn
 
     def turn(self) -> None:
-        """Drain, append, fold, commit, carry out."""
-        events = self._drain()
-        if events:
-            self._take(events)
+        """Drain, fold, append, commit, carry out."""
+        self.take(self._drain())
 
     def _drain(self) -> list[Event]:
-        if self._backend.virtual:
-            return self._drain_one()
-        events: list[Event] = [*self._early, *self._inbox()]
-        self._early.clear()
-        suggestions = self._feed.ready()
-        # A suggestion that no place waits for is not worth a transaction of its own: it goes with what comes next.
-        urgent = bool(events) or (bool(suggestions) and not self.controller.supplied)
-        events += suggestions
-        events += self._backend.poll(0.0 if urgent else self._timeout())
-        if self._backend.now() >= self.controller.deadline():
-            events.append(Ticked(time=self._backend.now()))
+        """Return what has happened.
+
+        On a virtual clock that is one thing at a time, so that a run that is cut after any of them goes on with the
+        same next one; and time passes there only when there is nothing else.
+        """
+        self._watch()
+        most = 1 if self.backend.virtual else math.inf
+        events: list[Event] = []
+        for source in (self._own, self._ready, self._inbox):
+            if len(events) < most:
+                queue = source()
+                while queue and len(events) < most:
+                    events.append(queue.popleft())
+        if len(events) < most:
+            # A suggestion that no place waits for is not worth a transaction of its own: it goes with what comes next.
+            urgent = any(not isinstance(event, Suggested) for event in events) or (
+                bool(events) and not self.controller.supplied
+            )
+            events += self.backend.poll(0.0 if urgent else self._timeout())
+        self._turned = time.monotonic()
+        if not events and self.backend.virtual and self.controller.deadline() == math.inf:
+            time.sleep(0.001)  # nothing happens of itself: only a person, or a slow searcher, can move it on
         return events
 
-    def _drain_one(self) -> list[Event]:
-        """Take one thing at a time, so that a run that is cut after any row goes on with the same next one."""
-        if self._early:
-            return [self._early.popleft()]
+    def _watch(self) -> None:
+        """Notice that the loop was away."""
+        now = time.monotonic()
+        if now - self._turned > AWAY:
+            self._looking_until = now + LOOKING
+
+    def _own(self) -> deque[Event]:
+        if not self.early and time.monotonic() >= self._looking_until and self.elapsed() >= self.controller.deadline():
+            self.early.append(Ticked(time=self.backend.now()))
+        return self.early
+
+    def _ready(self) -> deque[Event]:
         if not self._suggestions:
-            self._suggestions.extend(self._feed.ready())
-        if self._suggestions:
-            return [self._suggestions.popleft()]
-        if not self._requests:
-            self._requests.extend(self._inbox())
-        if self._requests:
-            return [self._requests.popleft()]
-        if events := self._backend.poll(self._timeout()):
-            return events
-        if self._backend.now() >= self.controller.deadline():
-            return [Ticked(time=self._backend.now())]
-        if self.controller.deadline() == float("inf"):
-            time.sleep(0.001)  # nothing happens of itself: only a person, or a slow searcher, can move it on
-        return []
+            self._suggestions.extend(self.feed.ready())
+        return self._suggestions
+
+    def _inbox(self) -> deque[Event]:
+        """Return what persons have asked for since the last look."""
+        now = time.monotonic()
+        if not self._requests and now >= self._next_inbox:
+            self._next_inbox = now + INBOX_PERIOD
+            stamp = self.backend.now()
+            self._requests.extend(
+                Requested(time=stamp, request=row.id, action=row.action, trial=row.trial, data=dict(row.data))
+                for row in self.log.requests(self.controller.state.last_request)
+            )
+        return self._requests
+
+    def requested(self) -> list[Event]:
+        """Return what persons have asked for while no driver ran."""
+        found = list(self._inbox())
+        self._requests.clear()
+        return found
 
     def _timeout(self) -> float | None:
         """How long to wait for the backend: on a virtual clock as long as it takes, else until the next inbox."""
-        left = self.controller.deadline() - self._backend.now()
-        if not self._backend.virtual:
-            return max(0.0, min(INBOX_PERIOD, left))
-        return max(0.0, left) if left != float("inf") else None
+        left = max(0.0, self.controller.deadline() - self.elapsed())
+        if not self.backend.virtual:
+            return min(INBOX_PERIOD, left if time.monotonic() >= self._looking_until else INBOX_PERIOD)
+        return left if left != math.inf else None
 
-    def _take(self, events: Sequence[Event]) -> list[Event]:
+    def take(self, events: Sequence[Event]) -> None:
         """Fold events, write them and all that follows from them in one transaction, then carry it out."""
-        turn = _Turn()
-        todo = deque(events)
+        if not events:
+            return
+        saved = self._take_snapshot()
+        turn, controller = Turn(self.seq), self.controller
+        effects: list[Command | Suggested] = []  # the commands, and what a searcher is to observe
+        todo, elapsed = deque(events), self.elapsed()
         while todo:
             event = todo.popleft()
             if isinstance(event, Ticked):
-                event = self.controller.overdue(event.time) or event  # one a turn: the next tick is due at once
-            if not self.controller.accepts(event):
+                event = controller.overdue(event.time, elapsed) or event  # one a turn: the next tick is due at once
+            if not controller.accepts(event):
                 continue
-            self._seq += 1
-            turn.fact(self._seq, event)
+            commands = controller.handle(event, elapsed)
+            turn.add(event, controller.effects, elapsed)
+            if observed(event):
+                assert isinstance(event, Suggested)
+                effects.append(event)
+            effects += commands
             if isinstance(event, Resumed):
-                turn.touched.update(dict.fromkeys(self.controller.trials))
-            for command in self.controller.handle(event):
-                if isinstance(command, Decide):
-                    turn.rows.append(self._verdict_row(command, event.time))
-                turn.command(command)
-            if isinstance(event, Requested) and event.action == "enqueue":
-                added = self._added(event)
+                turn.touched.update(dict.fromkeys(controller.state.trials))
+            elif isinstance(event, Requested) and event.action == "enqueue":
+                added = self.added(event)
                 if added is not None:
                     todo.appendleft(added)
-        if not turn.rows:
-            return []
-        trials = self.controller.trials
-        changed = [_trial_row(trials[number]) for number in turn.touched if number in trials]
-        self._log.append(turn.rows, turn.reports, changed, turn.checkpoints)
-        self._carry_out(turn.effects)
-        for listener in self._listeners:
-            listener(self.controller, turn.events, turn.commands)
-        self._forget(turn.touched)
-        return turn.events
+        if turn.rows:
+            self.commit(turn, effects, saved)
+            self._carry_out(effects)
+            self._tell_listeners(turn)
+            self.forget(turn.touched)
+
+    def commit(self, turn: Turn, commands: Sequence[Command | Suggested], saved: tuple[int, str] | None = None) -> None:
+        """Write a turn, with the trials and checkpoints as they are after it."""
+        trials = self.controller.state.trials
+        for command in commands:
+            if isinstance(command, DropCheckpoints):
+                turn.drop(command.checkpoints)
+        changed = [trial_row(trials[number]) for number in turn.touched if number in trials]
+        self.log.append(turn.rows, turn.reports, changed, list(turn.checkpoints.values()), snapshot=saved)
+        self.seq = turn.seq
+
+    def _take_snapshot(self) -> tuple[int, str] | None:
+        """Return the state up to here, where one is due, and where scheduler and searcher know theirs."""
+        if not snapshot.due(self.seq, self._snapshot):
+            return None
+        searcher = self.feed.state()
+        text = snapshot.to_text(self.controller.state, searcher) if searcher is not None else None
+        if text is None:
+            return None
+        self._snapshot = self.seq
+        return self.seq, text
 
     def _carry_out(self, effects: Sequence[Command | Suggested]) -> None:
         work: list[Work] = []
@@ -250,156 +236,81 @@ class Runner:
             if isinstance(effect, Work):
                 work.append(effect)
             elif isinstance(effect, (Ask, Tell, Suggested)):
-                self._call_searcher(effect)
+                self.call_searcher(effect)
             elif isinstance(effect, DropCheckpoints):
                 self._drop(effect.checkpoints)
         if work:
-            self._backend.submit(work)
+            self.backend.submit(work)
 
-    def _call_searcher(self, call: Ask | Tell | Suggested) -> None:
+    def call_searcher(self, call: Ask | Tell | Suggested) -> None:
+        """Have the searcher hear of it."""
         if isinstance(call, Suggested):
-            self._feed.observe(call.trial, call.config)
+            self.feed.observe(call.trial, call.config)
         else:
-            self._feed.submit(call)
+            self.feed.submit(call)
 
-    def _forget(self, numbers: Iterable[int], *, failed: bool = True) -> None:
+    def _tell_listeners(self, turn: Turn) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(self._view, turn.events, turn.effects)
+            except Exception:
+                LOGGER.warning("%r raised and is not called any more; the search goes on", listener, exc_info=True)
+                self._listeners.remove(listener)
+
+    def forget(self, numbers: Iterable[int], *, failed: bool = True) -> None:
+        """Drop ended trials from memory; `failed` ones too."""
+        state = self.controller.state
         for number in numbers:
-            trial = self.controller.trials.get(number)
+            trial = state.trials.get(number)
             if trial is not None and trial.status.final and (failed or trial.status is not TrialStatus.FAILED):
-                self.controller.forget(number)
+                state.forget(number)
 
-    # ------------------------------------------------------------------------------- persons
-
-    def _inbox(self) -> list[Event]:
-        """Return what persons have asked for since the last look."""
-        now = time.monotonic()
-        if now < self._next_inbox:
-            return []
-        self._next_inbox = now + INBOX_PERIOD
-        stamp = self._backend.now()
-        return [
-            Requested(time=stamp, request=row.id, action=row.action, trial=row.trial, data=dict(row.data))
-            for row in self._log.requests(self.controller.last_request)
-        ]
-
-    def _added(self, event: Requested) -> Suggested | None:
+    def added(self, event: Requested) -> Suggested | None:
         """Return the trial that a person asked for, with what the config leaves open filled in by sampling."""
-        number = self.controller.next_number
+        number = self.controller.state.supply.next_number
         try:
             config = self._complete(event.data.get("config", {}), number)
         except TunePlatformError as error:  # whoever asked should have checked; the search goes on without it
-            _LOG.warning("request %d to add a trial was refused: %s", event.request, error)
+            LOGGER.warning("request %d to add a trial was refused: %s", event.request, error)
             return None
-        return Suggested(time=event.time, trial=number, config=config, origin="user")
+        return self.feed.suggestion(number, config, origin="user")
+
+    # ------------------------------------------------------------------------------- the end
 
     def _wind_down(self) -> Finish:
-        """Ask what runs for a checkpoint and commit what arrives in time."""
-        finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
+        """Ask what runs for a checkpoint after its present step, and commit what arrives in time."""
         if self.controller.finished is not None:
             return self.controller.finished
-        self._take([*self._early, Interrupted(time=self._backend.now())])
-        self._early.clear()
-        trials = self.controller.trials
-        waiting = {(n, t.attempt) for n, t in trials.items() if t.status in (TrialStatus.RUNNING, TrialStatus.PAUSING)}
-        end = time.monotonic() + GRACE
-        while waiting and time.monotonic() < end and self.controller.finished is None:
-            events = self._backend.poll(None if self._backend.virtual else INBOX_PERIOD)
-            if not events and self._backend.virtual:
-                break  # the rest hangs
-            self._take(events)
-            waiting -= {(event.trial, event.attempt) for event in events if isinstance(event, Saved)}
-            waiting = {(n, a) for n, a in waiting if self.controller.ledger.holds(n) and trials[n].attempt == a}
-        return self.controller.finished or finish
-
-    # ------------------------------------------------------------------------------- rows
-
-    def _verdict_row(self, decide: Decide, time: float) -> LogRow:
-        self._seq += 1
-        return LogRow(self._seq, time, VERDICT, decide.trial, _verdict_data(decide))
-
-    def _expect(self, row: LogRow, missing: deque[tuple[float, Decide]]) -> None:
-        now = missing.popleft()[1] if missing else None
-        if now is None or now.trial != row.trial or not _same(_verdict_data(now), row.data):
-            raise ExperimentError(
-                f"log row {row.seq} has the verdict {dict(row.data)} on trial {row.trial}, but replaying the log gives "
-                f"{_verdict_data(now) if now else 'none'}. The scheduler's code or options have changed since; resume "
-                "with those that the experiment was started with"
+        self.take([*self.early, Interrupted(time=self.backend.now())])
+        self.early.clear()
+        state = self.controller.state
+        waiting = {number: state.trials[number].attempt for number in state.heard}
+        if waiting:
+            self._say(
+                f"waiting for {_names(waiting)} to end the present step and to save, for {self._grace:g} s at most; "
+                "a second Ctrl-C ends at once"
             )
+        end = time.monotonic() + self._grace
+        while waiting and time.monotonic() < end and self.controller.finished is None:
+            events = self.backend.poll(None if self.backend.virtual else INBOX_PERIOD)
+            if not events and self.backend.virtual:
+                break  # the rest hangs
+            self.take(events)
+            for event in events:
+                if isinstance(event, Saved) and waiting.get(event.trial) == event.attempt:
+                    del waiting[event.trial]
+            for number, attempt in list(waiting.items()):
+                if number not in state.placed or state.trials[number].attempt != attempt:
+                    del waiting[number]
+        if waiting:
+            kept = {number: state.trials[number].checkpoint for number in waiting}
+            steps = ", ".join(f"trial {n} from step {k.step if k else 0}" for n, k in kept.items())
+            self._say(f"{_names(waiting)} could not be saved within {self._grace:g} s; a resume goes on with {steps}")
+        reason = "the driver was interrupted; resume goes on from here"
+        return self.controller.finished or Finish(status="interrupted", reason=reason)
 
 
-@dataclass(slots=True)
-class _Turn:
-    """What one turn writes, and what it has to do afterwards."""
-
-    rows: list[LogRow] = field(default_factory=list)
-    reports: list[ReportRow] = field(default_factory=list)
-    checkpoints: list[CheckpointRow] = field(default_factory=list)
-    touched: dict[int, None] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
-    commands: list[Command] = field(default_factory=list)
-    effects: list[Command | Suggested] = field(default_factory=list)  # the commands, and what a searcher is to observe
-
-    def fact(self, seq: int, event: Event) -> None:
-        kind, trial, data = to_record(event)
-        self.events.append(event)
-        self.rows.append(LogRow(seq, event.time, kind, trial, data))
-        if trial is not None:
-            self.touched[trial] = None
-        if isinstance(event, Reported):
-            self.reports += [ReportRow(event.trial, r.step, seq, r.time, r.metrics) for r in event.reports]
-            self.checkpoints += [_checkpoint_row(ref) for ref in event.saved]
-        elif isinstance(event, Saved) and event.checkpoint:
-            self.checkpoints.append(_checkpoint_row(event.checkpoint))
-        elif isinstance(event, Suggested) and event.origin == "user":
-            self.effects.append(event)
-
-    def command(self, command: Command) -> None:
-        self.commands.append(command)
-        self.effects.append(command)
-        if not isinstance(command, Finish):
-            self.touched[command.trial] = None
-        if isinstance(command, DropCheckpoints):
-            self.checkpoints += [_checkpoint_row(ref, deleted=True) for ref in command.checkpoints]
-
-
-def _verdict_data(decide: Decide) -> dict[str, Any]:
-    verdict = decide.verdict
-    data: dict[str, Any] = {"step": decide.step, "verdict": type(verdict).__name__.lower(), "reason": verdict.reason}
-    if isinstance(verdict, (Continue, Clone)):
-        data["until"] = verdict.until
-    if isinstance(verdict, Clone):
-        data["source"], data["config"] = verdict.source, dict(verdict.config)
-    return data
-
-
-def _same(data: Mapping[str, Any], written: Mapping[str, Any]) -> bool:
-    """Whether two verdicts are the same once written (a tuple is a list there, and NaN equals itself)."""
-    return data == written or json.dumps(data, sort_keys=True) == json.dumps(dict(written), sort_keys=True)
-
-
-def _to_reports(rows: Sequence[ReportRow]) -> tuple[Report, ...]:
-    return tuple(Report(row.step, row.metrics, row.time) for row in rows)
-
-
-def _checkpoint_row(ref: CheckpointRef, *, deleted: bool = False) -> CheckpointRow:
-    return CheckpointRow(trial=ref.trial, step=ref.step, uri=ref.uri, bytes=ref.bytes, deleted=deleted)
-
-
-def _trial_row(trial: Trial) -> TrialRow:
-    return TrialRow(
-        trial=trial.number,
-        status=trial.status.value,
-        config=trial.config,
-        reason=trial.reason,
-        origin=trial.origin,
-        attempt=trial.attempt,
-        step=trial.step,
-        metrics=trial.last.metrics if trial.last else {},
-        best=trial.best,
-        best_step=trial.best_step,
-        error=trial.error,
-        worker=trial.worker,
-        created=trial.created,
-        started=trial.started,
-        ended=trial.ended,
-    )
+def _names(numbers: Iterable[int]) -> str:
+    listed = sorted(numbers)
+    shown = ", ".join(map(str, listed[:10])) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
+    return f"trial {shown}" if len(listed) == 1 else f"trials {shown}"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tune_platform.protocol.reports import Config
 from tune_platform.resources import Resources
 
 
@@ -18,14 +17,16 @@ class Settings:
     modes: tuple[str, ...]
     num_samples: float = math.inf
     max_concurrent: float = math.inf
-    prefetch: int | None = None  # suggestions kept ready; None: as many as trials can run at a time
-    resources: Callable[[Config], Resources] = lambda config: Resources()
+    prefetch: int | None = None  # suggestions drawn before there is a place for them; None: as the searcher has it
+    lookahead: int | None = None  # ... which is this many, and some for the time that it takes; None: freely
+    resources: Resources = field(default_factory=Resources)  # of a trial whose suggestion says nothing else
     stop: Mapping[str, float] = field(default_factory=dict)
     retries: Mapping[str, int] = field(default_factory=dict)  # by cause of failure
     max_failures: float = math.inf  # failed trials that the experiment survives
     time_budget: float = math.inf  # seconds
     target: float | None = None  # value of the first metric that ends the experiment
     step_timeout: float = math.inf  # seconds without a report
+    misfit_after: float = 0.0  # seconds for which the cluster has not changed before what can never fit in it fails
     keep_last: int | None = 1
     keep_best: int | None = None
     keep_warm: bool = False

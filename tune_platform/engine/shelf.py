@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Literal
 
 from tune_platform.engine.retention import retention
@@ -16,32 +17,36 @@ class Shelf:
     def __init__(self, *, keep_last: int | None, keep_best: int | None, mode: str) -> None:
         self._keep_last, self._keep_best = keep_last, keep_best
         self._mode: Literal["min", "max"] = "max" if mode == "max" else "min"
-        self._holders: Counter[str] = Counter()
+        self.holders: Counter[str] = Counter()
 
-    def put(self, trial: Trial, kept: Kept) -> list[CheckpointRef]:
-        """Give a trial a newer checkpoint; return those that may now be deleted."""
-        gone = [entry for entry in trial.checkpoints if entry.step == kept.step]  # it is replaced
-        self._holders[kept.ref.uri] += 1
-        entries = [(entry.step, entry.value) for entry in trial.checkpoints if entry.step != kept.step]
-        entries.append((kept.step, kept.value))
-        drop = retention(entries, keep_last=self._keep_last, keep_best=self._keep_best, mode=self._mode)
-        gone += [entry for entry in trial.checkpoints if entry.step in drop]
+    def put(self, trial: Trial, kept: Kept) -> None:
+        """Give a trial a newer checkpoint."""
+        self.holders[kept.ref.uri] += 1
         trial.checkpoints.append(kept)
-        return self.take(trial, gone)
 
-    def take(self, trial: Trial, kept: list[Kept]) -> list[CheckpointRef]:
+    def surplus(self, trial: Trial) -> list[CheckpointRef]:
+        """Return the checkpoints that the trial holds and no longer needs. Where all are kept, that costs O(1)."""
+        kept = trial.checkpoints
+        replaced = [kept[-2]] if len(kept) > 1 and kept[-2].step == kept[-1].step else []
+        if self._keep_last is None and self._keep_best is None:
+            return [entry.ref for entry in replaced]
+        entries = [(entry.step, entry.value) for entry in kept if entry not in replaced]
+        drop = retention(entries, keep_last=self._keep_last, keep_best=self._keep_best, mode=self._mode)
+        return [entry.ref for entry in kept if entry.step in drop or entry in replaced]
+
+    def take(self, trial: Trial, uris: Collection[str]) -> list[CheckpointRef]:
         """Let a trial go of checkpoints; return those that no trial holds any more."""
         unused = []
-        for entry in kept:
+        for entry in [entry for entry in trial.checkpoints if entry.ref.uri in uris]:
             trial.checkpoints.remove(entry)
-            self._holders[entry.ref.uri] -= 1
-            if self._holders[entry.ref.uri] == 0:
-                del self._holders[entry.ref.uri]
+            self.holders[entry.ref.uri] -= 1
+            if self.holders[entry.ref.uri] == 0:
+                del self.holders[entry.ref.uri]
                 unused.append(entry.ref)
         return unused
 
     def leave(self, trial: Trial) -> None:
         """Forget an ended trial, whose checkpoints stay; a count remains only where a clone holds one of them too."""
         for entry in trial.checkpoints:
-            if self._holders[entry.ref.uri] == 1:
-                del self._holders[entry.ref.uri]
+            if self.holders[entry.ref.uri] == 1:
+                del self.holders[entry.ref.uri]

@@ -1,14 +1,14 @@
 """A trial and the one table of states that it may move through.
 
-        PENDING ──> RUNNING ──> COMPLETED | STOPPED | FAILED     (final)
-           ^          │ ^
-           │          v │
-           ├─────  PAUSING      (its checkpoint is being written)
-           │          │
-           │          v
-           └─ ─ ─  PAUSED ──> RUNNING
+        PENDING ──> STARTING ──> RUNNING ──> COMPLETED | STOPPED | FAILED     (final)
+           ^            │           │
+           │            │           v
+           │            │        PAUSING      (its checkpoint is being written)
+           │            v           │
+           └──────── PAUSED <───────┘
 
-PENDING is also where a trial goes that is to start again (a retry, a resumed experiment).
+A trial waits in PENDING for a place, holds one from STARTING to PAUSING, and runs once its process is up. PENDING is
+also where a trial goes that is to start again (a retry, a resumed experiment) or that is sent on from a pause.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class TrialStatus(StrEnum):
     """Where a trial stands. Ray Tune's words for the final ones are TERMINATED and ERROR."""
 
     PENDING = "PENDING"
+    STARTING = "STARTING"
     RUNNING = "RUNNING"
     PAUSING = "PAUSING"
     PAUSED = "PAUSED"
@@ -37,19 +38,30 @@ class TrialStatus(StrEnum):
         """Whether nothing follows."""
         return self in _FINAL
 
+    @property
+    def placed(self) -> bool:
+        """Whether a trial in this state holds a place."""
+        return self in _PLACED
+
 
 _FINAL = frozenset({TrialStatus.COMPLETED, TrialStatus.STOPPED, TrialStatus.FAILED})
+_PLACED = frozenset({TrialStatus.STARTING, TrialStatus.RUNNING, TrialStatus.PAUSING})
 
 _MOVES: dict[TrialStatus, frozenset[TrialStatus]] = {
-    TrialStatus.PENDING: frozenset({TrialStatus.RUNNING, TrialStatus.PAUSED, TrialStatus.STOPPED, TrialStatus.FAILED}),
+    TrialStatus.PENDING: frozenset({TrialStatus.STARTING, TrialStatus.PAUSED, TrialStatus.STOPPED, TrialStatus.FAILED}),
+    TrialStatus.STARTING: _FINAL | {TrialStatus.RUNNING, TrialStatus.PAUSED, TrialStatus.PENDING},
     TrialStatus.RUNNING: _FINAL | {TrialStatus.PAUSING, TrialStatus.PAUSED, TrialStatus.PENDING},
     TrialStatus.PAUSING: _FINAL | {TrialStatus.PAUSED, TrialStatus.PENDING},
-    TrialStatus.PAUSED: frozenset({TrialStatus.RUNNING, TrialStatus.STOPPED, TrialStatus.PENDING}),
+    TrialStatus.PAUSED: frozenset({TrialStatus.PENDING, TrialStatus.STOPPED}),
     TrialStatus.COMPLETED: frozenset(),
     TrialStatus.STOPPED: frozenset(),
     # A person may ask for failed trials to be tried again when the experiment is resumed.
     TrialStatus.FAILED: frozenset({TrialStatus.PENDING}),
 }
+
+
+#: Moves of a trial that are kept in memory, for messages.
+_HISTORY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +89,21 @@ class Trial:
     last: Report | None = None
     best: float | None = None
     best_step: int | None = None
+    best_config: Config | None = None  # the one that gave the best value: clones change it
+    configs: list[tuple[int, Config]] = field(default_factory=list)  # former ones, with the step that ended each
+    rungs: list[tuple[float, float]] = field(default_factory=list)  # (resource, value) at each milestone reached
     checkpoints: list[Kept] = field(default_factory=list)  # oldest first
     until: float | None = None  # the milestone of the present leg
     save: bool = False  # ... and whether a checkpoint is written there
+    waits: bool = False  # it is at its milestone, and its process does nothing until it hears of a verdict
+    sent_on: bool = False  # the scheduler has said how far it goes once it has a place
+    resize: Resources | None = None  # what it is to hold once its checkpoint is there
+    resizing: bool = False  # it pauses, or is paused, only for that
     bypassed: int = 0  # how often a younger trial took a place while this one did not fit
     held: bool = False  # a person paused it: it waits for a person
     worker: str = ""
     created: float = 0.0
+    launched: float = 0.0  # when it got its last place
     started: float | None = None
     ended: float | None = None
     history: list[tuple[float, str, str]] = field(default_factory=list)  # (time, status, reason)
@@ -105,6 +125,8 @@ class Trial:
         self.status = status
         self.reason = reason
         self.history.append((time, status.value, reason))
+        if len(self.history) > _HISTORY:  # a trial of a population pauses again and again; the log has all of it
+            del self.history[: _HISTORY // 2]
         if status is TrialStatus.RUNNING and self.started is None:
             self.started = time
         self.ended = time if status.final else None

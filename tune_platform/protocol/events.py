@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -73,9 +73,9 @@ class Started(Event):
 class Reported(Event):
     """A batch of consecutive reports of one attempt; the last may have reached the milestone.
 
-    `saved` are the checkpoints that the worker finished writing since its last batch: of these steps or of earlier ones,
-    for they are written behind the training. `done`: the training code came
-    to its own end with the last of these reports (of which there may be none).
+    `saved` are the checkpoints that the worker finished writing since its last batch: of these steps or of earlier
+    ones, for they are written behind the training. `done`: the training code came to its own end with the last of
+    these reports (of which there may be none).
     """
 
     kind: ClassVar[str] = "reported"
@@ -157,7 +157,8 @@ class Ticked(Event):
 EVENTS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        CapacityChanged, Suggested, Exhausted, Started, Reported, Saved, Failed, Requested, Interrupted, Resumed, Ticked,
+        CapacityChanged, Suggested, Exhausted, Started, Reported, Saved, Failed, Requested, Interrupted, Resumed,
+        Ticked,
     )
 }  # fmt: skip
 
@@ -174,11 +175,11 @@ def to_record(event: Event) -> tuple[str, int | None, dict[str, Any]]:
     """Return `(kind, trial, data)` of an event; the reports of a batch are left to their own table."""
     data = {name: getattr(event, name) for name in _PLAIN[type(event)]}
     if isinstance(event, Reported):
-        data["saved"] = [_ref_to_list(ref) for ref in event.saved]
+        data["saved"] = [ref_to_list(ref) for ref in event.saved]
         data["first"] = event.reports[0].step if event.reports else 0
         data["last"] = event.reports[-1].step if event.reports else -1
     elif isinstance(event, Saved):
-        data["checkpoint"] = _ref_to_list(event.checkpoint) if event.checkpoint else None
+        data["checkpoint"] = ref_to_list(event.checkpoint) if event.checkpoint else None
     elif isinstance(event, CapacityChanged):
         data["nodes"] = [dict(node) for node in event.nodes]
     elif isinstance(event, Suggested):
@@ -193,10 +194,10 @@ def from_record(
     values = dict(data)
     if kind == Reported.kind:
         values.pop("first"), values.pop("last")
-        values["saved"] = tuple(CheckpointRef(*ref) for ref in values["saved"])
+        values["saved"] = tuple(ref_from_list(ref) for ref in values["saved"])
         values["reports"] = reports
     elif kind == Saved.kind:
-        values["checkpoint"] = CheckpointRef(*values["checkpoint"]) if values["checkpoint"] else None
+        values["checkpoint"] = ref_from_list(values["checkpoint"]) if values["checkpoint"] else None
     elif kind == CapacityChanged.kind:
         values["nodes"] = tuple(values["nodes"])
     elif kind == Suggested.kind and values.get("resources"):
@@ -215,5 +216,11 @@ def resources_to_data(resources: Resources) -> dict[str, Any]:
     }
 
 
-def _ref_to_list(ref: CheckpointRef) -> list[Any]:
+def ref_to_list(ref: CheckpointRef) -> list[Any]:
+    """Return a checkpoint's reference as plain values."""
     return [ref.trial, ref.step, ref.uri, ref.bytes]
+
+
+def ref_from_list(values: Sequence[Any]) -> CheckpointRef:
+    """Build the reference that `ref_to_list` wrote."""
+    return CheckpointRef(*values)

@@ -60,7 +60,7 @@ class Scheduler(Protocol):
         """
 
     def choose(self, candidates: Candidates) -> int | None:
-        """Return the number of the trial that gets the free place, or None to leave it free for now. Changes nothing."""
+        """Return the trial that gets the free place, or None to leave it free for now. Changes nothing."""
 
     def on_add(self, trial: TrialView) -> Decisions:
         """Hear of a new trial, which waits for a place."""

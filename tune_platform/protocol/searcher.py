@@ -3,9 +3,14 @@
 A searcher knows the space and the past, never a scheduler, a backend or a clock. All its random draws
 come from `rng(seed, number)`, so that a resumed search draws what the uninterrupted one would have drawn.
 
-A searcher may also have `ask_batch(numbers) -> suggestions` (one for each number, None where there is nothing more),
-for those that draw several at once better or faster; and `state() -> plain data` with `load_state(data)`, so that a
-resumed search need not tell it the whole past.
+A searcher may also have
+
+- `ask_batch(numbers)`, for one that draws several faster at once: an iterable of what `ask` of each number would have
+  returned, one after the other, so that a search does not depend on which asks happened to wait together. It is
+  taken to its end before any other call; one that yields (a generator) hands each suggestion on as soon as it is drawn.
+- `state() -> JSON values` and `load_state(data)`, so that a resumed search need not tell it the whole past: after
+  `setup` it loads its state of some moment, then hears by `restore` of the trials suggested since and by `tell` what
+  came of earlier ones.
 
 Write your own in ten lines; `tune_platform.testing.SearcherContract` checks it:
 
@@ -34,9 +39,10 @@ class Outcome:
 
     `status`: completed | stopped | failed, or paused, and then a later outcome takes its place. `value` is the best
     value of the (first) metric that the trial reached, and `config` the one that gave it: another than the suggested
-    one where the trial was cloned since. `values` has the last number of each metric. `step` counts the reports;
-    `resource` is how far the trial came, in the scheduler's unit. `rungs` are (resource, value) where it was judged,
-    in order: the milestones that it reached, and its last report.
+    one where the trial was cloned since. `values` has the last number of each metric; where there are several, `config`
+    is the one that gave these. `step` counts the reports; `resource` is how far the trial came, in the scheduler's
+    unit. `rungs` are (resource, value) where it was judged under `config`, in order: the milestones that it reached,
+    and its last report.
     """
 
     status: str
@@ -95,4 +101,4 @@ class Searcher(Protocol):
         """
 
     def restore(self, past: Sequence[PastTrial]) -> None:
-        """Hear the whole past, in the order of the numbers, once, after `setup` and before any `ask`."""
+        """Hear the whole past (or all since a loaded state), in the order of the numbers, once, before any `ask`."""

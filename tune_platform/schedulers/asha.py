@@ -17,7 +17,7 @@ Equal values rank by arrival, so the rule is exact on the log. Each decision cos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -104,6 +104,13 @@ class ASHA:
             rung += 1
         return level, self._promotion
 
+    def on_add(self, trial: TrialView) -> None:
+        """Nothing to note: it begins at the bottom."""
+
+    def on_start(self, trial: TrialView) -> None:
+        """Note a trial that was sent on from the rung where it was paused."""
+        self._promote(trial.number)
+
     def on_report(self, trial: TrialView, report: Report) -> Verdict | None:
         """Record a trial that has reached a rung, and say whether it goes on."""
         reached = self._reached(report)
@@ -131,15 +138,20 @@ class ASHA:
                 for entry in rung.promotable:
                     # One that a person holds or that does not fit now keeps its turn.
                     if candidates.paused(entry[2]) is not None:
-                        rung.promote(entry)
                         return int(entry[2])
         trial = next(candidates.waiting(), None)
         return trial.number if trial else None
 
     def on_end(self, trial: TrialView, status: str) -> None:
         """Keep the record, which is still a measurement, but promote the trial no more."""
+        self._promote(trial.number)
+
+    def on_supply_end(self) -> None:
+        """Nothing changes: rungs never wait for anybody."""
+
+    def _promote(self, number: int) -> None:
         for rung in self._rungs:
-            entry = rung.entries.get(trial.number)
+            entry = rung.entries.get(number)
             if entry is not None:
                 rung.promote(entry)
 
@@ -147,6 +159,25 @@ class ASHA:
         """Return the name and the options by which `make_scheduler` builds it again."""
         options = {"resource": self.resource, "min": self.min, "max": self.max, "eta": self.eta, "type": self.type}
         return {"name": "asha", **options}
+
+    def state(self) -> Mapping[str, Any]:
+        """Return who was recorded in each rung, in the order of arrival, and who was promoted, as plain data."""
+        return {
+            "rungs": [
+                {
+                    "trials": list(rung.entries),
+                    "losses": [loss for loss, _, _ in rung.entries.values()],
+                    "promoted": sorted(rung.promoted),
+                }
+                for rung in self._rungs
+            ]
+        }
+
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._rungs = [
+            _Rung.of(self.eta, saved["trials"], saved["losses"], set(saved["promoted"])) for saved in data["rungs"]
+        ]
 
     def describe(self) -> Mapping[str, Any]:
         """Return the rungs: their level, how many arrived, how many may go on, and the best value."""
@@ -195,6 +226,16 @@ class _Rung:
     rest: SortedList = field(default_factory=SortedList)
     promotable: SortedList = field(default_factory=SortedList)  # those of `top` that were not promoted
     promoted: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, eta: float, trials: Sequence[int], losses: Sequence[float], promoted: set[int]) -> _Rung:
+        """Build a rung at once from those that arrived, in their order."""
+        entries = list(zip(losses, range(len(trials)), trials, strict=True))
+        rung = cls(eta, dict(zip(trials, entries, strict=True)), promoted=promoted)
+        ranked, keep = sorted(entries), rung.keep()
+        rung.top, rung.rest = SortedList(ranked[:keep]), SortedList(ranked[keep:])
+        rung.promotable = SortedList(entry for entry in ranked[:keep] if entry[2] not in promoted)
+        return rung
 
     def __len__(self) -> int:
         return len(self.entries)

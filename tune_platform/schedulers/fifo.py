@@ -22,6 +22,12 @@ class FIFO:
         """Return no milestone: reports are not waited for."""
         return None, False
 
+    def on_add(self, trial: TrialView) -> None:
+        """Nothing to note."""
+
+    def on_start(self, trial: TrialView) -> None:
+        """Nothing to note."""
+
     def on_report(self, trial: TrialView, report: Report) -> Verdict | None:
         """Judge nothing."""
         return None
@@ -33,6 +39,16 @@ class FIFO:
 
     def on_end(self, trial: TrialView, status: str) -> None:
         """Nothing to forget."""
+
+    def on_supply_end(self) -> None:
+        """Nothing to do about it."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return nothing: it remembers nothing."""
+        return {}
+
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        """Take nothing over."""
 
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name by which `make_scheduler` builds it again."""

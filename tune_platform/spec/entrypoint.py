@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 
 from tune_platform.errors import SpecError
+from tune_platform.modules import entrypoint_today
 from tune_platform.spec.values import describe, hint
 from tune_platform.trainable import Trainable
 
@@ -18,7 +19,7 @@ ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]
 
 def load_entrypoint(entrypoint: str) -> Any:
     """Import what `"module:name"` names. Raises SpecError where it cannot be, or is no trainable."""
-    module_name, _, name = entrypoint.partition(":")
+    module_name, _, name = entrypoint_today(entrypoint).partition(":")
     module = _import(module_name, entrypoint)
     found: Any = module
     for part in name.split("."):

@@ -74,9 +74,11 @@ class Storage(Strict):
 
 
 class BackendBlock(Strict):
-    """Where trials run."""
+    """Where trials run; other keys are the options of a backend that a package provides."""
 
-    name: Literal["ray", "inline"] = "ray"
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "ray"
     address: str | None = None
     num_cpus: Amount | None = None
     num_gpus: Amount | None = None

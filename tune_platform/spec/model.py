@@ -25,11 +25,13 @@ from pydantic import (
 )
 
 from tune_platform.errors import SpecError
+from tune_platform.modules import entrypoint_today
 from tune_platform.resources import Resources
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.parts import (
     Name,
     Samples,
+    build_backend,
     build_scheduler,
     build_searcher,
     build_space,
@@ -53,6 +55,7 @@ from tune_platform.spec.values import (
 )
 
 if TYPE_CHECKING:
+    from tune_platform.protocol.backend import Backend
     from tune_platform.protocol.scheduler import Scheduler
     from tune_platform.protocol.searcher import Searcher
     from tune_platform.space import Space
@@ -310,6 +313,10 @@ class SearchSpec(Strict):
         """Build the scheduler (or return the object given), not set up yet."""
         return build_scheduler(self.scheduler)
 
+    def make_backend(self) -> Backend:
+        """Build the backend (or return the object given), not started yet."""
+        return build_backend(self.backend)
+
     def load_trainable(self) -> Any:
         """Return the class or function, importing an entrypoint. Raises SpecError when that fails."""
         return load_entrypoint(self.trainable) if isinstance(self.trainable, str) else self.trainable
@@ -334,19 +341,27 @@ class SearchSpec(Strict):
 
         Functions count by name: a change in their code is not seen.
         """
-        data = {key: value for key, value in self.to_dict().items() if key not in NOT_IN_FINGERPRINT}
+        data = {key: value for key, value in _today(self.to_dict()).items() if key not in NOT_IN_FINGERPRINT}
         return hashlib.sha256(json.dumps(_canonical(data), sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Say where this spec parts from one that `to_dict` wrote: "schedule.eta: 3 here, 4 there"."""
         from tune_platform.spec.values import leaves
 
-        mine, theirs = leaves(self.to_dict()), leaves(other)
+        mine, theirs = leaves(_today(self.to_dict())), leaves(_today(other))
         return [
             f"{key}: {mine.get(key)!r} here, {theirs.get(key)!r} there"
             for key in dict.fromkeys([*mine, *theirs])
             if key.split(".")[0] not in NOT_IN_FINGERPRINT and mine.get(key) != theirs.get(key)
         ]
+
+
+def _today(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Call the trainable by today's name, which an older spec may not."""
+    return {
+        key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else value
+        for key, value in data.items()
+    }
 
 
 def _canonical(value: Any) -> Any:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import AfterValidator, BeforeValidator
 
 from tune_platform.errors import SpecError
+from tune_platform.registry import BACKENDS, SCHEDULERS, SEARCHERS, Registry
 from tune_platform.resources import Resources
 from tune_platform.spec.entrypoint import ENTRYPOINT
 from tune_platform.spec.values import check_keys, describe, hint, number, whole
 
 if TYPE_CHECKING:
+    from tune_platform.protocol.backend import Backend
     from tune_platform.protocol.scheduler import Scheduler
     from tune_platform.protocol.searcher import Searcher
     from tune_platform.space import Space
@@ -27,8 +29,6 @@ DEFAULT_RETRIES: Mapping[str, int] = {
     "bad_metric": 0,
     "lost_checkpoint": 1,
 }
-BACKENDS = ("ray", "inline")
-BACKEND_OPTIONS = ("address", "num_cpus", "num_gpus")
 _RAY_NAMES = {"CPU": "cpu", "GPU": "gpu"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -99,38 +99,29 @@ _EXAMPLES = {"searcher": "tpe, seed: 7", "scheduler": "asha, max: 27", "backend"
 
 
 def build_searcher(value: Any) -> Searcher:
-    """Build a searcher from a name, {"name": ..., options} or an object. Raises SpecError."""
-    from tune_platform.searchers.registry import make_searcher
-
-    name, options = named(value, "searcher")
-    searcher: Searcher = _built("searcher", name, options, make_searcher)
-    return searcher
+    """Build a searcher from a name, {"name": ..., options}, a class or an object. Raises SpecError."""
+    return cast("Searcher", _built(SEARCHERS, value))
 
 
 def build_scheduler(value: Any) -> Scheduler:
-    """Build a scheduler from a name, {"name": ..., options} or an object. Raises SpecError."""
-    from tune_platform.schedulers import make_scheduler
-
-    name, options = named(value, "scheduler")
-    if isinstance(name, type) or not (isinstance(name, str) or hasattr(name, "on_report")):
-        raise SpecError(
-            f"got {describe(name)}; a name such as 'asha', {{'name': ..., options}} or a Scheduler is wanted"
-        )
-    scheduler: Scheduler = _built("scheduler", name, options, make_scheduler)
-    return scheduler
+    """Build a scheduler from a name, {"name": ..., options}, a class or an object. Raises SpecError."""
+    return cast("Scheduler", _built(SCHEDULERS, value))
 
 
-def _built(what: str, name: Any, options: Mapping[str, Any], make: Callable[..., Any]) -> Any:
+def build_backend(value: Any) -> Backend:
+    """Build a backend from a name, {"name": ..., options}, a class or an object. Raises SpecError."""
+    return cast("Backend", _built(BACKENDS, value))
+
+
+def _built(registry: Registry, value: Any) -> Any:
+    name, options = named(value, registry.what)
     try:
-        return make(name, **options)
+        return registry.build(name, **options)
     except SpecError:
         raise
-    except (
-        TypeError,
-        ValueError,
-    ) as error:  # what the part itself did not foresee, such as text for a number
+    except (TypeError, ValueError) as error:  # what the part itself did not foresee, such as text for a number
         shown = ", ".join(f"{key}: {option!r}" for key, option in options.items())
-        raise SpecError(f"{what} {name!r} cannot be built with {shown or 'no options'}: {error}") from error
+        raise SpecError(f"{registry.what} {name!r} cannot be built with {shown or 'no options'}: {error}") from error
 
 
 def take_resources(value: Any) -> Resources | Callable[[Mapping[str, Any]], Any]:
@@ -170,17 +161,15 @@ def take_retries(value: Any) -> dict[str, int]:
 
 
 def take_backend(value: Any) -> Any:
-    """Take a backend's name, {"name": ..., options}, or an object. Raises SpecError."""
+    """Take a backend's name, {"name": ..., options}, or an object. Nothing is started. Raises SpecError."""
     name, options = named(value, "backend")
     if isinstance(name, str):
-        if name not in BACKENDS:
-            raise SpecError(f"there is no backend {name!r}{hint(name, BACKENDS)}; known: {', '.join(BACKENDS)}")
-        check_keys(options, BACKEND_OPTIONS)
+        BACKENDS.check_options(name, options)
         for key in ("num_cpus", "num_gpus"):
             if options.get(key) is not None and _prefixed(key, number, options[key]) < 0:
                 raise SpecError(f"{key}: got {options[key]!r}; must not be negative")
-    elif not hasattr(name, "submit"):
-        raise SpecError(f"got {describe(name)}; a name ({', '.join(BACKENDS)}) or a Backend is wanted")
+    elif not isinstance(name, type):
+        BACKENDS.check(name, BACKENDS.names())
     return value
 
 

@@ -16,6 +16,7 @@ from tune_platform.spec.parts import (
     build_searcher,
     build_space,
     check_start_points,
+    take_backend,
     take_resources,
 )
 from tune_platform.spec.strict_yaml import Document, KeyPath, read, with_lines
@@ -118,15 +119,19 @@ class _Findings(list[Problem]):
 
 
 def _check_parts(data: Mapping[str, Any], broken: set[str | int]) -> list[Problem]:
-    """Check what `SpecFile` takes as it is: the space, and the options of the searcher and the scheduler."""
+    """Check what `SpecFile` takes as it is: the space, and the options of searcher, scheduler and backend."""
     found = _Findings()
-    for key, build, ours in (("search", build_searcher, _SEARCH_KEYS), ("schedule", build_scheduler, ())):
+    for key, check, ours in (
+        ("search", build_searcher, _SEARCH_KEYS),
+        ("schedule", build_scheduler, ()),
+        ("backend", take_backend, ()),
+    ):
         block = data.get(key)
         if isinstance(block, dict) and isinstance(block.get("name"), str):
             block = {name: value for name, value in block.items() if name not in ours}
         elif not isinstance(block, str):
             continue
-        found.check((key,), build, block)
+        found.check((key,), check, block)
     space = data.get("space", {})
     if isinstance(space, dict) and "space" not in broken:
         found += _check_space(space, data)

@@ -14,7 +14,7 @@ from tune_platform.store import lease, rows, schema
 from tune_platform.store.database import Database, compiled, sql
 from tune_platform.store.patience import PATIENCE_SECONDS, Patience
 from tune_platform.store.reader import ExperimentReader
-from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, TrialRow
+from tune_platform.store.records import LOG_FORMAT, CheckpointRow, LogRow, ReportRow, TrialRow
 
 _LOG = logging.getLogger("tune_platform")
 _E = schema.experiments.c
@@ -87,6 +87,28 @@ class SqlExperiment(ExperimentReader):
             if snapshot is not None:
                 cursor.execute(sql(schema.SET_SNAPSHOT[dialect], dialect), (number, *snapshot))
                 cursor.execute(sql(schema.DROP_SNAPSHOTS, dialect), (number, number))
+
+        self._persist(write)
+
+    def convert_log(self, log: Sequence[LogRow], moved: Mapping[int, int]) -> None:
+        """Put a log of the present format in the place of the former one, in one transaction.
+
+        `moved` gives the new `seq` of each row that brought reports, by its former one. Raises ExperimentError as
+        `append` does.
+        """
+        number, dialect = self._id, self._db.dialect
+        values = [rows.log_values(number, row) for row in log]
+        # From the last to the first: numbers only rise, so that no two batches of reports are mixed up on the way.
+        changes = [(new, number, old) for old, new in sorted(moved.items(), reverse=True) if new != old]
+
+        def write(cursor: Any, again: bool) -> None:
+            if self._lease is not None:
+                self._lock_ours(cursor)
+            cursor.execute(sql(schema.DROP_LOG, dialect), (number,))
+            cursor.executemany(sql(schema.ADD_LOG, dialect), values)
+            if changes:
+                cursor.executemany(sql(schema.MOVE_REPORTS, dialect), changes)
+            cursor.execute(sql(schema.SET_LOG_FORMAT, dialect), (LOG_FORMAT, number))
 
         self._persist(write)
 

@@ -159,6 +159,12 @@ SET_LOG_FORMAT = (
     .values(log_format=sa.bindparam("new_format", type_=sa.Integer))
     .where(experiments.c.id == _place("experiment"))
 )
+DROP_LOG = sa.delete(log).where(log.c.experiment == _place("experiment"))
+MOVE_REPORTS = (
+    sa.update(reports)
+    .values(seq=sa.bindparam("new_seq", type_=sa.BigInteger))
+    .where(reports.c.experiment == _place("experiment"), reports.c.seq == _place("former"))
+)
 BEAT = (
     sa.update(experiments)
     .values(heartbeat=sa.bindparam("now", type_=sa.Double))

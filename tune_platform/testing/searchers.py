@@ -8,7 +8,8 @@ class TestMine(SearcherContract):
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,9 @@ import pytest
 
 from tune_platform.protocol.searcher import Outcome, PastTrial, Searcher, Suggestion
 from tune_platform.space import Space, choice, qrandint, quniform, randint, when
+
+#: what a searcher heard of: a trial that was suggested or observed, or an outcome
+Heard = PastTrial | tuple[int, Outcome]
 
 
 class SearcherContract:
@@ -63,34 +67,50 @@ class SearcherContract:
 
     @staticmethod
     def outcome(number: int, config: Mapping[str, Any]) -> Outcome:
-        """Return how a trial of the tests ends: most complete, some are stopped, fail, or report NaN."""
+        """Return how a trial of the tests ends: most complete, some are stopped, fail, or report NaN.
+
+        They are judged each half a unit of the resource. `config` is the one that gave the value.
+        """
         words = json.dumps(config, sort_keys=True)
         value = float(np.random.default_rng([*words.encode()]).uniform()) + float(config.get("x", 0.0))
         status = ("completed", "completed", "stopped", "completed", "failed")[number % 5]
         if number % 11 == 10:
             value = float("nan")
-        return Outcome(status, None if status == "failed" else value, 1 + number % 4)
+        step = 1 + number % 4
+        rungs = tuple((k / 2, value + (step - k) / 10) for k in range(1, step + 1))
+        best = None if status == "failed" else value
+        return Outcome(status, best, step, (value,), config, step / 2, rungs)
 
-    def drive(self, searcher: Searcher, start: int, stop: int, running: dict[int, dict[str, Any]]) -> list[PastTrial]:
-        """Ask for trials `start` to `stop`, three at a time, told out of order; return those asked and told.
+    @staticmethod
+    def paused(outcome: Outcome) -> Outcome:
+        """Return how a trial stands at its first rung, if it ends like this."""
+        (resource, value), *_ = rungs = outcome.rungs[:1]
+        return replace(outcome, status="paused", value=value, step=1, values=(value,), resource=resource, rungs=rungs)
 
-        Every fourth is paused before it goes on to its end.
+    def drive(self, searcher: Searcher, start: int, stop: int, running: dict[int, dict[str, Any]]) -> list[Heard]:
+        """Ask for trials `start` to `stop`, three at a time, told out of order; return what was asked and told.
+
+        Every fourth is paused before it goes on to its end; every seventh is cloned, so that another config than the
+        suggested one gives its value.
         """
-        log: list[PastTrial] = []
+        log: list[Heard] = []
+        space = self.make_space()
+
+        def tell(number: int, outcome: Outcome) -> None:
+            searcher.tell(number, outcome)
+            log.append((number, outcome))
+
         for number in range(start, stop):
             if number % 4 == 2 and number - 1 in running:
-                paused = self.outcome(number - 1, running[number - 1])
-                outcome = Outcome("paused", 1.0 if paused.value is None else 1 + paused.value, 1)
-                searcher.tell(number - 1, outcome)
-                log.append(PastTrial(number - 1, running[number - 1], None, outcome))
+                tell(number - 1, self.paused(self.outcome(number - 1, running[number - 1])))
             if len(running) >= 3:
                 done = sorted(running)[number % len(running)]
                 config = running.pop(done)
-                outcome = self.outcome(done, config)
-                searcher.tell(done, outcome)
-                log.append(PastTrial(done, config, None, outcome))
+                if done % 7 == 3:
+                    config = space.sample(np.random.default_rng([done, 7]))
+                tell(done, self.outcome(done, config))
             if number in (0, 5):  # start points
-                config = self.make_space().sample(np.random.default_rng(number))
+                config = space.sample(np.random.default_rng(number))
                 searcher.observe(number, config)
                 log.append(PastTrial(number, config))
             else:
@@ -102,6 +122,29 @@ class SearcherContract:
         return log
 
     # ------------------------------------------------------------------------------------ tests
+
+    def test_it_is_of_the_present_protocol(self) -> None:
+        """It has all that a searcher must have, and says how far ahead it may be asked."""
+        from tune_platform.registry import make_searcher
+
+        searcher = self.make_searcher()
+        assert make_searcher(searcher) is searcher
+        assert isinstance(searcher, Searcher)
+        assert hasattr(searcher, "state") == hasattr(searcher, "load_state")
+
+    def test_one_that_is_asked_far_ahead_does_not_depend_on_values(self) -> None:
+        """Where `lookahead` is None, suggestions are the same whatever comes of the trials."""
+        searchers = [self.start(), self.start()]
+        if searchers[0].lookahead is not None:
+            return
+        for number in range(self.suggestions):
+            suggestions = [searcher.ask(number) for searcher in searchers]
+            assert suggestions[0] == suggestions[1]
+            if suggestions[0] is None:
+                break
+            outcome = self.outcome(number, suggestions[0].config)
+            searchers[0].tell(number, outcome)
+            searchers[1].tell(number, _other_values(outcome))
 
     @pytest.mark.parametrize("which", ["make_space", "make_conditional_space", "make_constrained_space"])
     def test_configs_lie_in_the_space(self, which: str) -> None:
@@ -146,16 +189,14 @@ class SearcherContract:
 
     def test_resume_equals_no_interruption(self) -> None:
         """A search that is cut, with trials running, and restored, suggests what it would have suggested."""
-        whole = self.drive(self.start(), 0, self.trials, {})
-        expected = {trial.number: trial.config for trial in whole}
+        expected = _configs(self.drive(self.start(), 0, self.trials, {}))
         for cut in self.cuts:
             running: dict[int, dict[str, Any]] = {}
-            first = self.drive(self.start(), 0, cut, running)
+            past, _ = _fold(self.drive(self.start(), 0, cut, running))
             resumed = self.start()
-            resumed.restore(_through_json(_fold(first)))
-            second = self.drive(resumed, cut, self.trials, running)
-            for trial in second:
-                assert trial.config == expected[trial.number], f"cut at {cut}, trial {trial.number}"
+            resumed.restore(_through_json(past))
+            for number, config in _configs(self.drive(resumed, cut, self.trials, running)).items():
+                assert config == expected[number], f"cut at {cut}, trial {number}"
 
     def test_restore_asks_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A long past is taken in as it was: nothing of it is suggested again, which would take hours of a model."""
@@ -176,7 +217,11 @@ class SearcherContract:
             suggestion = searcher.ask(number)
             if suggestion is None:
                 return []
-            outcomes = [Outcome(status, 1.0 - step / 10, step) for step, status in enumerate(statuses, start=1)]
+            rungs = tuple((step / 2, 1.0 - step / 10) for step in range(1, len(statuses) + 1))
+            outcomes = [
+                Outcome(status, value, step, (value,), suggestion.config, resource, rungs[:step])
+                for step, (status, (resource, value)) in enumerate(zip(statuses, rungs, strict=True), start=1)
+            ]
             for outcome in outcomes:
                 searcher.tell(number, outcome)
             return [PastTrial(number, suggestion.config, suggestion.memo or {}, outcomes[-1])]
@@ -190,9 +235,64 @@ class SearcherContract:
         assert tell(whole, count, ["completed"]) == tell(resumed, count, ["completed"])
         for trial in past:  # those that are paused go on and end in both
             if trial.outcome is not None and trial.outcome.status == "paused":
-                whole.tell(trial.number, Outcome("completed", 0.1, 9))
-                resumed.tell(trial.number, Outcome("completed", 0.1, 9))
+                end = Outcome("completed", 0.1, 9, (0.1,), trial.config, 4.5, (*trial.outcome.rungs, (4.5, 0.1)))
+                whole.tell(trial.number, end)
+                resumed.tell(trial.number, end)
         assert tell(whole, count + 1, ["completed"]) == tell(resumed, count + 1, ["completed"])
+
+    def test_what_was_reached_at_each_rung_is_known_again(self) -> None:
+        """Where nothing completes, a searcher may go by how far trials came; a restored one knows that as well."""
+        whole, resumed = self.start(), self.start()
+        past: list[PastTrial] = []
+        count = min(self.trials, self.suggestions)
+        for number in range(count):
+            suggestion = whole.ask(number)
+            assert suggestion is not None
+            depth, value = 1 + number * 5 % 3, number * 7 % count / count
+            rungs = tuple((k / 2, value + k % 2 / 10) for k in range(1, depth + 1))
+            best, status = min(value for _, value in rungs), ("stopped", "paused")[number % 2]
+            outcome = Outcome(status, best, 9 - depth, (rungs[-1][1],), suggestion.config, depth / 2, rungs)
+            whole.tell(number, outcome)
+            past.append(PastTrial(number, suggestion.config, suggestion.memo or {}, outcome))
+        resumed.restore(_through_json(past))
+        for number in range(count, count + 3):
+            assert whole.ask(number) == resumed.ask(number)
+
+    def test_a_batch_is_what_it_would_be_asked_one_by_one(self) -> None:
+        """`ask_batch` gives what `ask` of each number gives, so that nothing depends on which asks wait together."""
+        alone: Any = self.start()
+        batched: Any = self.start()
+        if not hasattr(batched, "ask_batch"):
+            pytest.skip("it has no ask_batch")
+        count = self.trials // 2
+        for searcher in (alone, batched):
+            self.drive(searcher, 0, count, {})
+        for numbers in (range(count, count + 3), range(count + 3, count + 4), range(count + 4, count + 6)):
+            expected = [alone.ask(number) for number in numbers]
+            assert list(batched.ask_batch(list(numbers))) == expected
+            if expected[0] is not None:
+                outcome = self.outcome(0, expected[0].config)
+                for searcher in (alone, batched):
+                    searcher.tell(numbers[0], outcome)
+
+    def test_state_stands_for_the_past(self) -> None:
+        """One that loads the state of a moment, and hears of what came after, goes on as one that was not cut."""
+        if not hasattr(self.make_searcher(), "state"):
+            pytest.skip("it has no state")
+        expected = _configs(self.drive(self.start(), 0, self.trials, {}))
+        for moment, cut in zip((0, *self.cuts), self.cuts, strict=False):
+            running: dict[int, dict[str, Any]] = {}
+            first: Any = self.start()
+            self.drive(first, 0, moment, running)
+            state = json.loads(json.dumps(first.state(), allow_nan=False))
+            past, later = _fold(self.drive(first, moment, cut, running))
+            resumed: Any = self.start()
+            resumed.load_state(state)
+            resumed.restore(_through_json(past))
+            for number, outcome in later.items():
+                resumed.tell(number, outcome)
+            for number, config in _configs(self.drive(resumed, cut, self.trials, running)).items():
+                assert config == expected[number], f"cut at {cut}, trial {number}"
 
     def test_exhausted_stays_exhausted(self) -> None:
         """None is for ever, and a searcher that never ends on a small space is allowed too."""
@@ -206,13 +306,28 @@ def _ask(searcher: Searcher, count: int) -> list[Suggestion]:
     return [s for s in (searcher.ask(number) for number in range(count)) if s is not None]
 
 
-def _fold(log: list[PastTrial]) -> list[PastTrial]:
-    """Merge what was asked and what was told into one record of each trial."""
+def _other_values(outcome: Outcome) -> Outcome:
+    rungs = tuple((resource, -value) for resource, value in outcome.rungs)
+    values = tuple(-value for value in outcome.values)
+    return replace(outcome, value=None if outcome.value is None else -outcome.value, values=values, rungs=rungs)
+
+
+def _configs(log: Iterable[Heard]) -> dict[int, Mapping[str, Any]]:
+    return {heard.number: heard.config for heard in log if isinstance(heard, PastTrial)}
+
+
+def _fold(log: Iterable[Heard]) -> tuple[list[PastTrial], dict[int, Outcome]]:
+    """Merge what was asked and told into one record of each trial, and the last outcomes of trials from before."""
     past: dict[int, PastTrial] = {}
-    for trial in log:
-        known = past.get(trial.number)
-        past[trial.number] = PastTrial(trial.number, known.config, known.memo, trial.outcome) if known else trial
-    return [past[number] for number in sorted(past)]
+    later: dict[int, Outcome] = {}
+    for heard in log:
+        if isinstance(heard, PastTrial):
+            past[heard.number] = heard
+        elif heard[0] in past:
+            past[heard[0]] = replace(past[heard[0]], outcome=heard[1])
+        else:
+            later[heard[0]] = heard[1]
+    return [past[number] for number in sorted(past)], later
 
 
 def _through_json(past: list[PastTrial]) -> list[PastTrial]:

@@ -20,6 +20,7 @@ from tune_platform.protocol.events import (
     Requested,
     Resumed,
     Saved,
+    Started,
     Suggested,
     Ticked,
     from_record,
@@ -50,6 +51,7 @@ EXAMPLES: list[Event] = [
     Interrupted(time=9.0),
     Resumed(time=9.0, retry_failed=True),
     Ticked(time=9.5),
+    Started(time=2.0, trial=3, attempt=1, worker="w"),
 ]
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from tests.support import MemoryLog, Run, Scenario, TinyPBT, plain
 from tune_platform.backends.simulated import Faults
+from tune_platform.engine.recovery import recover
+from tune_platform.protocol.effects import EFFECTS
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 ACTIONS = ("stop", "pause", "unpause", "enqueue", "extend", "stop all", "cancel all", "pause all")
@@ -89,19 +91,20 @@ def check_end(run: Run) -> None:
     """What must hold once an experiment is over; what must hold at any time, the controller has checked already."""
     controller, log = run.controller, run.log
     assert controller.finished is not None
-    assert not controller.ledger.leases(), "a lease is left over"
-    assert len(set(controller.asks)) == len(controller.asks) or controller._exhausted
+    state = controller.state
+    assert not state.ledger.leases(), "a lease is left over"
+    assert len(set(controller.asks)) == len(controller.asks) or state.supply.exhausted
     for number, row in log.trials.items():
         final = row.status in ("COMPLETED", "STOPPED", "FAILED")
         assert final or row.status in ("PENDING", "PAUSED")
         assert controller.tells[number] == int(final)
-        trial = controller.trials.get(number)
+        trial = state.trials.get(number)
         assert (trial is None) == final, "an ended trial is still in memory, or a living one is not"
         if trial is not None:
             assert (trial.status.value, trial.step) == (row.status, row.step), "the table lags behind"
         steps = sorted(step for n, step in log.reports if n == number)
         assert steps == list(range(1, row.step + 1)), "a report was lost"
-    if not controller._exhausted and run.searcher.raises_at is None:
+    if not state.supply.exhausted and run.searcher.raises_at is None:
         told = {n for n, times in controller.tells.items() if times}
         paused = {n for n, row in log.trials.items() if n not in told and n in run.searcher.told}
         assert set(run.searcher.told) == told | paused
@@ -174,21 +177,34 @@ def test_asha_rule_holds_on_the_log(seed: int, scheduler: str, workers: int) -> 
     check_stopping(run) if scheduler == "stopping" else check_promotion(run)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
-@given(scenarios())
-def test_pbt_clones_from_the_upper_into_the_lower_quantile(scenario: Scenario) -> None:
-    scenario.scheduler, scenario.faults, scenario.plan = "pbt", None, ()
-    scenario.trials = 9
-    run = scenario.run()
+@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+@given(st.integers(0, 10**6), st.integers(3, 12), st.integers(1, 9), st.sampled_from(["min", "max"]))
+def test_pbt_clones_from_the_upper_into_the_lower_quantile(seed: int, trials: int, workers: int, mode: str) -> None:
+    run = Scenario(scheduler="pbt", trials=trials, nodes=({"cpu": float(workers)},), seed=seed, mode=mode).run()
     check_end(run)
+    sign = 1 if mode == "min" else -1
+    values = {(r.trial, r.step): sign * r.metrics["loss"] for r in run.log.reports.values()}
+    # From the log alone: the last score of each trial that lives, at the time of each verdict.
+    scores: dict[int, float] = {}
+    clones = judged = 0
+    for row in run.log.rows:
+        trial = row.trial if row.trial is not None else -1
+        if row.kind == "moved" and row.data["status"] in ("COMPLETED", "STOPPED", "FAILED"):
+            scores.pop(trial, None)
+        elif row.kind == "verdict" and row.data.get("by", "scheduler") == "scheduler":
+            judged += 1
+            scores[trial] = values[trial, row.data["step"]]
+            ranked = sorted(scores, key=lambda number: (scores[number], number))
+            third = len(ranked) // 3
+            lower = trial in ranked[len(ranked) - third :]
+            assert row.data["verdict"] == ("clone" if lower else "continue")
+            if lower:
+                clones += 1
+                assert row.data["source"] in ranked[:third]
+    assert judged
     scheduler = run.controller.scheduler
     assert isinstance(scheduler, TinyPBT)
-    scores: dict[int, float] = {}
-    for row in run.log.rows:
-        if row.kind == "verdict" and row.data["verdict"] == "clone":
-            assert (row.trial, row.data["source"]) in scheduler.clones
-            assert row.trial != row.data["source"]
-    assert not scores
+    assert sum(source is not None for *_, source in scheduler.judged) == clones
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
@@ -202,9 +218,9 @@ def test_the_same_seed_gives_the_same_table(scenario: Scenario) -> None:
 def check_cut(scenario: Scenario, whole: Run, seq: int) -> None:
     run = scenario.build(whole.log.cut(seq))
     assert isinstance(run.log, MemoryLog)
-    if all(row.kind == "verdict" for row in whole.log.rows[seq:]):
+    if seq and all(row.kind in EFFECTS for row in whole.log.rows[seq:]):
         run.log.plan = ()  # an experiment that is over goes on only if somebody extends it
-    run.runner.recover()
+    recover(run.runner)
     run.drive()
     assert run.log.text() == whole.log.text(), f"cut after row {seq}"
     assert scenario.table(run.log) == scenario.table(whole.log)

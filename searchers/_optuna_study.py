@@ -1,0 +1,114 @@
+"""What an outcome is to Optuna, and the study in memory that it is kept in."""
+
+from __future__ import annotations
+
+import copy
+import math
+import struct
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from tune_platform.protocol.searcher import Outcome
+
+Params = tuple[dict[str, Any], dict[str, BaseDistribution]]  # the values as Optuna sees them, and their distributions
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An outcome as Optuna sees it: a state, the values, and the intermediate values by step."""
+
+    state: TrialState
+    values: list[float] | None = None
+    steps: Mapping[int, float] | None = None
+
+
+def judge(outcome: Outcome, objectives: int) -> Judged:
+    """Return what an outcome is to Optuna.
+
+    A trial that was stopped or stands paused is pruned, with its value at each rung: Optuna's TPE ranks pruned trials
+    by how far they came, and then by the value there. Optuna prunes nothing where there are several objectives.
+    """
+    values = outcome.values if objectives > 1 else (outcome.value,)
+    good = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if outcome.status == "failed" or len(good) != objectives:
+        return Judged(TrialState.FAIL)
+    if objectives > 1:
+        return Judged(TrialState.COMPLETE, good)
+    steps = {step_of(resource): float(value) for resource, value in outcome.rungs if math.isfinite(value)}
+    steps = steps or {step_of(outcome.resource or outcome.step): good[0]}
+    if outcome.status in ("stopped", "paused"):
+        return Judged(TrialState.PRUNED, [steps[max(steps)]], steps)
+    return Judged(TrialState.COMPLETE, good, steps)
+
+
+def step_of(resource: float) -> int:
+    """Return a whole number for Optuna's steps that orders as resources do, fractions of an epoch included.
+
+    It is the bits of the float, read as a whole number: exact, and the same whatever else the study holds.
+    """
+    bits: int = struct.unpack("<q", struct.pack("<d", resource))[0]
+    return bits if bits >= 0 else -(bits & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+def frozen_trial(judged: Judged, params: Params = ({}, {}), attrs: Mapping[str, Any] | None = None) -> FrozenTrial:
+    """Return a trial to `Storage.add`. Its parameters are taken as they are."""
+    now = datetime.now()
+    return FrozenTrial(
+        number=-1,
+        trial_id=-1,
+        state=judged.state,
+        value=None,
+        values=judged.values,
+        datetime_start=now,
+        datetime_complete=now if judged.state.is_finished() else None,
+        params=params[0],
+        distributions=params[1],
+        user_attrs={},
+        system_attrs=dict(attrs or {}),
+        intermediate_values=dict(judged.steps or {}),
+    )
+
+
+class Storage(InMemoryStorage):
+    """A study in memory whose paused trials look as pruned ones do, while they still run and can be told of again.
+
+    Trials are put in as they are: Optuna's own way copies each deeply, which is most of what a long past takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused: dict[int, FrozenTrial] = {}  # by their numbers in the study
+
+    def add(self, study_id: int, trial: FrozenTrial) -> int:
+        """Take a trial over as the study's next; return its number there."""
+        with self._lock:
+            trial._trial_id = self.create_new_trial(study_id)
+            trial.number = self.get_trial_number_from_id(trial._trial_id)
+            self.put(trial)
+            self._update_cache(trial._trial_id, study_id)
+            return trial.number
+
+    def put(self, trial: FrozenTrial) -> None:
+        """Have a trial take the place of the one that has its number."""
+        with self._lock:
+            self._set_trial(trial._trial_id, trial)
+
+    def get(self, study_id: int, number: int) -> FrozenTrial:
+        """Return a trial by its number in the study; it must not be changed."""
+        return self.get_trial(self.get_trial_id_from_study_id_trial_number(study_id, number))
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials in the order of their numbers."""
+        if not self.paused or states == (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        shown = [self.paused.get(t.number, t) for t in super().get_all_trials(study_id, deepcopy=False)]
+        found = [trial for trial in shown if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found

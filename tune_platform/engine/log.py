@@ -1,0 +1,158 @@
+"""The log as the engine reads and writes it: facts, each with the effects that followed from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tune_platform.engine.trial import Trial
+from tune_platform.protocol.effects import EFFECTS, Effect, effect_from_record, effect_to_record
+from tune_platform.protocol.events import Event, Reported, Saved, Suggested, from_record, to_record
+from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, TrialRow
+
+LOGGER = logging.getLogger("tune_platform")
+
+
+class Log(Protocol):
+    """The part of the store that the loop writes to and reads; see `store.SqlExperiment`."""
+
+    def append(
+        self,
+        log: Sequence[LogRow],
+        reports: Sequence[ReportRow] = (),
+        trials: Sequence[TrialRow] = (),
+        checkpoints: Sequence[CheckpointRow] = (),
+        *,
+        snapshot: tuple[int, str] | None = None,
+    ) -> None:
+        """Write all of it, or nothing, in one transaction."""
+
+    def read_log(self, after: int = 0) -> Any:
+        """Yield the rows in order, each with the reports that belong to it."""
+
+    def snapshots(self) -> Iterable[tuple[int, str]]:
+        """Yield (seq, text) of the snapshots, newest first."""
+
+    def requests(self, after: int) -> Sequence[Any]:
+        """Return what persons have asked for since request number `after`."""
+
+
+@dataclass(slots=True)
+class Group:
+    """A fact of the log with the effects on it; not `complete`: the log was cut between them."""
+
+    seq: int
+    event: Event
+    elapsed: float
+    effects: list[Effect] = field(default_factory=list)
+    complete: bool = True
+
+    @property
+    def last(self) -> int:
+        """The `seq` of its last row."""
+        return self.seq + len(self.effects)
+
+
+def groups(rows: Iterable[tuple[Any, Any]]) -> Iterator[Group]:
+    """Yield the facts of a log in the present format, each with its effects."""
+    group: Group | None = None
+    count = 0
+    for row, reports in rows:
+        if row.kind in EFFECTS:
+            if group is not None:
+                group.effects.append(effect_from_record(row.kind, row.trial, row.data))
+            continue
+        if group is not None:
+            yield group
+        data = dict(row.data)
+        count = data.pop("effects", 0)
+        found = tuple(Report(report.step, report.metrics, report.time) for report in reports)
+        group = Group(row.seq, from_record(row.time, row.kind, row.trial, data, found), row.elapsed)
+    if group is not None:
+        group.complete = len(group.effects) >= count
+        yield group
+
+
+class Turn:
+    """Collects what one turn writes. `seq` is the number of the last row."""
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+        self.rows: list[LogRow] = []
+        self.reports: list[ReportRow] = []
+        self.checkpoints: dict[str, CheckpointRow] = {}
+        self.touched: dict[int, None] = {}
+        self.events: list[Event] = []
+        self.effects: list[Effect] = []
+
+    def add(self, event: Event, effects: Sequence[Effect], elapsed: float, *, known: int = -1) -> None:
+        """Write a fact and what followed from it; the log has the first `known` of its effects (-1: nothing)."""
+        kind, trial, data = to_record(event)
+        fact = self.seq + 1
+        self.events.append(event)
+        if known < 0:
+            if effects:
+                data["effects"] = len(effects)
+            self.rows.append(LogRow(fact, event.time, kind, trial, data, None, elapsed))
+            self._note(event, fact)
+        self.seq += 1
+        if trial is not None:
+            self.touched[trial] = None
+        for place, effect in enumerate(effects):
+            self.seq += 1
+            kind, trial, data = effect_to_record(effect)
+            if trial is not None:
+                self.touched[trial] = None
+            if place >= known:
+                self.effects.append(effect)
+                self.rows.append(LogRow(self.seq, event.time, kind, trial, data, fact, elapsed))
+
+    def drop(self, refs: Sequence[CheckpointRef]) -> None:
+        """Write that these checkpoints are deleted."""
+        for ref in refs:
+            self.checkpoints[ref.uri] = checkpoint_row(ref, deleted=True)
+
+    def _note(self, event: Event, seq: int) -> None:
+        if isinstance(event, Reported):
+            self.reports += [ReportRow(event.trial, r.step, seq, r.time, r.metrics) for r in event.reports]
+            self._keep(event.saved)
+        elif isinstance(event, Saved) and event.checkpoint:
+            self._keep((event.checkpoint,))
+
+    def _keep(self, refs: Sequence[CheckpointRef]) -> None:
+        for ref in refs:
+            self.checkpoints[ref.uri] = checkpoint_row(ref)
+
+
+def observed(event: Event) -> bool:
+    """Whether a searcher is to hear of a trial that it did not suggest."""
+    return isinstance(event, Suggested) and event.origin == "user"
+
+
+def checkpoint_row(ref: CheckpointRef, *, deleted: bool = False) -> CheckpointRow:
+    """Return a checkpoint as the store has it."""
+    return CheckpointRow(trial=ref.trial, step=ref.step, uri=ref.uri, bytes=ref.bytes, deleted=deleted)
+
+
+def trial_row(trial: Trial) -> TrialRow:
+    """Return a trial as the store has it."""
+    return TrialRow(
+        trial=trial.number,
+        status=trial.status.value,
+        config=trial.config,
+        reason=trial.reason,
+        origin=trial.origin,
+        attempt=trial.attempt,
+        step=trial.step,
+        metrics=trial.last.metrics if trial.last else {},
+        best=trial.best,
+        best_step=trial.best_step,
+        error=trial.error,
+        worker=trial.worker,
+        created=trial.created,
+        started=trial.started,
+        ended=trial.ended,
+    )

@@ -1,0 +1,97 @@
+"""Goes on from a log: the state is what the log means, and what was in flight is begun again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tune_platform.engine import snapshot
+from tune_platform.engine.log import LOGGER, Group, Turn, groups
+from tune_platform.engine.memory import Memory
+from tune_platform.engine.runner import Runner
+from tune_platform.engine.trial import TrialStatus
+from tune_platform.protocol.backend import Work
+from tune_platform.protocol.commands import Ask, Command
+from tune_platform.protocol.events import Requested, Resumed
+
+
+def recover(runner: Runner, *, retry_failed: bool = False) -> None:
+    """Apply the log, start the backend and have the runner go on from where the log ends.
+
+    Where the scheduler would decide otherwise than the log has it, that is one warning: what the log has holds.
+    """
+    controller, backend = runner.controller, runner.backend
+    state = controller.state
+    capacity = backend.start(runner.job)
+    memory = Memory()
+    after, searcher = _load_snapshot(runner)
+    memory.owed.extend(Ask(trial=number) for number in state.supply.asked)
+    seq, adding, found = after, None, 0
+    for group in groups(runner.log.read_log(after)):
+        event = group.event
+        failed = [n for n, trial in state.trials.items() if trial.status is TrialStatus.FAILED]
+        memory.note_event(event, failed if isinstance(event, Resumed) else ())
+        commands = _apply(runner, group)
+        seq = max(group.last, runner.seq)
+        if controller.comparison.difference and not found:
+            found = group.seq
+        memory.note_commands(commands)
+        adding = event if isinstance(event, Requested) and event.action == "enqueue" else None
+        if backend.virtual:
+            backend.replay(event, [command for command in commands if isinstance(command, Work)])
+        # Those that failed are kept: they may be tried again.
+        runner.forget([n for n in _touched(group) if n in state.trials], failed=False)
+    if found:
+        LOGGER.warning(
+            "the scheduler %s has changed since the log was written (row %d: %s); what the log has holds",
+            type(controller.scheduler).__name__, found, controller.comparison.difference,
+        )  # fmt: skip
+    runner.go_on_from(seq, state.elapsed, after)
+    now = backend.now()
+    if adding is not None and (added := runner.added(adding)) is not None:
+        runner.early.append(added)
+    if seq and (retry_failed or state.interrupted or not backend.virtual):
+        resumed = Resumed(time=now, retry_failed=retry_failed)
+        failed = [n for n, trial in state.trials.items() if trial.status is TrialStatus.FAILED]
+        memory.note_event(resumed, failed)
+        if backend.virtual:
+            backend.replay(resumed, ())
+        runner.early.extend([resumed, replace(capacity, time=now)])
+    elif not state.ledger.capacity:
+        runner.early.append(replace(capacity, time=now))
+    if controller.finished is not None:
+        runner.early.extend(runner.requested())  # an extension, perhaps
+    runner.feed.restore(memory.past(), state=searcher, later=memory.later() if searcher is not None else ())
+    for call in memory.owed:
+        runner.call_searcher(call)
+
+
+def _load_snapshot(runner: Runner) -> tuple[int, Mapping[str, Any] | None]:
+    """Bring the state to the newest snapshot; return its row and the searcher's state, or 0 and None without one.
+
+    A virtual backend finds its work in flight by seeing the whole log again, so there it is not used.
+    """
+    if not runner.backend.virtual and runner.feed.has_state:
+        for seq, text in runner.log.snapshots():
+            searcher = snapshot.load(runner.controller.state, text)
+            if searcher is not None:
+                return seq, searcher
+    return 0, None
+
+
+def _apply(runner: Runner, group: Group) -> list[Command]:
+    controller = runner.controller
+    if group.complete:
+        return controller.replay(group.event, group.elapsed, group.effects)
+    # The log was cut between a fact and what followed from it: that is decided again, and the rest of it written.
+    commands = controller.handle(group.event, group.elapsed)
+    turn = Turn(group.seq - 1)
+    turn.add(group.event, controller.effects, group.elapsed, known=len(group.effects))
+    runner.commit(turn, commands)
+    return commands
+
+
+def _touched(group: Group) -> list[int]:
+    numbers = [getattr(item, "trial", None) for item in (group.event, *group.effects)]
+    return [number for number in numbers if number is not None]

@@ -1,0 +1,130 @@
+"""The state as plain data, so that a resumed experiment need not read its whole log.
+
+A snapshot says what the log means up to one of its rows. It holds living trials only; what the scheduler and the
+searcher know they say themselves (`state`), and where one of them does not, the whole log is read instead. Nothing in
+it is pickled, and it is only ever a short cut: the log remains the truth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tune_platform.engine.state import Best, State
+from tune_platform.engine.trial import Kept, Trial, TrialStatus
+from tune_platform.protocol.commands import Finish
+from tune_platform.protocol.effects import Ending
+from tune_platform.protocol.events import ref_from_list, ref_to_list, resources_to_data
+from tune_platform.protocol.reports import Report
+from tune_platform.resources import Resources
+
+VERSION = 1
+
+#: A snapshot is due after so many rows, and after this share of the log: their cost does not grow with history.
+EVERY = 20_000
+SHARE = 0.1
+
+_PLAIN_TRIAL = (
+    "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
+    "configs", "rungs", "until", "save", "waits", "sent_on", "resizing", "bypassed", "held", "worker", "created",
+    "launched", "started", "ended", "history",
+)  # fmt: skip
+_PLAIN_STATE = ("paused", "interrupted", "last_request", "held", "extra_time", "now", "elapsed", "stable_since")
+_PLAIN_SUPPLY = (
+    "next_number", "exhausted", "told", "extra", "cost", "interval", "last_launch", "newest",
+)  # fmt: skip
+
+
+def due(seq: int, last: int) -> bool:
+    """Whether a snapshot is worth its cost at row `seq`, where the last was made at row `last`."""
+    return seq - last >= max(EVERY, SHARE * seq)
+
+
+def to_text(state: State, searcher: Mapping[str, Any]) -> str | None:
+    """Return the state as JSON, with that of the searcher; None where the scheduler does not offer its own."""
+    scheduler = getattr(state.scheduler, "state", None)
+    known = scheduler() if scheduler is not None else None
+    if known is None:
+        return None
+    supply = state.supply
+    data = {
+        "version": VERSION,
+        "state": {name: getattr(state, name) for name in _PLAIN_STATE},
+        "supply": {name: getattr(supply, name) for name in _PLAIN_SUPPLY}
+        | {"asked": list(supply.asked), "ordinary": resources_to_data(supply.ordinary)},
+        "counts": {status.value: count for status, count in state.counts.items()},
+        "best": [state.best.value, state.best.trial, state.best.step, state.best.config] if state.best else None,
+        "ending": [state.ending.status, state.ending.reason] if state.ending else None,
+        "finished": [state.finished.status, state.finished.reason] if state.finished else None,
+        "capacity": state.ledger.capacity,
+        "nodes": {number: state.ledger.nodes(number) for number in state.placed},
+        "heard": list(state.heard.items()),
+        "holders": dict(state.shelf.holders),
+        "trials": [_trial_to_data(trial) for trial in state.trials.values()],
+        "scheduler": known,
+        "searcher": searcher,
+    }
+    return json.dumps(data, separators=(",", ":"))
+
+
+def load(state: State, text: str) -> Mapping[str, Any] | None:
+    """Bring a new state to what the snapshot says; return the searcher's, or None where the snapshot is not usable."""
+    data = json.loads(text)
+    if data.get("version") != VERSION or not hasattr(state.scheduler, "load_state"):
+        return None
+    for name in _PLAIN_STATE:
+        setattr(state, name, data["state"][name])
+    supply, saved = state.supply, data["supply"]
+    for name in _PLAIN_SUPPLY:
+        setattr(supply, name, saved[name])
+    supply.asked = dict.fromkeys(saved["asked"])
+    supply.ordinary = Resources(**saved["ordinary"])
+    state.best = Best(*data["best"]) if data["best"] else None
+    state.ending = Ending(status=data["ending"][0], reason=data["ending"][1]) if data["ending"] else None
+    state.finished = Finish(status=data["finished"][0], reason=data["finished"][1]) if data["finished"] else None
+    state.ledger.resize(data["capacity"])
+    state.shelf.holders = Counter(data["holders"])
+    for entry in data["trials"]:
+        _load_trial(state, entry, data["nodes"])
+    state.counts = Counter({TrialStatus(status): count for status, count in data["counts"].items()})
+    state.queue.refit()
+    for number, elapsed in data["heard"]:
+        state.heard[number] = elapsed
+    state.scheduler.load_state(data["scheduler"])
+    searcher: Mapping[str, Any] = data["searcher"]
+    return searcher
+
+
+def _trial_to_data(trial: Trial) -> dict[str, Any]:
+    data: dict[str, Any] = {name: getattr(trial, name) for name in _PLAIN_TRIAL}
+    data["status"] = trial.status.value
+    data["resources"] = resources_to_data(trial.resources)
+    data["resize"] = resources_to_data(trial.resize) if trial.resize else None
+    data["last"] = [trial.last.step, trial.last.metrics, trial.last.time] if trial.last else None
+    data["checkpoints"] = [[kept.step, ref_to_list(kept.ref), kept.value] for kept in trial.checkpoints]
+    return data
+
+
+def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) -> None:
+    values = {name: data[name] for name in _PLAIN_TRIAL}
+    values["configs"] = [(step, config) for step, config in values["configs"]]
+    values["rungs"] = [(resource, value) for resource, value in values["rungs"]]
+    values["history"] = [(time, status, reason) for time, status, reason in values["history"]]
+    trial = Trial(
+        status=TrialStatus(data["status"]),
+        resources=Resources(**data["resources"]),
+        resize=Resources(**data["resize"]) if data["resize"] else None,
+        last=Report(*data["last"]) if data["last"] else None,
+        checkpoints=[Kept(step, ref_from_list(ref), value) for step, ref, value in data["checkpoints"]],
+        **values,
+    )
+    state.trials[trial.number] = trial
+    if trial.status.placed:
+        state.placed[trial.number] = None
+        state.ledger.hold(trial.number, trial.resources, nodes[str(trial.number)])
+    elif trial.status is TrialStatus.PENDING:
+        state.queue.add(trial)
+    elif trial.status is TrialStatus.PAUSED:
+        state.queue.add_paused(trial)

@@ -1,0 +1,122 @@
+"""What a listener may see of a run: read-only, so that nothing that looks can change what it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tune_platform.engine.controller import Controller
+from tune_platform.engine.settings import Settings
+from tune_platform.engine.state import Best
+from tune_platform.engine.trial import Trial
+from tune_platform.protocol.commands import Finish
+from tune_platform.protocol.reports import Report
+from tune_platform.resources import Resources
+
+
+class TrialLook:
+    """A trial as it is at the moment."""
+
+    __slots__ = ("_trial",)
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    @property
+    def number(self) -> int:
+        """0, 1, 2, ... in the order of suggestion."""
+        return self._trial.number
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its present config."""
+        return MappingProxyType(dict(self._trial.config))
+
+    @property
+    def status(self) -> str:
+        """Where it stands: PENDING, STARTING, RUNNING, ..."""
+        return self._trial.status.value
+
+    @property
+    def reason(self) -> str:
+        """Why it stands there."""
+        return self._trial.reason
+
+    @property
+    def attempt(self) -> int:
+        """How often it was launched."""
+        return self._trial.attempt
+
+    @property
+    def step(self) -> int:
+        """Number of its last committed report; 0 before the first."""
+        return self._trial.step
+
+    @property
+    def last(self) -> Report | None:
+        """Its last committed report."""
+        return self._trial.last
+
+    @property
+    def best(self) -> float | None:
+        """The best value of the (first) metric that it has reported."""
+        return self._trial.best
+
+    @property
+    def resources(self) -> Resources:
+        """What it holds while it runs."""
+        return self._trial.resources
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self._trial.status.final
+
+    @property
+    def placed(self) -> bool:
+        """Whether it holds a place."""
+        return self._trial.status.placed
+
+
+class RunView:
+    """A run as it is at the moment: what listeners get."""
+
+    __slots__ = ("_controller",)
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    @property
+    def settings(self) -> Settings:
+        """What the engine knows of the spec."""
+        return self._controller.settings
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state; those without are left out."""
+        return {status.value: count for status, count in self._controller.state.counts.items() if count}
+
+    @property
+    def best(self) -> Best | None:
+        """The best value that any trial has reported."""
+        return self._controller.state.best
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of searching, over all drivers, without those that the machine slept."""
+        return self._controller.state.elapsed
+
+    @property
+    def finished(self) -> Finish | None:
+        """How the run ended, once it has."""
+        return self._controller.finished
+
+    def trial(self, number: int) -> TrialLook | None:
+        """Return a trial that lives, or that has ended in this turn; else None."""
+        trial = self._controller.state.trials.get(number)
+        return TrialLook(trial) if trial is not None else None
+
+    def describe_scheduler(self) -> Mapping[str, Any]:
+        """Return the scheduler's own description of its state, as plain JSON values."""
+        return self._controller.scheduler.describe()

@@ -1,0 +1,163 @@
+"""Searchers, schedulers and backends by name: those that are built in, and those of installed packages.
+
+A package offers its own as entry points of the groups `tune_platform.searchers`, `tune_platform.schedulers` and
+`tune_platform.backends`: `name = "module:factory"`, where the factory's keyword arguments are the options. Nothing is
+imported before it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.protocol.backend import Backend
+from tune_platform.protocol.checks import check_backend, check_scheduler, check_searcher
+from tune_platform.protocol.scheduler import Scheduler
+from tune_platform.protocol.searcher import Searcher
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The parts of one kind, by name.
+
+    `builtin` are entry points too; here they also work where the installed metadata is older than the code. `options`
+    are those of built-in parts that are too slow to import for a look at their arguments. `check` raises SpecError for
+    an object that is no such part. `wrap` is the built-in that makes such a part of an object of another library.
+    """
+
+    what: str
+    builtin: Mapping[str, str]
+    check: Callable[[Any, Sequence[str]], None]
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    wrap: tuple[Callable[[Any], bool], str] | None = None
+
+    @property
+    def group(self) -> str:
+        """The group of entry points."""
+        return f"tune_platform.{self.what}s"
+
+    def names(self) -> list[str]:
+        """Return every name there is, the built-in ones first."""
+        return [*self.builtin, *sorted({entry.name for entry in entry_points(group=self.group)} - set(self.builtin))]
+
+    def factory(self, name: str) -> Callable[..., Any]:
+        """Import what builds the part of that name. Raises SpecError for an unknown name, or where that fails."""
+        entry = self._entry(name)
+        try:
+            return cast(Callable[..., Any], entry.load())
+        except ModuleNotFoundError as error:
+            raise SpecError(f"{self.what} {name!r} needs {error.name!r}, which is not installed") from error
+        except Exception as error:
+            where = f"{entry.value} cannot be loaded"
+            raise SpecError(f"{self.what} {name!r}: {where}: {type(error).__name__}: {error}") from error
+
+    def check_options(self, name: str, given: Mapping[str, Any]) -> None:
+        """Raise SpecError for an unknown name, and for the first option that the part of that name does not have."""
+        if name in self.options:
+            self._check_known(name, given, self.options[name])
+        else:
+            self._check_signature(name, self.factory(name), given)
+
+    def build(self, part: Any, **options: Any) -> Any:
+        """Return the part of that name, or class, built with `options`; an object is returned as it is.
+
+        Raises SpecError for unknown names and options, for values that the part refuses, and for an object that is no
+        such part.
+        """
+        if isinstance(part, (str, type)):
+            name = part if isinstance(part, str) else part.__name__
+            factory = self.factory(part) if isinstance(part, str) else part
+            self._check_signature(name, factory, options)
+            try:
+                built = factory(**options)
+            except TypeError as error:
+                raise SpecError(f"{self.what} {name!r}: {error}") from error
+        elif self.wrap and self.wrap[0](part):
+            built = self.factory(self.wrap[1])(part, **options)
+        elif options:
+            raise SpecError(f"options {sorted(options)} go with a {self.what}'s name; got the object {part!r}")
+        else:
+            built = part
+        self.check(built, self.names())
+        return built
+
+    def _entry(self, name: str) -> EntryPoint:
+        if name in self.builtin:
+            return EntryPoint(name, self.builtin[name], self.group)
+        for entry in entry_points(group=self.group, name=name):
+            return entry
+        names = self.names()
+        raise SpecError(f"there is no {self.what} {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}")
+
+    def _check_signature(self, name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
+        parameters = inspect.signature(factory).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            self._check_known(name, given, list(parameters))
+
+    def _check_known(self, name: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+        for key in given:
+            if key not in known:
+                raise SpecError(
+                    f"{self.what} {name!r} has no option {key!r}{did_you_mean(key, known)}; "
+                    f"its options: {', '.join(known) or 'none'}"
+                )
+
+
+def _is_sampler(part: Any) -> bool:
+    return hasattr(part, "sample_relative") and hasattr(part, "sample_independent")  # Optuna's BaseSampler
+
+
+SEARCHERS = Registry(
+    "searcher",
+    {
+        "random": "tune_platform.searchers.random:RandomSearcher",
+        "grid": "tune_platform.searchers.grid:GridSearcher",
+        "optuna": "tune_platform.searchers.optuna:OptunaSearcher",
+        "tpe": "tune_platform.searchers.samplers:tpe",
+        "gp": "tune_platform.searchers.samplers:gp",
+        "cmaes": "tune_platform.searchers.samplers:cmaes",
+        "nsgaii": "tune_platform.searchers.samplers:nsgaii",
+        "qmc": "tune_platform.searchers.samplers:qmc",
+    },
+    check_searcher,
+    wrap=(_is_sampler, "optuna"),
+)
+#: The longer names are Ray Tune's spellings of the same.
+SCHEDULERS = Registry(
+    "scheduler",
+    {
+        "fifo": "tune_platform.schedulers.fifo:FIFO",
+        "asha": "tune_platform.schedulers.asha:ASHA",
+        "async_hyperband": "tune_platform.schedulers.asha:ASHA",
+        "asynchyperband": "tune_platform.schedulers.asha:ASHA",
+    },
+    check_scheduler,
+)
+BACKENDS = Registry(
+    "backend",
+    {
+        "ray": "tune_platform.backends.ray:RayBackend",
+        "inline": "tune_platform.backends.inline:InlineBackend",
+    },
+    check_backend,
+    options={"ray": ("address", "num_cpus", "num_gpus"), "inline": ("num_cpus", "num_gpus", "custom", "gang")},
+)
+
+
+def make_searcher(searcher: Any, **options: Any) -> Searcher:
+    """Return a searcher of a name, of a class, or the object itself; a sampler of Optuna is wrapped. See `build`."""
+    return cast(Searcher, SEARCHERS.build(searcher, **options))
+
+
+def make_scheduler(scheduler: Any, **options: Any) -> Scheduler:
+    """Return a scheduler of a name, of a class, or the object itself. See `Registry.build`."""
+    return cast(Scheduler, SCHEDULERS.build(scheduler, **options))
+
+
+def make_backend(backend: Any, **options: Any) -> Backend:
+    """Return a backend of a name, of a class, or the object itself. See `Registry.build`."""
+    return cast(Backend, BACKENDS.build(backend, **options))
