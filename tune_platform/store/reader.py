@@ -39,7 +39,7 @@ class ExperimentReader:
     @property
     def log_format(self) -> int:
         """Which kinds of rows the log has: `records.LOG_FORMAT`, or 1 in the log of an older release."""
-        return int(self._fetch(sa.select(_E.log_format).where(_E.id == self._id))[0][0])
+        return int(self._fetch(schema.READ_LOG_FORMAT, self._id)[0][0])
 
     def row(self) -> ExperimentRow:
         """Return the experiment's own row; status "crashed": it says running and no driver holds it."""

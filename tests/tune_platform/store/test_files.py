@@ -262,10 +262,10 @@ def test_searches_of_version_3_are_migrated(name: str, tmp_path: Path) -> None:
         end = experiment.last_seq()
         experiment.acquire()
         row = LogRow(end + 1, 1.0, "launched", 0, {}, None, 3.5)
-        experiment.append([row], snapshot=(end + 1, "{}"), log_format=2)
+        experiment.append([row], snapshot=(end + 1, "{}"))
         experiment.set_status("interrupted", "", 1.0)
     with open_store(tmp_path) as store, store.open(name, readonly=True) as experiment:
-        assert (experiment.log_format, list(experiment.snapshots())) == (2, [(end + 1, "{}")])
+        assert (experiment.log_format, list(experiment.snapshots())) == (1, [(end + 1, "{}")])
         assert list(experiment.read_log(after=end)) == [(row, ())]
     assert objects(tmp_path / name / "experiment.db") == objects_of_a_new_one(tmp_path)
 

@@ -163,6 +163,18 @@ def test_a_lost_connection_writes_nothing_twice(
     assert experiment.last_seq() == 4
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_log_is_converted_once(experiment: SqlExperiment, when: str) -> None:
+    experiment.append([row(1), row(2)], [ReportRow(0, 1, 1, 1.0, {"a": 1}), ReportRow(0, 2, 2, 1.0, {"a": 2})])
+    with experiment._db.transaction() as cursor:
+        cursor.execute("UPDATE experiments SET log_format = 1")
+    experiment.acquire()
+    lose(experiment, when, "COMMIT")
+    experiment.convert_log([row(1), row(2), row(3), row(4)], {1: 2, 2: 3})
+    assert [[r.step for r in batch] for _, batch in experiment.read_log()] == [[], [1], [2], []]
+    assert experiment.log_format == 2
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_another_drivers_row_is_a_conflict(store: SqlStore, experiment: SqlExperiment, same: bool) -> None:
     experiment.acquire()
