@@ -79,6 +79,23 @@ def test_it_gives_up_once(caplog: pytest.LogCaptureFixture) -> None:
     assert len(warnings(caplog)) == 1
 
 
+def test_who_is_interrupted_waits_no_more() -> None:
+    patience, tries = Patience("pg", 30.0), 0
+
+    def attempt(again: bool) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            raise KeyboardInterrupt
+        raise StoreAway("pg: gone")
+
+    with pytest.raises(KeyboardInterrupt):
+        patience(attempt)
+    with pytest.raises(StoreAway):
+        patience(attempt)
+    assert tries == 4
+
+
 def test_other_errors_are_raised_at_once() -> None:
     tries: list[bool] = []
 
