@@ -26,18 +26,19 @@ def _plain(value: Any) -> Any:
     return item()
 
 
-def _make_dumps() -> Callable[[Any], str]:
-    """Return the encoder. Circular data ends in a RecursionError, which `encode` reports: a check costs a third."""
+def _encoder() -> Callable[[Any], str]:
+    # Circular data ends in a RecursionError, which `encode` reports; the check for it costs a third of the time.
     encoder = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=_plain)
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
+    try:  # `JSONEncoder.encode` would make this anew for each value, which takes as long again as to use it
+        chunks = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+            None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+        )
+    except (AttributeError, TypeError):  # not this Python's
         return encoder.encode
-    # What `encode` builds anew for each call, once: that is half of the time for the few values of a row.
-    chunks = make(None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
     return lambda value: "".join(chunks(value, 0))
 
 
-_dumps = _make_dumps()
+_dumps = _encoder()
 
 
 def encode(data: Mapping[str, Any], what: str = "value") -> str:
