@@ -18,6 +18,7 @@ from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Resumed, Saved
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
+from tune_platform.protocol.seeds import derive
 
 Curve = Callable[[Config, int], Mapping[str, Any] | None]
 
@@ -266,11 +267,5 @@ def _number(value: Any) -> float:
 
 
 def _uniform(seed: int, trial: int, step: int, attempt: int) -> float:
-    """A number in [0, 1) that is a function of its arguments (splitmix64's finaliser; far cheaper than a generator)."""
-    mask = (1 << 64) - 1
-    x = (seed * 0x9E3779B97F4A7C15 + trial * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB + attempt) & mask
-    for _ in range(2):
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-        x ^= x >> 31
-    return x / 2.0**64
+    """A number in [0, 1) that is a function of its arguments."""
+    return (derive(seed, "simulated", trial, step, attempt) >> 11) * 2.0**-53
