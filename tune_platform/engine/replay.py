@@ -12,7 +12,7 @@ from tune_platform.engine.state import State
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.effects import Decided, Effect, Launched, verdict_to_data
 from tune_platform.protocol.events import Event, Reported
-from tune_platform.protocol.milestones import stops
+from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Verdict
 
 
@@ -32,8 +32,8 @@ def settle(
         return None, None, others
     if stop:
         for report in event.reports:
-            if met := stops(report, stop):
-                return None, met, others
+            if met := stopped_by(report, stop):
+                return None, (met, float(report.value(met))), others
     verdict = next((verdict for verdict in own if not isinstance(verdict, Continue)), own[-1]) if own else None
     return verdict, None, others
 

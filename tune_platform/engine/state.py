@@ -44,7 +44,7 @@ from tune_platform.protocol.events import (
     Suggested,
     Ticked,
 )
-from tune_platform.protocol.milestones import stops
+from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
 from tune_platform.protocol.scheduler import Scheduler
 from tune_platform.protocol.searcher import Outcome
@@ -186,7 +186,7 @@ class State:
     def _on_started(self, event: Started) -> list[Decision]:
         trial = self.trials[event.trial]
         trial.worker = event.worker or trial.worker
-        self._hear(trial)
+        self._hear(trial, at=True)
         return []
 
     def _on_reported(self, event: Reported) -> list[Decision]:
@@ -206,7 +206,7 @@ class State:
                 trial.waits = True
                 if value is not None:
                     trial.rungs.append((reached, value))
-            if self.settings.stop and stops(report, self.settings.stop):
+            if self.settings.stop and stopped_by(report, self.settings.stop):
                 trial.waits = True
         for ref in event.saved:
             self._keep(trial, ref)
@@ -276,8 +276,11 @@ class State:
             if self.best is None or (value > self.best.value if maximise else value < self.best.value):
                 self.best = Best(value, trial.number, report.step, trial.config)
 
-    def _hear(self, trial: Trial) -> None:
+    def _hear(self, trial: Trial, *, at: bool = False) -> None:
+        """Note a sign of life; `at`: it is that its code begins now."""
         if trial.status is TrialStatus.STARTING:
+            if trial.started is None and not at:  # nothing has told; its process was up then
+                trial.started = trial.launched
             self._move(trial, TrialStatus.RUNNING, "")
         self.heard[trial.number] = self.elapsed
         self.heard.move_to_end(trial.number)
@@ -297,6 +300,7 @@ class State:
         if not trial.status.placed:  # else it begins anew where it is
             self.queue.pass_over(trial.number)
             self._move(trial, TrialStatus.STARTING, "")
+            trial.launched = self.now
             self.ledger.hold(trial.number, effect.resources, effect.nodes)
             self.supply.launched(self.elapsed)
             self.scheduler.on_start(trial)

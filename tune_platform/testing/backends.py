@@ -199,13 +199,13 @@ class BackendContract:
     def test_a_milestone_brings_the_checkpoint_that_was_asked_for(self, tmp_path: Path) -> None:
         with self.opened(falling, tmp_path) as watch:
             watch.backend.submit([launch(0, 3, save=True)])
-            watch.until(lambda: watch.steps(0) == [1, 2, 3])
+            watch.until(lambda: watch.steps(0) == [1, 2, 3] and watch.saved(0))  # written behind the training
             assert [(ref.trial, ref.step) for ref in watch.saved(0)] == [(0, 3)]
 
     def test_checkpoints_are_written_every_so_many_steps(self, tmp_path: Path) -> None:
         with self.opened(falling, tmp_path, checkpoint_every=2) as watch:
             watch.backend.submit([launch(0, 5)])
-            watch.until(lambda: 5 in watch.steps(0))
+            watch.until(lambda: 5 in watch.steps(0) and len(watch.saved(0)) == 2)
             assert [ref.step for ref in watch.saved(0)] == [2, 4]
 
     def test_a_trial_goes_on_from_its_checkpoint(self, tmp_path: Path) -> None:
