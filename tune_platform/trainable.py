@@ -45,7 +45,9 @@ _UNWIND_S = 10.0
 class TrialContext:
     """Where and as what the training code runs; see `get_context`.
 
-    `seed` is drawn from the spec's seed and the trial's number: seed every generator of the training with it.
+    `seed` is drawn from the spec's seed and the trial's number, 0 ... 2**64 - 1: seed every generator of the training
+    with it. Python's `random`, torch and numpy's `default_rng` take it as it is; numpy's legacy generators and
+    scikit-learn's `random_state` take no more than 32 bits: `seed % 2**32`.
     `resources` are those of the lease (`cpu`, `gpu`, custom ones), of each worker where there are several; `gang`
     are then the workers (see `tune_platform.distributed`).
     """

@@ -9,7 +9,6 @@ nor the store's database nor numpy.
 from __future__ import annotations
 
 import bdb
-import hashlib
 import importlib
 import logging
 import time
@@ -29,6 +28,7 @@ from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import halts
 from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.protocol.seeds import derive
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.trainable import (
@@ -45,15 +45,6 @@ logger = logging.getLogger(__name__)
 
 #: What ends the process, or the debugging session, instead of the trial.
 _PASS = (KeyboardInterrupt, GeneratorExit, bdb.BdbQuit)
-
-
-def trial_seed(seed: int, trial: int) -> int:
-    """Return the seed of a trial: 32 bits of the BLAKE2 hash of both numbers.
-
-    The same for every attempt, so that a trial that starts again trains the same way. (Not numpy's `SeedSequence`:
-    importing numpy would double the time that a worker process needs for its first report.)
-    """
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{trial}".encode(), digest_size=4).digest(), "big")
 
 
 def trial_folder(job: Job, trial: int) -> str:
@@ -215,7 +206,7 @@ class Executor:
     def _build(self, launch: Launch) -> None:
         context = TrialContext(
             experiment=self.job.experiment, trial=launch.trial, attempt=launch.attempt,
-            seed=trial_seed(self.job.seed, launch.trial), resources=launch.resources.bundle(),
+            seed=derive(self.job.seed, "trial", launch.trial), resources=launch.resources.bundle(),
             folder=trial_folder(self.job, launch.trial), gang=self._gang_for(launch.resources),
         )  # fmt: skip
         config = dict(launch.config)

@@ -19,6 +19,7 @@ from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Resumed, Saved, Started
 from tune_platform.protocol.milestones import halts
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
+from tune_platform.protocol.seeds import derive
 
 Curve = Callable[[Config, int], Mapping[str, Any] | None]
 
@@ -285,11 +286,5 @@ def _identity(event: Event) -> tuple[Any, ...]:
 
 
 def _uniform(seed: int, trial: int, step: int, attempt: int) -> float:
-    """A number in [0, 1) that is a function of its arguments (splitmix64's finaliser; far cheaper than a generator)."""
-    mask = (1 << 64) - 1
-    x = (seed * 0x9E3779B97F4A7C15 + trial * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB + attempt) & mask
-    for _ in range(2):
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-        x ^= x >> 31
-    return x / 2.0**64
+    """A number in [0, 1) that is a function of its arguments."""
+    return (derive(seed, "simulated", trial, step, attempt) >> 11) * 2.0**-53
