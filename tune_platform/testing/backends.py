@@ -276,7 +276,7 @@ class BackendContract:
             assert failure is not None
             assert failure.cause == "exception"
             assert "ArithmeticError: the loss exploded" in failure.message
-            assert "raise ArithmeticError" in failure.traceback
+            assert "raise ArithmeticError" in failure.traceback, failure.traceback
             assert watch.steps(0) == [1]
             watch.backend.submit([Release(trial=0), launch(2, 2)])
             watch.until(lambda: watch.steps(2) == [1, 2])
