@@ -7,7 +7,7 @@ import pickle
 from collections import ChainMap
 from collections.abc import Mapping
 from types import CodeType
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -22,7 +22,7 @@ def _reduce_code(code: CodeType) -> tuple[Any, ...]:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Sends code with the name of its file, which cloudpickle 3.1.3 leaves out: a traceback then shows the line."""
 
-    dispatch_table = ChainMap({CodeType: _reduce_code}, _reduced)
+    dispatch_table: ClassVar[Mapping[type, Any]] = ChainMap({CodeType: _reduce_code}, _reduced)
 
 
 def dumps(value: Any) -> bytes:
