@@ -17,7 +17,7 @@ from tune_platform.engine.queue import Queue
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.shelf import Shelf
 from tune_platform.engine.supply import Supply
-from tune_platform.engine.trial import Kept, Trial, TrialStatus
+from tune_platform.engine.trial import HELD, Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Advance, Ask, Command, DropCheckpoints, Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import (
     Asked,
@@ -50,9 +50,6 @@ from tune_platform.protocol.scheduler import Scheduler
 from tune_platform.protocol.searcher import Outcome
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Resize, Stop
 from tune_platform.resources import Ledger
-
-#: The reason of a pause that only a person lifts.
-HELD = "a person paused it"
 
 
 @dataclass(slots=True)
@@ -249,10 +246,12 @@ class State:
         self.stable_since = self.elapsed
         for number in list(self.placed):
             trial = self.trials[number]
-            # One that was to pause is paused now, unless a person has let it go on meanwhile.
-            pauses = trial.status is TrialStatus.PAUSING and (trial.reason != HELD or trial.held)
-            status = TrialStatus.PAUSED if pauses else TrialStatus.PENDING
-            self._move(trial, status, trial.reason if pauses else "the driver restarted")
+            # One that was to pause is paused now, unless it has been sent on meanwhile.
+            onward = trial.onward
+            if trial.status is TrialStatus.PAUSING and (trial.held or not onward):
+                self._move(trial, TrialStatus.PAUSED, HELD if onward else trial.reason)
+            else:
+                self._move(trial, TrialStatus.PENDING, "the driver restarted")
         if event.retry_failed:
             for trial in list(self.trials.values()):
                 if trial.status is TrialStatus.FAILED:
@@ -350,7 +349,7 @@ class State:
                 return self._leave(trial, status, verdict.reason)
             case Continue():
                 trial.until, trial.save = verdict.until, verdict.save
-                if trial.status.placed:
+                if trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING):
                     trial.waits = False
                     self.commands.append(Advance(trial=trial.number, until=verdict.until, save=verdict.save))
                 else:
@@ -373,10 +372,9 @@ class State:
         trial.configs.append((trial.step, trial.config))
         trial.config = verdict.config
         self.shelf.put(trial, Kept(trial.step, kept.ref, None))
-        if trial.status is not TrialStatus.PAUSING:  # that one has what it goes on from later
-            trial.until, trial.save = verdict.until, verdict.save
-            if not trial.status.placed:
-                self._send_on(trial, verdict.reason)
+        trial.until, trial.save = verdict.until, verdict.save
+        if trial.status not in (TrialStatus.STARTING, TrialStatus.RUNNING):
+            self._send_on(trial, verdict.reason)
 
     def _send_on(self, trial: Trial, reason: str) -> None:
         trial.sent_on = True
@@ -388,7 +386,9 @@ class State:
 
     def _pause(self, trial: Trial, reason: str) -> None:
         kept = trial.checkpoint
-        if trial.status is TrialStatus.PAUSING:
+        if reason != HELD:
+            trial.sent_on = False  # a person only delays what was decided
+        if trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
             trial.reason = reason
         elif trial.status is not TrialStatus.RUNNING or (kept is not None and kept.step == trial.step):
             self._leave(trial, TrialStatus.PAUSED, reason)
@@ -426,11 +426,11 @@ class State:
             self.heard.pop(number, None)
             self.ledger.release(number)
             trial.waits = False
+            trial.resources, trial.resize = trial.resize or trial.resources, None
             if status is TrialStatus.PENDING:
                 trial.resizing = False
                 self.queue.add(trial)
             elif status is TrialStatus.PAUSED:
-                trial.resources, trial.resize = trial.resize or trial.resources, None
                 self.queue.add_paused(trial)
                 if trial.last is not None:  # most trials of a promotion end here: a searcher must not wait for more
                     self._tell(trial)
