@@ -24,6 +24,7 @@ from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Command, Finish
 from tune_platform.protocol.effects import (
     Asked,
+    Awaits,
     Decided,
     Dropped,
     Effect,
@@ -109,6 +110,7 @@ class Controller:
             self._follow(event)
         self._decisions.extend(others)
         self._carry_out()
+        self._clone_those_that_wait()
         self._check_budget()
         self._schedule()
         return state.commands
@@ -263,6 +265,10 @@ class Controller:
                 self._act(self.state.trials[decision.trial], decision.verdict, "scheduler")
 
     def _act(self, trial: Trial, verdict: Verdict, by: str) -> None:
+        idle = trial.waits or trial.status is TrialStatus.PAUSED
+        if isinstance(verdict, Clone) and by == "scheduler" and idle and self._is_saving(verdict.source):
+            self._emit(Awaits(trial=trial.number, step=trial.step, verdict=verdict))
+            return
         if isinstance(verdict, Clone) and not self._cloneable(verdict.source):
             if trial.waits or trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
                 self._go_on(trial, f"trial {verdict.source} has no checkpoint to clone")
@@ -276,6 +282,16 @@ class Controller:
                 self._paused(trial)
         elif isinstance(verdict, Resize) and trial.status is TrialStatus.PAUSED and trial.resizing:
             self._paused(trial)  # it has a checkpoint already
+
+    def _clone_those_that_wait(self) -> None:
+        """Have clones go on whose source has written its checkpoint, or does not write any more."""
+        for number, clone in list(self.state.awaiting.items()):
+            if not self._is_saving(clone.source):
+                self._act(self.state.trials[number], clone, "engine")
+
+    def _is_saving(self, number: int) -> bool:
+        trial = self.state.trials.get(number)
+        return trial is not None and trial.saving
 
     def _go_on(self, trial: Trial, reason: str) -> None:
         until, save = self._milestone(trial)

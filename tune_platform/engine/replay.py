@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from tune_platform.engine.state import State
 from tune_platform.engine.trial import Trial, TrialStatus
-from tune_platform.protocol.effects import Decided, Effect, Launched, verdict_to_data
+from tune_platform.protocol.effects import Awaits, Decided, Effect, Launched, verdict_to_data
 from tune_platform.protocol.events import Event, Reported
 from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Verdict
@@ -87,7 +87,7 @@ class Comparison:
         """Look at what the log has, before it is applied."""
         if self.difference or self.off:
             return
-        if isinstance(effect, Decided) and effect.by == "scheduler":
+        if isinstance(effect, Awaits) or (isinstance(effect, Decided) and effect.by == "scheduler"):
             self._pass_over()
             now = self._now.popleft() if self._now else None
             then = Decision(effect.trial, effect.verdict)

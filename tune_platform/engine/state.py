@@ -21,6 +21,7 @@ from tune_platform.engine.trial import HELD, Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Advance, Ask, Command, DropCheckpoints, Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import (
     Asked,
+    Awaits,
     Decided,
     Dropped,
     Effect,
@@ -87,6 +88,7 @@ class State:
         self.stable_since = 0.0  # elapsed, when the capacity changed last
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first
+        self.awaiting: dict[int, Clone] = {}  # trials that wait for the checkpoint that their source is writing
         self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self._facts: dict[type[Event], Callable[..., list[Decision]]] = {
@@ -106,6 +108,7 @@ class State:
             Asked: self._on_asked,
             Launched: self._launch,
             Decided: self._decide,
+            Awaits: self._on_awaits,
             Moved: self._on_moved,
             Dropped: self._on_dropped,
             SupplyEnded: self._on_supply_ended,
@@ -197,6 +200,7 @@ class State:
                 trial.waits = True
         for ref in event.saved:
             self._keep(trial, ref)
+        trial.saving = event.saving
         return decisions
 
     def _on_saved(self, event: Saved) -> list[Decision]:
@@ -292,6 +296,11 @@ class State:
             self.commands.append(Ask(trial=number))
         return []
 
+    def _on_awaits(self, effect: Awaits) -> list[Decision]:
+        self.awaiting[effect.trial] = effect.verdict
+        self.heard.pop(effect.trial, None)  # it is no fault of its own that nothing is heard of it
+        return []
+
     def _on_moved(self, effect: Moved) -> list[Decision]:
         return self._leave(self.trials[effect.trial], TrialStatus(effect.status), effect.reason, kill=effect.kill)
 
@@ -343,6 +352,7 @@ class State:
 
     def _decide(self, effect: Decided) -> list[Decision]:
         trial, verdict = self.trials[effect.trial], effect.verdict
+        self._awaits_no_more(trial)
         match verdict:
             case Stop():
                 status = TrialStatus.COMPLETED if verdict.completed else TrialStatus.STOPPED
@@ -365,6 +375,10 @@ class State:
                 trial.resizing = trial.resize is not None
                 self._pause(trial, verdict.reason)
         return []
+
+    def _awaits_no_more(self, trial: Trial) -> None:
+        if self.awaiting.pop(trial.number, None) is not None and trial.status is TrialStatus.RUNNING:
+            self._hear(trial)
 
     def _clone(self, trial: Trial, verdict: Clone) -> None:
         kept = self.trials[verdict.source].checkpoint
@@ -425,7 +439,8 @@ class State:
             self.placed.pop(number, None)
             self.heard.pop(number, None)
             self.ledger.release(number)
-            trial.waits = False
+            trial.waits = trial.saving = False
+            self.awaiting.pop(number, None)
             trial.resources, trial.resize = trial.resize or trial.resources, None
             if status is TrialStatus.PENDING:
                 trial.resizing = False
@@ -465,9 +480,11 @@ class State:
         for number, trial in self.trials.items():
             assert self.ledger.holds(number) == trial.status.placed, f"trial {number}'s lease disagrees"
             assert (number in self.placed) == trial.status.placed
-            assert (number in self.heard) == (trial.status in (TrialStatus.RUNNING, TrialStatus.PAUSING))
+            runs = trial.status in (TrialStatus.RUNNING, TrialStatus.PAUSING)
+            assert (number in self.heard) == (runs and number not in self.awaiting)
             assert self.queue.is_waiting(trial) == (trial.status is TrialStatus.PENDING)
             assert self.queue.is_paused(trial) == (trial.status is TrialStatus.PAUSED)
+        assert self.awaiting.keys() <= self.trials.keys()
         assert self.queue.size == self.counts[TrialStatus.PENDING]
         assert self.queue.paused_size == self.counts[TrialStatus.PAUSED]
         assert sum(trial.held for trial in self.trials.values()) == self.held

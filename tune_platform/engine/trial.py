@@ -98,6 +98,7 @@ class Trial:
     until: float | None = None  # the milestone of the present leg
     save: bool = False  # ... and whether a checkpoint is written there
     waits: bool = False  # it is at its milestone, and its process does nothing until it hears of a verdict
+    saving: bool = False  # a checkpoint of it is being written
     sent_on: bool = False  # the scheduler has said how far it goes once it has a place
     resize: Resources | None = None  # what it is to hold once its checkpoint is there
     resizing: bool = False  # it pauses, or is paused, only for that
