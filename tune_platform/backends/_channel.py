@@ -151,6 +151,11 @@ class Channel:
         with self._changed:
             return None if self._over and not len(self._outbox) else self._take()
 
+    def close(self) -> None:
+        """Forget what nobody has fetched."""
+        with self._changed:
+            self._outbox.close()
+
     # any thread
 
     def written(self) -> None:

@@ -101,7 +101,9 @@ class Worker:
         elif self._gang is not None:
             self._gang.close()
         self._log.close()
-        return self._last()
+        last = self._last()
+        self._channel.close()
+        return last
 
     # at any time
 

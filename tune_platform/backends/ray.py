@@ -15,11 +15,9 @@ import os
 import pickle
 import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, assert_never
-
-import cloudpickle
 
 # Where the driver was started by `uv run`, Ray would build an environment anew for every worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -29,6 +27,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Failure
+from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_placement import amounts_of
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
@@ -91,7 +90,7 @@ class RayBackend:
     def start(self, job: Job) -> CapacityChanged:
         """Connect to Ray and take the job. Raises SpecError where the trainable cannot be sent to a worker."""
         try:
-            payload = cloudpickle.dumps(job)
+            payload = dumps(job)
         except Exception as error:
             raise SpecError(
                 f"the trainable {job.trainable!r} cannot be sent to worker processes: {error}. Open files, "
@@ -221,7 +220,7 @@ class RayBackend:
         self._begin_leg(worker)
         content = (worker.order, launch, worker.warm)
         # A config may hold functions and the like, which only cloudpickle can send.
-        packed = pickle.dumps(content, protocol=5) if _is_plain(launch.config) else cloudpickle.dumps(content)
+        packed = pickle.dumps(content, protocol=5) if is_plain(launch.config) else dumps(content)
         worker.call(self._results, "launch", packed)
         worker.warm = False
 
@@ -399,14 +398,6 @@ class RayBackend:
             self._look_up_nodes()
             if self._nodes != before:
                 events.append(CapacityChanged(time=self.now(), nodes=self._nodes))
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
 
 
 def _obituary(worker: RayWorker, trial: int, error: BaseException) -> str:
