@@ -9,8 +9,8 @@ Each side runs the same steps in an executor; in the second step a checkpoint is
 
 The delay is the time of all steps less that of the same steps without a checkpoint, so that what is done behind the
 training counts as far as it slows the training down: the median over the rounds, in which the sides take turns.
-`reads` and `copies` are the bytes that the process has read and written (from /proc, also behind the training), in sizes
-of the checkpoint; for a class the first writing is its own.
+`reads` and `copies` are the bytes that the process has read and written (from /proc, also behind the training), in
+sizes of the checkpoint; for a class the first writing is its own.
 
     python -m benchmarks.checkpoints
     python -m benchmarks.checkpoints --quick --json

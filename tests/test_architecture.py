@@ -123,11 +123,10 @@ def _walk(node: ast.AST, typing: bool, deferred: bool) -> Iterator[Import]:
         assert node.level == 0, "imports are absolute here"
         yield from (Import(str(node.module), alias.name, typing, deferred) for alias in node.names)
     elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        seen_by_checkers = not ast.unparse(node.test).startswith("not ")
-        for child in node.body:
-            yield from _walk(child, seen_by_checkers, deferred)
-        for child in node.orelse:
-            yield from _walk(child, not seen_by_checkers, deferred)
+        checkers_only = not ast.unparse(node.test).startswith("not ")
+        for only, block in ((checkers_only, node.body), (not checkers_only, node.orelse)):
+            for statement in block:
+                yield from _walk(statement, only, deferred)
     else:
         inside = deferred or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for child in ast.iter_child_nodes(node):
