@@ -68,13 +68,19 @@ class Calls:
         """Return the calls made per second, from the first report on."""
         return self.count / (self.last - self.first)
 
-    def __call__(self, controller: Any, events: Sequence[Any], commands: Sequence[Any]) -> None:
-        """Count the commands of one turn."""
+    def __call__(self, run: Any, events: Sequence[Any], effects: Sequence[Any]) -> None:
+        """Count the effects of one turn that are calls."""
         self.last = time.perf_counter()
         if not self.first and any(type(event).__name__ == "Reported" for event in events):
             self.first = self.last
         if self.first:
-            self.count += sum(type(command).__name__ in ("Launch", "Advance") for command in commands)
+            self.count += sum(map(_is_call, effects))
+
+
+def _is_call(effect: Any) -> bool:
+    """Whether it is a launch, or lets a trial that waits at its milestone go on (here nobody pauses)."""
+    kind = type(effect).__name__
+    return kind == "Launched" or (kind == "Decided" and type(effect.verdict).__name__ == "Continue")
 
 
 def run_platform(trials: int, cpus: int) -> dict[str, float]:

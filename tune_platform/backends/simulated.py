@@ -16,7 +16,7 @@ from typing import Any
 
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
-from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Resumed, Saved
+from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Resumed, Saved, Started
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
 
 Curve = Callable[[Config, int], Mapping[str, Any] | None]
@@ -147,7 +147,7 @@ class SimulatedBackend:
         """Pass through what an earlier driver has seen and done, so that its work in flight is found again."""
         if isinstance(event, Resumed):
             self._workers.clear()  # the work in flight was lost
-        if isinstance(event, (Reported, Saved)) or (isinstance(event, Failed) and event.cause != "timeout"):
+        if isinstance(event, (Reported, Saved, Started)) or (isinstance(event, Failed) and event.cause != "timeout"):
             again = self.poll(None)
             if [_identity(found) for found in again] != [_identity(event)]:
                 raise ValueError(f"the log says {event}, the simulation {again}: curve or faults were changed")
@@ -192,7 +192,7 @@ class SimulatedBackend:
         reports: list[Report] = []
         saved: list[CheckpointRef] = []
         done = False
-        cause = ""
+        cause, begin = "", time
         while not (worker.over or worker.halted) and len(reports) < self._batch:
             step = worker.step + 1
             metrics = self._curve(launch.config, step)
@@ -211,6 +211,9 @@ class SimulatedBackend:
             worker.halted = not cause and step >= launch.committed and self._halts(worker, report)
             if not cause and ((worker.halted and worker.save) or (every and step % every == 0)):
                 saved.append(self._checkpoint(number, step))
+        if cause == "hang" and not reports and not worker.serial:
+            # Else a report says that the trial's code has begun, and when it was heard of last.
+            self._push(worker, Started(time=begin, trial=number, attempt=launch.attempt))
         if reports or saved or done:
             batch = Reported(
                 time=time,
