@@ -69,18 +69,17 @@ class Calls:
         return self.count / (self.last - self.first)
 
     def __call__(self, run: Any, events: Sequence[Any], effects: Sequence[Any]) -> None:
-        """Count the effects of one turn that are calls."""
+        """Count the legs of one turn."""
         self.last = time.perf_counter()
         if not self.first and any(type(event).__name__ == "Reported" for event in events):
             self.first = self.last
         if self.first:
-            self.count += sum(map(_is_call, effects))
+            self.count += sum(map(_begins_a_leg, effects))
 
 
-def _is_call(effect: Any) -> bool:
-    """Whether it is a launch, or lets a trial that waits at its milestone go on (here nobody pauses)."""
-    kind = type(effect).__name__
-    return kind == "Launched" or (kind == "Decided" and type(effect.verdict).__name__ == "Continue")
+def _begins_a_leg(effect: Any) -> bool:
+    verdict = getattr(effect, "verdict", None)
+    return effect.kind == "launched" or type(verdict).__name__ == "Continue"
 
 
 def run_platform(trials: int, cpus: int) -> dict[str, float]:

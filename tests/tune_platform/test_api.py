@@ -29,12 +29,13 @@ from tune_platform import (
     run,
     uniform,
 )
-from tune_platform.engine.view import RunView
+from tune_platform.engine.controller import Controller
 from tune_platform.errors import ExperimentError, SpecError
-from tune_platform.protocol.effects import Effect
+from tune_platform.protocol.commands import Command
 from tune_platform.protocol.events import Event, Reported
 from tune_platform.store.checkpoints import CheckpointStorage
-from tune_platform.store.sql import SqlExperiment, open_store
+from tune_platform.store.experiment import SqlExperiment
+from tune_platform.store.sql import open_store
 
 STEPS = 6
 
@@ -113,7 +114,7 @@ def after(reports: int, act: Callable[[], object]) -> Callable[..., None]:
     """A listener that calls `act` once so many reports have been committed, and again with each later one."""
     seen = 0
 
-    def listener(run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
+    def listener(controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
         nonlocal seen
         new = sum(len(event.reports) for event in events if isinstance(event, Reported))
         seen += new
@@ -287,12 +288,19 @@ def test_a_second_signal_ends_at_once(make: Make) -> None:
 
 
 def test_a_driver_that_fails_says_so_and_can_be_resumed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_append, left = SqlExperiment.append, 9
+
     def fail(*args: Any, **options: Any) -> None:
-        raise OSError("no space left")
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError("no space left")
+        whole_append(*args, **options)
 
     spec = make()
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
-        run(spec, listeners=[after(9, lambda: patched.setattr(SqlExperiment, "append", fail))])
+    monkeypatch.setattr(SqlExperiment, "append", fail)
+    with pytest.raises(OSError, match="no space left"):
+        run(spec)
     failed = load("toy", storage=spec.storage)
     assert (failed.status, failed.finish.reason) == ("failed", "the driver failed: OSError: no space left")
     whole(resume("toy", storage=spec.storage))

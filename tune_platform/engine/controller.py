@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from tune_platform.engine.queue import PATIENCE
-from tune_platform.engine.replay import Comparison, moot, problem, settle
+from tune_platform.engine.replay import Comparison, behind, moot, problem, settle
 from tune_platform.engine.settings import Settings
-from tune_platform.engine.state import HELD, Best, State
-from tune_platform.engine.trial import Trial, TrialStatus
+from tune_platform.engine.state import Best, State
+from tune_platform.engine.trial import HELD, Trial, TrialStatus
 from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Command, Finish
 from tune_platform.protocol.effects import (
@@ -132,7 +132,7 @@ class Controller:
         deadline = self.settings.time_budget + state.extra_time
         if state.heard:
             deadline = min(deadline, next(iter(state.heard.values())) + self.settings.step_timeout)
-        if state.ledger.capacity and state.queue.misfits():
+        if state.queue.has_misfits and state.ledger.capacity:
             deadline = min(deadline, state.stable_since + self.settings.misfit_after)
         return deadline
 
@@ -202,9 +202,8 @@ class Controller:
         allowed = 0 if event.fatal else self.settings.retries.get(event.cause, 0)
         if trial.failures[event.cause] > allowed or self.state.ending is not None:
             self._fail(trial, f"{event.cause}: {event.message}", kill=kill)
-        elif trial.status is TrialStatus.PAUSING and not _lifted(trial):
-            self._emit(Moved(trial=trial.number, status="PAUSED", reason=trial.reason, kill=kill))
-            self._resized(trial)
+        elif trial.status is TrialStatus.PAUSING:
+            self._paused(trial, kill=kill)
         else:
             reason = f"retry {trial.failures[event.cause]} of {allowed} after {event.cause}: {event.message}"
             self._emit(Moved(trial=trial.number, status="PENDING", reason=reason, kill=kill))
@@ -233,13 +232,14 @@ class Controller:
             text = f"{failed} trials failed, more than the budget of {self.settings.max_failures:g}; the last: {reason}"
             self._end("failed", text, cancel=True)
 
-    def _paused(self, trial: Trial) -> None:
-        """Pause a trial whose checkpoint is there, unless a person has let it go on meanwhile."""
-        if _lifted(trial):
-            self._emit(Moved(trial=trial.number, status="PENDING", reason="a person let it go on"))
+    def _paused(self, trial: Trial, *, kill: bool = False) -> None:
+        """Pause a trial that was to pause; where it has been sent on meanwhile, it waits for a place at once."""
+        onward = trial.onward
+        if onward and not trial.held:
+            self._emit(Moved(trial=trial.number, status="PENDING", reason=onward, kill=kill))
         else:
-            self._emit(Moved(trial=trial.number, status="PAUSED", reason=trial.reason))
-            self._resized(trial)
+            reason = HELD if onward else trial.reason
+            self._emit(Moved(trial=trial.number, status="PAUSED", reason=reason, kill=kill))
 
     def _check_target(self) -> None:
         target, best = self.settings.target, self.state.best
@@ -264,7 +264,7 @@ class Controller:
 
     def _act(self, trial: Trial, verdict: Verdict, by: str) -> None:
         if isinstance(verdict, Clone) and not self._cloneable(verdict.source):
-            if trial.waits or trial.status is TrialStatus.PAUSED:
+            if trial.waits or trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
                 self._go_on(trial, f"trial {verdict.source} has no checkpoint to clone")
             return
         self._emit(Decided(trial=trial.number, step=trial.step, verdict=verdict, by=by))
@@ -274,18 +274,18 @@ class Controller:
                 self._launch(trial, self.state.ledger.nodes(trial.number), trial.until, trial.save)
             elif trial.status is TrialStatus.PAUSING:
                 self._paused(trial)
-        elif isinstance(verdict, (Pause, Resize)):
-            self._resized(trial)
-
-    def _resized(self, trial: Trial) -> None:
-        """Have a trial that was paused to be resized wait for its new place."""
-        if trial.status is TrialStatus.PAUSED and trial.resizing:
-            reason = f"it goes on with {trial.resources}"
-            self._emit(Moved(trial=trial.number, status="PENDING", reason=reason))
+        elif isinstance(verdict, Resize) and trial.status is TrialStatus.PAUSED and trial.resizing:
+            self._paused(trial)  # it has a checkpoint already
 
     def _go_on(self, trial: Trial, reason: str) -> None:
-        until, save = self.scheduler.until(trial)
+        until, save = self._milestone(trial)
         self._act(trial, Continue(until=until, save=save, reason=reason), "engine")
+
+    def _milestone(self, trial: Trial) -> tuple[float | None, bool]:
+        until, save = self.scheduler.until(trial)
+        if said := behind(self.state, trial, until):
+            raise SchedulerError(f"the scheduler {self._name} answered until({trial.number}): {said}")
+        return until, save
 
     def _cloneable(self, source: int) -> bool:
         """Whether that trial lives and has a checkpoint."""
@@ -356,8 +356,7 @@ class Controller:
             if trial.status is TrialStatus.PAUSED:
                 self._go_on(trial, "the scheduler sent it on")
             elif not trial.sent_on:
-                until, save = self.scheduler.until(trial)
-                self._launch(trial, nodes, until, save)
+                self._launch(trial, nodes, *self._milestone(trial))
                 continue
             self._launch(trial, nodes, trial.until, trial.save)
         return False
@@ -377,7 +376,9 @@ class Controller:
     def _fail_misfits(self) -> None:
         """Fail the trials that not even the idle cluster could hold, once it has been the same for long enough."""
         state = self.state
-        if not state.ledger.capacity or state.elapsed + _INSTANT < state.stable_since + self.settings.misfit_after:
+        if not state.queue.has_misfits or not state.ledger.capacity:
+            return
+        if state.elapsed + _INSTANT < state.stable_since + self.settings.misfit_after:
             return
         for trial in state.queue.misfits():
             nodes = "; ".join(", ".join(f"{v:g} {k}" for k, v in node.items()) for node in state.ledger.capacity)
@@ -386,6 +387,9 @@ class Controller:
 
     def _ask(self) -> None:
         state, supply = self.state, self.state.supply
+        if not state.moved:
+            return  # nobody came or went since the last time
+        state.moved = False
         if supply.exhausted or supply.next_number >= supply.limit or not state.ledger.capacity:
             return
         ledger, queue, room = state.ledger, state.queue, self.settings.max_concurrent
@@ -429,8 +433,3 @@ class Controller:
             if trial.status is TrialStatus.PAUSED:
                 self._act(trial, Stop(reason="it was not sent on before the search ended"), "engine")
                 self._carry_out()
-
-
-def _lifted(trial: Trial) -> bool:
-    """Whether a trial was to pause for a person who has let it go on meanwhile."""
-    return trial.reason == HELD and not trial.held

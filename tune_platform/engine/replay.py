@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from tune_platform.engine.state import State
-from tune_platform.engine.trial import TrialStatus
+from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.protocol.effects import Decided, Effect, Launched, verdict_to_data
 from tune_platform.protocol.events import Event, Reported
-from tune_platform.protocol.milestones import stops
+from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Verdict
 
 
@@ -32,8 +32,8 @@ def settle(
         return None, None, others
     if stop:
         for report in event.reports:
-            if met := stops(report, stop):
-                return None, met, others
+            if met := stopped_by(report, stop):
+                return None, (met, float(report.value(met))), others
     verdict = next((verdict for verdict in own if not isinstance(verdict, Continue)), own[-1]) if own else None
     return verdict, None, others
 
@@ -43,23 +43,26 @@ def problem(state: State, decision: Decision) -> str:
     trial, verdict = state.trials.get(decision.trial), decision.verdict
     if trial is None:
         return "" if decision.trial <= state.supply.newest else "there is no such trial"
-    if (
-        isinstance(verdict, Continue)
-        and trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING)
-        and not trial.waits
-    ):
-        return "it is between its milestones, and goes on anyway"
     if isinstance(verdict, Clone) and verdict.source == decision.trial:
         return "a trial cannot be a clone of itself"
-    return ""
+    return behind(state, trial, verdict.until) if isinstance(verdict, Continue) else ""
+
+
+def behind(state: State, trial: Trial, until: float | None) -> str:
+    """Return why a milestone cannot be reached; empty where it can."""
+    reached = state.reached(trial.last) if trial.last is not None and until is not None else None
+    if until is None or reached is None or reached < until:
+        return ""
+    return f"the milestone {until:g} is not ahead of it: its {state.scheduler.resource} is {reached:g} already"
 
 
 def moot(state: State, decision: Decision) -> bool:
-    """Whether a decision changes nothing: its trial has ended, or pauses already and is to go on to a milestone."""
+    """Whether a decision changes nothing: its trial has ended, or goes on anyway, for it is between its milestones."""
     trial = state.trials.get(decision.trial)
     if trial is None or trial.status.final:
         return True
-    return isinstance(decision.verdict, Continue) and trial.status is TrialStatus.PAUSING
+    runs = trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING) and not trial.waits
+    return runs and isinstance(decision.verdict, Continue)
 
 
 class Comparison:
@@ -93,6 +96,8 @@ class Comparison:
         elif isinstance(effect, Decided):
             trial = self._state.trials[effect.trial]
             if trial.status is TrialStatus.PAUSED and isinstance(effect.verdict, Continue):
+                if self._unclonable(effect.trial):
+                    return
                 self._compare_choice(effect.trial)
                 self._chosen = effect.trial
         elif isinstance(effect, Launched) and not self._state.trials[effect.trial].status.placed:
@@ -118,6 +123,15 @@ class Comparison:
         """Leave out what is not carried out, and so not logged, or logged as something else."""
         while self._now and (moot(self._state, self._now[0]) or self._no_source(self._now[0].verdict)):
             self._now.popleft()
+
+    def _unclonable(self, trial: int) -> bool:
+        """Whether a trial goes on only because there is nothing that it could be a clone of."""
+        while self._now and moot(self._state, self._now[0]):
+            self._now.popleft()
+        found = bool(self._now) and self._now[0].trial == trial and self._no_source(self._now[0].verdict)
+        if found:
+            self._now.popleft()
+        return found
 
     def _no_source(self, verdict: Verdict) -> bool:
         if not isinstance(verdict, Clone):

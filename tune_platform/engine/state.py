@@ -17,7 +17,7 @@ from tune_platform.engine.queue import Queue
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.shelf import Shelf
 from tune_platform.engine.supply import Supply
-from tune_platform.engine.trial import Kept, Trial, TrialStatus
+from tune_platform.engine.trial import HELD, Kept, Trial, TrialStatus
 from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Advance, Ask, Command, DropCheckpoints, Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import (
@@ -45,15 +45,12 @@ from tune_platform.protocol.events import (
     Suggested,
     Ticked,
 )
-from tune_platform.protocol.milestones import stops
+from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
 from tune_platform.protocol.scheduler import Scheduler
 from tune_platform.protocol.searcher import Outcome
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Resize, Stop
 from tune_platform.resources import Ledger
-
-#: The reason of a pause that only a person lifts.
-HELD = "a person paused it"
 
 
 @dataclass(slots=True)
@@ -91,6 +88,7 @@ class State:
         self.stable_since = 0.0  # elapsed, when the capacity changed last
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first
+        self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self._facts: dict[type[Event], Callable[..., list[Decision]]] = {
             CapacityChanged: self._on_capacity,
@@ -105,6 +103,17 @@ class State:
             Resumed: self._on_resumed,
             Ticked: lambda event: [],
         }
+        self._effects: dict[type[Any], Callable[..., list[Decision]]] = {
+            Asked: self._on_asked,
+            Launched: self._launch,
+            Decided: self._decide,
+            Moved: self._on_moved,
+            Dropped: self._on_dropped,
+            SupplyEnded: self._on_supply_ended,
+            Ending: self._on_ending,
+            Finished: self._on_finished,
+        }
+        self._metric, self._stop = settings.metrics[0], settings.stop
         scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
 
     def fold(self, event: Event, elapsed: float) -> list[Decision]:
@@ -115,36 +124,11 @@ class State:
 
     def apply(self, effect: Effect) -> list[Decision]:
         """Take in what was decided; return what the scheduler says to that."""
-        match effect:
-            case Launched():
-                return self._launch(effect)
-            case Decided():
-                return self._decide(effect)
-            case Moved():
-                return self._leave(
-                    self.trials[effect.trial], TrialStatus(effect.status), effect.reason, kill=effect.kill
-                )
-            case Asked():
-                for number in effect.numbers:
-                    self.supply.ask(number)
-                    self.commands.append(Ask(trial=number))
-            case Dropped():
-                unused = self.shelf.take(self.trials[effect.trial], effect.uris)
-                if unused:
-                    self.commands.append(DropCheckpoints(trial=effect.trial, checkpoints=tuple(unused)))
-            case SupplyEnded():
-                self.supply.told = True
-                return _decisions_of(self.scheduler, self.scheduler.on_supply_end())
-            case Ending():
-                self.ending = effect
-            case Finished():
-                self.finished = Finish(status=effect.status, reason=effect.reason)
-                self.commands.append(self.finished)
-        return []
+        return self._effects[type(effect)](effect)
 
     def value(self, report: Report) -> float | None:
         """Return the first metric, where it was reported and is a finite number."""
-        value = report.value(self.settings.metrics[0])
+        value = report.value(self._metric)
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
     def reached(self, report: Report) -> float | None:
@@ -165,12 +149,14 @@ class State:
     # ------------------------------------------------------------------------------- facts
 
     def _on_capacity(self, event: CapacityChanged) -> list[Decision]:
+        self.moved = True
         self.ledger.resize(event.nodes)
         self.queue.refit()
         self.stable_since = self.elapsed
         return []
 
     def _on_suggested(self, event: Suggested) -> list[Decision]:
+        self.moved = True
         self.supply.suggested(event)
         resources = event.resources or self.settings.resources
         trial = Trial(event.trial, event.config, resources, origin=event.origin, created=event.time)
@@ -181,13 +167,14 @@ class State:
         return _decisions_of(self.scheduler, self.scheduler.on_add(trial), event.trial)
 
     def _on_exhausted(self, event: Exhausted) -> list[Decision]:
+        self.moved = True
         self.supply.exhaust(event.reason)
         return []
 
     def _on_started(self, event: Started) -> list[Decision]:
         trial = self.trials[event.trial]
         trial.worker = event.worker or trial.worker
-        self._hear(trial)
+        self._hear(trial, at=True)
         return []
 
     def _on_reported(self, event: Reported) -> list[Decision]:
@@ -207,7 +194,7 @@ class State:
                 trial.waits = True
                 if value is not None:
                     trial.rungs.append((trial.last_config, reached, value))
-            if self.settings.stop and stops(report, self.settings.stop):
+            if self._stop and stopped_by(report, self._stop):
                 trial.waits = True
         for ref in event.saved:
             self._keep(trial, ref)
@@ -229,6 +216,7 @@ class State:
 
     def _on_requested(self, event: Requested) -> list[Decision]:
         self.last_request = event.request
+        self.moved = True
         if event.trial is not None:
             trial = self.trials.get(event.trial)
             if trial is not None and not trial.status.final and event.action in ("pause", "unpause"):
@@ -252,16 +240,19 @@ class State:
     def _on_resumed(self, event: Resumed) -> list[Decision]:
         self.finished = self.ending = None
         self.interrupted = False
+        self.moved = True
         self.supply.reopen()
         self.ledger.resize(())  # nothing can be leased until the new driver says what there is
         self.queue.refit()
         self.stable_since = self.elapsed
         for number in list(self.placed):
             trial = self.trials[number]
-            # One that was to pause is paused now, unless a person has let it go on meanwhile.
-            pauses = trial.status is TrialStatus.PAUSING and (trial.reason != HELD or trial.held)
-            status = TrialStatus.PAUSED if pauses else TrialStatus.PENDING
-            self._move(trial, status, trial.reason if pauses else "the driver restarted")
+            # One that was to pause is paused now, unless it has been sent on meanwhile.
+            onward = trial.onward
+            if trial.status is TrialStatus.PAUSING and (trial.held or not onward):
+                self._move(trial, TrialStatus.PAUSED, HELD if onward else trial.reason)
+            else:
+                self._move(trial, TrialStatus.PENDING, "the driver restarted")
         if event.retry_failed:
             for trial in list(self.trials.values()):
                 if trial.status is TrialStatus.FAILED:
@@ -277,8 +268,11 @@ class State:
             if self.best is None or (value > self.best.value if maximise else value < self.best.value):
                 self.best = Best(value, trial.number, report.step, trial.config)
 
-    def _hear(self, trial: Trial) -> None:
+    def _hear(self, trial: Trial, *, at: bool = False) -> None:
+        """Note a sign of life; `at`: it is that its code begins now."""
         if trial.status is TrialStatus.STARTING:
+            if trial.started is None and not at:  # nothing has told; its process was up then
+                trial.started = trial.launched
             self._move(trial, TrialStatus.RUNNING, "")
         self.heard[trial.number] = self.elapsed
         self.heard.move_to_end(trial.number)
@@ -293,11 +287,39 @@ class State:
 
     # ------------------------------------------------------------------------------- effects
 
+    def _on_asked(self, effect: Asked) -> list[Decision]:
+        for number in effect.numbers:
+            self.supply.ask(number)
+            self.commands.append(Ask(trial=number))
+        return []
+
+    def _on_moved(self, effect: Moved) -> list[Decision]:
+        return self._leave(self.trials[effect.trial], TrialStatus(effect.status), effect.reason, kill=effect.kill)
+
+    def _on_dropped(self, effect: Dropped) -> list[Decision]:
+        if unused := self.shelf.take(self.trials[effect.trial], effect.uris):
+            self.commands.append(DropCheckpoints(trial=effect.trial, checkpoints=tuple(unused)))
+        return []
+
+    def _on_supply_ended(self, effect: SupplyEnded) -> list[Decision]:
+        self.supply.told = True
+        return _decisions_of(self.scheduler, self.scheduler.on_supply_end())
+
+    def _on_ending(self, effect: Ending) -> list[Decision]:
+        self.ending = effect
+        return []
+
+    def _on_finished(self, effect: Finished) -> list[Decision]:
+        self.finished = Finish(status=effect.status, reason=effect.reason)
+        self.commands.append(self.finished)
+        return []
+
     def _launch(self, effect: Launched) -> list[Decision]:
         trial = self.trials[effect.trial]
         if not trial.status.placed:  # else it begins anew where it is
             self.queue.pass_over(trial.number)
             self._move(trial, TrialStatus.STARTING, "")
+            trial.launched = self.now
             self.ledger.hold(trial.number, effect.resources, effect.nodes)
             self.supply.launched(self.elapsed, effect.resources)
             self.scheduler.on_start(trial)
@@ -328,7 +350,7 @@ class State:
                 return self._leave(trial, status, verdict.reason)
             case Continue():
                 trial.until, trial.save = verdict.until, verdict.save
-                if trial.status.placed:
+                if trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING):
                     trial.waits = False
                     self.commands.append(Advance(trial=trial.number, until=verdict.until, save=verdict.save))
                 else:
@@ -351,10 +373,9 @@ class State:
         trial.configs.append((trial.step, trial.config))
         trial.config = verdict.config
         self.shelf.put(trial, Kept(trial.step, kept.ref, None))
-        if trial.status is not TrialStatus.PAUSING:  # that one has what it goes on from later
-            trial.until, trial.save = verdict.until, verdict.save
-            if not trial.status.placed:
-                self._send_on(trial, verdict.reason)
+        trial.until, trial.save = verdict.until, verdict.save
+        if trial.status not in (TrialStatus.STARTING, TrialStatus.RUNNING):
+            self._send_on(trial, verdict.reason)
 
     def _send_on(self, trial: Trial, reason: str) -> None:
         trial.sent_on = True
@@ -366,7 +387,9 @@ class State:
 
     def _pause(self, trial: Trial, reason: str) -> None:
         kept = trial.checkpoint
-        if trial.status is TrialStatus.PAUSING:
+        if reason != HELD:
+            trial.sent_on = False  # a person only delays what was decided
+        if trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
             trial.reason = reason
         elif trial.status is not TrialStatus.RUNNING or (kept is not None and kept.step == trial.step):
             self._leave(trial, TrialStatus.PAUSED, reason)
@@ -391,6 +414,7 @@ class State:
         return decisions
 
     def _move(self, trial: Trial, status: TrialStatus, reason: str) -> None:
+        self.moved = True
         self.counts[trial.status] -= 1
         self.queue.discard(trial)
         trial.move(status, self.now, reason)
@@ -403,11 +427,11 @@ class State:
             self.heard.pop(number, None)
             self.ledger.release(number)
             trial.waits = False
+            trial.resources, trial.resize = trial.resize or trial.resources, None
             if status is TrialStatus.PENDING:
                 trial.resizing = False
                 self.queue.add(trial)
             elif status is TrialStatus.PAUSED:
-                trial.resources, trial.resize = trial.resize or trial.resources, None
                 self.queue.add_paused(trial)
                 if trial.last is not None:  # most trials of a promotion end here: a searcher must not wait for more
                     self._tell(trial)

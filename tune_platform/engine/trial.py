@@ -48,11 +48,11 @@ _FINAL = frozenset({TrialStatus.COMPLETED, TrialStatus.STOPPED, TrialStatus.FAIL
 _PLACED = frozenset({TrialStatus.STARTING, TrialStatus.RUNNING, TrialStatus.PAUSING})
 
 _MOVES: dict[TrialStatus, frozenset[TrialStatus]] = {
-    TrialStatus.PENDING: frozenset({TrialStatus.STARTING, TrialStatus.PAUSED, TrialStatus.STOPPED, TrialStatus.FAILED}),
+    TrialStatus.PENDING: _FINAL | {TrialStatus.STARTING, TrialStatus.PAUSED},
     TrialStatus.STARTING: _FINAL | {TrialStatus.RUNNING, TrialStatus.PAUSED, TrialStatus.PENDING},
     TrialStatus.RUNNING: _FINAL | {TrialStatus.PAUSING, TrialStatus.PAUSED, TrialStatus.PENDING},
     TrialStatus.PAUSING: _FINAL | {TrialStatus.PAUSED, TrialStatus.PENDING},
-    TrialStatus.PAUSED: frozenset({TrialStatus.PENDING, TrialStatus.STOPPED}),
+    TrialStatus.PAUSED: frozenset({TrialStatus.PENDING, TrialStatus.COMPLETED, TrialStatus.STOPPED}),
     TrialStatus.COMPLETED: frozenset(),
     TrialStatus.STOPPED: frozenset(),
     # A person may ask for failed trials to be tried again when the experiment is resumed.
@@ -60,6 +60,8 @@ _MOVES: dict[TrialStatus, frozenset[TrialStatus]] = {
 }
 
 
+#: The reason of a pause that only a person lifts.
+HELD = "a person paused it"
 #: Moves of a trial that are kept in memory, for messages.
 _HISTORY = 64
 
@@ -104,6 +106,7 @@ class Trial:
     held: bool = False  # a person paused it: it waits for a person
     worker: str = ""
     created: float = 0.0
+    launched: float = 0.0  # when it got its last place
     started: float | None = None
     ended: float | None = None
     history: list[tuple[float, str, str]] = field(default_factory=list)  # (time, status, reason)
@@ -117,6 +120,15 @@ class Trial:
     def checkpoint(self) -> Kept | None:
         """The newest checkpoint."""
         return self.checkpoints[-1] if self.checkpoints else None
+
+    @property
+    def onward(self) -> str:
+        """Why a trial that pauses goes on as soon as it has paused; empty where it is to stay."""
+        if self.resizing:
+            return f"it goes on with {self.resize or self.resources}"
+        if self.sent_on:
+            return "it was sent on while it paused"
+        return "a person let it go on" if self.reason == HELD else ""
 
     def config_number(self, number: int) -> Config:
         """Return one of its configs, in the order in which it had them: 0, 1, ..."""

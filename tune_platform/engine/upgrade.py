@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tune_platform.engine.log import Group, Turn
-from tune_platform.engine.state import HELD
+from tune_platform.engine.trial import HELD
 from tune_platform.protocol.effects import Decided, Effect, Finished, Launched, Moved, verdict_from_data
 from tune_platform.protocol.events import Event, Failed, Reported, Requested, Resumed, Saved, Suggested, from_record
 from tune_platform.protocol.reports import Config, Report

@@ -63,8 +63,10 @@ Verdict = Continue | Pause | Stop | Clone | Resize
 class Decision:
     """A verdict on any trial that has not ended: running, paused or waiting.
 
-    Continue sends a paused trial on as soon as it gets a place, and moves the milestone of a running one; Pause takes
-    effect after the present step; Clone gives a paused trial another checkpoint and config and sends it on.
+    Continue sends a paused trial on as soon as it gets a place; one that runs and is between its milestones goes on
+    anyway, to the milestone that it has. Pause takes effect after the present step. Clone gives a trial another
+    checkpoint and config; a paused one is sent on with them, a running one begins anew in its place. What comes too
+    late, because the trial has ended, changes nothing.
     """
 
     trial: int

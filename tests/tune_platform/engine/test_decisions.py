@@ -293,7 +293,7 @@ def test_a_resized_trial_that_is_lost_still_gets_its_new_place() -> None:
     ("answer", "said"),
     [
         ([Decision(77, Stop(reason="x"))], "on trial 77: there is no such trial"),
-        ([Decision(1, Continue(until=9, reason="x"))], "on trial 1: it is between its milestones, and goes on anyway"),
+        (Continue(until=1, reason="x"), "on trial 0: the milestone 1 is not ahead of it: its step is 1 already"),
         (
             [Decision(0, Clone(source=0, config={}, until=2, reason="x"))],
             "on trial 0: a trial cannot be a clone of itself",
@@ -346,12 +346,33 @@ def test_two_decisions_on_one_trial_are_carried_out_in_order() -> None:
     assert play.status(1) is TrialStatus.STOPPED
 
 
-def test_a_trial_that_pauses_already_is_not_sent_on() -> None:
-    """It may be sent on once it is paused; until then the word of the scheduler comes too early to matter."""
+def test_a_trial_that_pauses_is_sent_on_once_it_has_paused() -> None:
     play = running(2, t0s1=[Decision(1, Pause(reason="a")), Decision(1, Continue(until=9, reason="b"))])
     play.report(0, 1.0)
-    assert play.verdicts()[1:] == [(1, "Pause", "a")]
+    assert play.verdicts()[1:] == [(1, "Pause", "a"), (1, "Continue", "b")]
     assert play.status(1) is TrialStatus.PAUSING
+    launch = only(play.saved(1), Launch)[0]
+    assert (launch.trial, launch.until) == (1, 9)
+
+
+def test_one_that_is_between_its_milestones_goes_on_anyway() -> None:
+    play = running(2, t0s1=[Decision(1, Continue(until=9, reason="x"))])
+    play.report(0, 1.0)
+    assert play.verdicts() == [(0, "Continue", "the scheduler has no objection")]
+    assert play.trial(1).until == 1
+
+
+def test_a_milestone_that_is_not_ahead_is_named() -> None:
+    class Stuck(Scripted):
+        def until(self, trial: Any) -> Any:
+            return 1, False
+
+    play = Play(Stuck())
+    play.suggest(0)
+    with pytest.raises(
+        SchedulerError, match=r"Stuck answered until\(0\): the milestone 1 is not ahead of it: its step"
+    ):
+        play.report(0, 1.0)
 
 
 def test_capacity_that_shrinks_below_what_runs_stops_nobody() -> None:
