@@ -288,6 +288,19 @@ def curve(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
     return {"loss": round(abs(config["x"] - 0.3) + 1 / step, 2), "epoch": 2 * step}
 
 
+class RealBackend(SimulatedBackend):
+    """One that says that its clock is real: nothing is found in flight again, and the loop turns by its own clock.
+
+    While it is `silent`, nothing comes of it.
+    """
+
+    virtual = False
+    silent = False
+
+    def poll(self, timeout: float | None) -> list[Event]:
+        return [] if self.silent else super().poll(None)
+
+
 @dataclass
 class Scenario:
     """All that a run is a function of."""
@@ -309,6 +322,7 @@ class Scenario:
     raises_at: int | None = None
     start_points: Sequence[Mapping[str, Any]] = ()
     lookahead: int | None = 0
+    real: bool = False  # whether its clock is taken for real
 
     def make_scheduler(self) -> Scheduler:
         kinds: dict[str, Any] = {
@@ -331,7 +345,7 @@ class Scenario:
         settings = self.make_settings()
         controller = CheckedController(settings, scheduler)
         seconds = self.step_time
-        backend = SimulatedBackend(
+        backend = (RealBackend if self.real else SimulatedBackend)(
             curve,
             nodes=self.nodes,
             step_time=None if seconds is None else lambda config, step: seconds,

@@ -83,7 +83,7 @@ ONLY_TYPES = {("trainable", "distributed"), ("protocol", "space")}
 #: Files that may import Ray; the others reach it through these, for Ray is an extra and slow to import.
 RAY = ("backends/ray", "backends/_ray", "distributed/ray", "cluster/", "ray_tune/")
 #: The loop's decisions: a function of what they are told, without clocks, files, threads or draws.
-PURE = ("controller", "trial", "queue", "shelf", "state", "supply")
+PURE = ("controller", "queue", "replay", "retention", "settings", "shelf", "snapshot", "state", "supply", "trial")
 IMPURE = {
     "datetime", "numpy", "optuna", "os", "pathlib", "random", "ray", "sqlalchemy", "threading", "time", "torch",
 }  # fmt: skip

@@ -181,7 +181,7 @@ class Controller:
             self._emit(Moved(trial=trial.number, status="COMPLETED", reason="the training code ended"))
         elif met is not None:
             name, value = met
-            reason = f"{self._name} {value:g} reached the stop condition {self.settings.stop[name]:g}"
+            reason = f"{name} {value:g} reached the stop condition {self.settings.stop[name]:g}"
             self._act(trial, Stop(reason=reason, completed=True), "stop")
         elif verdict is not None:
             self._decisions.appendleft(Decision(trial.number, verdict))
@@ -416,7 +416,8 @@ class Controller:
             free = int(min(ledger.slots(ordinary, free=True), room - ledger.leases(), _MANY))
         elif not state.placed and not queue.size:
             free = 1  # nothing is known to fit, and something has to be tried
-        numbers = supply.wanted(free=free, slots=slots, waiting=queue.size, unfit=queue.unfit() if free else 0)
+        unfit, misfits = (queue.unfit(), len(queue.misfits())) if free else (0, 0)
+        numbers = supply.wanted(free=free, slots=slots, waiting=queue.size, unfit=unfit, misfits=misfits)
         if numbers:
             self._emit(Asked(numbers=tuple(numbers)))
 

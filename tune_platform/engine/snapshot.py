@@ -29,8 +29,8 @@ SHARE = 0.1
 
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
-    "configs", "rungs", "until", "save", "waits", "saving", "sent_on", "resizing", "bypassed", "held", "worker",
-    "created", "launched", "started", "ended", "history",
+    "last_config", "configs", "rungs", "until", "save", "waits", "saving", "sent_on", "resizing", "bypassed", "held",
+    "worker", "created", "launched", "started", "ended", "history",
 )  # fmt: skip
 _PLAIN_STATE = ("paused", "interrupted", "last_request", "held", "extra_time", "now", "elapsed", "stable_since")
 _PLAIN_SUPPLY = (
@@ -116,7 +116,7 @@ def _trial_to_data(trial: Trial) -> dict[str, Any]:
 def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) -> None:
     values = {name: data[name] for name in _PLAIN_TRIAL}
     values["configs"] = [(step, config) for step, config in values["configs"]]
-    values["rungs"] = [(resource, value) for resource, value in values["rungs"]]
+    values["rungs"] = [tuple(rung) for rung in values["rungs"]]
     values["history"] = [(time, status, reason) for time, status, reason in values["history"]]
     trial = Trial(
         status=TrialStatus(data["status"]),

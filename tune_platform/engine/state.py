@@ -18,6 +18,7 @@ from tune_platform.engine.settings import Settings
 from tune_platform.engine.shelf import Shelf
 from tune_platform.engine.supply import Supply
 from tune_platform.engine.trial import HELD, Kept, Trial, TrialStatus
+from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Advance, Ask, Command, DropCheckpoints, Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import (
     Asked,
@@ -166,7 +167,7 @@ class State:
         self.counts[trial.status] += 1
         if not event.problem:
             self.queue.add(trial)
-        return decisions_of(self.scheduler.on_add(trial), event.trial)
+        return _decisions_of(self.scheduler, self.scheduler.on_add(trial), event.trial)
 
     def _on_exhausted(self, event: Exhausted) -> list[Decision]:
         self.moved = True
@@ -187,15 +188,15 @@ class State:
         for report in event.reports:
             if report.step != trial.step + 1:
                 raise ValueError(f"trial {trial.number}: step {report.step} was reported after step {trial.step}")
-            trial.last = report
+            trial.last, trial.last_config = report, len(trial.configs)
             value, reached = self.value(report), self.reached(report)
             if value is not None:
                 self._note_best(trial, report, value)
-                decisions += decisions_of(self.scheduler.on_report(trial, report), trial.number)
+                decisions += _decisions_of(self.scheduler, self.scheduler.on_report(trial, report), trial.number)
             if trial.until is not None and reached is not None and reached >= trial.until:
                 trial.waits = True
                 if value is not None:
-                    trial.rungs.append((reached, value))
+                    trial.rungs.append((trial.last_config, reached, value))
             if self._stop and stopped_by(report, self._stop):
                 trial.waits = True
         for ref in event.saved:
@@ -267,7 +268,7 @@ class State:
     def _note_best(self, trial: Trial, report: Report, value: float) -> None:
         maximise = self.settings.modes[0] == "max"
         if trial.best is None or (value > trial.best if maximise else value < trial.best):
-            trial.best, trial.best_step, trial.best_config = value, report.step, trial.config
+            trial.best, trial.best_step, trial.best_config = value, report.step, trial.last_config
             if self.best is None or (value > self.best.value if maximise else value < self.best.value):
                 self.best = Best(value, trial.number, report.step, trial.config)
 
@@ -311,7 +312,7 @@ class State:
 
     def _on_supply_ended(self, effect: SupplyEnded) -> list[Decision]:
         self.supply.told = True
-        return decisions_of(self.scheduler.on_supply_end())
+        return _decisions_of(self.scheduler, self.scheduler.on_supply_end())
 
     def _on_ending(self, effect: Ending) -> list[Decision]:
         self.ending = effect
@@ -329,7 +330,7 @@ class State:
             self._move(trial, TrialStatus.STARTING, "")
             trial.launched = self.now
             self.ledger.hold(trial.number, effect.resources, effect.nodes)
-            self.supply.launched(self.elapsed)
+            self.supply.launched(self.elapsed, effect.resources)
             self.scheduler.on_start(trial)
         trial.attempt = effect.attempt
         trial.until, trial.save = effect.until, effect.save
@@ -422,7 +423,7 @@ class State:
         if not status.final:
             return []
         self._hold(trial, False)
-        decisions = decisions_of(self.scheduler.on_end(trial, status.value.lower()))
+        decisions = _decisions_of(self.scheduler, self.scheduler.on_end(trial, status.value.lower()))
         self._tell(trial)
         return decisions
 
@@ -452,19 +453,21 @@ class State:
 
     def _tell(self, trial: Trial) -> None:
         last = trial.last
-        rungs, reached = tuple(trial.rungs), 0.0
+        # Of several metrics the last values count, of one the best: other configs of a clone are not told of.
+        config = trial.last_config if len(self.settings.metrics) > 1 else trial.best_config
+        rungs, reached = [(resource, value) for number, resource, value in trial.rungs if number == config], 0.0
         if last is not None:
             value, reached = self.value(last), self.reached(last) or 0.0
-            if value is not None and (not rungs or rungs[-1][0] != reached):
-                rungs = (*rungs, (reached, value))
+            if value is not None and trial.last_config == config and (not rungs or rungs[-1][0] != reached):
+                rungs.append((reached, value))
         outcome = Outcome(
             status=trial.status.value.lower(),
             value=trial.best,
             step=trial.step,
             values=tuple(last.value(name) for name in self.settings.metrics) if last else (),
-            config=trial.best_config or trial.config,
+            config=trial.config_number(config),
             resource=reached,
-            rungs=rungs,
+            rungs=tuple(rungs),
         )
         self.commands.append(Tell(trial=trial.number, outcome=outcome))
 
@@ -490,16 +493,23 @@ class State:
         assert sum(trial.held for trial in self.trials.values()) == self.held
 
 
-def decisions_of(answer: Decisions, trial: int | None = None) -> list[Decision]:
-    """Return a scheduler's answer as decisions; a bare verdict is about `trial`. Raises TypeError for anything else."""
+def _decisions_of(scheduler: Scheduler, answer: Decisions, trial: int | None = None) -> list[Decision]:
+    """Return a scheduler's answer as decisions; a bare verdict is about `trial`. Raises SchedulerError for another."""
     if answer is None:
         return []
+    name = type(scheduler).__name__
     if isinstance(answer, (Continue, Pause, Stop, Clone, Resize)):
         if trial is None:
-            raise TypeError(f"a scheduler answered {answer!r}: which trial is it about? Answer [Decision(trial, ...)]")
+            raise SchedulerError(
+                f"the scheduler {name} answered {answer!r} to the end of the supply: which trial is it about? "
+                "Answer [Decision(trial, verdict)]"
+            )
         return [Decision(trial, answer)]
-    found: list[Any] = list(answer)
-    for decision in found:
+    found: Any = answer
+    for decision in found if isinstance(found, (list, tuple)) else [found]:
         if not isinstance(decision, Decision):
-            raise TypeError(f"a scheduler answers a verdict or a list of Decision(trial, verdict), not {decision!r}")
-    return found
+            raise SchedulerError(
+                f"the scheduler {name} answered {decision!r}; what is needed is a verdict on the trial that it was "
+                "told of, a list of Decision(trial, verdict), or None"
+            )
+    return list(found)
