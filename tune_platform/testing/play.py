@@ -84,12 +84,12 @@ class Referee:
 
     def on_add(self, trial: TrialView) -> Decisions:
         """Tell of a new trial."""
+        assert trial.number not in self._living, f"trial {trial.number} is added twice"
         self._living.add(trial.number)
         return self._decisions("on_add", self.scheduler.on_add(trial), trial)
 
     def on_start(self, trial: TrialView) -> None:
         """Tell of a start; there is no answer."""
-        self._living.add(trial.number)  # one that had failed may be tried again
         answer: object = self.scheduler.on_start(trial)  # type: ignore[func-returns-value]
         assert answer is None, f"on_start decides nothing, but answered {answer!r}"
 
@@ -183,9 +183,8 @@ class Lot:
         self._living[trial.number] = None
 
     def on_start(self, trial: TrialView) -> None:
-        """Have the lots fall otherwise from here on; one that had failed may be tried again."""
+        """Have the lots fall otherwise from here on."""
         self._told += 1
-        self._living[trial.number] = None
 
     def on_report(self, trial: TrialView, report: Report) -> Decisions:
         """Pause it, stop it, let it go on or make it a clone; or pause, send on or stop any other."""
