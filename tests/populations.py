@@ -15,7 +15,8 @@ class Synchronous:
     """Successive halving as it was first written: a rung closes once all of its members have arrived or have ended.
 
     `size` trials make a bracket (fewer at the end of the supply). The best 1 / eta of a rung go on, the others are
-    stopped. A trial that runs on although it was to wait counts in the next rung with what it reported last.
+    stopped. A trial that runs on although it was to wait counts in the next rung with what it reported last. Every
+    other trial saves at its milestones without being asked; of the rest, some still pause when their rung closes.
     """
 
     resource = "step"
@@ -32,7 +33,7 @@ class Synchronous:
 
     def until(self, trial: TrialView) -> tuple[float | None, bool]:
         step = trial.last.step if trial.last else 0
-        return next((level for level in self.levels if level > step), None), True
+        return next((level for level in self.levels if level > step), None), trial.number % 2 == 0
 
     def choose(self, candidates: Candidates) -> int | None:
         trial = next(candidates.waiting(), None)
@@ -118,14 +119,15 @@ class Synchronous:
             if step >= self.levels[rung + 1]:
                 self.rungs[bracket, rung + 1][number] = loss
             else:
-                decisions.append(Decision(number, Continue(until=self.levels[rung + 1], save=True, reason=reason)))
+                save = number % 2 == 0
+                decisions.append(Decision(number, Continue(until=self.levels[rung + 1], save=save, reason=reason)))
         return decisions + self._close((bracket, rung + 1))
 
 
 class Thaw:
-    """Freezes what runs, between any two reports, where a frozen trial looks better; thaws the best first.
+    """Freezes what runs, whoever has reported, where a frozen trial looks better; thaws the best first.
 
-    Whatever was thawed trains for `patience` reports at least.
+    At every third report it looks at those that have trained for `patience` reports since they were thawed.
     """
 
     resource = "step"
@@ -135,6 +137,7 @@ class Thaw:
         self.metric, self.sign = metric, (1 if mode == "min" else -1)
         self.losses: dict[int, float] = {}
         self.since: dict[int, int] = {}  # reports since it was started; those of frozen ones are negative
+        self.heard, self.over = 0, False
 
     def until(self, trial: TrialView) -> tuple[float | None, bool]:
         return None, False
@@ -147,7 +150,7 @@ class Thaw:
         return next((number for number in frozen if candidates.paused(number)), None)
 
     def on_add(self, trial: TrialView) -> None:
-        self.losses[trial.number] = -99.0  # what has not been tried may be the best
+        self.losses[trial.number], self.over = -99.0, False  # what has not been tried may be the best
 
     def on_start(self, trial: TrialView) -> None:
         self.since[trial.number] = 0
@@ -155,8 +158,12 @@ class Thaw:
     def on_report(self, trial: TrialView, report: Report) -> Any:
         self.losses[trial.number] = self.sign * report.metrics[self.metric]
         self.since[trial.number] = max(self.since[trial.number], 0) + 1
+        self.heard += 1
+        if self.heard % 3:
+            return None
         old = [n for n, reports in self.since.items() if reports >= self.patience]
-        best = min((self.losses[n] for n in self.losses if self.since.get(n, -1) < 0), default=None)
+        frozen = [self.losses[n] for n in self.losses if self.since.get(n, -1) < 0]
+        best = min(frozen if self.over else [-99.0], default=None)
         worst = max(old, key=lambda n: (self.losses[n], n), default=None)
         if best is None or worst is None or self.losses[worst] <= best:
             return None
@@ -168,10 +175,15 @@ class Thaw:
         self.since.pop(trial.number, None)
 
     def on_supply_end(self) -> None:
-        pass
+        self.over = True
 
     def describe(self) -> Mapping[str, Any]:
-        return {"losses": list(self.losses.items()), "since": list(self.since.items())}
+        return {
+            "heard": self.heard,
+            "over": self.over,
+            "losses": list(self.losses.items()),
+            "since": list(self.since.items()),
+        }
 
 
 class Generations:

@@ -4,7 +4,7 @@ A scheduler sees trials and reports, never a backend, a store or a clock. Its st
 (`on_...`), never of what it answered: whether a decision was carried out, it learns from `on_start` and `on_end`. So a
 resumed experiment rebuilds it by telling it again, and one whose code has changed since still learns what happened.
 It draws random numbers only from generators derived from `seed` and the trial's number. Persons pause trials, too, and
-it is not told: a trial that does not come to its milestone is one that `choose` may find among the waiting or the paused.
+it is not told: one that does not come to its milestone, `choose` may find among the waiting or the paused.
 
 A scheduler may also have `state() -> plain data` with `load_state(data)`: a resumed experiment then need not tell
 it the whole history. `tune_platform.testing.SchedulerContract` checks an implementation.
