@@ -68,13 +68,18 @@ class Calls:
         """Return the calls made per second, from the first report on."""
         return self.count / (self.last - self.first)
 
-    def __call__(self, controller: Any, events: Sequence[Any], commands: Sequence[Any]) -> None:
-        """Count the commands of one turn."""
+    def __call__(self, run: Any, events: Sequence[Any], effects: Sequence[Any]) -> None:
+        """Count the legs of one turn."""
         self.last = time.perf_counter()
         if not self.first and any(type(event).__name__ == "Reported" for event in events):
             self.first = self.last
         if self.first:
-            self.count += sum(type(command).__name__ in ("Launch", "Advance") for command in commands)
+            self.count += sum(map(_begins_a_leg, effects))
+
+
+def _begins_a_leg(effect: Any) -> bool:
+    verdict = getattr(effect, "verdict", None)
+    return effect.kind == "launched" or type(verdict).__name__ == "Continue"
 
 
 def run_platform(trials: int, cpus: int) -> dict[str, float]:

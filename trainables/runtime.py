@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tune_platform.seeding import stream_seed
+from tune_platform.protocol.seeds import derive
 from tune_platform.trainable import TrialContext
 
 __all__ = ["PRECISIONS", "autocast", "generator", "stream_seed", "use_threads"]
@@ -19,6 +19,11 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 def use_threads(context: TrialContext) -> None:
     """Use as many threads as the lease has CPUs, or trials of one machine would fight for them."""
     torch.set_num_threads(max(1, int(context.resources.get("cpu", 1))))
+
+
+def stream_seed(seed: int, *purpose: str | int) -> int:
+    """Return the seed of an independent stream, of 63 bits: with these the figures of the docs were drawn."""
+    return derive(seed, *purpose) >> 1
 
 
 def generator(device: torch.device | str, seed: int, *purpose: str | int) -> torch.Generator:

@@ -45,7 +45,9 @@ _UNWIND_S = 10.0
 class TrialContext:
     """Where and as what the training code runs; see `get_context`.
 
-    `seed` is drawn from the spec's seed and the trial's number: seed every generator of the training with it.
+    `seed` is drawn from the spec's seed and the trial's number, 0 ... 2**64 - 1: seed every generator of the training
+    with it. Python's `random`, torch and numpy's `default_rng` take it as it is; numpy's legacy generators and
+    scikit-learn's `random_state` take no more than 32 bits: `seed % 2**32`.
     `resources` are those of the lease (`cpu`, `gpu`, custom ones), of each worker where there are several; `gang`
     are then the workers (see `tune_platform.distributed`).
     """
@@ -98,7 +100,10 @@ class Trainable:
         raise NotImplementedError(f"{type(self).__name__}.step() is missing: train a little, return metrics")
 
     def save_checkpoint(self, directory: Path) -> bool | None:
-        """Write all that resuming needs into `directory`; return False where there is nothing to save."""
+        """Write all that resuming needs into `directory`; return False where there is nothing to save.
+
+        The files are hashed and stored while the training goes on: leave them alone once this has returned.
+        """
         return False
 
     def load_checkpoint(self, directory: Path) -> None:
@@ -132,7 +137,12 @@ class FunctionTrainable(Trainable):
 
     The function has a thread of its own, but never runs at the same time as its caller: one of
     the two always waits for the other, so the function may be debugged like any other code.
+
+    `copy`: called by `report`, in the function's thread, with the directory that it brings, which the function may
+    change or delete afterwards. Without one `report` makes a temporary copy, for `save_checkpoint`.
     """
+
+    copy: Callable[[Path], None] | None = None
 
     def __init__(self, function: TrainFunction, context: TrialContext | None = None) -> None:
         super().__init__(context)
@@ -167,13 +177,8 @@ class FunctionTrainable(Trainable):
             raise error
         return self._metrics
 
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether the last report brought a checkpoint that has not been saved yet."""
-        return self._staged is not None
-
     def save_checkpoint(self, directory: Path) -> bool:
-        """Hand over the checkpoint of the last report; False where it brought none."""
+        """Hand over the checkpoint of the last report; False where it brought none, or `copy` has it."""
         if self._staged is None:
             return False
         shutil.copytree(self._staged, directory, dirs_exist_ok=True)
@@ -225,7 +230,10 @@ class FunctionTrainable(Trainable):
         if not isinstance(metrics, Mapping):
             raise TypeError(f"report() takes a dict of metrics, got {metrics!r} ({type(metrics).__name__})")
         if checkpoint is not None:
-            self._stage(Path(checkpoint))
+            source = Path(checkpoint)
+            if not source.is_dir():
+                raise ValueError(f"report(checkpoint=...) takes an existing directory, got {str(source)!r}")
+            (self.copy or self._stage)(source)
         self._metrics = dict(metrics)
         self._answer.release()
         self._turn.acquire()
@@ -233,10 +241,7 @@ class FunctionTrainable(Trainable):
             raise TrialStopped
 
     def _stage(self, source: Path) -> None:
-        if not source.is_dir():
-            raise ValueError(f"report(checkpoint=...) takes an existing directory, got {str(source)!r}")
         self._discard_staged()
-        # Copied at once: the function may go on to change or delete its directory.
         self._staged = Path(tempfile.mkdtemp(prefix="tune-platform-checkpoint-"))
         shutil.copytree(source, self._staged, dirs_exist_ok=True)
 

@@ -34,6 +34,7 @@ from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.commands import Command
 from tune_platform.protocol.events import Event, Reported
 from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.store.experiment import SqlExperiment
 from tune_platform.store.sql import open_store
 
 STEPS = 6
@@ -286,13 +287,20 @@ def test_a_second_signal_ends_at_once(make: Make) -> None:
     whole(resume("toy", storage=make().storage))
 
 
-def test_a_driver_that_fails_says_so_and_can_be_resumed(make: Make) -> None:
-    def fail() -> None:
-        raise OSError("no space left")
+def test_a_driver_that_fails_says_so_and_can_be_resumed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_append, left = SqlExperiment.append, 9
+
+    def fail(*args: Any, **options: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError("no space left")
+        whole_append(*args, **options)
 
     spec = make()
+    monkeypatch.setattr(SqlExperiment, "append", fail)
     with pytest.raises(OSError, match="no space left"):
-        run(spec, listeners=[after(9, fail)])
+        run(spec)
     failed = load("toy", storage=spec.storage)
     assert (failed.status, failed.finish.reason) == ("failed", "the driver failed: OSError: no space left")
     whole(resume("toy", storage=spec.storage))

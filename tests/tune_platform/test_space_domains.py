@@ -27,6 +27,7 @@ from tune_platform.space import (
     randint,
     uniform,
 )  # fmt: skip
+from tune_platform.space.files import domain_from_dict
 
 N = 4000
 
@@ -104,7 +105,7 @@ def test_round_trips(domain: Domain) -> None:
     if domain.size is not None:
         assert len(domain.grid()) == domain.size
         assert all(domain.index(v) == i for i, v in enumerate(domain.grid()))
-    assert Domain.from_dict(domain.to_dict()) == domain
+    assert domain_from_dict(domain.to_dict(), "it") == domain
     assert len(domain.grid(1)) == 1
     assert all(map(domain.contains, domain.grid(3)))
 

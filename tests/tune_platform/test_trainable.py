@@ -79,13 +79,24 @@ def test_a_reported_checkpoint_is_copied_at_once(tmp_path: Path) -> None:
     trainable.setup({})
     trainable.load_checkpoint(tmp_path)
     trainable.step()
-    staged = trainable.has_checkpoint
     (source / "state").write_text("changed")
     assert trainable.save_checkpoint(tmp_path / "saved")
     assert (tmp_path / "saved" / "state").read_text() == "first"
-    assert (staged, trainable.has_checkpoint) == (True, False)
+    assert trainable.save_checkpoint(tmp_path / "saved") is False
     trainable.step()
     assert trainable.save_checkpoint(tmp_path / "saved") is False
+    trainable.cleanup()
+
+
+def test_a_reported_checkpoint_is_given_to_whoever_copies_it(tmp_path: Path) -> None:
+    trainable = make_trainable(lambda config: report({"loss": 1.0}, checkpoint=str(tmp_path)))
+    assert isinstance(trainable, FunctionTrainable)
+    given: list[Path] = []
+    trainable.copy = given.append
+    trainable.setup({})
+    trainable.step()
+    assert given == [tmp_path]
+    assert trainable.save_checkpoint(tmp_path) is False
     trainable.cleanup()
 
 

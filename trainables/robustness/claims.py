@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from tune_platform.trainables.robustness.plan import RELEASED, VARIANTS
 from tune_platform.trainables.stats import Interval, holm, mean_interval, paired_difference, paired_ratio
 
 _LEVEL = 0.05
@@ -219,7 +220,5 @@ def _points(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 
 def _order(run: Mapping[str, Any]) -> tuple[int, str]:
-    from tune_platform.trainables.robustness.study import RELEASED, VARIANTS
-
     names = [*VARIANTS, *RELEASED]
     return names.index(run["method"]), run["method"]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from tune_platform.trainables.stats import mean_interval
-
-if TYPE_CHECKING:
-    from tune_platform.trainables.zero_label.study_report import Results
+from tune_platform.trainables.zero_label.study_results import Results, gains
 
 _STYLES = {
     "longer": ("longer (control)", "#777777", "s"),
@@ -94,8 +92,6 @@ def plot_labels(results: Results, path: Path) -> None:
 
 def plot_gain(results: Results, path: Path) -> None:
     """Draw what the filter gains over plain self-training against what it began from, a point for each cell."""
-    from tune_platform.trainables.zero_label.study_report import gains
-
     cells = gains(results)
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sysconfig
 import traceback as tracebacks
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from tune_platform.protocol.events import Event, Failed, Reported
+from tune_platform.backends._writer import Written
+from tune_platform.protocol.events import Event, Failed, Reported, Saved, Started
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.trainable import WorkerDied
 
@@ -41,11 +42,29 @@ class Failure:
         )
 
 
+class Answer(NamedTuple):
+    """The answer to a Save: a checkpoint, or None; or a checkpoint that was finished when its lease had ended."""
+
+    trial: int
+    attempt: int
+    checkpoint: CheckpointRef | None
+
+    def event(self, now: float) -> Saved:
+        """Return the answer as an event."""
+        return Saved(time=now, trial=self.trial, attempt=self.attempt, checkpoint=self.checkpoint)
+
+
+#: What comes of a trial in the middle of a leg; None says that it lives, for a step that is done again.
+Item = Report | Written | Answer | None
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What became of a trial since the last batch.
 
-    `state`: running | waiting (at its milestone) | done | failed (then `failure` says why).
+    `state`: running | waiting (at its milestone, or because it was told to) | done | failed (then `failure` says why).
+    `started`: the trial's own code has begun since. `answered` are the Saves that were carried out, and checkpoints of
+    trials that were here before.
     """
 
     trial: int
@@ -54,14 +73,45 @@ class Batch:
     saved: tuple[CheckpointRef, ...]
     state: State
     failure: Failure | None = None
+    answered: tuple[Answer, ...] = ()
+    started: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        trial: int,
+        attempt: int,
+        items: Iterable[Item],
+        state: State,
+        failure: Failure | None = None,
+        started: bool = False,
+    ) -> Batch:
+        """Sort what came of a trial into a batch."""
+        reports: list[Report] = []
+        saved: list[CheckpointRef] = []
+        answered: list[Answer] = []
+        for item in items:
+            if type(item) is Report:
+                reports.append(item)
+            elif type(item) is Written:
+                if (item.ref.trial, item.attempt) == (trial, attempt):
+                    saved.append(item.ref)
+                else:
+                    answered.append(Answer(item.ref.trial, item.attempt, item.ref))
+            elif type(item) is Answer:
+                answered.append(item)
+        return cls(trial, attempt, tuple(reports), tuple(saved), state, failure, tuple(answered), started)
 
     def events(self, now: float, worker: str = "") -> list[Event]:
-        """Return the batch as events: the reports, then the failure if there is one.
+        """Return the batch as events: the reports, the answers, then the failure if there is one.
 
-        A batch without reports gives an event too: it says that the trial lives, or waits for the controller.
+        A batch without any of these gives an event too: it says that the trial has started, lives, or waits.
         """
         events: list[Event] = []
-        if self.reports or self.saved or self.failure is None:
+        empty = not (self.reports or self.saved or self.answered or self.failure)
+        if self.started and empty and self.state == "running":
+            events.append(Started(time=now, trial=self.trial, attempt=self.attempt, worker=worker))
+        elif self.reports or self.saved or self.state == "done" or empty:
             events.append(
                 Reported(
                     time=now,
@@ -73,14 +123,21 @@ class Batch:
                     worker=worker,
                 )
             )
+        events.extend(answer.event(now) for answer in self.answered)
         if self.failure is not None:
             events.append(self.failure.event(now, self.trial, self.attempt))
         return events
 
+    def late(self, now: float) -> list[Event]:
+        """Return what is still worth knowing once the lease has ended: the checkpoints."""
+        saved = [Answer(self.trial, self.attempt, ref) for ref in self.saved]
+        return [answer.event(now) for answer in (*saved, *self.answered) if answer.checkpoint is not None]
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Plain tuples: the default for slotted dataclasses costs several times as much.
         reports = [(report.step, report.metrics, report.time) for report in self.reports]
-        return _unpack, (self.trial, self.attempt, reports, self.saved, self.state, self.failure)
+        plain = (self.trial, self.attempt, reports, self.saved, self.state, self.failure, self.answered, self.started)
+        return _unpack, plain
 
 
 def _unpack(
@@ -90,8 +147,11 @@ def _unpack(
     saved: tuple[CheckpointRef, ...],
     state: State,
     failure: Failure | None,
+    answered: tuple[Answer, ...],
+    started: bool,
 ) -> Batch:
-    return Batch(trial, attempt, tuple(Report(*report) for report in reports), saved, state, failure)
+    made = tuple(Report(*report) for report in reports)
+    return Batch(trial, attempt, made, saved, state, failure, answered, started)
 
 
 def failure_of(error: BaseException) -> Failure:

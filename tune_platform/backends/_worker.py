@@ -6,26 +6,28 @@ import os
 import pickle
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from tune_platform.backends._batch import Batch, Failure, failure_of
+from tune_platform.backends._batch import Answer, Failure, State, failure_of
+from tune_platform.backends._channel import Channel, Sent
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
 from tune_platform.protocol.commands import Launch
-from tune_platform.protocol.reports import CheckpointRef
 
 #: What `launch` answers where the trial before still runs in some thread: the process must be replaced.
-SPOILT = "spoilt"
+SPOILT = b"spoilt"
 
 
 class Worker:
-    """Serves one trial after the other; each method is one actor call, and Ray runs them in the order given.
+    """Serves one trial after the other; each method is one actor call.
 
-    Launches and batches cross as plain pickles in bytes: Ray's own way to send objects takes several times as long.
-    `order` numbers what the driver decided for the present trial (a launch, an advance), so that a call that
-    was queued for an earlier decision does nothing. `gang`: the workers that trials on this one will ask for.
+    `launch`, `advance`, `save`, `end` and `close` are run one at a time, in the order given, by the thread that trains.
+    A launch or an advance lasts as long as its leg, and brings the batch that ends it. `collect` and `ask` come from
+    other threads at any time. `order` numbers the legs.
+
+    Arguments and answers cross as plain pickles in bytes: Ray's own way to send objects takes several times as long.
+    `gang`: the workers that trials on this one will ask for.
     """
 
     def __init__(self, payload: bytes, path: list[str], gang: Gang | None = None) -> None:
@@ -35,84 +37,131 @@ class Worker:
         if gang is not None:  # its other workers load torch and the user's code while this process does
             gang.start(payload)
         self._executor: Executor | None = None
-        self._order = 0
-        self._running = False
-        self._until: float | None = None
-        self._save = False
+        self._launch: Launch | None = None
+        self._channel = Channel()
         self._log = _Log()
         sys.stdout = _Tee(sys.stdout, self._log)
         sys.stderr = _Tee(sys.stderr, self._log)
 
-    def launch(self, order: int, packed: bytes, warm: bool) -> bytes:
-        """End the trial before (`warm`: keep it in memory), begin this one and run it; return (worker, batch)."""
-        return pickle.dumps(self._launch(order, pickle.loads(packed), warm), protocol=5)
+    # in the training thread
 
-    def _launch(self, order: int, launch: Launch, warm: bool) -> tuple[str, Batch | str]:
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        self._order, self._running = order, False
+    def launch(self, packed: bytes) -> bytes | None:
+        """End the trial before and run this one to its first milestone; takes (order, launch, warm)."""
+        order, launch, warm = pickle.loads(packed)
+        self._launch = launch
+        executor = self._executor
         try:
             # User code is first seen here, not in the constructor: its errors are a trial's failure.
-            if self._executor is None:
-                self._executor = Executor(pickle.loads(self._payload), "ray", self._gang)
-            self._end(warm)
-            if not self._executor.clean:
-                return name, SPOILT
-            self._log.open(trial_folder(self._executor.job, launch.trial))
+            if executor is None:
+                job = pickle.loads(self._payload)
+                executor = self._executor = Executor(job, "ray", self._gang, self._channel.written)
+                self._channel.attach(executor)
+            executor.end(warm=warm)
+            if not executor.clean:
+                return SPOILT
+            self._log.open(trial_folder(executor.job, launch.trial))
         except BaseException as error:
             failure = failure_of(error)
             mistaken = isinstance(error, (ImportError, AttributeError))
             failure = Failure(failure.cause, failure.message, failure.traceback, fatal=mistaken)
-            return name, Batch(launch.trial, launch.attempt, (), (), "failed", failure)
-        batch = self._executor.begin(launch)
-        return name, batch or self._go(launch.until, launch.save)
-
-    def advance(self, order: int, until: float | None, save: bool) -> bytes:
-        """Run the trial to its next milestone; return the batch."""
-        self._order = order
-        return pickle.dumps(self._go(until, save), protocol=5)
-
-    def go_on(self, order: int) -> bytes | None:
-        """Run on after a batch was sent off; None where that is not what the trial should do (any more)."""
-        if not self._running or order != self._order:
+            self._channel.begin(order, launch.trial, launch.attempt, 0.0)
+            return self._finish("failed", failure)
+        if not self._channel.begin(order, launch.trial, launch.attempt, executor.job.flush_s):
             return None
-        return pickle.dumps(self._go(self._until, self._save), protocol=5)
+        failed = executor.begin(launch)
+        return self._finish("failed", failed) if failed else self._go(launch.until, launch.save)
 
-    def save(self) -> CheckpointRef | Failure | None:
-        """Write a checkpoint of the trial as it is now."""
-        try:
-            return self._executor.save() if self._executor is not None else None
-        except Exception as error:
-            return failure_of(error)
+    def advance(self, packed: bytes) -> bytes | None:
+        """Run the trial to its next milestone; takes (order, until, save)."""
+        order, until, save = pickle.loads(packed)
+        executor, launch = self._executor, self._launch
+        assert executor is not None
+        assert launch is not None
+        if not self._channel.begin(order, launch.trial, launch.attempt, executor.job.flush_s):
+            return None
+        return self._go(until, save)
+
+    def save(self) -> bytes | None:
+        """Write a checkpoint of the trial, which waits."""
+        failure = self._save()
+        if failure is not None:
+            self._channel.finish("failed", failure)
+        return self._last()
 
     def end(self, warm: bool) -> None:
         """End the trial; `warm` keeps it in memory for its next launch."""
-        self._running = False
-        self._end(warm)
+        if self._executor is not None:
+            self._executor.end(warm=warm)
         self._log.close()
 
-    def close(self) -> None:
+    def close(self) -> bytes | None:
         """Give back whatever is held, before the process ends."""
-        self._running = False
         if self._executor is not None:
             self._executor.close()
         elif self._gang is not None:
             self._gang.close()
         self._log.close()
+        last = self._last()
+        self._channel.close()
+        return last
 
-    def _end(self, warm: bool) -> None:
-        if self._executor is not None:
-            self._executor.end(warm=warm)
+    # at any time
 
-    def _go(self, until: float | None, save: bool) -> Batch:
-        executor = self._executor
+    def collect(self, order: int) -> bytes | None:
+        """Wait for something to tell of this leg and return it; None once it is over and all has been told."""
+        return _packed(self._channel.collect(order))
+
+    def ask(self, order: int, save: bool, halt: bool) -> bool:
+        """Have this leg save or halt after its present step; False where it has ended already."""
+        return self._channel.ask(order, save=save, halt=halt)
+
+    # inside
+
+    def _go(self, until: float | None, save: bool) -> bytes | None:
+        executor, channel = self._executor, self._channel
         assert executor is not None
-        self._until, self._save = until, save
-        deadline = time.monotonic() + executor.job.flush_s
-        batch = executor.run(until, save, lambda: time.monotonic() >= deadline)
-        self._running = batch.state == "running"
-        if batch.failure is not None:
-            self._log.write(batch.failure.traceback or batch.failure.message + "\n")
-        return batch
+        state: State = "running"
+        failure: Failure | None = None
+        while state == "running" or not channel.finish(state, failure):
+            if state == "running":
+                state, failure = executor.run(until, save, channel.put, channel.is_asked)
+            asked = channel.take_asked() if state in ("running", "waiting") else None
+            if asked is not None:
+                state = "waiting" if asked.halt else state
+                if asked.save and (failure := self._save()) is not None:
+                    state = "failed"
+        return self._last(failure)
+
+    def _save(self) -> Failure | None:
+        """Answer a Save; return the failure of the trial that comes of it."""
+        executor, launch = self._executor, self._launch
+        assert launch is not None
+        self._channel.hold()
+        try:
+            ref = executor.save() if executor is not None else None
+        except Exception as error:
+            self._channel.answer(None)
+            if executor is not None:
+                executor.end(reusable=False)
+            return failure_of(error)
+        self._channel.answer(Answer(launch.trial, launch.attempt, ref))
+        return None
+
+    def _finish(self, state: State, failure: Failure | None) -> bytes | None:
+        self._channel.finish(state, failure)
+        return self._last(failure)
+
+    def _last(self, failure: Failure | None = None) -> bytes | None:
+        if failure is not None:
+            self._log.write(failure.traceback or failure.message + "\n")
+        return _packed(self._channel.last_batch())
+
+
+def _packed(sent: Sent | None) -> bytes | None:
+    if sent is None:
+        return None
+    name = f"{socket.gethostname()}:{os.getpid()}" if sent.number == 1 else ""
+    return pickle.dumps((sent.number, sent.order, name, sent.batch, sent.more), protocol=5)
 
 
 class _Log:

@@ -1,33 +1,36 @@
 """Runs one trial at a time in this process: the worker's side of every backend that runs real code.
 
-An executor begins a trial, lets it run until its milestone (or until the reports should be sent off), and
-answers with a `Batch`. Whatever the training code does wrong becomes a failed batch with a cause; nothing but
-an interrupt leaves an executor as an exception. Every worker process imports this module: it loads neither Ray
+An executor begins a trial, lets it run until its milestone (or until somebody wants something else of it), and
+says how it stands. Whatever the training code does wrong becomes a failure with a cause; nothing but an interrupt
+leaves an executor as an exception. Every worker process imports this module: it loads neither Ray
 nor the store's database nor numpy.
 """
 
 from __future__ import annotations
 
 import bdb
-import hashlib
 import importlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tune_platform.backends._batch import Batch, Failure, State, failure_of, traceback_of
+from tune_platform.backends._batch import Failure, State, failure_of, traceback_of
+from tune_platform.backends._writer import Writer, Written
 from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError, did_you_mean
 from tune_platform.modules import entrypoint_today
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.milestones import halts
 from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.protocol.seeds import derive
 from tune_platform.resources import Resources
-from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.trainable import (
     DONE,
     FunctionTrainable,
@@ -40,19 +43,8 @@ from tune_platform.trainable import (
 
 logger = logging.getLogger(__name__)
 
-#: Reports in one batch at most: very short steps must not fill the worker's memory until `flush_s` is over.
-MAX_REPORTS = 2000
 #: What ends the process, or the debugging session, instead of the trial.
 _PASS = (KeyboardInterrupt, GeneratorExit, bdb.BdbQuit)
-
-
-def trial_seed(seed: int, trial: int) -> int:
-    """Return the seed of a trial: 32 bits of the BLAKE2 hash of both numbers.
-
-    The same for every attempt, so that a trial that starts again trains the same way. (Not numpy's `SeedSequence`:
-    importing numpy would double the time that a worker process needs for its first report.)
-    """
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{trial}".encode(), digest_size=4).digest(), "big")
 
 
 def trial_folder(job: Job, trial: int) -> str:
@@ -76,6 +68,7 @@ class _Run:
     progress: float | None = None  # the resource attribute of the last report of this attempt
     names: dict[str, None] = field(default_factory=dict)  # of all metrics that this attempt reported
     saved_step: int = -1
+    draft: Draft | None = None  # copied from what the function's last report brought
     restored: ExitStack = field(default_factory=ExitStack)  # holds the checkpoint that it was resumed from
 
 
@@ -83,20 +76,31 @@ class Executor:
     """Hosts the trials of one job, one at a time. All methods are called from one thread.
 
     `clean` turns False once something of an ended trial still runs: the process should then be replaced.
+
+    With `on_written`, checkpoints are finished behind the training by a thread, which calls `on_written()` after each:
+    where one could not be written its trial fails at the next step. Without it they are finished in the training's
+    time, in a fixed order.
     """
 
-    def __init__(self, job: Job, gang: GangKind = "threads", started: Gang | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        gang: GangKind = "threads",
+        started: Gang | None = None,
+        on_written: Callable[[], None] | None = None,
+    ) -> None:
         self.job = job
         self.clean = True
         self._gang_kind = gang
         self._gang = started  # of the trials with several workers
         self._storage = CheckpointStorage(job.checkpoints, folder=job.folder) if job.checkpoints else None
+        self._writer = Writer(on_written)
         self._run: _Run | None = None
         self._spare: Trainable | None = None  # of the trial before, ready for reset_config
         self._warm: dict[int, _Run] = {}  # paused trials, oldest first
 
-    def begin(self, launch: Launch) -> Batch | None:
-        """End the trial before and make this one ready to run; return a failed batch where that fails."""
+    def begin(self, launch: Launch) -> Failure | None:
+        """End the trial before and make this one ready to run; return the failure where that fails."""
         self.end()
         run = self._warm.pop(launch.trial, None)
         if run is not None and _goes_on(run, launch):
@@ -112,37 +116,60 @@ class Executor:
         except BaseException as error:
             self.end(reusable=False)
             self.clean = self.clean and (self._gang is None or not self._gang.broken)
-            failure = error.failure if isinstance(error, _Failing) else failure_of(error)
-            return Batch(launch.trial, launch.attempt, (), (), "failed", failure)
+            return _failure(error)
         return None
 
-    def run(self, until: float | None, save: bool, flush: Callable[[], bool]) -> Batch:
-        """Run the trial to its milestone, its end, or until `flush()` is true after a step."""
+    def run(
+        self, until: float | None, save: bool, put: Callable[[Report | None], None], back: Callable[[], bool]
+    ) -> tuple[State, Failure | None]:
+        """Run the trial to its milestone, its end, or until `back()` is true after a step; return how it stands.
+
+        Each report is given to `put` as it comes, or None for one that is known already. Checkpoints are in `late`.
+        """
         run = self._run
         if run is None:
             raise RuntimeError("run() needs a trial: call begin() first")
-        reports: list[Report] = []
-        saved: list[CheckpointRef] = []
         state: State = "failed"
         failure: Failure | None = None
         try:
-            state = self._loop(run, until, save, flush, reports, saved)
+            state = self._loop(run, until, save, put, back)
+            if state == "done":
+                self._writer.flush(run.launch.trial)
+                self._check_written(run)
         except _PASS:
             raise
-        except _Failing as error:
-            failure = error.failure
         except BaseException as error:
-            failure = failure_of(error)
+            state, failure = "failed", _failure(error)
         if state == "done" or state == "failed":
+            self._writer.flush(run.launch.trial)  # a trial that is tried again goes on from the last one
             self.end(reusable=failure is None)
-        return Batch(run.launch.trial, run.launch.attempt, tuple(reports), tuple(saved), state, failure)
+        return state, failure
 
     def save(self) -> CheckpointRef | None:
-        """Write a checkpoint of the trial as it is now; None where there is nothing (new) to save.
+        """Write a checkpoint of the trial as it is now, and wait for it; None where there is nothing (new) to save.
 
-        Raises what the training code or the storage raises.
+        A function's is that of its last report with one. Raises what the training code or the storage raises.
         """
-        return None if self._run is None else self._save(self._run)
+        run = self._run
+        if run is None:
+            return None
+        self._keep(run)
+        self._writer.flush(run.launch.trial)
+        self._check_written(run)
+        return self._writer.take_newest(run.launch.trial, run.launch.attempt)
+
+    def late(self) -> list[Written]:
+        """Return, once, the checkpoints that are finished, of any trial.
+
+        They may be older than what `save` has just returned: those of its trial belong before the answer to it. May be
+        called from any thread, and after `close` as well.
+        """
+        return self._writer.take()
+
+    @property
+    def writing(self) -> bool:
+        """Whether checkpoints are still to be finished."""
+        return self._writer.pending > 0
 
     def end(self, warm: bool = False, reusable: bool = True) -> None:
         """End the trial, if there is one; `warm` keeps it in memory, among `job.keep_warm` paused ones."""
@@ -166,6 +193,7 @@ class Executor:
         self._drop_spare()
         while self._warm:
             self._finish(self._warm.popitem()[1])
+        self._writer.close()
         if self._gang is not None:
             self._gang.close()
 
@@ -178,7 +206,7 @@ class Executor:
     def _build(self, launch: Launch) -> None:
         context = TrialContext(
             experiment=self.job.experiment, trial=launch.trial, attempt=launch.attempt,
-            seed=trial_seed(self.job.seed, launch.trial), resources=launch.resources.bundle(),
+            seed=derive(self.job.seed, "trial", launch.trial), resources=launch.resources.bundle(),
             folder=trial_folder(self.job, launch.trial), gang=self._gang_for(launch.resources),
         )  # fmt: skip
         config = dict(launch.config)
@@ -188,6 +216,8 @@ class Executor:
             trainable = make_trainable(_resolve(self.job.trainable), context)
         run = self._run = _Run(launch, trainable, launch.start)
         trainable.config = config
+        if isinstance(trainable, FunctionTrainable):
+            trainable.copy = partial(self._copy, run)
         if fresh:
             trainable.setup(dict(config))
         if launch.checkpoint is not None:
@@ -220,6 +250,7 @@ class Executor:
         if self._storage is None:
             message = f"no checkpoint storage is set, so {checkpoint.uri} cannot be read"
             raise _Failing(Failure("lost_checkpoint", message))
+        self._writer.flush(checkpoint.trial)
         try:
             directory = run.restored.enter_context(self._storage.restore(checkpoint))
         except (CheckpointError, OSError) as error:
@@ -238,6 +269,7 @@ class Executor:
 
     def _finish(self, run: _Run) -> None:
         self._cleanup(run.trainable, run.launch.trial)
+        self._discard(run)
         run.restored.close()
 
     def _drop_spare(self) -> None:
@@ -262,30 +294,30 @@ class Executor:
         run: _Run,
         until: float | None,
         save: bool,
-        flush: Callable[[], bool],
-        reports: list[Report],
-        saved: list[CheckpointRef],
+        put: Callable[[Report | None], None],
+        back: Callable[[], bool],
     ) -> State:
         if until is None or run.progress is None or run.progress < until:
             while True:
-                state = self._step(run, until, reports)
+                state = self._step(run, until, put)
                 every = self.job.checkpoint_every
                 if (
                     (state == "waiting" and save)
                     or (state == "done" and self.job.checkpoint_at_end)
                     or (every > 0 and run.step > 0 and run.step % every == 0)
-                    or (isinstance(run.trainable, FunctionTrainable) and run.trainable.has_checkpoint)
+                    or run.draft is not None
                 ):
-                    self._keep(run, saved)
+                    self._keep(run)
                 if state != "running":
                     return state
-                if flush() or len(reports) >= MAX_REPORTS:
+                if back():
                     return "running"
         if save:
-            self._keep(run, saved)
+            self._keep(run)
         return "waiting"
 
-    def _step(self, run: _Run, until: float | None, reports: list[Report]) -> State:
+    def _step(self, run: _Run, until: float | None, put: Callable[[Report | None], None]) -> State:
+        self._check_written(run)
         returned = run.trainable.step()
         if returned is None:
             self._check_reported(run)
@@ -300,10 +332,10 @@ class Executor:
         if metrics or not done:  # {"done": True} alone is an end, not a report
             run.step += 1
             report = Report(run.step, metrics, time.time())
-            if run.step > run.launch.committed:
-                reports.append(report)
+            put(report if run.step > run.launch.committed else None)
             self._judge(run, report)
-            if not done and (run.step < run.launch.committed or not self._halts(run, report, until)):
+            known = run.step < run.launch.committed
+            if not done and (known or not halts(report, self.job.resource, until, self.job.stop)):
                 return "running"
         self._check_reported(run)
         return "done" if done else "waiting"
@@ -332,12 +364,6 @@ class Executor:
             )
         run.progress = progress
 
-    def _halts(self, run: _Run, report: Report, until: float | None) -> bool:
-        if until is not None and run.progress is not None and run.progress >= until:
-            return True
-        values = [(report.value(name), threshold) for name, threshold in self.job.stop.items()]
-        return any(not bad_value(value) and value >= threshold for value, threshold in values)
-
     def _check_reported(self, run: _Run) -> None:
         # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
         if run.launch.checkpoint is None:
@@ -345,34 +371,50 @@ class Executor:
                 if name not in run.names:
                     _misreported(f"metric {name!r} is never reported; {_reported(name, run.names)}")
 
-    def _save(self, run: _Run) -> CheckpointRef | None:
+    # Checkpoints.
+
+    def _copy(self, run: _Run, source: Path) -> None:
+        """Copy what a function's report brought right to where it is kept."""
+        self._discard(run)
+        if self._storage is not None:
+            self._writer.make_room()
+            draft = self._storage.draft(run.launch.trial)
+            draft.copy(source)
+            run.draft = draft
+
+    def _keep(self, run: _Run) -> None:
+        """Have a checkpoint of the trial as it is now finished, where there is something new."""
         if self._storage is None or run.saved_step == run.step:
-            return None
-        if isinstance(run.trainable, FunctionTrainable) and not run.trainable.has_checkpoint:
-            return None
-        launch = run.launch
-        try:
-            ref = self._storage.save(
-                launch.trial, run.step, launch.attempt, lambda directory: _write(run.trainable, directory)
-            )
-        except _NothingToSave:
-            return None
-        run.saved_step = run.step
-        return ref
+            return
+        draft, run.draft = run.draft, None
+        if draft is None and not isinstance(run.trainable, FunctionTrainable):
+            self._writer.make_room()
+            draft = _drafted(self._storage.draft(run.launch.trial), run.trainable)
+        if draft is not None:
+            run.saved_step = run.step
+            self._writer.submit(draft, run.step, run.launch.attempt)
 
-    def _keep(self, run: _Run, saved: list[CheckpointRef]) -> None:
-        ref = self._save(run)
-        if ref is not None:
-            saved.append(ref)
+    def _check_written(self, run: _Run) -> None:
+        self._writer.check(run.launch.trial, run.launch.attempt)
 
-
-class _NothingToSave(Exception):  # noqa: N818 (not an error: takes the storage's empty folder back)
-    pass
+    def _discard(self, run: _Run) -> None:
+        draft, run.draft = run.draft, None
+        if draft is not None:
+            draft.discard()
 
 
-def _write(trainable: Trainable, directory: Path) -> None:
-    if trainable.save_checkpoint(directory) is False:
-        raise _NothingToSave
+def _drafted(draft: Draft, trainable: Trainable) -> Draft | None:
+    written = False
+    try:
+        written = trainable.save_checkpoint(draft.files) is not False
+    finally:
+        if not written:
+            draft.discard()
+    return draft if written else None
+
+
+def _failure(error: BaseException) -> Failure:
+    return error.failure if isinstance(error, _Failing) else failure_of(error)
 
 
 def _goes_on(run: _Run, launch: Launch) -> bool:

@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from tune_platform.backends._batch import failure_of
+from tune_platform.backends._batch import Answer, Batch, Failure, Item, State, failure_of
 from tune_platform.backends.executor import Executor
 from tune_platform.distributed.gang import GangKind
 from tune_platform.errors import ExperimentError
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
-from tune_platform.protocol.events import CapacityChanged, Event, Saved
+from tune_platform.protocol.events import CapacityChanged, Event
 
 #: Seconds to sleep at most where nothing runs: what a person asks for meanwhile should not wait long.
 _IDLE_S = 0.1
@@ -57,7 +57,7 @@ class InlineBackend:
         self._places: dict[int, _Place] = {}
         self._idle: list[Executor] = []
         self._turns: deque[tuple[int, int]] = deque()  # (trial, attempt) of those that run, in turn
-        self._asked: deque[int] = deque()  # trials that are to save
+        self._asked: deque[Save] = deque()
 
     def start(self, job: Job) -> CapacityChanged:
         """Take the job; the capacity is what the constructor was told."""
@@ -80,7 +80,7 @@ class InlineBackend:
                         place.until, place.save = item.until, item.save
                         self._take_turn(place)
                 case Save():
-                    self._asked.append(item.trial)
+                    self._asked.append(item)
                 case Release():
                     place = self._places.pop(item.trial, None)
                     if place is not None:
@@ -92,9 +92,13 @@ class InlineBackend:
     def poll(self, timeout: float | None) -> list[Event]:
         """Run one step of the trial whose turn it is, and return its events; none where no trial runs."""
         while self._asked:
-            place = self._places.get(self._asked.popleft())
+            asked = self._asked.popleft()
+            place = self._places.get(asked.trial)
+            if place is not None and not place.begun:  # after its first step
+                self._asked.appendleft(asked)
+                return self._step(place)
             if place is not None:
-                return [self._save(place)]
+                return [self._save(place, asked.halt)]
         while self._turns:
             trial, attempt = self._turns.popleft()
             place = self._places.get(trial)
@@ -144,22 +148,27 @@ class InlineBackend:
 
     def _step(self, place: _Place) -> list[Event]:
         launch, executor = place.launch, place.executor
-        batch = None
+        items: list[Item] = []
+        state: State = "failed"
+        failure: Failure | None = None
         if not place.begun:
             place.begun = True
-            batch = executor.begin(launch)
-        if batch is None:
-            batch = executor.run(place.until, place.save, flush=lambda: True)
-        if batch.state == "running":
+            failure = executor.begin(launch)
+        if failure is None:
+            state, failure = executor.run(place.until, place.save, items.append, back=lambda: True)
+        batch = Batch.of(launch.trial, launch.attempt, [*items, *executor.late()], state, failure)
+        if state == "running":
             self._take_turn(place)
             if not batch.reports and not batch.saved:
                 return []  # a report that is known already
         return batch.events(self.now(), "inline")
 
-    def _save(self, place: _Place) -> Event:
+    def _save(self, place: _Place, halt: bool) -> Event:
         launch = place.launch
+        if halt:
+            self._turns = deque(turn for turn in self._turns if turn[0] != launch.trial)
         try:
             checkpoint = place.executor.save()
         except Exception as error:
             return failure_of(error).event(self.now(), launch.trial, launch.attempt)
-        return Saved(time=self.now(), trial=launch.trial, attempt=launch.attempt, checkpoint=checkpoint)
+        return Answer(launch.trial, launch.attempt, checkpoint).event(self.now())

@@ -1,8 +1,9 @@
 """Runs trials in Ray actors: a warm pool of worker processes that are leased to one trial after the other.
 
-A launch is one actor call, which also ends the trial before; an advance is one more. While a trial is between
-milestones one further call is always queued behind the present one, so that the training never waits for the
-driver. Results arrive through callbacks: a turn costs what is ready, not what is outstanding.
+A leg, from a launch or an advance to where the trial halts, is one actor call; a launch also ends the trial before. Of
+a leg that lasts longer than `flush_s` a second call collects the reports on the way. A save, a pause and a stop reach
+the trial by calls of their own, and act after the present step. The training never waits for the driver. Results
+arrive through callbacks: a turn costs what is ready, not what is outstanding.
 """
 
 from __future__ import annotations
@@ -13,74 +14,31 @@ import math
 import os
 import pickle
 import queue
-import sys
 import time
-from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, assert_never
-
-import cloudpickle
 
 # Where the driver was started by `uv run`, Ray would build an environment anew for every worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util import remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from tune_platform.backends import _worker
-from tune_platform.backends._batch import Batch, Failure
-from tune_platform.backends._ray_placement import Shape, amounts_of, ray_names, reserve, shape_of
-from tune_platform.distributed.gang import Gang
+from tune_platform.backends._batch import Failure
+from tune_platform.backends._pickling import dumps, is_plain
+from tune_platform.backends._ray_placement import amounts_of
+from tune_platform.backends._ray_pool import Pool
+from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
-from tune_platform.protocol.events import CapacityChanged, Event, Saved
-from tune_platform.resources import Ledger, Resources
+from tune_platform.protocol.events import CapacityChanged, Event
+from tune_platform.resources import Resources
 
-#: Run calls that are given to a worker whose trial runs: the present one and the next.
-_DEPTH = 2
-#: Workers that are started ahead of the first trials at most.
-_PREPARED = 64
 #: Workers in a row that Ray gives up before they run, after which it is the cluster that is missing.
 _CLUSTER_IS_GONE = 3
-#: Seconds that workers have in `close` to give back what they hold.
-_CLOSE_S = 2.0
-_EPSILON = 1e-6
-_RUNS = ("launch", "advance", "go_on")
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One actor call under way; `lease` is the launch that it serves (None: the end of one)."""
-
-    kind: str
-    order: int
-    lease: Launch | None
-    ref: Any = None
-    result: Future[Any] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """A worker process. `calls` are those under way, in order; `placement` is the group of a gang's bundles."""
-
-    handle: Any
-    shape: Shape
-    placement: Any = None
-    lease: Launch | None = None
-    order: int = 0
-    calls: deque[_Call] = field(default_factory=deque)
-    name: str = ""
-    running: bool = False  # as far as is known: the trial is not at a milestone, nor at its end
-    ended: bool = True  # the trial has ended by itself, nothing is left to end
-    warm: bool = False  # whether the trial that was released last is to be kept in memory
-    dead: bool = False
-    deadline: float | None = None  # for coming back after a release
 
 
 class RayBackend:
@@ -90,7 +48,8 @@ class RayBackend:
     a cluster that `ray start` made here; else (or with "local", or where `num_cpus` or `num_gpus` are given)
     starts a Ray of its own. `close` ends what the backend has started, and nothing else. A worker that is in
     the middle of a step when its trial is released has `grace_s` seconds to come back before its process is
-    killed. Nodes are looked up every `refresh_s` seconds. Further arguments go to `ray.init`.
+    killed. One that has had nothing to do for `idle_s` seconds is ended, so that others can have its place. Nodes are
+    looked up every `refresh_s` seconds. Further arguments go to `ray.init`.
     """
 
     parallel = True
@@ -103,6 +62,7 @@ class RayBackend:
         num_cpus: int | None = None,
         num_gpus: int | None = None,
         grace_s: float = 10.0,
+        idle_s: float = 5.0,
         refresh_s: float = 5.0,
         **init_kwargs: Any,
     ) -> None:
@@ -111,19 +71,15 @@ class RayBackend:
         if address is None and self._init and not os.environ.get("RAY_ADDRESS"):
             address = "local"
         self._address = address
-        self._grace_s, self._refresh_s = grace_s, refresh_s
+        self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
         self._connected = False
         self._job: Job | None = None
-        self._payload: Any = None
-        self._actor: Any = None
-        self._results: queue.SimpleQueue[tuple[_Worker, _Call, Future[Any]] | None] = queue.SimpleQueue()
+        self._pool: Pool | None = None
+        self._results: Results = queue.SimpleQueue()
         self._ready: list[Event] = []
-        self._workers: dict[_Worker, None] = {}
-        self._idle: dict[Shape, list[_Worker]] = defaultdict(list)
-        self._ending: dict[Shape, list[_Worker]] = defaultdict(list)
-        self._leases: dict[int, _Worker] = {}
-        self._warm: dict[int, _Worker] = {}
-        self._late: dict[_Worker, None] = {}  # those with a deadline
+        self._leases: dict[int, RayWorker] = {}
+        self._legs: dict[RayWorker, float] = {}  # those shorter than flush_s, as yet, and until when; that rises
+        self._late: dict[RayWorker, None] = {}  # those with a deadline
         self._node_ids: list[str] = []
         self._nodes: tuple[dict[str, float], ...] = ()
         self._next_refresh = 0.0
@@ -134,7 +90,7 @@ class RayBackend:
     def start(self, job: Job) -> CapacityChanged:
         """Connect to Ray and take the job. Raises SpecError where the trainable cannot be sent to a worker."""
         try:
-            payload = cloudpickle.dumps(job)
+            payload = dumps(job)
         except Exception as error:
             raise SpecError(
                 f"the trainable {job.trainable!r} cannot be sent to worker processes: {error}. Open files, "
@@ -143,22 +99,15 @@ class RayBackend:
         self._connect()
         atexit.register(self.close)
         self._job = job
-        self._payload = ray.put(payload)
-        self._actor = ray.remote(_worker.Worker)
-        self._nodes = self._look_up_nodes()
+        self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
+        self._look_up_nodes()
         if job.resources is not None and job.reuse_workers:
             self.prepare(job.resources, job.max_concurrent)
         return CapacityChanged(time=self.now(), nodes=self._nodes)
 
     def prepare(self, resources: Resources, count: float) -> None:
         """Start up to `count` workers for trials with these resources ahead of time, as far as they fit."""
-        ledger = Ledger(self._nodes)
-        while ledger.leases() < min(count, _PREPARED) and resources.bundle():
-            nodes = ledger.lease(ledger.leases(), resources)
-            if nodes is None:
-                return
-            shape = shape_of(nodes, resources)
-            self._idle[shape].append(self._spawn(shape))
+        self._started_pool.prepare(resources, count)
 
     def now(self) -> float:
         """Return seconds since the epoch."""
@@ -166,24 +115,22 @@ class RayBackend:
 
     def submit(self, work: Sequence[Work]) -> None:
         """Send the commands to the workers, without waiting for them."""
-        released: list[_Worker] = []
+        released: list[RayWorker] = []
         for item in work:
+            worker = self._leases.get(item.trial)
             match item:
                 case Launch():
                     self._launch(item)
                 case Advance():
-                    worker = self._leases.get(item.trial)
                     if worker is not None:
-                        worker.order += 1
-                        worker.running = True
-                        self._call(worker, "advance", worker.order, item.until, item.save)
+                        self._begin_leg(worker)
+                        worker.call(self._results, "advance", pickle.dumps((worker.order, item.until, item.save)))
                 case Save():
-                    worker = self._leases.get(item.trial)
                     if worker is not None:
-                        self._call(worker, "save")
+                        self._save(worker, item.halt)
                 case Release():
-                    worker = self._leases.pop(item.trial, None)
                     if worker is not None:
+                        del self._leases[item.trial]
                         self._release(worker, item)
                         released.append(worker)
                 case _:
@@ -191,33 +138,45 @@ class RayBackend:
         for worker in released:  # a launch on the same worker ends the trial before in the same call
             if worker.lease is None and not worker.ended and not worker.dead:
                 worker.ended = True
-                self._call(worker, "end", worker.warm)
+                worker.call(self._results, "end", worker.warm)
                 self._limit(worker)
 
     def poll(self, timeout: float | None) -> list[Event]:
         """Return all events that are ready; wait for the first at most `timeout` seconds (None: for ever)."""
         events, self._ready = self._ready, []
-        end = None if timeout is None else time.monotonic() + timeout
+        end = math.inf if timeout is None else time.monotonic() + timeout
         woken = False
         while True:
             with suppress(queue.Empty):
                 while True:
                     woken |= self._receive(self._results.get_nowait(), events)
             now = time.monotonic()
-            self._end_late(now, events)
-            self._refresh(now, events)
-            if events or woken or (end is not None and now >= end):
+            due = self._do_what_is_due(now, events)
+            if events or woken or now >= end:
                 return events
-            times = [self._next_refresh, *(worker.deadline for worker in self._late if worker.deadline)]
-            until = min(times if end is None else [*times, end])
             with suppress(queue.Empty):
-                woken = self._receive(self._results.get(timeout=max(0.0, until - now)), events)
+                woken = self._receive(self._results.get(timeout=max(0.0, min(due, end) - now)), events)
 
-    def _receive(self, item: tuple[_Worker, _Call, Future[Any]] | None, events: list[Event]) -> bool:
+    def _receive(self, item: tuple[RayWorker, Call, Any] | None, events: list[Event]) -> bool:
         """Take a result that has arrived; True where it is only a wake-up."""
         if item is not None:
             self._settle(*item, events)
         return item is None
+
+    def _do_what_is_due(self, now: float, events: list[Event]) -> float:
+        """Do what is to be done at certain times, and return the next of them, on the monotonic clock."""
+        while self._legs and next(iter(self._legs.values())) <= now:
+            worker = next(iter(self._legs))
+            del self._legs[worker]
+            self._collect(worker)
+        for worker in [worker for worker in self._late if worker.deadline is not None and now >= worker.deadline]:
+            self._replace(worker)
+        pool = self._started_pool
+        for worker in pool.retire_rested(now):
+            self._limit(worker)
+        self._refresh(now, events)
+        leg = next(iter(self._legs.values()), math.inf)
+        return min([self._next_refresh, leg, pool.next_rested(), *(worker.deadline or 0.0 for worker in self._late)])
 
     def wake(self) -> None:
         """Have a `poll` that waits return at once; from any thread."""
@@ -229,159 +188,97 @@ class RayBackend:
     def close(self) -> None:
         """End all workers, and the connection to Ray if this backend has made it. Safe to call twice."""
         atexit.unregister(self.close)
-        workers, self._workers = list(self._workers), {}
-        if ray.is_initialized():
-            self._close_workers(workers)
-        for pool in (self._idle, self._ending, self._leases, self._warm, self._late):
-            pool.clear()
-        self._payload = None
+        pool, self._pool = self._pool, None
+        if ray.is_initialized() and pool is not None:
+            pool.close()
+        for held in (self._leases, self._legs, self._late):
+            held.clear()
         if self._connected:
             self._connected = False
             ray.shutdown()
 
-    def _close_workers(self, workers: list[_Worker]) -> None:
-        refs = []
-        try:
-            for worker in workers:
-                worker.dead = True
-                refs.append(worker.handle.close.remote())
-            if refs:
-                ray.wait(refs, num_returns=len(refs), timeout=_CLOSE_S)
-        finally:
-            for worker in workers:
-                _kill(worker)
-
     # leases
+
+    @property
+    def _started_pool(self) -> Pool:
+        if self._pool is None:
+            raise ExperimentError("the backend has not been started, or is closed: call start(job) first")
+        return self._pool
 
     def _launch(self, launch: Launch) -> None:
         worker = self._leases.get(launch.trial)  # a clone goes on in the process that it has
         try:
             if worker is None:
-                worker = self._take(launch)
+                worker = self._started_pool.take(launch)
         except (SpecError, ValueError) as error:
             failure = Failure("exception", str(error), fatal=True)
             self._ready.append(failure.event(self.now(), launch.trial, launch.attempt))
             return
         worker.lease = launch
-        worker.order += 1
-        worker.running, worker.ended = True, False
+        worker.ended = False
         self._leases[launch.trial] = worker
+        self._begin_leg(worker)
+        content = (worker.order, launch, worker.warm)
         # A config may hold functions and the like, which only cloudpickle can send.
-        packed = pickle.dumps(launch, protocol=5) if _is_plain(launch.config) else cloudpickle.dumps(launch)
-        self._call(worker, "launch", worker.order, packed, worker.warm)
+        packed = pickle.dumps(content, protocol=5) if is_plain(launch.config) else dumps(content)
+        worker.call(self._results, "launch", packed)
         worker.warm = False
 
-    def _take(self, launch: Launch) -> _Worker:
-        shape = shape_of(launch.nodes or (0,) * launch.resources.workers, launch.resources)
-        warm = self._warm.pop(launch.trial, None)
-        # One that is still ending before a new process: it holds the resources that the new one would wait for.
-        for pool in (self._idle[shape], self._ending[shape]):
-            if warm in pool:
-                pool.remove(warm)
-                return warm
-        for pool in (self._idle[shape], self._ending[shape]):
-            if pool:
-                return pool.pop(0)  # the one that was started first is the likeliest to be up
-        return self._spawn(shape)
-
-    def _release(self, worker: _Worker, release: Release) -> None:
+    def _begin_leg(self, worker: RayWorker) -> None:
         assert self._job is not None
-        worker.lease = None
+        worker.order += 1
+        worker.running = True
+        self._legs.pop(worker, None)
+        self._legs[worker] = time.monotonic() + self._job.flush_s
+
+    def _save(self, worker: RayWorker, halt: bool) -> None:
+        if worker.running:
+            worker.call(self._results, "ask", worker.order, True, halt)
+            self._legs.pop(worker, None)
+            self._collect(worker)  # brings the answer
+        elif not worker.ended:
+            worker.call(self._results, "save")
+
+    def _collect(self, worker: RayWorker) -> None:
+        if not worker.collecting:
+            worker.collecting = True
+            worker.call(self._results, "collect", worker.order)
+
+    def _release(self, worker: RayWorker, release: Release) -> None:
+        assert self._job is not None
+        pool = self._started_pool
         if release.kill:
+            worker.lease = None
             self._discard(worker)
             return
+        if worker.running:
+            worker.call(self._results, "ask", worker.order, False, True)
+        worker.lease = None
+        self._legs.pop(worker, None)
         if not self._job.reuse_workers:
-            self._retire(worker)
+            pool.retire(worker)
+            self._limit(worker)
             return
         worker.warm = release.warm
         if release.warm:
-            self._warm[release.trial] = worker
+            pool.keep_warm(worker, release.trial)
         if worker.running:
-            self._ending[worker.shape].append(worker)
+            pool.await_end(worker)
             self._limit(worker)
         else:
-            self._idle[worker.shape].append(worker)
+            pool.rest(worker)
 
-    # processes
-
-    def _spawn(self, shape: Shape) -> _Worker:
-        job = self._job
-        assert job is not None
-        self._make_room(shape)
-        amounts = ray_names(shape.bundle)
-        options: dict[str, Any] = {
-            "num_cpus": amounts.pop("CPU", 0), "num_gpus": amounts.pop("GPU", 0), "max_restarts": 0,
-            "max_task_retries": 0,
-        }  # fmt: skip
-        if "memory" in amounts:
-            options["memory"] = amounts.pop("memory")
-        placement = None
-        if len(shape.nodes) > 1:
-            placement = reserve(shape, self._node_ids)
-            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placement, 0)
-        elif len(self._node_ids) > 1:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
-                self._node_ids[shape.nodes[0]], soft=False
-            )  # fmt: skip
-        actor = self._actor.options(resources=amounts, **options)
-        workers = len(shape.nodes)
-        # Whether an entrypoint asks for its gang is not known here; where it has several workers, it will.
-        asks = isinstance(job.trainable, str) or getattr(job.trainable, "uses_gang", False)
-        gang = Gang("ray", workers, dict(shape.bundle)) if workers > 1 and asks else None
-        worker = _Worker(actor.remote(self._payload, sys.path, gang), shape, placement)
-        self._workers[worker] = None
-        return worker
-
-    def _make_room(self, shape: Shape) -> None:
-        """End idle workers of other shapes whose resources a new worker needs; Ray lets it wait for them."""
-        for node in dict.fromkeys(shape.nodes):
-            bundle = shape.of_node(node)
-            free = dict(self._nodes[node]) if node < len(self._nodes) else {}
-            for worker in self._workers:
-                for name, amount in worker.shape.of_node(node).items():
-                    free[name] = free.get(name, 0.0) - amount
-            idle = [worker for other, pool in self._idle.items() if node in other.nodes for worker in pool]
-            for worker in idle:
-                short = {name for name, amount in bundle.items() if free.get(name, 0.0) + _EPSILON < amount}
-                if not short:
-                    break
-                held = worker.shape.of_node(node)
-                if short & held.keys():
-                    self._idle[worker.shape].remove(worker)
-                    self._retire(worker)
-                    for name, amount in held.items():
-                        free[name] += amount
-
-    def _retire(self, worker: _Worker) -> None:
-        """Have the process give back what it holds, then end it."""
-        self._call(worker, "close")
-        self._limit(worker)
-
-    def _discard(self, worker: _Worker) -> None:
+    def _discard(self, worker: RayWorker) -> None:
         """End the process at once and forget it."""
-        worker.dead = True
-        worker.calls.clear()
-        self._workers.pop(worker, None)
+        self._legs.pop(worker, None)
         self._late.pop(worker, None)
-        for pool in (self._idle[worker.shape], self._ending[worker.shape]):
-            if worker in pool:
-                pool.remove(worker)
-        if self._warm:
-            self._warm = {trial: other for trial, other in self._warm.items() if other is not worker}
-        _kill(worker)
+        self._started_pool.discard(worker)
 
-    def _limit(self, worker: _Worker) -> None:
-        assert self._job is not None
-        # Calls that are queued are not cancelled, each ends within `flush_s` and a step: after ray.cancel of an
-        # actor's call, Ray may never run the calls that follow it.
-        worker.deadline = time.monotonic() + self._grace_s + _DEPTH * self._job.flush_s
+    def _limit(self, worker: RayWorker) -> None:
+        worker.deadline = time.monotonic() + self._grace_s
         self._late[worker] = None
 
-    def _end_late(self, now: float, events: list[Event]) -> None:
-        for worker in [worker for worker in self._late if worker.deadline is not None and now >= worker.deadline]:
-            self._replace(worker)
-
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: RayWorker) -> None:
         """End a process that cannot be used again; a trial that waits for it is launched on another."""
         launch = worker.lease
         self._discard(worker)
@@ -389,60 +286,58 @@ class RayBackend:
             del self._leases[launch.trial]
             self._launch(launch)
 
-    # calls and their results
+    # results of calls
 
-    def _call(self, worker: _Worker, kind: str, *args: Any) -> None:
-        call = _Call(kind, worker.order, worker.lease)
-        worker.calls.append(call)
-        call.ref = getattr(worker.handle, kind).remote(*args)
-        results = self._results
-        call.ref.future().add_done_callback(lambda future: results.put((worker, call, future)))
-
-    def _settle(self, worker: _Worker, call: _Call, result: Future[Any], events: list[Event]) -> None:
-        # A large result may arrive after the small one that follows it: they are taken in the order of the calls.
-        call.result = result
-        while not worker.dead and worker.calls and worker.calls[0].result is not None:
-            self._take_result(worker, worker.calls.popleft(), events)
-        if worker.dead or worker.deadline is None:
+    def _settle(self, worker: RayWorker, call: Call, value: Any, events: list[Event]) -> None:
+        if worker.dead:
             return
-        if not worker.calls or (worker.lease is not None and worker.calls[0].lease is worker.lease):
-            worker.deadline = None
-            self._late.pop(worker, None)
-            if worker in self._ending[worker.shape]:
-                worker.running = False
-                self._ending[worker.shape].remove(worker)
-                self._idle[worker.shape].append(worker)
-
-    def _take_result(self, worker: _Worker, call: _Call, events: list[Event]) -> None:
-        assert call.result is not None
-        error = call.result.exception()
-        if error is not None:
-            self._lose(worker, error, events)
-            return
-        value = call.result.result()
-        if isinstance(value, bytes):
-            value = pickle.loads(value)
+        came_back = worker.returned(call)
+        if isinstance(value, BaseException):
+            self._lose(worker, value, events)
+        elif value == _worker.SPOILT:
+            if call.lease is worker.lease:
+                self._replace(worker)
+        elif call.kind == "ask":
+            self._take_asked(worker, call, value)
+        else:
+            for arrived in worker.unpack(value) if value is not None else ():
+                self._take(worker, arrived, events)
+            over = value is None and call.order == worker.order
+            if call.kind == "collect" and worker.running and not over and worker not in self._legs:
+                self._collect(worker)
         if call.kind == "close":
             self._discard(worker)
-        if call.kind == "launch":
-            worker.name, value = value
-        if call.lease is None or call.lease is not worker.lease:
-            return  # what a released trial still reports is not wanted
-        if value == _worker.SPOILT:
-            self._replace(worker)
-        elif isinstance(value, Batch):
-            events.extend(value.events(self.now(), worker.name))
-            worker.running = value.state == "running"
-            worker.ended = value.state in ("done", "failed")
-            if worker.running and call.order == worker.order:
-                for _ in range(_DEPTH - sum(other.kind in _RUNS for other in worker.calls)):
-                    self._call(worker, "go_on", worker.order)
-        elif isinstance(value, Failure):
-            events.append(value.event(self.now(), call.lease.trial, call.lease.attempt))
-        elif call.kind == "save":
-            events.append(Saved(time=self.now(), trial=call.lease.trial, attempt=call.lease.attempt, checkpoint=value))
+        elif came_back and not worker.dead:
+            worker.deadline = None
+            self._late.pop(worker, None)
+            if worker.lease is None:
+                worker.running = False
+                self._started_pool.came_back(worker)
 
-    def _lose(self, worker: _Worker, error: BaseException, events: list[Event]) -> None:
+    def _take_asked(self, worker: RayWorker, call: Call, accepted: bool) -> None:
+        """Ask again for a Save that came when its leg was over already."""
+        _, save, halt = call.args
+        if save and not accepted and call.lease is worker.lease:
+            if call.order == worker.order:
+                worker.call(self._results, "save")
+            else:
+                self._save(worker, halt)
+
+    def _take(self, worker: RayWorker, arrived: Arrived, events: list[Event]) -> None:
+        lease, batch = worker.lease, arrived.batch
+        if lease is None or (lease.trial, lease.attempt) != (batch.trial, batch.attempt):
+            events.extend(batch.late(self.now()))  # what else a released trial still reports is not wanted
+        else:
+            events.extend(batch.events(self.now(), worker.name))
+            worker.ended = worker.ended or batch.state in ("done", "failed")
+        if arrived.order == worker.order:
+            if batch.state != "running":
+                worker.running = False
+                self._legs.pop(worker, None)
+            if arrived.more:
+                self._collect(worker)
+
+    def _lose(self, worker: RayWorker, error: BaseException, events: list[Event]) -> None:
         lease = worker.lease
         self._discard(worker)
         if lease is not None:
@@ -488,38 +383,24 @@ class RayBackend:
                 del os.environ["RAY_USAGE_STATS_ENABLED"]
         self._connected = True
 
-    def _look_up_nodes(self) -> tuple[dict[str, float], ...]:
+    def _look_up_nodes(self) -> None:
         self._next_refresh = time.monotonic() + self._refresh_s
         alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
         self._node_ids += [node for node in alive if node not in self._node_ids]
         # The place of a node that is gone stays, empty: trials and leases name nodes by their place.
-        return tuple(amounts_of(alive.get(node, {})) for node in self._node_ids)
+        self._nodes = tuple(amounts_of(alive.get(node, {})) for node in self._node_ids)
+        pool = self._started_pool
+        pool.nodes, pool.node_ids = self._nodes, self._node_ids
 
     def _refresh(self, now: float, events: list[Event]) -> None:
         if now >= self._next_refresh:
-            nodes = self._look_up_nodes()
-            if nodes != self._nodes:
-                self._nodes = nodes
-                events.append(CapacityChanged(time=self.now(), nodes=nodes))
+            before = self._nodes
+            self._look_up_nodes()
+            if self._nodes != before:
+                events.append(CapacityChanged(time=self.now(), nodes=self._nodes))
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def _kill(worker: _Worker) -> None:
-    with suppress(RayError, ValueError, RuntimeError):
-        ray.kill(worker.handle, no_restart=True)
-    if worker.placement is not None:  # with it go the other workers of the gang, whoever holds them
-        with suppress(RayError, ValueError, RuntimeError):
-            remove_placement_group(worker.placement)
-
-
-def _obituary(worker: _Worker, trial: int, error: BaseException) -> str:
+def _obituary(worker: RayWorker, trial: int, error: BaseException) -> str:
     text = " ".join(str(error).split())
     detail = text[text.find("The actor is dead because") :] if "The actor is dead because" in text else text
     return (

@@ -16,8 +16,10 @@ from typing import Any
 
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
-from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Resumed, Saved
+from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Resumed, Saved, Started
+from tune_platform.protocol.milestones import halts
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
+from tune_platform.protocol.seeds import derive
 
 Curve = Callable[[Config, int], Mapping[str, Any] | None]
 
@@ -51,10 +53,13 @@ class _Worker:
     until: float | None
     save: bool
     serial: int = 0  # counts the events planned for this attempt
+    dropped: int = 0  # ... of which those up to this one were planned in vain
     coming: int = 0  # how many of them are on their way
     halted: bool = False  # waits at a milestone
     over: bool = False  # done, failed or hanging: nothing more comes of it
-    save_asked: bool = False
+    origin: tuple[int, float] | None = None  # step and time from which the batch under way was planned
+    asked: float | None = None  # when a Save was asked for that has not been carried out
+    halt: bool = False  # ... and it is to wait then
 
 
 class SimulatedBackend:
@@ -104,31 +109,27 @@ class SimulatedBackend:
         for item in work:
             match item:
                 case Launch():
-                    self._workers[item.trial] = _Worker(item, item.start, item.until, item.save)
-                    self._plan(item.trial, self._now + self._setup_time)
+                    self._launch(item)
                 case Advance():
                     worker = self._workers[item.trial]
                     worker.until, worker.save, worker.halted = item.until, item.save, False
                     if not (worker.coming or worker.over):
                         self._plan(item.trial, self._now)
                 case Save():
-                    worker = self._workers[item.trial]
-                    worker.save_asked = True
-                    if not (worker.coming or worker.over):
-                        self._plan_saved(item.trial)
+                    self._save(self._workers[item.trial], item.halt)
                 case Release():
                     self._workers.pop(item.trial, None)
 
     def poll(self, timeout: float | None) -> list[Event]:
         """Return the next event and move the clock to it; with a timeout, move it by that much at most.
 
-        Time passes only when the loop waits: with a timeout of 0 nothing happens.
+        A timeout of 0 does not wait, so that nothing happens in it.
         """
-        while self._heap:
-            time, number, attempt, _, event = self._heap[0]
+        while self._heap and (timeout is None or timeout > 0):
+            time, number, attempt, serial, event = self._heap[0]
             worker = self._workers.get(number)
-            if worker is None or worker.launch.attempt != attempt:
-                heapq.heappop(self._heap)  # the lease has ended
+            if worker is None or worker.launch.attempt != attempt or serial <= worker.dropped:
+                heapq.heappop(self._heap)  # the lease has ended, or other plans were made
                 continue
             if timeout is not None and time > self._now + timeout:
                 break
@@ -147,8 +148,10 @@ class SimulatedBackend:
         """Pass through what an earlier driver has seen and done, so that its work in flight is found again."""
         if isinstance(event, Resumed):
             self._workers.clear()  # the work in flight was lost
-        if isinstance(event, (Reported, Saved)) or (isinstance(event, Failed) and event.cause != "timeout"):
+        if isinstance(event, (Started, Reported, Saved)) or (isinstance(event, Failed) and event.cause != "timeout"):
             again = self.poll(None)
+            while [type(found) for found in again] == [Started] and not isinstance(event, Started):
+                again = self.poll(None)  # the log is older than these events
             if [_identity(found) for found in again] != [_identity(event)]:
                 raise ValueError(f"the log says {event}, the simulation {again}: curve or faults were changed")
         self._now = max(self._now, event.time)
@@ -161,29 +164,45 @@ class SimulatedBackend:
 
     # ------------------------------------------------------------------------------------------ inside
 
+    def _launch(self, launch: Launch) -> None:
+        worker = self._workers[launch.trial] = _Worker(launch, launch.start, launch.until, launch.save)
+        if self._setup_time > 0:
+            up = self._now + self._setup_time
+            name = f"simulated-{launch.trial}"
+            self._push(worker, Started(time=up, trial=launch.trial, attempt=launch.attempt, worker=name))
+        else:
+            self._plan(launch.trial, self._now)
+
     def _deliver(self, worker: _Worker, event: Event) -> None:
-        """Go on after an event has arrived: the checkpoint that was asked for, or the next batch of the leg."""
+        """Go on after an event has arrived: with the checkpoint that was asked for, or the next batch of the leg."""
         worker.coming -= 1
+        if isinstance(event, Reported):
+            worker.origin = None
         if worker.coming or worker.over:
             return
-        if worker.save_asked:
-            self._plan_saved(worker.launch.trial)
-        elif not worker.halted:
+        if not worker.halted:
             self._plan(worker.launch.trial, event.time)
+        elif worker.asked is not None:
+            self._plan_saved(worker, event.time)
 
-    def _halts(self, worker: _Worker, report: Report) -> bool:
-        """Whether a trial waits for the controller after this report."""
-        if worker.until is not None and _number(report.value(self._job.resource)) >= worker.until:
-            return True
-        return bool(self._job.stop) and any(
-            _number(report.value(name)) >= threshold for name, threshold in self._job.stop.items()
-        )
+    def _save(self, worker: _Worker, halt: bool) -> None:
+        """Save after the present step, or at once where the trial waits."""
+        if worker.asked is None:
+            worker.asked = self._now
+        worker.halt = worker.halt or halt
+        if worker.origin is not None:  # the batch that was planned ends with the present step instead
+            worker.step, time = worker.origin
+            worker.over = worker.halted = False
+            worker.dropped, worker.coming = worker.serial, 0
+            self._plan(worker.launch.trial, time)
+        elif not (worker.coming or worker.over):
+            self._plan_saved(worker, self._now)
 
-    def _plan_saved(self, number: int) -> None:
-        worker = self._workers[number]
-        worker.save_asked = False
-        ref = self._checkpoint(number, worker.step)
-        self._push(worker, Saved(time=self._now, trial=number, attempt=worker.launch.attempt, checkpoint=ref))
+    def _plan_saved(self, worker: _Worker, time: float) -> None:
+        trial = worker.launch.trial
+        worker.asked, worker.halt = None, False
+        ref = self._checkpoint(trial, worker.step)
+        self._push(worker, Saved(time=time, trial=trial, attempt=worker.launch.attempt, checkpoint=ref))
 
     def _plan(self, number: int, time: float) -> None:
         """Compute what next comes of a trial: a batch of reports, its end, or what goes wrong."""
@@ -191,9 +210,10 @@ class SimulatedBackend:
         launch, every = worker.launch, self._job.checkpoint_every
         reports: list[Report] = []
         saved: list[CheckpointRef] = []
-        done = False
+        done = answers = False
         cause = ""
-        while not (worker.over or worker.halted) and len(reports) < self._batch:
+        worker.origin = worker.step, time
+        while not (answers or worker.over or worker.halted) and len(reports) < self._batch:
             step = worker.step + 1
             metrics = self._curve(launch.config, step)
             if metrics is None:
@@ -208,8 +228,10 @@ class SimulatedBackend:
             report = Report(step, {**metrics, self._job.metrics[0]: math.nan} if cause else metrics, time)
             if step > launch.committed:
                 reports.append(report)
-            worker.halted = not cause and step >= launch.committed and self._halts(worker, report)
-            if not cause and ((worker.halted and worker.save) or (every and step % every == 0)):
+            halted = step >= launch.committed and halts(report, self._job.resource, worker.until, self._job.stop)
+            answers = not cause and worker.asked is not None and time >= worker.asked
+            worker.halted = not cause and (halted or (answers and worker.halt))
+            if not cause and ((halted and worker.save) or (every and step % every == 0)):
                 saved.append(self._checkpoint(number, step))
         if reports or saved or done:
             batch = Reported(
@@ -222,6 +244,8 @@ class SimulatedBackend:
                 worker=f"simulated-{number}",
             )
             self._push(worker, batch)
+        if answers:
+            self._plan_saved(worker, time)
         if cause and cause != "hang":
             message = f"injected at step {worker.step + (cause != 'bad_metric')}"
             failed = Failed(time=time, trial=number, attempt=launch.attempt, cause=cause, message=message)
@@ -261,16 +285,6 @@ def _identity(event: Event) -> tuple[Any, ...]:
     return type(event), getattr(event, "trial", None), getattr(event, "attempt", None), [r.step for r in reports]
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else -math.inf
-
-
 def _uniform(seed: int, trial: int, step: int, attempt: int) -> float:
-    """A number in [0, 1) that is a function of its arguments (splitmix64's finaliser; far cheaper than a generator)."""
-    mask = (1 << 64) - 1
-    x = (seed * 0x9E3779B97F4A7C15 + trial * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB + attempt) & mask
-    for _ in range(2):
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-        x ^= x >> 31
-    return x / 2.0**64
+    """A number in [0, 1) that is a function of its arguments."""
+    return (derive(seed, "simulated", trial, step, attempt) >> 11) * 2.0**-53

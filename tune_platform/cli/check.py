@@ -62,9 +62,9 @@ def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
 
 
 def _samples(spec: SearchSpec) -> list[dict[str, Any]]:
-    import numpy as np
+    from tune_platform.protocol.seeds import rng
 
-    return [spec.space.sample(np.random.default_rng([spec.seed, each])) for each in range(SAMPLES)]
+    return [spec.space.sample(rng(spec.seed, each, "check")) for each in range(SAMPLES)]
 
 
 def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str]) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from tune_platform.protocol.seeds import derive
+
 
 @runtime_checkable
 class Stateful(Protocol):
@@ -52,7 +54,7 @@ class ShardedBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         purpose = 0 if self.shard else self.rank
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) * 1_009 + purpose)
+        generator = torch.Generator().manual_seed(derive(self.seed, "batches", self.epoch, purpose))
         order = torch.randperm(len(self.tensors[0]), generator=generator)
         if self.shard:
             order = order[self.rank :: self.world_size]

@@ -16,7 +16,7 @@ from tune_platform.distributed.communicator import Communicator, share_bytes
 from tune_platform.distributed.data import Position
 from tune_platform.distributed.member import Place
 from tune_platform.distributed.strategy import Flat, Strategy
-from tune_platform.seeding import stream_seed
+from tune_platform.protocol.seeds import derive
 from tune_platform.trainable import TrialContext
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ class TrainingWorker:
         """Have torch's global generators be a stream of its own, for one purpose."""
         before = _generator_states(self.device)
         try:
-            torch.manual_seed(stream_seed(seed, *purpose))
+            torch.manual_seed(derive(seed, *purpose))
             yield
         finally:
             _set_generator_states(before, self.device)

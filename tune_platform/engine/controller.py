@@ -131,7 +131,7 @@ class Controller:
         deadline = self.settings.time_budget + state.extra_time
         if state.heard:
             deadline = min(deadline, next(iter(state.heard.values())) + self.settings.step_timeout)
-        if state.ledger.capacity and state.queue.misfits():
+        if state.queue.has_misfits and state.ledger.capacity:
             deadline = min(deadline, state.stable_since + self.settings.misfit_after)
         return deadline
 
@@ -376,7 +376,9 @@ class Controller:
     def _fail_misfits(self) -> None:
         """Fail the trials that not even the idle cluster could hold, once it has been the same for long enough."""
         state = self.state
-        if not state.ledger.capacity or state.elapsed + _INSTANT < state.stable_since + self.settings.misfit_after:
+        if not state.queue.has_misfits or not state.ledger.capacity:
+            return
+        if state.elapsed + _INSTANT < state.stable_since + self.settings.misfit_after:
             return
         for trial in state.queue.misfits():
             nodes = "; ".join(", ".join(f"{v:g} {k}" for k, v in node.items()) for node in state.ledger.capacity)
@@ -385,6 +387,9 @@ class Controller:
 
     def _ask(self) -> None:
         state, supply = self.state, self.state.supply
+        if not state.moved:
+            return  # nobody came or went since the last time
+        state.moved = False
         if supply.exhausted or supply.next_number >= supply.limit or not state.ledger.capacity:
             return
         ledger, queue, room = state.ledger, state.queue, self.settings.max_concurrent

@@ -80,6 +80,11 @@ class Queue:
             if not self._paused_shapes[shape]:
                 del self._paused_shapes[shape]
 
+    @property
+    def has_misfits(self) -> bool:
+        """Whether some trial waits that would not fit into an idle cluster either."""
+        return bool(self._misfits)
+
     def misfits(self) -> list[Trial]:
         """Return the waiting trials that would not fit into an idle cluster either, oldest first."""
         return list(self._misfits.values())

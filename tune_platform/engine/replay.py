@@ -12,7 +12,7 @@ from tune_platform.engine.state import State
 from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.protocol.effects import Decided, Effect, Launched, verdict_to_data
 from tune_platform.protocol.events import Event, Reported
-from tune_platform.protocol.milestones import stops
+from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Verdict
 
 
@@ -33,8 +33,8 @@ def settle(
         return None, None, others
     if state.settings.stop:
         for report in event.reports:
-            if met := stops(report, state.settings.stop):
-                return None, met, others
+            if met := stopped_by(report, state.settings.stop):
+                return None, (met, float(report.value(met))), others
     verdict = next((verdict for verdict in own if not isinstance(verdict, Continue)), own[-1]) if own else None
     if isinstance(verdict, Continue) and behind(state, state.trials[event.trial], verdict.until):
         verdict = None

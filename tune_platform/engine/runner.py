@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
@@ -27,6 +27,8 @@ from tune_platform.protocol.commands import Ask, Command, DropCheckpoints, Finis
 from tune_platform.protocol.effects import Effect
 from tune_platform.protocol.events import Event, Interrupted, Requested, Resumed, Saved, Suggested, Ticked
 from tune_platform.protocol.reports import CheckpointRef
+
+_WORK = get_args(Work)  # a tuple: asking a union costs several times as much
 
 #: Seconds between two looks at the inbox of requests, and the longest sleep of the loop.
 INBOX_PERIOD = 0.25
@@ -231,9 +233,9 @@ class Runner:
         return self.seq, text
 
     def _carry_out(self, effects: Sequence[Command | Suggested]) -> None:
-        work: list[Work] = []
+        work: list[Any] = []
         for effect in effects:
-            if isinstance(effect, Work):
+            if isinstance(effect, _WORK):
                 work.append(effect)
             elif isinstance(effect, (Ask, Tell, Suggested)):
                 self.call_searcher(effect)

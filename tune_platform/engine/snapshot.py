@@ -29,7 +29,7 @@ SHARE = 0.1
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
     "configs", "rungs", "until", "save", "waits", "sent_on", "resizing", "bypassed", "held", "worker", "created",
-    "started", "ended", "history",
+    "launched", "started", "ended", "history",
 )  # fmt: skip
 _PLAIN_STATE = ("paused", "interrupted", "last_request", "held", "extra_time", "now", "elapsed", "stable_since")
 _PLAIN_SUPPLY = (

@@ -44,7 +44,7 @@ from tune_platform.protocol.events import (
     Suggested,
     Ticked,
 )
-from tune_platform.protocol.milestones import stops
+from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
 from tune_platform.protocol.scheduler import Scheduler
 from tune_platform.protocol.searcher import Outcome
@@ -87,6 +87,7 @@ class State:
         self.stable_since = 0.0  # elapsed, when the capacity changed last
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first
+        self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self._facts: dict[type[Event], Callable[..., list[Decision]]] = {
             CapacityChanged: self._on_capacity,
@@ -101,6 +102,17 @@ class State:
             Resumed: self._on_resumed,
             Ticked: lambda event: [],
         }
+        self._effects: dict[type[Any], Callable[..., list[Decision]]] = {
+            Asked: self._on_asked,
+            Launched: self._launch,
+            Decided: self._decide,
+            Moved: self._on_moved,
+            Dropped: self._on_dropped,
+            SupplyEnded: self._on_supply_ended,
+            Ending: self._on_ending,
+            Finished: self._on_finished,
+        }
+        self._metric, self._stop = settings.metrics[0], settings.stop
         scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
 
     def fold(self, event: Event, elapsed: float) -> list[Decision]:
@@ -111,36 +123,11 @@ class State:
 
     def apply(self, effect: Effect) -> list[Decision]:
         """Take in what was decided; return what the scheduler says to that."""
-        match effect:
-            case Launched():
-                return self._launch(effect)
-            case Decided():
-                return self._decide(effect)
-            case Moved():
-                return self._leave(
-                    self.trials[effect.trial], TrialStatus(effect.status), effect.reason, kill=effect.kill
-                )
-            case Asked():
-                for number in effect.numbers:
-                    self.supply.ask(number)
-                    self.commands.append(Ask(trial=number))
-            case Dropped():
-                unused = self.shelf.take(self.trials[effect.trial], effect.uris)
-                if unused:
-                    self.commands.append(DropCheckpoints(trial=effect.trial, checkpoints=tuple(unused)))
-            case SupplyEnded():
-                self.supply.told = True
-                return decisions_of(self.scheduler.on_supply_end())
-            case Ending():
-                self.ending = effect
-            case Finished():
-                self.finished = Finish(status=effect.status, reason=effect.reason)
-                self.commands.append(self.finished)
-        return []
+        return self._effects[type(effect)](effect)
 
     def value(self, report: Report) -> float | None:
         """Return the first metric, where it was reported and is a finite number."""
-        value = report.value(self.settings.metrics[0])
+        value = report.value(self._metric)
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
     def reached(self, report: Report) -> float | None:
@@ -161,12 +148,14 @@ class State:
     # ------------------------------------------------------------------------------- facts
 
     def _on_capacity(self, event: CapacityChanged) -> list[Decision]:
+        self.moved = True
         self.ledger.resize(event.nodes)
         self.queue.refit()
         self.stable_since = self.elapsed
         return []
 
     def _on_suggested(self, event: Suggested) -> list[Decision]:
+        self.moved = True
         self.supply.suggested(event)
         resources = event.resources or self.settings.resources
         trial = Trial(event.trial, event.config, resources, origin=event.origin, created=event.time)
@@ -177,13 +166,14 @@ class State:
         return decisions_of(self.scheduler.on_add(trial), event.trial)
 
     def _on_exhausted(self, event: Exhausted) -> list[Decision]:
+        self.moved = True
         self.supply.exhaust(event.reason)
         return []
 
     def _on_started(self, event: Started) -> list[Decision]:
         trial = self.trials[event.trial]
         trial.worker = event.worker or trial.worker
-        self._hear(trial)
+        self._hear(trial, at=True)
         return []
 
     def _on_reported(self, event: Reported) -> list[Decision]:
@@ -203,7 +193,7 @@ class State:
                 trial.waits = True
                 if value is not None:
                     trial.rungs.append((reached, value))
-            if self.settings.stop and stops(report, self.settings.stop):
+            if self._stop and stopped_by(report, self._stop):
                 trial.waits = True
         for ref in event.saved:
             self._keep(trial, ref)
@@ -225,6 +215,7 @@ class State:
 
     def _on_requested(self, event: Requested) -> list[Decision]:
         self.last_request = event.request
+        self.moved = True
         if event.trial is not None:
             trial = self.trials.get(event.trial)
             if trial is not None and not trial.status.final and event.action in ("pause", "unpause"):
@@ -248,6 +239,7 @@ class State:
     def _on_resumed(self, event: Resumed) -> list[Decision]:
         self.finished = self.ending = None
         self.interrupted = False
+        self.moved = True
         self.supply.reopen()
         self.ledger.resize(())  # nothing can be leased until the new driver says what there is
         self.queue.refit()
@@ -277,8 +269,11 @@ class State:
             if self.best is None or (value > self.best.value if maximise else value < self.best.value):
                 self.best = Best(value, trial.number, report.step, trial.config)
 
-    def _hear(self, trial: Trial) -> None:
+    def _hear(self, trial: Trial, *, at: bool = False) -> None:
+        """Note a sign of life; `at`: it is that its code begins now."""
         if trial.status is TrialStatus.STARTING:
+            if trial.started is None and not at:  # nothing has told; its process was up then
+                trial.started = trial.launched
             self._move(trial, TrialStatus.RUNNING, "")
         self.heard[trial.number] = self.elapsed
         self.heard.move_to_end(trial.number)
@@ -293,11 +288,39 @@ class State:
 
     # ------------------------------------------------------------------------------- effects
 
+    def _on_asked(self, effect: Asked) -> list[Decision]:
+        for number in effect.numbers:
+            self.supply.ask(number)
+            self.commands.append(Ask(trial=number))
+        return []
+
+    def _on_moved(self, effect: Moved) -> list[Decision]:
+        return self._leave(self.trials[effect.trial], TrialStatus(effect.status), effect.reason, kill=effect.kill)
+
+    def _on_dropped(self, effect: Dropped) -> list[Decision]:
+        if unused := self.shelf.take(self.trials[effect.trial], effect.uris):
+            self.commands.append(DropCheckpoints(trial=effect.trial, checkpoints=tuple(unused)))
+        return []
+
+    def _on_supply_ended(self, effect: SupplyEnded) -> list[Decision]:
+        self.supply.told = True
+        return decisions_of(self.scheduler.on_supply_end())
+
+    def _on_ending(self, effect: Ending) -> list[Decision]:
+        self.ending = effect
+        return []
+
+    def _on_finished(self, effect: Finished) -> list[Decision]:
+        self.finished = Finish(status=effect.status, reason=effect.reason)
+        self.commands.append(self.finished)
+        return []
+
     def _launch(self, effect: Launched) -> list[Decision]:
         trial = self.trials[effect.trial]
         if not trial.status.placed:  # else it begins anew where it is
             self.queue.pass_over(trial.number)
             self._move(trial, TrialStatus.STARTING, "")
+            trial.launched = self.now
             self.ledger.hold(trial.number, effect.resources, effect.nodes)
             self.supply.launched(self.elapsed)
             self.scheduler.on_start(trial)
@@ -392,6 +415,7 @@ class State:
         return decisions
 
     def _move(self, trial: Trial, status: TrialStatus, reason: str) -> None:
+        self.moved = True
         self.counts[trial.status] -= 1
         self.queue.discard(trial)
         trial.move(status, self.now, reason)

@@ -105,6 +105,7 @@ class Trial:
     held: bool = False  # a person paused it: it waits for a person
     worker: str = ""
     created: float = 0.0
+    launched: float = 0.0  # when it got its last place
     started: float | None = None
     ended: float | None = None
     history: list[tuple[float, str, str]] = field(default_factory=list)  # (time, status, reason)

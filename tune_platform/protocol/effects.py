@@ -6,7 +6,7 @@ has become of the code that decided, and the wording of reasons is free.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -110,29 +110,45 @@ EFFECTS: dict[str, type[Any]] = {
 
 def effect_to_record(effect: Effect) -> tuple[str, int | None, dict[str, Any]]:
     """Return `(kind, trial, data)` of an effect, as plain JSON values."""
-    match effect:
-        case Launched():
-            data: dict[str, Any] = {"attempt": effect.attempt, "nodes": effect.nodes, "until": effect.until}
-            if effect.save:
-                data["save"] = True
-            data["resources"] = resources_to_data(effect.resources)
-        case Moved():
-            data = {"status": effect.status, "reason": effect.reason}
-            if effect.kill:
-                data["kill"] = True
-        case Decided():
-            data = verdict_to_data(effect.verdict, effect.step)
-            if effect.by != "scheduler":
-                data["by"] = effect.by
-        case Asked():
-            return "asked", None, {"numbers": effect.numbers}
-        case Dropped():
-            data = {"uris": effect.uris}
-        case SupplyEnded():
-            return "supply_ended", None, {}
-        case Ending() | Finished():
-            return effect.kind, None, {"status": effect.status, "reason": effect.reason}
-    return effect.kind, effect.trial, data
+    return effect.kind, getattr(effect, "trial", None), _TO_DATA[type(effect)](effect)
+
+
+def _launched_to_data(effect: Launched) -> dict[str, Any]:
+    data: dict[str, Any] = {"attempt": effect.attempt, "nodes": effect.nodes, "until": effect.until}
+    if effect.save:
+        data["save"] = True
+    data["resources"] = resources_to_data(effect.resources)
+    return data
+
+
+def _decided_to_data(effect: Decided) -> dict[str, Any]:
+    data = verdict_to_data(effect.verdict, effect.step)
+    if effect.by != "scheduler":
+        data["by"] = effect.by
+    return data
+
+
+def _moved_to_data(effect: Moved) -> dict[str, Any]:
+    data: dict[str, Any] = {"status": effect.status, "reason": effect.reason}
+    if effect.kill:
+        data["kill"] = True
+    return data
+
+
+def _ended_to_data(effect: Ending | Finished) -> dict[str, Any]:
+    return {"status": effect.status, "reason": effect.reason}
+
+
+_TO_DATA: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
+    Asked: lambda effect: {"numbers": effect.numbers},
+    Launched: _launched_to_data,
+    Decided: _decided_to_data,
+    Moved: _moved_to_data,
+    Dropped: lambda effect: {"uris": effect.uris},
+    SupplyEnded: lambda effect: {},
+    Ending: _ended_to_data,
+    Finished: _ended_to_data,
+}
 
 
 def effect_from_record(kind: str, trial: int | None, data: Mapping[str, Any]) -> Effect:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -166,25 +167,56 @@ EVENTS: dict[str, type[Event]] = {
 # ------------------------------------------------------------------------------------------ records
 
 
+#: Of each kind: the fields that are written as they are, with their defaults, which are left out.
 _PLAIN = {
-    cls: tuple(f.name for f in fields(cls) if f.name not in ("time", "trial", "reports")) for cls in EVENTS.values()
+    cls: tuple(
+        (spec.name, None if spec.name == "data" else spec.default)
+        for spec in fields(cls)
+        if spec.name not in ("time", "trial", "reports", "saved", "checkpoint", "nodes", "resources")
+    )
+    for cls in EVENTS.values()
 }
 
 
 def to_record(event: Event) -> tuple[str, int | None, dict[str, Any]]:
-    """Return `(kind, trial, data)` of an event; the reports of a batch are left to their own table."""
-    data = {name: getattr(event, name) for name in _PLAIN[type(event)]}
-    if isinstance(event, Reported):
-        data["saved"] = [ref_to_list(ref) for ref in event.saved]
-        data["first"] = event.reports[0].step if event.reports else 0
-        data["last"] = event.reports[-1].step if event.reports else -1
-    elif isinstance(event, Saved):
-        data["checkpoint"] = ref_to_list(event.checkpoint) if event.checkpoint else None
-    elif isinstance(event, CapacityChanged):
-        data["nodes"] = [dict(node) for node in event.nodes]
-    elif isinstance(event, Suggested):
-        data["resources"] = resources_to_data(event.resources) if event.resources else None
+    """Return `(kind, trial, data)` of an event, without what has its default; reports are left to their own table."""
+    kind = type(event)
+    data: dict[str, Any] = {}
+    for name, default in _PLAIN[kind]:
+        value = getattr(event, name)
+        if value != default:
+            data[name] = value
+    if kind in _TO_DATA:
+        _TO_DATA[kind](event, data)
     return event.kind, getattr(event, "trial", None), data
+
+
+def _reported_to_data(event: Reported, data: dict[str, Any]) -> None:
+    if event.saved:
+        data["saved"] = [ref_to_list(ref) for ref in event.saved]
+    if event.reports:
+        data["first"], data["last"] = event.reports[0].step, event.reports[-1].step
+
+
+def _saved_to_data(event: Saved, data: dict[str, Any]) -> None:
+    data["checkpoint"] = ref_to_list(event.checkpoint) if event.checkpoint else None
+
+
+def _capacity_to_data(event: CapacityChanged, data: dict[str, Any]) -> None:
+    data["nodes"] = [dict(node) for node in event.nodes]
+
+
+def _suggested_to_data(event: Suggested, data: dict[str, Any]) -> None:
+    if event.resources is not None:
+        data["resources"] = resources_to_data(event.resources)
+
+
+_TO_DATA: dict[type[Event], Callable[[Any, dict[str, Any]], None]] = {
+    Reported: _reported_to_data,
+    Saved: _saved_to_data,
+    CapacityChanged: _capacity_to_data,
+    Suggested: _suggested_to_data,
+}
 
 
 def from_record(
@@ -193,8 +225,8 @@ def from_record(
     """Build the event that `to_record` wrote; `reports` are the batch's rows of the reports table."""
     values = dict(data)
     if kind == Reported.kind:
-        values.pop("first"), values.pop("last")
-        values["saved"] = tuple(ref_from_list(ref) for ref in values["saved"])
+        values.pop("first", None), values.pop("last", None)
+        values["saved"] = tuple(ref_from_list(ref) for ref in values.get("saved", ()))
         values["reports"] = reports
     elif kind == Saved.kind:
         values["checkpoint"] = ref_from_list(values["checkpoint"]) if values["checkpoint"] else None
@@ -207,8 +239,9 @@ def from_record(
     return EVENTS[kind](time=time, **values)
 
 
-def resources_to_data(resources: Resources) -> dict[str, Any]:
-    """Return the fields that differ from the defaults: most trials ask for one CPU."""
+@functools.lru_cache(maxsize=1024)
+def resources_to_data(resources: Resources) -> Mapping[str, Any]:
+    """Return the fields that differ from the defaults, and the CPUs: most trials ask for nothing else."""
     return {
         spec.name: getattr(resources, spec.name)
         for spec in fields(Resources)

@@ -1,26 +1,30 @@
-"""Where a trial halts: one rule for those that train, those that simulate it, and the controller."""
+"""The one rule of where a trial halts: at its milestone, and where a condition to stop is met."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 from tune_platform.protocol.reports import Report
 
 
-def stops(report: Report, stop: Mapping[str, float]) -> tuple[str, float] | None:
-    """Return the name and the value of the first metric that has reached its threshold in `stop`, if any has."""
+def stopped_by(report: Report, stop: Mapping[str, float]) -> str | None:
+    """Return the name of the first condition of `stop` whose value this report has reached, if any."""
     for name, threshold in stop.items():
-        value = report.value(name)
-        if isinstance(value, (int, float)) and math.isfinite(value) and value >= threshold:
-            return name, float(value)
+        if _at_least(report.value(name), threshold):
+            return name
     return None
 
 
+def reached(report: Report, resource: str, until: float | None) -> bool:
+    """Whether this report has come to the milestone `until` (None: there is none), measured in `resource`."""
+    return until is not None and _at_least(report.value(resource), until)
+
+
 def halts(report: Report, resource: str, until: float | None, stop: Mapping[str, float]) -> bool:
-    """Whether a trial waits for the controller after this report: at its milestone, or at a stop condition."""
-    if until is not None:
-        reached = report.value(resource)
-        if isinstance(reached, (int, float)) and reached >= until:
-            return True
-    return bool(stop) and stops(report, stop) is not None
+    """Whether a trial waits for the controller after this report."""
+    return reached(report, resource, until) or stopped_by(report, stop) is not None
+
+
+def _at_least(value: Any, threshold: float) -> bool:
+    return isinstance(value, (int, float)) and value >= threshold

@@ -17,6 +17,7 @@ Equal values rank by arrival, so the rule is exact on the log. Each decision cos
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -96,13 +97,10 @@ class ASHA:
 
     def until(self, trial: TrialView) -> tuple[float | None, bool]:
         """Return the level of the next rung above the trial's last report; promotion saves there."""
-        reached = self._reached(trial.last) if trial.last else 0.0
-        rung = 0
-        while (level := self.level(rung)) <= reached:
-            if level == self.max:
-                return None, False
-            rung += 1
-        return level, self._promotion
+        rung = self._below(self._reached(trial.last)) if trial.last else -1
+        if rung >= 0 and self._levels[rung] == self.max:
+            return None, False
+        return self.level(rung + 1), self._promotion
 
     def on_add(self, trial: TrialView) -> None:
         """Nothing to note: it begins at the bottom."""
@@ -199,13 +197,15 @@ class ASHA:
         value = report.value(self.resource)
         return float(value) if isinstance(value, (int, float)) else 0.0
 
+    def _below(self, reached: float) -> int:
+        """The highest rung at or below `reached`; -1 if there is none."""
+        while self._levels[-1] <= reached and self._levels[-1] != self.max:
+            self.level(len(self._levels))
+        return bisect_right(self._levels, reached) - 1
+
     def _rung_at(self, number: int, reached: float) -> int | None:
         """The highest rung at or below `reached` where the trial is not recorded yet; None if there is none."""
-        rung = -1
-        while (level := self.level(rung + 1)) <= reached:
-            rung += 1
-            if level == self.max:
-                break
+        rung = self._below(reached)
         if rung < 0 or (rung < len(self._rungs) and number in self._rungs[rung].entries):
             return None
         return rung

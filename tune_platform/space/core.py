@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tune_platform.errors import SpecError
+from tune_platform.protocol import seeds
 from tune_platform.space import define_by_run
 from tune_platform.space.constraints import Constraint
 from tune_platform.space.define_by_run import Pick, SpaceTrial
@@ -143,12 +144,12 @@ class Space:
 
     def check(self, seed: int = 0) -> float:
         """Return the share of draws that meet the constraints (1 without any). SpecError when none does."""
-        rng = np.random.default_rng([seed, *b"check"])
-        self.sample(rng)
+        generator = seeds.rng(seed, 0, "check")
+        self.sample(generator)
         if not self.constraints:
             return 1.0
         draws = 200
-        pick: Pick = lambda name, domain: domain.sample(rng)  # noqa: E731
+        pick: Pick = lambda name, domain: domain.sample(generator)  # noqa: E731
         return max(sum(self.satisfied(self.build(pick)) for _ in range(draws)), 1) / draws
 
     # -------------------------------------------------------------------------------- grids

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -70,15 +70,8 @@ class Domain:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, the one that a spec file uses."""
+        """Return the JSON form, the one that a spec file uses; `space.files` reads it."""
         raise NotImplementedError
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Domain:
-        """Build the domain of a JSON form such as `{"type": "float", "low": 0, "high": 1}`."""
-        from tune_platform.space.files import domain_from_dict
-
-        return domain_from_dict(data, "the domain")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ What does not belong here: anything that runs.
 """
 
 from tune_platform.resources import Resources
+from tune_platform.spec.blocks import Budget, CheckpointPolicy
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.file import json_schema
-from tune_platform.spec.model import NOT_IN_FINGERPRINT, Budget, CheckpointPolicy, SearchSpec, default_storage
-from tune_platform.spec.reading import load_spec
-from tune_platform.spec.sources import ENVIRONMENT, explain, resolve
+from tune_platform.spec.model import NOT_IN_FINGERPRINT, SearchSpec, default_storage
+from tune_platform.spec.sources import ENVIRONMENT, explain, load_spec, resolve
 
 __all__ = [
     "ENVIRONMENT",

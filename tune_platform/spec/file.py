@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tune_platform.errors import SpecError
-from tune_platform.spec.model import CheckpointPolicy
+from tune_platform.spec.blocks import CheckpointPolicy
 from tune_platform.spec.parts import Entrypoint, Name, Samples, take_retries
 from tune_platform.spec.values import Amount, Count, Natural, Number, Seconds, Strict
 

@@ -27,6 +27,8 @@ from pydantic import (
 from tune_platform.errors import SpecError
 from tune_platform.modules import entrypoint_today
 from tune_platform.resources import Resources
+from tune_platform.spec.agreement import contradictions
+from tune_platform.spec.blocks import Budget, CheckpointPolicy
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.parts import (
     Name,
@@ -62,45 +64,6 @@ if TYPE_CHECKING:
 
 #: Keys that may differ between a run and its resumption: they decide where and how fast, not what happens.
 NOT_IN_FINGERPRINT = ("version", "name", "description", "storage", "backend", "reuse_workers", "keep_warm")
-
-
-class Budget(Strict):
-    """When the search ends, whichever comes first; None is no limit.
-
-    `trials`: started at all; `time`: seconds, or text such as "6h"; `target`: a value of the metric;
-    `failures`: more failed trials than this end the search as failed.
-    """
-
-    trials: Count | None = None
-    time: Seconds | None = None
-    target: Number | None = None
-    failures: Natural | None = None
-
-    if TYPE_CHECKING:  # a duration may be text, which the field never is
-
-        def __init__(
-            self,
-            *,
-            trials: int | None = None,
-            time: float | str | None = None,
-            target: float | None = None,
-            failures: int | None = None,
-        ) -> None: ...
-
-
-class CheckpointPolicy(Strict):
-    """When a trial's state is saved and which of its checkpoints are kept.
-
-    `every`: steps between two (0: only where the scheduler asks or the train function brings one); `at_end`:
-    once more when the trial ends; `keep_last`: the newest (None: all); `keep_best`: the best ones (None: no
-    more); `storage`: any fsspec path (None: beside the results).
-    """
-
-    every: Natural = 0
-    at_end: bool = False
-    keep_last: Count | None = 1
-    keep_best: Count | None = None
-    storage: str | None = None
 
 
 def default_storage() -> str:
@@ -332,9 +295,9 @@ class SearchSpec(Strict):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SearchSpec:
         """Build the spec that `to_dict` wrote. Raises SpecError, also where it held objects of Python."""
-        from tune_platform.spec.reading import from_dict
+        from tune_platform.spec.reading import arguments_of, document_of
 
-        return from_dict(data)
+        return cls(**arguments_of(*document_of(data)))
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that differ where a resumed search could decide otherwise.
@@ -371,45 +334,3 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list):
         return [_canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def contradictions(
-    metrics: Sequence[str],
-    modes: Sequence[str],
-    scheduler: Scheduler,
-    *,
-    target: float | None,
-    stop: Mapping[str, float],
-) -> list[Problem]:
-    """Return where parts that are right alone do not go together."""
-    found = []
-    if len(modes) != len(metrics):
-        found.append(
-            Problem(
-                ("objective",),
-                f"{len(metrics)} metrics and {len(modes)} modes; give one mode, or one for each",
-            )
-        )
-    if len(set(metrics)) < len(metrics):
-        found.append(Problem(("objective",), f"metrics are given twice: {', '.join(metrics)}"))
-    kind = type(scheduler).__name__
-    if len(metrics) > 1 and kind != "FIFO":
-        found.append(
-            Problem(
-                ("schedule",),
-                f"{kind} ranks trials by one number; there are {len(metrics)} ({', '.join(metrics)}): "
-                "use the scheduler fifo, or judge one metric",
-            )
-        )
-    if len(metrics) > 1 and target is not None:
-        found.append(Problem(("objective",), "a target needs a single metric"))
-    for metric, mode in zip(metrics, modes, strict=False):
-        if mode == "min" and metric in stop:
-            found.append(
-                Problem(
-                    ("stop", metric),
-                    f"ends a trial once {metric} is at least {stop[metric]:g}, but it is to be minimised: "
-                    "trials would end at their first report. To end the search at a value, give a target",
-                )
-            )
-    return found

@@ -1,16 +1,16 @@
-"""From a file, or its data, to a SearchSpec: all problems at once, each with its line."""
+"""From a file, or its data, to the arguments of a SearchSpec: all problems at once, each with its line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from tune_platform.errors import SpecError
+from tune_platform.spec.agreement import contradictions
+from tune_platform.spec.blocks import Budget
 from tune_platform.spec.file import Schedule, Search, SpecFile
-from tune_platform.spec.model import Budget, SearchSpec, contradictions
 from tune_platform.spec.parts import (
     build_scheduler,
     build_searcher,
@@ -19,30 +19,28 @@ from tune_platform.spec.parts import (
     take_backend,
     take_resources,
 )
-from tune_platform.spec.strict_yaml import Document, KeyPath, read, with_lines
+from tune_platform.spec.strict_yaml import Document, KeyPath, with_lines
 from tune_platform.spec.values import Problem, live_objects, problems_of, spec_error
 
 #: Keys of the search block that are the spec's own, not the searcher's options.
 _SEARCH_KEYS = ("seed", "initial", "prefetch")
 
 
-def load_spec(path: str | Path) -> SearchSpec:
-    """Read a YAML spec file. Raises SpecError with everything that is wrong, each with its line."""
-    return from_document(read(Path(path)), Path(path).name)
-
-
-def from_dict(data: Mapping[str, Any]) -> SearchSpec:
-    """Build a spec from its file form. Raises SpecError with everything that is wrong."""
+def document_of(data: Mapping[str, Any]) -> tuple[Document, str]:
+    """Take a spec's file form as a document, with its title. Raises SpecError where only Python could hold it."""
     if live := live_objects(data):
         raise SpecError(
             f"the spec holds objects of Python that cannot be built from data: {', '.join(live)}; "
             "to resume, pass the same SearchSpec again"
         )
-    return from_document(Document(dict(data), {}, []), str(data.get("name") or "spec"))
+    return Document(dict(data), {}, []), str(data.get("name") or "spec")
 
 
-def from_document(document: Document, title: str) -> SearchSpec:
-    """Build a spec from a document, whose lines are named in messages."""
+def arguments_of(document: Document, title: str) -> dict[str, Any]:
+    """Return a document's content as the arguments of SearchSpec; messages name its lines.
+
+    Raises SpecError with everything that is wrong.
+    """
     problems, file = list(document.problems), None
     try:
         file = SpecFile.model_validate(document.data)
@@ -59,7 +57,7 @@ def from_document(document: Document, title: str) -> SearchSpec:
         )
     if problems or file is None:
         raise spec_error(with_lines(_without_echoes(problems), document.lines), title)
-    return SearchSpec(**_arguments(file))
+    return _arguments(file)
 
 
 def _arguments(file: SpecFile) -> dict[str, Any]:

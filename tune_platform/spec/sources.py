@@ -1,4 +1,4 @@
-"""Where each value of a spec comes from: flag over environment over file over default."""
+"""From a file to a spec, and where each of its values comes from: flag over environment over file over default."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 
 from tune_platform.errors import SpecError
 from tune_platform.spec.model import SearchSpec
-from tune_platform.spec.reading import from_document
+from tune_platform.spec.reading import arguments_of
 from tune_platform.spec.strict_yaml import Document, read
 from tune_platform.spec.values import describe, leaves
 
@@ -32,6 +32,11 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 #: The main key of blocks that may be written as one text.
 _MAIN_KEYS = {"search": "name", "schedule": "name", "backend": "name"}
+
+
+def load_spec(path: str | Path) -> SearchSpec:
+    """Read a YAML spec file. Raises SpecError with everything that is wrong, each with its line."""
+    return SearchSpec(**arguments_of(read(Path(path)), Path(path).name))
 
 
 def resolve(
@@ -54,7 +59,7 @@ def resolve(
             _set(data, key, env[variable], given, f"environment {variable}")
     for key, value in (overrides or {}).items():
         _set(data, key, value, given, "flag")
-    spec = from_document(document._replace(data=data), title)
+    spec = SearchSpec(**arguments_of(document._replace(data=data), title))
     return spec, {key: _origin(key, given) for key in leaves(spec.to_dict())}
 
 

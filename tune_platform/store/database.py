@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL, Dialect
 from tune_platform.errors import ExperimentError
 
 BUSY_SECONDS = 10.0
-"""How long a SQLite connection waits for another writer before it gives up."""
+"""How long a SQLite connection waits for another writer, and PostgreSQL for the rest of a transaction."""
 
 DIALECTS: dict[str, Dialect] = {
     "sqlite": sqlite.dialect(),
@@ -159,6 +159,8 @@ class Database:
         connection = self._dbapi.connect(uri, autocommit=True, **timeouts)
         if self.readonly:
             connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        else:  # a transaction whose client was cut off would keep its locks from us who ask again
+            connection.execute(f"SET idle_in_transaction_session_timeout = '{BUSY_SECONDS:.0f}s'")
         return connection
 
     def _connect_sqlite(self) -> sqlite3.Connection:

@@ -55,13 +55,11 @@ class SqlExperiment(ExperimentReader):
         checkpoints: Sequence[CheckpointRow] = (),
         *,
         snapshot: tuple[int, str] | None = None,
-        log_format: int | None = None,
     ) -> None:
         """Write all this in one transaction, or nothing of it. Trials and checkpoints replace what was there.
 
-        `snapshot` is the state as of log row `seq`, as a text of JSON; the newest two are kept. `log_format` says that
-        from here on the log has the rows of that format. Where the answer to a COMMIT was lost, the log's end tells
-        whether it took place: nothing is written twice.
+        `snapshot` is the state as of log row `seq`, as a text of JSON; the newest two are kept. Where the answer to a
+        COMMIT was lost, the log's end tells whether it took place: nothing is written twice.
 
         Raises ExperimentError if another driver wrote the same `seq` or the same report, or took the lease, or if the
         store was away for too long; SpecError if a value is not JSON, naming it.
@@ -82,8 +80,6 @@ class SqlExperiment(ExperimentReader):
             for statement, values in writes:
                 if values:
                     cursor.executemany(sql(statement, dialect), values)
-            if log_format is not None:
-                cursor.execute(sql(schema.SET_LOG_FORMAT, dialect), (log_format, number))
             if snapshot is not None:
                 cursor.execute(sql(schema.SET_SNAPSHOT[dialect], dialect), (number, *snapshot))
                 cursor.execute(sql(schema.DROP_SNAPSHOTS, dialect), (number, number))
@@ -104,6 +100,8 @@ class SqlExperiment(ExperimentReader):
         def write(cursor: Any, again: bool) -> None:
             if self._lease is not None:
                 self._lock_ours(cursor)
+            if again and self._is_converted(cursor):
+                return  # the answer to the COMMIT was lost: reports must not be moved a second time
             cursor.execute(sql(schema.DROP_LOG, dialect), (number,))
             cursor.executemany(sql(schema.ADD_LOG, dialect), values)
             if changes:
@@ -197,6 +195,10 @@ class SqlExperiment(ExperimentReader):
         cursor.execute(sql(schema.LOCK_EXPERIMENT, self._db.dialect), (self._id,))
         if cursor.fetchone()[1] != self._lease.driver:
             raise ExperimentError(self._conflict)
+
+    def _is_converted(self, cursor: Any) -> bool:
+        cursor.execute(sql(schema.READ_LOG_FORMAT, self._db.dialect), (self._id,))
+        return bool(cursor.fetchone()[0] == LOG_FORMAT)
 
     def _has(self, cursor: Any, row: tuple[Any, ...]) -> bool:
         """Say whether the log ends with that very row: another driver's is a conflict."""

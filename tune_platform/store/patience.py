@@ -22,7 +22,8 @@ T = TypeVar("T")
 class Patience:
     """Calls what asks the store, again and again while that is away, up to `seconds` seconds.
 
-    One warning says when it begins, and one when the store is back. Once it has given up it has no patience left.
+    One warning says when it begins, and one when the store is back. Once it has given up, or was interrupted by a
+    person, it has no patience left.
     """
 
     def __init__(self, where: str, seconds: float = 0.0) -> None:
@@ -33,6 +34,13 @@ class Patience:
 
         Raises ExperimentError, with the cause and for how long it was tried.
         """
+        try:
+            return self._ask(attempt)
+        except KeyboardInterrupt:  # who wants to end at once is not to wait for the last status
+            self._seconds = 0.0
+            raise
+
+    def _ask(self, attempt: Callable[[bool], T]) -> T:
         began, tried, wait = time.monotonic(), False, _FIRST_WAIT
         while True:
             try:

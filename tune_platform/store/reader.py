@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +15,10 @@ from tune_platform.store import lease, rows, schema
 from tune_platform.store.database import Database
 from tune_platform.store.records import CheckpointRow, ExperimentRow, LogRow, ReportRow, RequestRow, TrialRow
 
-_CHUNK = 1000  # rows per query of the streaming reads: bounds memory, and no read transaction stays open
+# Rows per query of the streaming reads: bounds memory, and no read transaction stays open. Few, so that the garbage
+# collector looks at few; more where each query is a journey.
+_CHUNK = {"sqlite": 250, "postgresql": 2000}
+_SEQ = attrgetter("seq")
 _ORDERS = ("trial", "best", "step", "created", "started", "ended")
 _E, _L, _R = schema.experiments.c, schema.log.c, schema.reports.c
 _T, _C = schema.trials.c, schema.checkpoints.c
@@ -34,7 +39,7 @@ class ExperimentReader:
     @property
     def log_format(self) -> int:
         """Which kinds of rows the log has: `records.LOG_FORMAT`, or 1 in the log of an older release."""
-        return int(self._fetch(sa.select(_E.log_format).where(_E.id == self._id))[0][0])
+        return int(self._fetch(schema.READ_LOG_FORMAT, self._id)[0][0])
 
     def row(self) -> ExperimentRow:
         """Return the experiment's own row; status "crashed": it says running and no driver holds it."""
@@ -49,13 +54,13 @@ class ExperimentReader:
 
         Rows that are appended meanwhile are read too. Memory is bounded by a chunk of rows.
         """
-        while found := self._fetch(schema.READ_LOG, self._id, after, _CHUNK):
-            batches: dict[int, list[ReportRow]] = {}
+        chunk = _CHUNK[self._db.dialect]
+        while found := self._fetch(schema.READ_LOG, self._id, after, chunk):
+            batches: dict[int, tuple[ReportRow, ...]] = {}
             if reports:
-                for report in rows.to_reports(self._fetch(schema.READ_BATCHES, self._id, found[0][0], found[-1][0])):
-                    batches.setdefault(report.seq, []).append(report)
-            for row in rows.to_logs(found):
-                yield row, tuple(batches.get(row.seq, ()))
+                brought = rows.to_reports(self._fetch(schema.READ_BATCHES, self._id, found[0][0], found[-1][0]))
+                batches = {seq: tuple(batch) for seq, batch in groupby(brought, _SEQ)}
+            yield from [(row, batches.get(row.seq, ())) for row in rows.to_logs(found)]
             after = found[-1][0]
 
     def snapshots(self) -> Iterator[tuple[int, str]]:
@@ -115,12 +120,13 @@ class ExperimentReader:
             query = query.where(_R.trial == trial)
         if after_step:
             query = query.where(_R.step > after_step)
-        query = query.order_by(_R.trial, _R.step).limit(_CHUNK)
+        chunk = _CHUNK[self._db.dialect]
+        query = query.order_by(_R.trial, _R.step).limit(chunk)
         found = self._fetch(query)
         while found:
             yield from rows.to_reports(found)
             last = sa.tuple_(*found[-1][:2])
-            found = self._fetch(query.where(sa.tuple_(_R.trial, _R.step) > last)) if len(found) == _CHUNK else []
+            found = self._fetch(query.where(sa.tuple_(_R.trial, _R.step) > last)) if len(found) == chunk else []
 
     def checkpoints(self, trial: int | None = None, include_deleted: bool = False) -> list[CheckpointRow]:
         """Return the checkpoints of one trial or of all, ordered by trial and step."""

@@ -154,6 +154,7 @@ DROP_SNAPSHOTS = sa.delete(snapshots).where(
     snapshots.c.experiment == _place("experiment"),
     snapshots.c.seq.not_in(_newest.limit(sa.literal_column("2")).offset(sa.literal_column("0"))),
 )
+READ_LOG_FORMAT = sa.select(experiments.c.log_format).where(experiments.c.id == _place("experiment"))
 SET_LOG_FORMAT = (
     sa.update(experiments)
     .values(log_format=sa.bindparam("new_format", type_=sa.Integer))

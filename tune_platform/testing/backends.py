@@ -22,7 +22,7 @@ from typing import Any
 
 from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
-from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Saved
+from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Saved, Started
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.resources import Resources
 from tune_platform.trainable import Trainable
@@ -71,6 +71,12 @@ def falling(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
     return {"loss": config["x"] + 1 / step} if step <= 20 else None
 
 
+def endless(config: Mapping[str, Any], step: int) -> Mapping[str, Any]:
+    """Return a loss that falls with the step, without an end; a step takes some milliseconds."""
+    time.sleep(0.003)
+    return {"loss": config["x"] + 1 / step}
+
+
 class Watch:
     """Collects the events of a backend until something has happened."""
 
@@ -113,6 +119,10 @@ class Watch:
         refs = [ref for e in self.events if isinstance(e, Reported) and e.trial == trial for ref in e.saved]
         asked = [e.checkpoint for e in self.events if isinstance(e, Saved) and e.trial == trial]
         return refs + [ref for ref in asked if ref is not None]
+
+    def answers(self, trial: int) -> list[CheckpointRef | None]:
+        """Return the answers to the Saves of a trial."""
+        return [e.checkpoint for e in self.events if isinstance(e, Saved) and e.trial == trial]
 
     def failure(self, trial: int) -> Failed | None:
         """Return the failure of a trial, if it has failed."""
@@ -199,13 +209,13 @@ class BackendContract:
     def test_a_milestone_brings_the_checkpoint_that_was_asked_for(self, tmp_path: Path) -> None:
         with self.opened(falling, tmp_path) as watch:
             watch.backend.submit([launch(0, 3, save=True)])
-            watch.until(lambda: watch.steps(0) == [1, 2, 3])
+            watch.until(lambda: watch.steps(0) == [1, 2, 3] and watch.saved(0))  # written behind the training
             assert [(ref.trial, ref.step) for ref in watch.saved(0)] == [(0, 3)]
 
     def test_checkpoints_are_written_every_so_many_steps(self, tmp_path: Path) -> None:
         with self.opened(falling, tmp_path, checkpoint_every=2) as watch:
             watch.backend.submit([launch(0, 5)])
-            watch.until(lambda: 5 in watch.steps(0))
+            watch.until(lambda: 5 in watch.steps(0) and len(watch.saved(0)) == 2)
             assert [ref.step for ref in watch.saved(0)] == [2, 4]
 
     def test_a_trial_goes_on_from_its_checkpoint(self, tmp_path: Path) -> None:
@@ -236,6 +246,82 @@ class BackendContract:
             watch.backend.submit([Save(trial=0)])
             watch.until(lambda: any(isinstance(event, Saved) for event in watch.events))
             assert [ref.step for ref in watch.saved(0)] == [2]
+
+    def test_save_between_milestones_acts_after_the_present_step(self, tmp_path: Path) -> None:
+        with self.opened(endless, tmp_path, flush_s=0.05) as watch:
+            watch.backend.submit([launch(0, None)])
+            watch.until(lambda: watch.steps(0))
+            before = watch.steps(0)[-1]
+            watch.backend.submit([Save(trial=0)])
+            watch.until(lambda: watch.answers(0))
+            (ref,) = watch.answers(0)
+            assert ref is not None
+            assert ref.step >= before
+            answered = next(at for at, event in enumerate(watch.events) if isinstance(event, Saved))
+            first = [r.step for e in watch.events[:answered] if isinstance(e, Reported) for r in e.reports]
+            assert ref.step in first, "its reports come first"
+            watch.until(lambda: watch.steps(0)[-1] > ref.step + 3)
+            assert watch.steps(0) == list(range(1, len(watch.steps(0)) + 1)), "and the trial goes on"
+
+    def test_save_with_halt_trains_nothing_more(self, tmp_path: Path) -> None:
+        with self.opened(endless, tmp_path, flush_s=0.05) as watch:
+            watch.backend.submit([launch(0, None)])
+            watch.until(lambda: watch.steps(0))
+            watch.backend.submit([Save(trial=0, halt=True)])
+            watch.until(lambda: watch.answers(0))
+            watch.settle()
+            (ref,) = watch.answers(0)
+            assert ref is not None
+            assert watch.steps(0) == list(range(1, ref.step + 1))
+            watch.backend.submit([Advance(trial=0, until=ref.step + 2, save=False)])
+            watch.until(lambda: watch.steps(0)[-1] == ref.step + 2)
+            assert watch.steps(0) == list(range(1, ref.step + 3))
+
+    def test_each_save_is_answered_also_where_the_leg_ends_meanwhile(self, tmp_path: Path) -> None:
+        with self.opened(falling, tmp_path, flush_s=0.05) as watch:
+            for trial in range(12):
+                watch.backend.submit([launch(trial, 3), Save(trial=trial, halt=trial % 2 == 1)])
+                watch.until(partial(watch.answers, trial))
+                assert len(watch.answers(trial)) == 1
+                ref = watch.answers(trial)[0]
+                assert ref is not None
+                assert 1 <= ref.step <= 3
+                watch.backend.submit([Release(trial=trial)])
+
+    def test_a_running_trial_is_released_after_its_present_step(self, tmp_path: Path) -> None:
+        with self.opened(endless, tmp_path, flush_s=0.05) as watch:
+            watch.backend.submit([launch(trial, None) for trial in range(self.slots)])
+            watch.until(lambda: all(watch.steps(trial) for trial in range(self.slots)))
+            watch.backend.submit([Release(trial=trial) for trial in range(self.slots)])
+            seen = len(watch.events)
+            watch.backend.submit([launch(trial, 3, attempt=2) for trial in range(self.slots)])
+            watch.until(lambda: len(watch.events) >= seen + self.slots)
+            watch.settle()
+            again = [e for e in watch.events[seen:] if isinstance(e, Reported)]
+            assert {e.attempt for e in again} == {2}
+            assert sorted(e.trial for e in again for _ in e.reports) == sorted([*range(self.slots)] * 3)
+
+    def test_the_start_of_a_trial_is_told_before_its_reports_if_at_all(self, tmp_path: Path) -> None:
+        with self.opened(endless, tmp_path, flush_s=0.05) as watch:
+            watch.backend.submit([launch(0, 40), launch(1, 40, attempt=3)])
+            watch.until(lambda: len(watch.steps(0)) == len(watch.steps(1)) == 40)
+            for trial, attempt in ((0, 1), (1, 3)):
+                own = [e for e in watch.events if isinstance(e, (Started, Reported)) and e.trial == trial]
+                assert {event.attempt for event in own} == {attempt}
+                assert all(isinstance(event, Reported) for event in own[1:])
+
+    def test_trials_go_on_while_the_driver_is_away_and_all_their_reports_are_there(self, tmp_path: Path) -> None:
+        with self.opened(endless, tmp_path, flush_s=0.05) as watch:
+            if not watch.backend.parallel:
+                return
+            watch.backend.submit([launch(0, None)])
+            watch.until(lambda: watch.steps(0))
+            time.sleep(2.0)
+            left = time.time()
+            watch.until(lambda: watch.reports(0)[-1].time > left)
+            assert watch.steps(0) == list(range(1, len(watch.steps(0)) + 1))
+            times = [report.time for report in watch.reports(0)]
+            assert sum(left - 1.5 < at < left for at in times) > 10, "it stood still while the driver was away"
 
     def test_a_stop_condition_makes_the_trial_wait(self, tmp_path: Path) -> None:
         with self.opened(falling, tmp_path, stop={"step": 2.0}) as watch:

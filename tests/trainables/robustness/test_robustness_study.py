@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from tune_platform.trainables.robustness import study, tables
 from tune_platform.trainables.robustness.claims import Runs, judge
 from tune_platform.trainables.robustness.figures import pareto_figure
+from tune_platform.trainables.robustness.plan import Job, Plan, plan_for
 from tune_platform.trainables.stats import holm, paired_difference
 
 TINY = {
@@ -22,9 +23,9 @@ TINY = {
 }  # fmt: skip
 
 
-def tiny(seeds: int) -> study.Plan:
-    plan = study.plan_for(True, seeds)
-    return study.Plan(
+def tiny(seeds: int) -> Plan:
+    plan = plan_for(True, seeds)
+    return Plan(
         seeds=seeds, base={**plan.base, **TINY}, small={**plan.small, **TINY}, rates=(0.0, 0.5),
         variants=("Natural", "GR", "AT"), dropped=("AT",),
     )  # fmt: skip
@@ -124,7 +125,7 @@ def test_a_study_goes_on_where_it_was(done: Path, tmp_path: Path, monkeypatch: p
     trained: list[str] = []
     train = study.train
 
-    def noting(job: study.Job, parts: Any) -> dict[str, Any]:
+    def noting(job: Job, parts: Any) -> dict[str, Any]:
         trained.append(job.key)
         return train(job, parts)
 
@@ -143,7 +144,7 @@ def test_a_study_goes_on_where_it_was(done: Path, tmp_path: Path, monkeypatch: p
 
 def test_another_plan_is_not_mixed_in(done: Path) -> None:
     plan = tiny(2)
-    other = study.Plan(seeds=2, base={**plan.base, "epochs": 2}, small=plan.small, rates=plan.rates,
+    other = Plan(seeds=2, base={**plan.base, "epochs": 2}, small=plan.small, rates=plan.rates,
                        variants=plan.variants, dropped=plan.dropped)  # fmt: skip
     with pytest.raises(ValueError, match=r"results\.json holds the results of another plan"):
         study.run(other, done)

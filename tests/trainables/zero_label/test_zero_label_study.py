@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tune_platform.trainables.zero_label import study
-from tune_platform.trainables.zero_label.study_report import Results, gains, write_report
+from tune_platform.trainables.zero_label.study_report import write_report
+from tune_platform.trainables.zero_label.study_results import Results, gains
 
 TINY: dict[str, Any] = {"base_steps": 3, "round_steps": 2, "train_scenes": 12, "width": 4, "batch_size": 4}
 SPLITS = ["digits_248", "digits_069"]

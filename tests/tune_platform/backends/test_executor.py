@@ -1,28 +1,47 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import subprocess
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tune_platform.backends import executor as module
 from tune_platform.backends._batch import Batch
-from tune_platform.backends.executor import Executor, trial_seed
+from tune_platform.backends._writer import MAX_PENDING
+from tune_platform.backends.executor import Executor
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.events import Failed, Reported
+from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.protocol.seeds import derive
+from tune_platform.store import checkpoints
+from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.testing.backends import falling, launch, trainable_of
 from tune_platform.trainable import Trainable, get_checkpoint, report
+
+
+def go(executor: Executor, until: float | None, save: bool, once: bool = False) -> Batch:
+    assert executor._run is not None
+    begun = executor._run.launch
+    items: list[Any] = []
+    state, failure = executor.run(until, save, items.append, lambda: once)
+    return Batch.of(begun.trial, begun.attempt, [*items, *executor.late()], state, failure)
 
 
 def run(trainable: Any, until: float | None = None, *, begin: Launch | None = None, **job: Any) -> Batch:
     fields: dict[str, Any] = {"experiment": "e", "metrics": ("loss",)}
     executor = Executor(Job(trainable=trainable, **(fields | job)))
     begin = begin or launch(0, until)
-    batch = executor.begin(begin) or executor.run(begin.until, begin.save, lambda: False)
+    failure = executor.begin(begin)
+    if failure is None:
+        batch = go(executor, begin.until, begin.save)
+    else:
+        batch = Batch.of(begin.trial, begin.attempt, (), "failed", failure)
     executor.close()
     return batch
 
@@ -165,7 +184,7 @@ def test_a_function_that_will_not_end_spoils_the_process(monkeypatch: pytest.Mon
 
     executor = Executor(Job(experiment="e", trainable=stubborn, metrics=("loss",)))
     executor.begin(launch(0, 1))
-    executor.run(1, False, lambda: False)
+    go(executor, 1, False)
     before = executor.clean
     executor.end()
     assert (before, executor.clean) == (True, False)
@@ -183,7 +202,7 @@ def test_a_warm_trial_is_used_only_where_the_log_ends() -> None:
     executor = Executor(Job(experiment="e", trainable=Built, metrics=("loss",), keep_warm=1))
     for attempt, committed, builds in ((1, 0, 1), (2, 2, 1), (3, 1, 2)):
         executor.begin(launch(0, None, attempt=attempt, committed=committed))
-        executor.run(2 if attempt == 1 else 4, False, lambda: False)
+        go(executor, 2 if attempt == 1 else 4, False)
         executor.end(warm=True)
         assert Built.builds == builds
     executor.close()
@@ -193,12 +212,6 @@ def test_a_batch_survives_pickling_and_is_small() -> None:
     batch = run(trainable_of(falling), until=20)
     assert pickle.loads(pickle.dumps(batch)) == batch
     assert len(pickle.dumps(batch)) < 1500
-
-
-def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REPORTS", 3)
-    batch = run(trainable_of(falling))
-    assert (len(batch.reports), batch.state) == (3, "running")
 
 
 def test_seeds_differ_between_trials_and_not_between_attempts() -> None:
@@ -211,5 +224,268 @@ def test_seeds_differ_between_trials_and_not_between_attempts() -> None:
 
     for trial, attempt in ((0, 1), (0, 2), (1, 1)):
         run(Seed, begin=launch(trial, 1, attempt=attempt), seed=7)
-    assert seeds[0] == seeds[1] == trial_seed(7, 0)
-    assert len({trial_seed(seed, trial) for seed in range(20) for trial in range(50)}) == 1000
+    assert seeds[0] == seeds[1] == derive(7, "trial", 0)
+
+
+# Checkpoints behind the training.
+
+
+class Keeping:
+    """Stands in for `Draft.keep`: waits where it is told to, and fails where it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.failing: set[int] = set()
+        self.kept: list[int] = []
+        self.written = threading.Semaphore(0)
+        keep = Draft.keep
+
+        def kept(draft: Draft, step: int, attempt: int) -> CheckpointRef:
+            assert self.open.wait(60)
+            if step in self.failing:
+                draft.discard()
+                raise OSError(28, "No space left on device")
+            self.kept.append(step)
+            return keep(draft, step, attempt)
+
+        monkeypatch.setattr(Draft, "keep", kept)
+
+    def executor(self, trainable: Any, **job: Any) -> Executor:
+        job = {"experiment": "e", "metrics": ("loss",), **job}
+        return Executor(Job(trainable=trainable, **job), on_written=self.written.release)
+
+
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeping]:
+    keeping = Keeping(monkeypatch)
+    yield keeping
+    keeping.open.set()
+
+
+def hidden(root: Path) -> list[Path]:
+    return list(root.glob("*/.tmp-*"))
+
+
+def test_a_milestone_does_not_wait_for_storage_and_a_save_does(keeping: Keeping, tmp_path: Path) -> None:
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
+    executor.begin(launch(0, 3, save=True))
+    batch = go(executor, 3, True)
+    assert (batch.state, len(batch.reports), batch.saved) == ("waiting", 3, ())
+    assert executor.writing
+    assert executor.late() == []
+    threading.Timer(0.1, keeping.open.set).start()
+    ref = executor.save()
+    assert ref is not None
+    assert (ref.step, CheckpointStorage(str(tmp_path)).list()) == (3, [ref])
+    assert (executor.save(), executor.writing) == (None, False)
+    assert go(executor, 4, False).saved == ()
+    executor.close()
+
+
+def test_a_checkpoint_comes_with_a_later_batch(keeping: Keeping, tmp_path: Path) -> None:
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=2)
+    executor.begin(launch(0, None))
+    assert go(executor, 3, False).saved == ()
+    keeping.open.set()
+    assert keeping.written.acquire(timeout=60)
+    batch = go(executor, 5, False, once=True)
+    assert ([report.step for report in batch.reports], [ref.step for ref in batch.saved]) == ([4], [2])
+    executor.close()
+    assert [(one.ref.step, one.attempt) for one in executor.late()] == [(4, 1)]
+
+
+def test_the_end_of_a_trial_brings_all_its_checkpoints(keeping: Keeping, tmp_path: Path) -> None:
+    executor = keeping.executor(
+        trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=15, checkpoint_at_end=True
+    )
+    executor.begin(launch(0, None))
+    threading.Timer(0.1, keeping.open.set).start()
+    batch = go(executor, None, False)
+    assert (batch.state, [ref.step for ref in batch.saved]) == ("done", [15, 20])
+    executor.close()
+
+
+def test_a_failed_trial_brings_what_it_can_go_on_from(keeping: Keeping, tmp_path: Path) -> None:
+    def curve(config: Mapping[str, Any], step: int) -> Mapping[str, Any]:
+        return {"loss": 1.0} if step < 3 else {}["loss"]
+
+    executor = keeping.executor(trainable_of(curve), checkpoints=str(tmp_path), checkpoint_every=2)
+    executor.begin(launch(0, None))
+    threading.Timer(0.1, keeping.open.set).start()
+    batch = go(executor, None, False)
+    assert (batch.state, [ref.step for ref in batch.saved]) == ("failed", [2])
+    executor.close()
+
+
+def test_what_cannot_be_written_fails_the_trial_at_its_next_step(keeping: Keeping, tmp_path: Path) -> None:
+    class Waiting(trainable_of(falling)):  # type: ignore[misc]
+        def step(self) -> Any:
+            if self.now == 2:
+                keeping.open.set()
+                assert keeping.written.acquire(timeout=60)
+            return super().step()
+
+    keeping.failing.add(2)
+    executor = keeping.executor(Waiting, checkpoints=str(tmp_path), checkpoint_every=2)
+    executor.begin(launch(0, None))
+    batch = go(executor, None, False)
+    assert [report.step for report in batch.reports] == [1, 2, 3]
+    at_once = run(trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=2)
+    assert [report.step for report in at_once.reports] == [1, 2]
+    assert batch.failure is not None
+    assert at_once.failure is not None
+    assert batch.failure.message.startswith("OSError: [Errno 28] No space left on device")
+    assert (batch.failure.cause, batch.failure.message) == (at_once.failure.cause, at_once.failure.message)
+    assert batch.saved == at_once.saved == ()
+    executor.close()
+
+
+def test_what_cannot_be_written_at_the_end_fails_the_trial(keeping: Keeping, tmp_path: Path) -> None:
+    keeping.open.set()
+    keeping.failing.add(20)
+    executor = keeping.executor(
+        trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=15, checkpoint_at_end=True
+    )
+    executor.begin(launch(0, None))
+    batch = go(executor, None, False)
+    assert (batch.state, [ref.step for ref in batch.saved]) == ("failed", [15])
+    assert batch.failure is not None
+    executor.begin(launch(1, 3))  # the failure is not this trial's
+    assert go(executor, 3, False).state == "waiting"
+    executor.close()
+
+
+def test_a_save_that_fails_raises(keeping: Keeping, tmp_path: Path) -> None:
+    keeping.open.set()
+    keeping.failing.add(2)
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
+    executor.begin(launch(0, 2))
+    go(executor, 2, False)
+    with pytest.raises(OSError, match="No space left"):
+        executor.save()
+    executor.close()
+
+
+def test_a_released_trial_still_has_its_checkpoint_written(keeping: Keeping, tmp_path: Path) -> None:
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
+    for trial, attempt in ((0, 1), (1, 3)):
+        executor.begin(launch(trial, 2, attempt=attempt, save=True))
+        assert go(executor, 2, True).state == "waiting"
+    executor.end()
+    assert executor.late() == []
+    keeping.open.set()
+    executor.close()
+    late = executor.late()
+    assert [(one.ref.trial, one.ref.step, one.attempt) for one in late] == [(0, 2, 1), (1, 2, 3)]
+    assert CheckpointStorage(str(tmp_path)).list() == [one.ref for one in late]
+    assert executor.late() == []
+
+
+def test_a_launch_reads_what_was_still_being_written(keeping: Keeping, tmp_path: Path) -> None:
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
+    executor.begin(launch(0, 2, save=True))
+    go(executor, 2, True)
+    threading.Timer(0.1, keeping.open.set).start()
+    ref = CheckpointRef(0, 2, f"{tmp_path}/trial-00000/step-00000002-a1")
+    assert executor.begin(launch(1, 4, checkpoint=ref, start=2, committed=2)) is None
+    assert [report.metrics["loss"] for report in go(executor, 3, False).reports] == [1 + 1 / 3]
+    executor.close()
+
+
+@pytest.mark.parametrize("function", [False, True])
+def test_the_training_waits_where_too_many_are_not_written(keeping: Keeping, tmp_path: Path, function: bool) -> None:
+    root, source = tmp_path / "root", tmp_path / "source"
+    source.mkdir()
+    (source / "state").write_text("x")
+    most: list[int] = []
+    begin = CheckpointStorage.draft
+
+    def counted(storage: CheckpointStorage, trial: int) -> Draft:
+        if len(most) == MAX_PENDING - 1:  # the writing may begin once no more fit
+            threading.Timer(0.1, keeping.open.set).start()
+        draft = begin(storage, trial)
+        most.append(len(hidden(root)))
+        return draft
+
+    def train(config: dict[str, Any]) -> None:
+        for step in range(1, 21):
+            report({"loss": 1 / step}, checkpoint=source)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckpointStorage, "draft", counted)
+        executor = keeping.executor(
+            train if function else trainable_of(falling), checkpoints=str(root), checkpoint_every=1
+        )
+        executor.begin(launch(0, None))
+        batch = go(executor, None, False)
+    assert batch.state == "done"
+    assert [ref.step for ref in batch.saved] == keeping.kept == list(range(1, 21))
+    assert max(most) == MAX_PENDING
+    executor.close()
+
+
+def test_a_function_may_change_its_directory_at_once_and_no_file_is_read_again(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+
+    def train(config: dict[str, Any]) -> None:
+        for step in (1, 2):
+            source.mkdir()
+            (source / "state").write_text(str(step))
+            report({"loss": 1 / step}, checkpoint=source)
+            shutil.rmtree(source)
+
+    monkeypatch.setattr(checkpoints, "measure", None)
+    executor = keeping.executor(train, checkpoints=str(tmp_path / "root"))
+    executor.begin(launch(0, None))
+    threading.Timer(0.1, keeping.open.set).start()
+    batch = go(executor, None, False)
+    assert (batch.failure, len(batch.saved)) == (None, 2)
+    for ref in batch.saved:
+        with CheckpointStorage(str(tmp_path / "root")).restore(ref) as path:
+            assert (path / "state").read_text() == str(ref.step)
+    executor.close()
+
+
+def test_without_storage_nothing_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(config: dict[str, Any]) -> None:
+        report({"loss": 1.0}, checkpoint=tmp_path)
+
+    monkeypatch.setattr(shutil, "copytree", None)
+    batch = run(train)
+    assert (batch.state, batch.saved) == ("done", ())
+
+
+def test_a_checkpoint_of_a_report_that_fails_is_discarded(tmp_path: Path) -> None:
+    root, source = tmp_path / "root", tmp_path / "source"
+    source.mkdir()
+
+    def train(config: dict[str, Any]) -> None:
+        report({"loss": float("nan")}, checkpoint=source)
+
+    assert run(train, checkpoints=str(root)).state == "failed"
+    assert hidden(root) == []
+
+
+@pytest.mark.parametrize("answer", ["nothing", "raises"])
+def test_a_class_that_saves_nothing_leaves_nothing(tmp_path: Path, answer: str) -> None:
+    class Saving(trainable_of(falling)):  # type: ignore[misc]
+        def save_checkpoint(self, directory: Path) -> bool:
+            (directory / "half").touch()
+            if answer == "raises":
+                raise ArithmeticError("cannot")
+            return False
+
+    batch = run(Saving, 2, checkpoints=str(tmp_path), checkpoint_every=1)
+    assert (batch.state, batch.saved) == ("waiting" if answer == "nothing" else "failed", ())
+    assert hidden(tmp_path) == []
+
+
+def test_the_executor_is_light() -> None:
+    code = (
+        "import sys, tune_platform.backends.executor\n"
+        "print([m for m in ('sqlalchemy', 'ray', 'torch', 'fsspec', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

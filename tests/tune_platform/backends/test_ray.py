@@ -18,7 +18,8 @@ import ray
 from tune_platform.backends.ray import RayBackend
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Backend, Job
-from tune_platform.protocol.commands import Advance, Release
+from tune_platform.protocol.commands import Advance, Release, Save
+from tune_platform.protocol.events import Reported, Saved, Started
 from tune_platform.resources import Resources
 from tune_platform.testing.backends import BackendContract, Curve, Watch, launch
 from tune_platform.trainable import Trainable
@@ -62,7 +63,7 @@ class Reset(Pid):
 @pytest.fixture
 def watch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
     changes: dict[str, Any] = getattr(request, "param", {})
-    backend = RayBackend(grace_s=changes.pop("grace_s", 10.0), refresh_s=0.5)
+    backend = RayBackend(grace_s=changes.pop("grace_s", 10.0), idle_s=changes.pop("idle_s", 5.0), refresh_s=0.5)
     job: dict[str, Any] = {"experiment": "e", "trainable": Pid, "metrics": ("loss",), "flush_s": 0.1}
     job |= {"directory": str(tmp_path), "checkpoints": str(tmp_path / "checkpoints"), **changes}
     capacity = backend.start(Job(**job))
@@ -261,7 +262,7 @@ def test_a_trainable_that_cannot_be_sent_is_refused_at_the_start() -> None:
         RayBackend().start(Job(experiment="e", trainable=lambda config: lock, metrics=("loss",)))
 
 
-def test_flushes_are_pipelined_and_in_order(watch: Watch) -> None:
+def test_reports_arrive_on_the_way_and_in_order(watch: Watch) -> None:
     watch.backend.submit([launch(0, 1000, config={"sleep": 0.001})])
     watch.until(lambda: len(watch.steps(0)) == 1000)
     assert watch.steps(0) == list(range(1, 1001))
@@ -269,6 +270,79 @@ def test_flushes_are_pipelined_and_in_order(watch: Watch) -> None:
     watch.until(lambda: len(watch.steps(0)) == 1010)
     times = [report.time for report in watch.reports(0)]
     assert max(late - early for early, late in pairwise(times[200:1000])) < 0.5
+
+
+@pytest.mark.parametrize("watch", [{"flush_s": 1.0}], indirect=True)
+def test_a_driver_that_is_busy_for_12_seconds_costs_no_training(watch: Watch) -> None:
+    watch.backend.submit([launch(0, None, config={"sleep": 0.02})])
+    pid_of(watch, 0)
+    left = time.time()
+    while time.time() < left + 12.0:  # busy in Python, as with a slow store or listener
+        sum(range(100_000))
+    back = time.time()
+    watch.until(lambda: watch.reports(0)[-1].time > back)
+    assert watch.steps(0) == list(range(1, len(watch.steps(0)) + 1))
+    times = [report.time for report in watch.reports(0)]
+    seconds = {int(at - left) for at in times if left < at < back}
+    assert seconds >= set(range(12)), "there are seconds in which nothing was trained"
+
+
+def test_a_save_during_a_long_step_is_answered_at_its_end_and_nothing_more_is_trained(watch: Watch) -> None:
+    watch.backend.submit([launch(0, None, config={"sleep": 3.0})])
+    pid_of(watch, 0)
+    asked = time.time()
+    watch.backend.submit([Save(trial=0, halt=True)])
+    watch.until(lambda: any(isinstance(event, Saved) for event in watch.events))
+    assert 2 <= watch.steps(0)[-1] <= 3
+    assert watch.reports(0)[-1].time >= asked
+    before = watch.steps(0)
+    watch.settle(4.0)
+    assert watch.steps(0) == before
+
+
+def test_the_start_is_told_where_the_first_step_is_long(watch: Watch) -> None:
+    watch.backend.submit([launch(0, 1, config={"sleep": 2.0})])
+    watch.until(lambda: watch.steps(0))
+    assert [type(event) for event in watch.events] == [Started, Reported]
+    started, reported = watch.events
+    assert isinstance(started, Started)
+    assert isinstance(reported, Reported)
+    assert (started.trial, started.attempt, started.worker) == (0, 1, reported.worker)
+    assert reported.time - started.time > 1.0, "it was not told when the process was up"
+
+
+@pytest.mark.parametrize("watch", [{"idle_s": 1.0}], indirect=True)
+def test_idle_workers_give_their_place_back(watch: Watch) -> None:
+    pids = set()
+    for trial in range(2):
+        watch.backend.submit([launch(trial, 1)])
+        pids.add(pid_of(watch, trial))
+        watch.backend.submit([Release(trial=trial)])
+        watch.settle(0.3)
+    assert len(pids) == 1, "it is kept for a while"
+    watch.settle(2.0)
+    assert gone(pids.pop())
+    watch.backend.submit([launch(2, 1)])
+    pid_of(watch, 2)
+
+
+class Slowly(Pid):
+    """Writes its checkpoint behind the training: the file is large enough to take a while."""
+
+    def save_checkpoint(self, directory: Path) -> None:
+        (directory / "state").write_bytes(bytes(64 << 20))
+
+
+@pytest.mark.parametrize("watch", [{"trainable": Slowly}], indirect=True)
+def test_a_checkpoint_that_is_finished_after_the_milestone_arrives(watch: Watch) -> None:
+    watch.backend.submit([launch(0, 1, save=True)])
+    watch.until(lambda: watch.steps(0))
+    watch.until(lambda: watch.saved(0))
+    watch.backend.submit([Advance(trial=0, until=2, save=True)])
+    watch.until(lambda: watch.steps(0) == [1, 2])
+    watch.backend.submit([Release(trial=0), launch(1, 1)])  # it still writes
+    watch.until(lambda: watch.steps(1) and len(watch.saved(0)) == 2)
+    assert [ref.step for ref in watch.saved(0)] == [1, 2]
 
 
 def test_the_first_report_is_quick_on_a_prepared_backend(watch: Watch) -> None:

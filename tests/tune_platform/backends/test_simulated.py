@@ -11,7 +11,7 @@ from tests.support import Scenario
 from tune_platform.backends.simulated import Faults, SimulatedBackend, _uniform, table_curve
 from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
-from tune_platform.protocol.events import Event, Failed, Reported, Resumed, Saved
+from tune_platform.protocol.events import Event, Failed, Reported, Requested, Resumed, Saved, Started
 from tune_platform.resources import Resources
 from tune_platform.testing.backends import BackendContract, Curve
 
@@ -49,6 +49,8 @@ def steps(event: Event) -> list[int]:
 def test_runs_to_the_end_in_batches() -> None:
     backend = make(batch=4, setup_time=5.0)
     backend.submit([launch()])
+    (started,) = backend.poll(None)
+    assert (type(started), started.time) == (Started, 5.0)
     events = [backend.poll(None)[0] for _ in range(3)]
     assert [steps(event) for event in events] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
     assert [event.time for event in events] == [9.0, 13.0, 15.0]
@@ -86,15 +88,52 @@ def test_the_clock_stands_still_unless_somebody_waits() -> None:
     assert backend.now() == 1.0
 
 
-def test_save_of_one_that_runs_and_it_goes_on() -> None:
-    backend = make(batch=2)
-    backend.submit([launch(), Save(trial=0)])
+def test_save_acts_after_the_present_step_and_the_trial_goes_on() -> None:
+    backend = make(batch=4)
+    backend.submit([launch()])
+    assert backend.poll(1.5) == []
+    backend.submit([Save(trial=0)])
     first, second, third = (backend.poll(None)[0] for _ in range(3))
-    assert steps(first) == [1, 2]
+    assert (steps(first), first.time) == ([1, 2], 2.0)
     assert isinstance(second, Saved)
     assert second.checkpoint is not None
-    assert second.checkpoint.step == 2
-    assert steps(third) == [3, 4]
+    assert (second.checkpoint.step, second.time) == (2, 2.0)
+    assert (steps(third), third.time) == ([3, 4, 5, 6], 6.0)
+
+
+def test_save_with_halt_waits_there_until_it_is_sent_on() -> None:
+    backend = make(batch=4, setup_time=1.0)
+    backend.submit([launch(until=8, save=True), Save(trial=0), Save(trial=0, halt=True)])
+    events = [event for _ in range(5) for event in backend.poll(None)]
+    assert [type(event) for event in events] == [Started, Reported, Saved], "after its first step"
+    assert (steps(events[1]), events[1].time) == ([1], 2.0)
+    backend.submit([Advance(trial=0, until=3, save=False)])
+    assert steps(backend.poll(None)[0]) == [2, 3]
+
+
+def test_replay_of_a_save_that_halts() -> None:
+    one, other = make(batch=3), make(batch=3)
+    for backend in (one, other):
+        backend.submit([launch(0), launch(1)])
+    assert one.poll(0.5) == []
+    asked = Requested(time=0.5, request=1, action="pause", trial=0)
+    one.submit([Save(trial=0, halt=True)])
+    other.replay(asked, [Save(trial=0, halt=True)])
+    seen = [event for _ in range(2) for event in one.poll(None)]
+    assert [type(event) for event in seen] == [Reported, Saved]
+    for event in seen:
+        other.replay(event, [])
+    assert one.poll(None) == other.poll(None)
+
+
+def test_a_log_without_started_events_is_replayed() -> None:
+    one, other = make(setup_time=2.0), make(setup_time=2.0)
+    for backend in (one, other):
+        backend.submit([launch(until=2)])
+    one.poll(None)
+    (event,) = one.poll(None)
+    other.replay(event, [])
+    assert other.now() == one.now() == 4.0
 
 
 def test_save_of_one_that_waits() -> None:
@@ -102,6 +141,7 @@ def test_save_of_one_that_waits() -> None:
     backend.submit([launch(until=1)])
     backend.poll(None)
     backend.submit([Save(trial=0)])
+    assert backend.poll(0.0) == [], "it is due at this very moment, but nobody waits"
     assert isinstance(backend.poll(None)[0], Saved)
     assert backend.poll(None) == []
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import tune_platform
 from tests.support import CheckedController, TinyPBT
 from tune_platform.engine.controller import PATIENCE
 from tune_platform.engine.queue import Queue
@@ -649,94 +646,3 @@ def test_asha_promotes_one_that_a_person_held_in_its_turn() -> None:
     assert play.status(3) is TrialStatus.RUNNING
     play.ask_for("unpause", 0)
     assert only(play.report(3, 9.0, saved=True), Launch)[0].trial == 0
-
-
-# ------------------------------------------------------------------------------- who may import what
-
-ROOT = Path(tune_platform.__file__).parent.parent
-
-
-def imports_of(path: Path, *, lazy: bool = True) -> set[str]:
-    """The modules that a file imports; without `lazy`, only those that importing it loads."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found: set[str] = set()
-
-    def walk(node: ast.AST) -> None:
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            return
-        if not lazy and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            return
-        for child in ast.iter_child_nodes(node):
-            walk(child)
-
-    walk(tree)
-    return found
-
-
-def files(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
-
-
-def roots(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
-
-
-def test_the_core_is_pure() -> None:
-    impure = {
-        "time",
-        "random",
-        "ray",
-        "sqlalchemy",
-        "torch",
-        "optuna",
-        "os",
-        "pathlib",
-        "threading",
-        "datetime",
-        "numpy",
-    }
-    core = [ROOT / f"tune_platform/engine/{name}.py" for name in ("controller", "trial", "queue", "shelf")]
-    vocabulary = [path for path in files("tune_platform/protocol") if path.name != "seeds.py"]
-    for path in [*core, *vocabulary, *files("tune_platform/schedulers"), ROOT / "tune_platform/resources.py"]:
-        assert not roots(imports_of(path)) & impure, path
-
-
-ARROWS = {
-    "tune_platform/schedulers": ("backends", "store", "engine.controller", "engine.runner", "space", "spec"),
-    "searchers": ("tune_platform.backends", "tune_platform.store", "tune_platform.schedulers", "engine.controller"),
-    "tune_platform/backends": ("schedulers", "searchers", "engine.controller", "engine.runner", "store.sql"),
-    "tune_platform/store": ("engine.controller", "engine.runner", "schedulers", "searchers", "backends"),
-    "tune_platform/space": ("engine", "store", "backends", "schedulers", "searchers"),
-    "tune_platform/dashboard": ("engine", "backends", "schedulers"),
-}
-
-
-@pytest.mark.parametrize("folder", ARROWS)
-def test_imports_follow_the_arrows(folder: str) -> None:
-    for path in files(folder):
-        for name in imports_of(path):
-            if name.startswith(("tune_platform.", "searchers")):
-                inner = name.removeprefix("tune_platform.")
-                for banned in ARROWS[folder]:
-                    target = banned.removeprefix("tune_platform.")
-                    assert inner != target, f"{path}: {name}"
-                    assert not inner.startswith(f"{target}."), f"{path}: {name}"
-
-
-def test_only_the_ray_files_import_ray() -> None:
-    for folder in ("tune_platform", "searchers"):
-        for path in files(folder):
-            if "ray" not in path.stem and "ray_tune" not in path.parts:
-                assert "ray" not in roots(imports_of(path, lazy=False)), path
-
-
-def test_the_waist_imports_nothing_of_ours_but_the_errors() -> None:
-    for path in (ROOT / "tune_platform/trainable.py", *files("tune_platform/space")):
-        for name in imports_of(path):
-            if name.startswith("tune_platform."):
-                assert name.startswith(("tune_platform.errors", "tune_platform.space")), f"{path}: {name}"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ import pytest
 
 from tune_platform.errors import CheckpointError
 from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.store import _checkpoint_files as files_module
+from tune_platform.store import checkpoints as module
+from tune_platform.store._checkpoint_files import measure
 from tune_platform.store.checkpoints import CheckpointStorage
 
 
@@ -77,6 +81,72 @@ def test_save_and_restore(storage: CheckpointStorage) -> None:
         assert (path / "manifest.json").read_text() == "mine too"
         assert (path / "empty").read_bytes() == b""
     assert storage.list() == [ref]
+
+
+def test_a_copied_directory_is_hashed_while_it_is_copied(
+    storage: CheckpointStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write(source)
+    big = random.Random(0).randbytes(7_654_321)  # more than the hashing may lag behind
+    (source / "big").write_bytes(big)
+    (source / "big").chmod(0o640)
+    (source / "link").symlink_to("big")
+    (source / "nothing").mkdir()
+    draft = storage.draft(7)
+    draft.copy(source)
+    (source / "big").write_text("changed")
+    (draft.files / "own").write_text("not copied")
+    read: list[str] = []
+    monkeypatch.setattr(module, "measure", lambda path: (read.append(path.name), measure(path))[1])
+    ref = draft.keep(3, 1)
+    assert read == ["own"]
+    assert storage.list() == [ref]
+    assert ref.bytes == 712 + 2 * len(big) + 10
+    with storage.restore(ref) as path:  # compares the sums
+        assert (path / "big").read_bytes() == (path / "link").read_bytes() == big
+        assert not (path / "link").is_symlink()
+        if "://" not in storage.root:
+            assert (path / "big").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_cannot_be_copied_leaves_nothing(tmp_path: Path) -> None:
+    storage = CheckpointStorage(str(tmp_path / "root"))
+    source = tmp_path / "source"
+    source.mkdir()
+    write(source)
+    os.mkfifo(source / "pipe")
+    with pytest.raises(CheckpointError, match="pipe' is neither"):
+        storage.draft(0).copy(source)
+    with pytest.raises(CheckpointError, match="cannot hold itself"):
+        storage.draft(0).copy(tmp_path)
+    with pytest.raises(OSError, match="nowhere"):
+        storage.draft(0).copy(tmp_path / "nowhere")
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_draft_is_not_seen(storage: CheckpointStorage) -> None:
+    draft = storage.draft(0)
+    write(draft.files)
+    assert storage.list() == []
+    draft.discard()
+    assert files(storage) == {}
+    with pytest.raises(CheckpointError, match="must not be negative"):
+        storage.draft(0).keep(-1, 0)
+    assert files(storage) == {}
+
+
+def test_every_directory_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(files_module, "_sync", lambda path: synced.append(path.name))
+    CheckpointStorage(str(tmp_path)).save(0, 1, 0, write)
+    # The trial's, which the checkpoint is renamed into, comes last; the hidden one before has any name.
+    assert synced[-1] == "trial-00000"
+    assert {"manifest.json", "model.pt", "empty", "größe", "sub", "files"} <= set(synced)
+    synced.clear()
+    CheckpointStorage(str(tmp_path), durable=False).save(0, 2, 0, write)
+    assert synced == []
 
 
 def test_a_file_url_is_accepted_in_a_ref(tmp_path: Path) -> None:
@@ -236,31 +306,40 @@ def test_an_unknown_protocol_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_leaves_whole_checkpoints_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_kill_leaves_whole_checkpoints_only(tmp_path: Path, copied: bool) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(20):
+        (source / str(number)).write_bytes(b"x" * 5000)
+    keep = "storage.save(0, step % 50, 0, write)"
+    if copied:
+        keep = f"draft = storage.draft(0); draft.copy(pathlib.Path({str(source)!r})); draft.keep(step % 50, 0)"
+    root = tmp_path / "root"
     code = (
         "import sys, pathlib\n"
         "from tune_platform.store.checkpoints import CheckpointStorage\n"
         "storage = CheckpointStorage(sys.argv[1])\n"
         "write = lambda path: [(path / str(k)).write_bytes(b'x' * 5000) for k in range(20)]\n"
         "for step in range(10**6):\n"
-        "    storage.save(0, step % 50, 0, write)\n"
+        f"    {keep}\n"
         "    print(step, flush=True)\n"
     )
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.1)
         process.kill()
         process.communicate()
-        storage = CheckpointStorage(str(tmp_path))
+        storage = CheckpointStorage(str(root))
         refs = storage.list()
         assert refs
         for ref in refs:
             with storage.restore(ref) as path:
                 assert len(list(path.iterdir())) == 20
         storage.collect_garbage({ref.uri for ref in refs})
-        assert not list(tmp_path.glob("**/.tmp-*"))
+        assert not list(root.glob("**/.tmp-*"))
 
 
 def test_the_module_is_light() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import sqlite3
@@ -15,6 +16,8 @@ import pytest
 from sqlalchemy.engine import URL
 
 from tune_platform.errors import ExperimentError
+from tune_platform.protocol.effects import EFFECTS
+from tune_platform.protocol.events import EVENTS
 from tune_platform.store import migrations, schema
 from tune_platform.store.database import Database
 from tune_platform.store.records import LogRow, ReportRow, TrialRow
@@ -262,10 +265,10 @@ def test_searches_of_version_3_are_migrated(name: str, tmp_path: Path) -> None:
         end = experiment.last_seq()
         experiment.acquire()
         row = LogRow(end + 1, 1.0, "launched", 0, {}, None, 3.5)
-        experiment.append([row], snapshot=(end + 1, "{}"), log_format=2)
+        experiment.append([row], snapshot=(end + 1, "{}"))
         experiment.set_status("interrupted", "", 1.0)
     with open_store(tmp_path) as store, store.open(name, readonly=True) as experiment:
-        assert (experiment.log_format, list(experiment.snapshots())) == (2, [(end + 1, "{}")])
+        assert (experiment.log_format, list(experiment.snapshots())) == (1, [(end + 1, "{}")])
         assert list(experiment.read_log(after=end)) == [(row, ())]
     assert objects(tmp_path / name / "experiment.db") == objects_of_a_new_one(tmp_path)
 
@@ -356,3 +359,22 @@ def test_a_lost_connection_is_made_again_for_reading(empty_postgresql: str) -> N
         assert experiment.last_seq() == 0
         experiment.append([LogRow(1, 1.0, "x", 0, {})])
         assert experiment.last_seq() == 1
+
+
+# ------------------------------------------------------------------ the page for people
+
+
+def test_the_page_names_every_table_and_every_kind() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "files.md").read_text()
+    for name, table in schema.metadata.tables.items():
+        assert f"**{name}**" in text
+        section = text.split(f"**{name}**")[1].split("\n**")[0].split("\n## ")[0]
+        missing = [column.name for column in schema.columns(table) if f"`{column.name}`" not in section]
+        assert not missing, (name, missing)
+    facts, effects = (text.split(f"| {which} | trial | data |")[1].split("\n\n")[0] for which in ("fact", "effect"))
+    for kinds, section in ((EVENTS, facts), (EFFECTS, effects)):
+        assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == list(kinds)
+    versions = text.split("## Versions")[1].split("## ")[0]
+    assert [int(number) for number in re.findall(r"^\| (\d+) ", versions, re.MULTILINE)] == [
+        *range(1, schema.VERSION + 1)
+    ]

@@ -79,6 +79,23 @@ def test_it_gives_up_once(caplog: pytest.LogCaptureFixture) -> None:
     assert len(warnings(caplog)) == 1
 
 
+def test_who_is_interrupted_waits_no_more() -> None:
+    patience, tries = Patience("pg", 30.0), 0
+
+    def attempt(again: bool) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            raise KeyboardInterrupt
+        raise StoreAway("pg: gone")
+
+    with pytest.raises(KeyboardInterrupt):
+        patience(attempt)
+    with pytest.raises(StoreAway):
+        patience(attempt)
+    assert tries == 4
+
+
 def test_other_errors_are_raised_at_once() -> None:
     tries: list[bool] = []
 
@@ -163,6 +180,18 @@ def test_a_lost_connection_writes_nothing_twice(
     assert experiment.last_seq() == 4
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_log_is_converted_once(experiment: SqlExperiment, when: str) -> None:
+    experiment.append([row(1), row(2)], [ReportRow(0, 1, 1, 1.0, {"a": 1}), ReportRow(0, 2, 2, 1.0, {"a": 2})])
+    with experiment._db.transaction() as cursor:
+        cursor.execute("UPDATE experiments SET log_format = 1")
+    experiment.acquire()
+    lose(experiment, when, "COMMIT")
+    experiment.convert_log([row(1), row(2), row(3), row(4)], {1: 2, 2: 3})
+    assert [[r.step for r in batch] for _, batch in experiment.read_log()] == [[], [1], [2], []]
+    assert experiment.log_format == 2
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_another_drivers_row_is_a_conflict(store: SqlStore, experiment: SqlExperiment, same: bool) -> None:
     experiment.acquire()
@@ -198,6 +227,19 @@ def test_who_holds_no_lease_is_told_at_once(experiment: SqlExperiment) -> None:
     lose(experiment, "before", "INSERT")
     with pytest.raises(StoreAway):
         experiment.request("stop")
+
+
+@pytest.mark.slow
+def test_postgresql_ends_a_transaction_that_was_cut_off(empty_postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1.0)
+    with open_store(empty_postgresql) as store, store.create("e", {}, 1.0) as experiment:
+        experiment.acquire()
+        with store.open("e") as half:  # as its connection would be if nothing came through any more after the lock
+            half._db._connection.execute("BEGIN")
+            half._db._connection.execute("UPDATE experiments SET reason = 'x'")
+            experiment.append([row(1)])
+        assert experiment.last_seq() == 1
+        assert experiment.row().reason == ""
 
 
 # ------------------------------------------------------------------ a file that is locked

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.store import reader as reading_side
 from tune_platform.store.records import LOG_FORMAT, CheckpointRow, LogRow, ReportRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, SqlStore, open_store
 
@@ -143,15 +144,42 @@ def test_the_newest_two_snapshots_are_kept(store: SqlStore, experiment: SqlExper
         assert list(other.snapshots()) == [(1, "{}")]
 
 
-def test_the_format_of_the_log(store: SqlStore, experiment: SqlExperiment) -> None:
+def make_former(experiment: SqlExperiment) -> None:
+    """Give it a log of the former format."""
+    experiment.append(
+        [log_row(1), log_row(2, 1), log_row(3)], [report(0, 1, 1, x=1), report(1, 1, 2, x=2), report(0, 2, 3, x=3)]
+    )
+    with experiment._db.transaction() as cursor:
+        cursor.execute("UPDATE experiments SET log_format = 1")
+
+
+def test_a_former_log_is_converted(store: SqlStore, experiment: SqlExperiment) -> None:
     assert experiment.log_format == LOG_FORMAT == 2
-    with store.create("second", {}, 1.0) as other, store.open("second", readonly=True) as reader:
-        other.append([], log_format=3)
-        assert (other.log_format, reader.log_format, experiment.log_format) == (3, 3, 2)
+    make_former(experiment)
+    with store.create("second", {}, 1.0) as other, store.open("first", readonly=True) as follower:
+        other.append([log_row(1)], [report(0, 1, 1, x=5)])
+        assert follower.log_format == 1
+        rows = [
+            log_row(1),
+            LogRow(2, 1.0, "launched", 0, {}, 1),
+            log_row(3, 1),
+            LogRow(4, 3.0, "moved", 1, {}, 3),
+            log_row(5),
+        ]
+        experiment.convert_log(rows, {1: 1, 2: 3, 3: 5})
+        assert list(follower.read_log()) == [
+            (rows[0], (report(0, 1, 1, x=1),)),
+            (rows[1], ()),
+            (rows[2], (ReportRow(1, 1, 3, 2.0, {"x": 2}),)),
+            (rows[3], ()),
+            (rows[4], (ReportRow(0, 2, 5, 3.0, {"x": 3}),)),
+        ]
+        assert (follower.log_format, other.log_format) == (2, 2)
+        assert list(other.read_log()) == [(log_row(1), (report(0, 1, 1, x=5),))]
 
 
 def test_reading_spans_chunks(experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune_platform.store.reader._CHUNK", 7)
+    monkeypatch.setattr(reading_side, "_CHUNK", {"sqlite": 7, "postgresql": 7})
     experiment.append(
         [log_row(seq, seq % 3) for seq in range(1, 51)],
         [report(seq % 3, 2 * seq + part, seq, part=part) for seq in range(1, 51) for part in (0, 1)],
@@ -189,7 +217,7 @@ def test_the_history_of_a_trial_is_looked_up(tmp_path: Path) -> None:
 
 
 def test_rows_appended_meanwhile_are_read(experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune_platform.store.reader._CHUNK", 1)
+    monkeypatch.setattr(reading_side, "_CHUNK", {"sqlite": 1, "postgresql": 1})
     experiment.append([log_row(1)])
     reading = experiment.read_log()
     next(reading)
@@ -205,13 +233,12 @@ def test_append_is_all_or_nothing(experiment: SqlExperiment, double: str) -> Non
     rows = [log_row(1 if double == "seq" else 2)]
     reports = [report(0, 2, 2, x=1), report(0, 1, 2, x=1)] if double == "report" else []
     with pytest.raises(ExperimentError, match="another driver works on experiment 'first'"):
-        experiment.append(rows, reports, [trial], [checkpoint], snapshot=(1, "{}"), log_format=9)
+        experiment.append(rows, reports, [trial], [checkpoint], snapshot=(1, "{}"))
     assert experiment.last_seq() == 1
     assert experiment.trials() == []
     assert experiment.checkpoints() == []
     assert len(list(experiment.reports())) == 1
     assert list(experiment.snapshots()) == []
-    assert experiment.log_format == LOG_FORMAT
     experiment.append([log_row(2)])
 
 

@@ -1,0 +1,108 @@
+"""Finishes checkpoints behind the training: what `Draft.keep` does, in order, in one thread."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Condition
+
+from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.store.checkpoints import Draft
+
+logger = logging.getLogger(__name__)
+
+#: Checkpoints that are not finished, at most: with them go disk and memory. The training then waits.
+MAX_PENDING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A checkpoint that is whole, and the attempt of its trial that wrote it."""
+
+    ref: CheckpointRef
+    attempt: int
+
+
+class Writer:
+    """Takes drafts from the training's thread and gives back refs, or the error of the last that failed.
+
+    Without `on_written` a draft is finished at once, in the caller's thread. With it, in another thread, which calls
+    `on_written()` after each.
+    """
+
+    def __init__(self, on_written: Callable[[], None] | None) -> None:
+        self._on_written = on_written
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")  # no thread before its first task
+        self._changed = Condition()
+        self._pending: deque[int] = deque()  # trials, in the order of their drafts
+        self._written: list[Written] = []
+        self._failed: tuple[tuple[int, int], BaseException] | None = None  # (trial, attempt), error
+
+    def make_room(self) -> None:
+        """Wait until another draft may be begun."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._pending) < MAX_PENDING)
+
+    def submit(self, draft: Draft, step: int, attempt: int) -> None:
+        """Have the draft finished; where that is done at once, raises what it raises."""
+        if self._on_written is None:
+            self._written.append(Written(draft.keep(step, attempt), attempt))
+            return
+        with self._changed:
+            self._pending.append(draft.trial)
+        self._pool.submit(self._finish, draft, step, attempt, self._on_written)
+
+    def flush(self, trial: int | None = None) -> None:
+        """Wait until everything, or everything of one trial, is finished."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pending if trial is None else trial not in self._pending)
+
+    def check(self, trial: int, attempt: int) -> None:
+        """Raise, once, the error for which a checkpoint of this attempt could not be finished."""
+        with self._changed:
+            if self._failed is not None and self._failed[0] == (trial, attempt):
+                error, self._failed = self._failed[1], None
+                raise error
+
+    def take(self, trial: int | None = None, attempt: int | None = None) -> list[Written]:
+        """Return, once, what is finished: of one attempt, or of all."""
+        with self._changed:
+            taken = [one for one in self._written if trial is None or (one.ref.trial, one.attempt) == (trial, attempt)]
+            self._written = [one for one in self._written if one not in taken]
+        return taken
+
+    def take_newest(self, trial: int, attempt: int) -> CheckpointRef | None:
+        """Return, once, the newest that is finished of one attempt; None where there is none that was not taken."""
+        with self._changed:
+            own = [one for one in self._written if (one.ref.trial, one.attempt) == (trial, attempt)]
+            if own:
+                self._written.remove(own[-1])
+        return own[-1].ref if own else None
+
+    @property
+    def pending(self) -> int:
+        """How many are not finished."""
+        return len(self._pending)
+
+    def close(self) -> None:
+        """Finish everything, then end the thread."""
+        self._pool.shutdown(wait=True)
+
+    def _finish(self, draft: Draft, step: int, attempt: int, on_written: Callable[[], None]) -> None:
+        written, failed = None, None
+        try:
+            written = Written(draft.keep(step, attempt), attempt)
+        except BaseException as error:
+            logger.warning("the checkpoint of trial %d, step %d, was not written: %r", draft.trial, step, error)
+            failed = (draft.trial, attempt), error
+        with self._changed:
+            self._pending.popleft()
+            if written is not None:
+                self._written.append(written)
+            else:
+                self._failed = failed
+            self._changed.notify_all()
+        on_written()

@@ -1,0 +1,53 @@
+"""Where the parts of a spec, each right alone, do not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tune_platform.spec.values import Problem
+
+if TYPE_CHECKING:
+    from tune_platform.protocol.scheduler import Scheduler
+
+
+def contradictions(
+    metrics: Sequence[str],
+    modes: Sequence[str],
+    scheduler: Scheduler,
+    *,
+    target: float | None,
+    stop: Mapping[str, float],
+) -> list[Problem]:
+    """Return where parts that are right alone do not go together."""
+    found = []
+    if len(modes) != len(metrics):
+        found.append(
+            Problem(
+                ("objective",),
+                f"{len(metrics)} metrics and {len(modes)} modes; give one mode, or one for each",
+            )
+        )
+    if len(set(metrics)) < len(metrics):
+        found.append(Problem(("objective",), f"metrics are given twice: {', '.join(metrics)}"))
+    kind = type(scheduler).__name__
+    if len(metrics) > 1 and kind != "FIFO":
+        found.append(
+            Problem(
+                ("schedule",),
+                f"{kind} ranks trials by one number; there are {len(metrics)} ({', '.join(metrics)}): "
+                "use the scheduler fifo, or judge one metric",
+            )
+        )
+    if len(metrics) > 1 and target is not None:
+        found.append(Problem(("objective",), "a target needs a single metric"))
+    for metric, mode in zip(metrics, modes, strict=False):
+        if mode == "min" and metric in stop:
+            found.append(
+                Problem(
+                    ("stop", metric),
+                    f"ends a trial once {metric} is at least {stop[metric]:g}, but it is to be minimised: "
+                    "trials would end at their first report. To end the search at a value, give a target",
+                )
+            )
+    return found

@@ -1,0 +1,46 @@
+"""Blocks of a spec that are the same in Python and in a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tune_platform.spec.values import Count, Natural, Number, Seconds, Strict
+
+
+class Budget(Strict):
+    """When the search ends, whichever comes first; None is no limit.
+
+    `trials`: started at all; `time`: seconds, or text such as "6h"; `target`: a value of the metric;
+    `failures`: more failed trials than this end the search as failed.
+    """
+
+    trials: Count | None = None
+    time: Seconds | None = None
+    target: Number | None = None
+    failures: Natural | None = None
+
+    if TYPE_CHECKING:  # a duration may be text, which the field never is
+
+        def __init__(
+            self,
+            *,
+            trials: int | None = None,
+            time: float | str | None = None,
+            target: float | None = None,
+            failures: int | None = None,
+        ) -> None: ...
+
+
+class CheckpointPolicy(Strict):
+    """When a trial's state is saved and which of its checkpoints are kept.
+
+    `every`: steps between two (0: only where the scheduler asks or the train function brings one); `at_end`:
+    once more when the trial ends; `keep_last`: the newest (None: all); `keep_best`: the best ones (None: no
+    more); `storage`: any fsspec path (None: beside the results).
+    """
+
+    every: Natural = 0
+    at_end: bool = False
+    keep_last: Count | None = 1
+    keep_best: Count | None = None
+    storage: str | None = None
