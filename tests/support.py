@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.populations import Generations, Synchronous, Thaw
 from tune_platform.backends.simulated import Faults, SimulatedBackend
 from tune_platform.engine.controller import PATIENCE, Controller
 from tune_platform.engine.feed import Feed
@@ -331,6 +332,9 @@ class Scenario:
             "promotion": lambda: ASHA(min=1, max=8, eta=2, type="promotion"),
             "epochs": lambda: ASHA(resource="epoch", min=3, eta=3, max=14, type="promotion"),
             "pbt": TinyPBT,
+            "synchronous": Synchronous,
+            "thaw": Thaw,
+            "generations": Generations,
         }
         scheduler: Scheduler = kinds[self.scheduler]()
         return scheduler

@@ -54,7 +54,7 @@ MAY: Mapping[str, set[str]] = {
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},
     "integrations": {"api", "errors", "protocol", "results", "spec", "trainable"},
-    "testing": {"errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
+    "testing": {"engine", "errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
     "trainables": {
         "distributed",
         "errors",

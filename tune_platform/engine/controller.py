@@ -101,9 +101,8 @@ class Controller:
         """
         state = self.state
         state.commands, self.effects = [], []
-        verdict, met, others = settle(
-            event, state.fold(event, event.time if elapsed is None else elapsed), self.settings.stop
-        )
+        said = state.fold(event, event.time if elapsed is None else elapsed)
+        verdict, met, others = settle(state, event, said)
         if isinstance(event, Reported):
             self._on_reported(event, verdict, met)
         else:
@@ -257,12 +256,13 @@ class Controller:
         """Act on the decisions of the scheduler, and on those that it makes when it hears of their effects."""
         while self._decisions:
             decision = self._decisions.popleft()
+            if moot(self.state, decision):
+                continue
             if said := problem(self.state, decision):
                 raise SchedulerError(
                     f"the scheduler {self._name} decided {decision.verdict} on trial {decision.trial}: {said}"
                 )
-            if not moot(self.state, decision):
-                self._act(self.state.trials[decision.trial], decision.verdict, "scheduler")
+            self._act(self.state.trials[decision.trial], decision.verdict, "scheduler")
 
     def _act(self, trial: Trial, verdict: Verdict, by: str) -> None:
         idle = trial.waits or trial.status is TrialStatus.PAUSED

@@ -257,13 +257,15 @@ class State:
                 self._move(trial, TrialStatus.PAUSED, HELD if onward else trial.reason)
             else:
                 self._move(trial, TrialStatus.PENDING, "the driver restarted")
+        decisions: list[Decision] = []
         if event.retry_failed:
             for trial in list(self.trials.values()):
                 if trial.status is TrialStatus.FAILED:
                     trial.failures.clear()
                     trial.error = ""
                     self._move(trial, TrialStatus.PENDING, "a person had it tried again")
-        return []
+                    decisions += decisions_of(self.scheduler.on_add(trial), trial.number)
+        return decisions
 
     def _note_best(self, trial: Trial, report: Report, value: float) -> None:
         maximise = self.settings.modes[0] == "max"
