@@ -15,6 +15,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from tune_platform.backends.ray import RayBackend
+from tune_platform.protocol.backend import Job
+from tune_platform.protocol.commands import Release
+from tune_platform.protocol.events import CapacityChanged
+from tune_platform.resources import Resources
+from tune_platform.testing.backends import Watch, falling, launch, trainable_of
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SEARCH = """
@@ -87,8 +94,19 @@ def test_a_second_search_gets_its_share_of_a_busy_cluster(address: str, tmp_path
     assert len(together) > 8, "and the first went on"
 
 
-def test_a_search_beside_one_with_nothing_to_do_has_the_whole_cluster(address: str, tmp_path: Path) -> None:
-    first = search("first", address, 2, tmp_path / "a")
-    assert first.wait(timeout=200) == 0
-    of_second = lines(search("second", address, 4, tmp_path / "b").communicate(timeout=200)[0])
+def test_one_that_has_nothing_to_run_leaves_the_cluster_to_others(address: str, tmp_path: Path) -> None:
+    idle = RayBackend(address, idle_s=1.0)
+    idle.start(Job(experiment="idle", trainable=trainable_of(falling), metrics=("loss",), resources=Resources(cpu=1)))
+    watch = Watch(idle)
+    idle.submit([launch(trial, 2) for trial in range(2)])
+    watch.until(lambda: watch.has_steps(0, 1, 2) and watch.has_steps(1, 1, 2))
+    idle.submit([Release(trial=trial) for trial in range(2)])
+    watch.settle(3.0)  # as one that a person has paused
+    second = search("second", address, 30, tmp_path)
+    while second.poll() is None:
+        watch.events += idle.poll(0.5)
+    of_second = lines(second.communicate()[0])
     assert [line["cpus"] for line in of_second if line["kind"] == "CapacityChanged"] == [[2.0]]
+    told = [event for event in watch.events if isinstance(event, CapacityChanged)]
+    assert [[node["cpu"] for node in event.nodes] for event in told] == [[1.0], [2.0]], "its share, if it went on"
+    idle.close()
