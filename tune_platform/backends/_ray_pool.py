@@ -170,7 +170,7 @@ class Pool:
         amounts = ray_names(shape.bundle)
         options: dict[str, Any] = {
             "num_cpus": amounts.pop("CPU", 0), "num_gpus": amounts.pop("GPU", 0), "max_restarts": 0,
-            "max_task_retries": 0,
+            "max_task_retries": 0, "enable_task_events": False,  # not a line for each leg in Ray's own list of tasks
         }  # fmt: skip
         if "memory" in amounts:
             options["memory"] = amounts.pop("memory")

@@ -62,6 +62,8 @@ class Writer:
 
     def check(self, trial: int, attempt: int) -> None:
         """Raise, once, the error for which a checkpoint of this attempt could not be finished."""
+        if self._failed is None:  # after each step: without the lock
+            return
         with self._changed:
             if self._failed is not None and self._failed[0] == (trial, attempt):
                 error, self._failed = self._failed[1], None

@@ -41,6 +41,8 @@ from tune_platform.resources import Resources
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for which a busy loop does not look what is due.
+_CHECK_S = 0.05
 #: Seconds between two looks at what other drivers want.
 _LOOK_S = 1.0
 #: Workers in a row that Ray gives up before they run, after which it is the cluster that is missing.
@@ -93,6 +95,7 @@ class RayBackend:
         self._share = ALL
         self._offered: tuple[Mapping[str, float], ...] = ()
         self._next_look = 0.0
+        self._next_check = 0.0
         self._never_ran = 0  # workers in a row that Ray gave up before they ran
 
     # the protocol
@@ -159,17 +162,19 @@ class RayBackend:
         """Return all events that are ready; wait for the first at most `timeout` seconds (None: for ever)."""
         events, self._ready = self._ready, []
         end = math.inf if timeout is None else time.monotonic() + timeout
-        woken = False
+        results, woken = self._results, False
         while True:
-            with suppress(queue.Empty):
-                while True:
-                    woken |= self._receive(self._results.get_nowait(), events)
+            while not results.empty():
+                woken |= self._receive(results.get_nowait(), events)
             now = time.monotonic()
+            if events and now < self._next_check:
+                return events
+            self._next_check = now + _CHECK_S
             due = self._do_what_is_due(now, events)
             if events or woken or now >= end:
                 return events
             with suppress(queue.Empty):
-                woken = self._receive(self._results.get(timeout=max(0.0, min(due, end) - now)), events)
+                woken = self._receive(results.get(timeout=max(0.0, min(due, end) - now)), events)
 
     def _receive(self, item: tuple[RayWorker, Call, Any] | None, events: list[Event]) -> bool:
         """Take a result that has arrived; True where it is only a wake-up."""
@@ -249,7 +254,7 @@ class RayBackend:
         worker.ended = False
         self._leases[launch.trial] = worker
         self._begin_leg(worker)
-        content = (worker.order, launch, worker.warm)
+        content = (worker.order, _worker.plain_launch(launch), worker.warm)
         # A config may hold functions and the like, which only cloudpickle can send.
         packed = pickle.dumps(content, protocol=5) if is_plain(launch.config) else dumps(content)
         worker.call(self._results, "launch", packed)
