@@ -149,8 +149,8 @@ class Executor:
         if state == "done" or state == "failed":
             self._writer.flush(run.launch.trial)  # a trial that is tried again goes on from the last one
             self.end(reusable=failure is None)
-        saved = tuple(written.ref for written in self._writer.take(run.launch.trial, run.launch.attempt))
-        return Batch(run.launch.trial, run.launch.attempt, tuple(reports), saved, state, failure)
+        saved = self._writer.take_of(run.launch.trial, run.launch.attempt)
+        return Batch(run.launch.trial, run.launch.attempt, tuple(reports), tuple(saved), state, failure)
 
     def save(self) -> CheckpointRef | None:
         """Write a checkpoint of the trial as it is now, and wait for it; None where there is nothing (new) to save.
@@ -163,7 +163,7 @@ class Executor:
         self._keep(run)
         self._writer.flush(run.launch.trial)
         self._check_written(run)
-        return self._writer.take_newest(run.launch.trial, run.launch.attempt)
+        return next(iter(self._writer.take_of(run.launch.trial, run.launch.attempt, newest=True)), None)
 
     def late(self) -> list[Written]:
         """Return the finished checkpoints that came with no batch: of trials that have ended, or of one that waits.
