@@ -352,6 +352,30 @@ def test_what_cannot_be_written_at_the_end_fails_the_trial(keeping: Keeping, tmp
     executor.close()
 
 
+def test_a_checkpoint_that_fails_after_its_trial_harms_no_other(keeping: Keeping, tmp_path: Path) -> None:
+    keeping.failing.add(2)
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
+    executor.begin(launch(0, 2, save=True))
+    executor.run(2, True, lambda: False)
+    executor.begin(launch(1, 3))
+    keeping.open.set()
+    assert keeping.written.acquire(timeout=60)
+    assert executor.run(3, False, lambda: False).state == "waiting"
+    assert executor.late() == []
+    executor.close()
+
+
+def test_a_save_is_answered_with_the_newest(keeping: Keeping, tmp_path: Path) -> None:
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=2)
+    executor.begin(launch(0, 3))
+    executor.run(3, False, lambda: False)
+    keeping.open.set()
+    ref = executor.save()
+    assert ref is not None
+    assert (ref.step, [one.ref.step for one in executor.late()]) == (3, [2])
+    executor.close()
+
+
 def test_a_save_that_fails_raises(keeping: Keeping, tmp_path: Path) -> None:
     keeping.open.set()
     keeping.failing.add(2)

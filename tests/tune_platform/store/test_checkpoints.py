@@ -207,6 +207,7 @@ def test_links_and_wrong_numbers_are_refused(storage: CheckpointStorage) -> None
     with pytest.raises(CheckpointError, match="must not be negative"):
         storage.save(-1, 1, 0, write)
     assert files(storage) == {}
+    assert not list(Path(storage.root).rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize(
