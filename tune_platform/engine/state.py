@@ -18,7 +18,6 @@ from tune_platform.engine.settings import Settings
 from tune_platform.engine.shelf import Shelf
 from tune_platform.engine.supply import Supply
 from tune_platform.engine.trial import HELD, Kept, Trial, TrialStatus
-from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Advance, Ask, Command, DropCheckpoints, Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import (
     Asked,
@@ -48,9 +47,9 @@ from tune_platform.protocol.events import (
 )
 from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
-from tune_platform.protocol.scheduler import Scheduler
+from tune_platform.protocol.scheduler import Scheduler, decisions_of
 from tune_platform.protocol.searcher import Outcome
-from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Resize, Stop
+from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Resize, Stop
 from tune_platform.resources import Ledger
 
 
@@ -167,7 +166,7 @@ class State:
         self.counts[trial.status] += 1
         if not event.problem:
             self.queue.add(trial)
-        return _decisions_of(self.scheduler, self.scheduler.on_add(trial), event.trial)
+        return decisions_of(self.scheduler, self.scheduler.on_add(trial), event.trial)
 
     def _on_exhausted(self, event: Exhausted) -> list[Decision]:
         self.moved = True
@@ -192,7 +191,7 @@ class State:
             value, reached = self.value(report), self.reached(report)
             if value is not None:
                 self._note_best(trial, report, value)
-                decisions += _decisions_of(self.scheduler, self.scheduler.on_report(trial, report), trial.number)
+                decisions += decisions_of(self.scheduler, self.scheduler.on_report(trial, report), trial.number)
             if trial.until is not None and reached is not None and reached >= trial.until:
                 trial.waits = True
                 if value is not None:
@@ -264,7 +263,7 @@ class State:
                     trial.failures.clear()
                     trial.error = ""
                     self._move(trial, TrialStatus.PENDING, "a person had it tried again")
-                    decisions += decisions_of(self.scheduler.on_add(trial), trial.number)
+                    decisions += decisions_of(self.scheduler, self.scheduler.on_add(trial), trial.number)
         return decisions
 
     def _note_best(self, trial: Trial, report: Report, value: float) -> None:
@@ -314,7 +313,7 @@ class State:
 
     def _on_supply_ended(self, effect: SupplyEnded) -> list[Decision]:
         self.supply.told = True
-        return _decisions_of(self.scheduler, self.scheduler.on_supply_end())
+        return decisions_of(self.scheduler, self.scheduler.on_supply_end())
 
     def _on_ending(self, effect: Ending) -> list[Decision]:
         self.ending = effect
@@ -425,7 +424,7 @@ class State:
         if not status.final:
             return []
         self._hold(trial, False)
-        decisions = _decisions_of(self.scheduler, self.scheduler.on_end(trial, status.value.lower()))
+        decisions = decisions_of(self.scheduler, self.scheduler.on_end(trial, status.value.lower()))
         self._tell(trial)
         return decisions
 
@@ -493,25 +492,3 @@ class State:
         assert self.queue.size == self.counts[TrialStatus.PENDING]
         assert self.queue.paused_size == self.counts[TrialStatus.PAUSED]
         assert sum(trial.held for trial in self.trials.values()) == self.held
-
-
-def _decisions_of(scheduler: Scheduler, answer: Decisions, trial: int | None = None) -> list[Decision]:
-    """Return a scheduler's answer as decisions; a bare verdict is about `trial`. Raises SchedulerError for another."""
-    if answer is None:
-        return []
-    name = type(scheduler).__name__
-    if isinstance(answer, (Continue, Pause, Stop, Clone, Resize)):
-        if trial is None:
-            raise SchedulerError(
-                f"the scheduler {name} answered {answer!r} to the end of the supply: which trial is it about? "
-                "Answer [Decision(trial, verdict)]"
-            )
-        return [Decision(trial, answer)]
-    found: Any = answer
-    for decision in found if isinstance(found, (list, tuple)) else [found]:
-        if not isinstance(decision, Decision):
-            raise SchedulerError(
-                f"the scheduler {name} answered {decision!r}; what is needed is a verdict on the trial that it was "
-                "told of, a list of Decision(trial, verdict), or None"
-            )
-    return list(found)

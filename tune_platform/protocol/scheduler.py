@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from tune_platform.errors import SchedulerError
 from tune_platform.protocol.reports import Config, Report
-from tune_platform.protocol.verdicts import Decisions
+from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Resize, Stop
 
 
 class TrialView(Protocol):
@@ -84,3 +85,25 @@ class Scheduler(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """Return the scheduler's state for people (rungs and who is in them), as plain JSON values."""
+
+
+def decisions_of(scheduler: Scheduler, answer: Decisions, trial: int | None = None) -> list[Decision]:
+    """Return a scheduler's answer as decisions; a bare verdict is about `trial`. Raises SchedulerError for another."""
+    if answer is None:
+        return []
+    name = type(scheduler).__name__
+    if isinstance(answer, (Continue, Pause, Stop, Clone, Resize)):
+        if trial is None:
+            raise SchedulerError(
+                f"the scheduler {name} answered {answer!r} to the end of the supply: which trial is it about? "
+                "Answer [Decision(trial, verdict)]"
+            )
+        return [Decision(trial, answer)]
+    found: Any = answer
+    for decision in found if isinstance(found, (list, tuple)) else [found]:
+        if not isinstance(decision, Decision):
+            raise SchedulerError(
+                f"the scheduler {name} answered {decision!r}; what is needed is a verdict on the trial that it was "
+                "told of, a list of Decision(trial, verdict), or None"
+            )
+    return list(found)

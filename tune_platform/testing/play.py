@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.settings import Settings
-from tune_platform.engine.state import decisions_of
 from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.protocol.effects import Effect
 from tune_platform.protocol.events import (
@@ -30,7 +29,7 @@ from tune_platform.protocol.events import (
     Suggested,
 )
 from tune_platform.protocol.reports import CheckpointRef, Report
-from tune_platform.protocol.scheduler import Candidates, Scheduler, TrialView
+from tune_platform.protocol.scheduler import Candidates, Scheduler, TrialView, decisions_of
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Stop, Verdict
 from tune_platform.resources import Resources
 
@@ -121,7 +120,7 @@ class Referee:
 
     def _decisions(self, name: str, answer: Decisions, trial: TrialView | None) -> Decisions:
         memory(self.scheduler)  # it can be shown at any time
-        for decision in decisions_of(answer, trial.number if trial else None):
+        for decision in decisions_of(self.scheduler, answer, trial.number if trial else None):
             self._check(f"{name} decides {decision.verdict} on trial {decision.trial}", decision)
             if trial is not None and decision.trial == trial.number:
                 self._check_own(name, trial, decision)
