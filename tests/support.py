@@ -164,7 +164,7 @@ class StatefulSearcher(MemorySearcher):
         return {"known": [[n, dict(config)] for n, config in self.known.items()], "told": told}
 
     def load_state(self, data: Mapping[str, Any]) -> None:
-        self.known = {number: config for number, config in data["known"]}
+        self.known = dict(data["known"])
         self.told = {number: Outcome(*values) for number, values in data["told"]}
 
 

@@ -65,7 +65,7 @@ def whole_and_cut(scenario: Scenario, share: float = 0.6) -> tuple[Run, MemoryLo
 
 
 def go_on(scenario: Scenario, log: MemoryLog, scheduler: Scheduler | None = None) -> Run:
-    """A new driver, with another scheduler, that goes on from the log to an end; all that the log had is still there."""
+    """A new driver that goes on from the log to an end; all that the log had is still there."""
     before = plain([row._replace(data=dict(row.data)) for row in log.rows])
     run = scenario.build(log, scheduler=scheduler)
     run.controller.changed = True
