@@ -90,6 +90,7 @@ def load(state: State, text: str) -> Mapping[str, Any] | None:
     state.shelf.holders = Counter(data["holders"])
     for entry in data["trials"]:
         _load_trial(state, entry, data["nodes"])
+    state.placed = {int(number): None for number in data["nodes"]}  # in the order in which they got their places
     state.counts = Counter({TrialStatus(status): count for status, count in data["counts"].items()})
     state.queue.refit()
     for number, elapsed in data["heard"]:
@@ -128,7 +129,6 @@ def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) ->
     )
     state.trials[trial.number] = trial
     if trial.status.placed:
-        state.placed[trial.number] = None
         state.ledger.hold(trial.number, trial.resources, nodes[str(trial.number)])
     elif trial.status is TrialStatus.PENDING:
         state.queue.add(trial)

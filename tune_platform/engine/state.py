@@ -7,6 +7,7 @@ answers is given back, to be carried out (`Controller.handle`) or to be compared
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -53,9 +54,9 @@ from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Re
 from tune_platform.resources import Ledger
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Best:
-    """The best value of the first metric that any trial has reported so far."""
+    """The best value of the first metric that any trial has reported so far, with a copy of the config."""
 
     value: float
     trial: int
@@ -271,7 +272,7 @@ class State:
         if trial.best is None or (value > trial.best if maximise else value < trial.best):
             trial.best, trial.best_step, trial.best_config = value, report.step, trial.last_config
             if self.best is None or (value > self.best.value if maximise else value < self.best.value):
-                self.best = Best(value, trial.number, report.step, trial.config)
+                self.best = Best(value, trial.number, report.step, copy.deepcopy(dict(trial.config)))
 
     def _hear(self, trial: Trial, *, at: bool = False) -> None:
         """Note a sign of life; `at`: it is that its code begins now."""
