@@ -40,7 +40,7 @@ class TrialResult:
     """What is known of one trial. Times are in seconds since the epoch; `best` is of the first metric."""
 
     number: int
-    status: str  # PENDING | RUNNING | PAUSING | PAUSED | COMPLETED | STOPPED | FAILED
+    status: str  # PENDING | STARTING | RUNNING | PAUSING | PAUSED | COMPLETED | STOPPED | FAILED
     reason: str = ""  # why it is in this state
     config: Mapping[str, Any] = field(default_factory=dict)  # nested, as the training code got it
     best: float | None = None  # the best value so far
@@ -74,8 +74,10 @@ class Reason:
 
     time: float
     step: int | None
-    verdict: str  # suggested | continue | pause | stop | clone | failed | requested | ended | resumed
+    #: suggested | launched | continue | pause | stop | clone | resize | moved | failed | requested | ended | resumed
+    verdict: str
     reason: str
+    cause: str = ""  # the fact that it followed from, in words; empty for what is a fact itself
 
 
 class Results:
@@ -224,10 +226,11 @@ class Results:
         return {trial.number: trial.error or trial.reason for trial in self.trials(status="FAILED")}
 
     def why(self, trial: int) -> list[Reason]:
-        """Return what was decided about a trial, when and why, oldest first."""
+        """Return what happened to a trial and was decided about it, when and why, oldest first."""
         with self._open() as experiment:
             now = experiment.trial(trial)
-            lines = [line for row in experiment.history(trial) if (line := _reason(row)) is not None]
+            history, facts = experiment.history(trial), experiment.causes(trial)
+        lines = [line for row in history if (line := _reason(row, facts.get(row.stimulus or 0))) is not None]
         if now.ended is not None:
             told = bool(lines) and now.reason in lines[-1].reason  # the verdict has said so already
             text = now.status if told else f"{now.status}: {now.reason}"
@@ -433,8 +436,8 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _reason(row: LogRow) -> Reason | None:
-    """Return the line that a row of the log is worth in the history of a trial, if any."""
+def _reason(row: LogRow, fact: LogRow | None) -> Reason | None:
+    """Return the line that a row of the log is worth in the history of a trial, if any; `fact` is what caused it."""
     if row.kind == "resumed":
         return Reason(time=row.time, step=None, verdict="resumed", reason="a new driver took over")
     if row.trial is None:
@@ -446,6 +449,13 @@ def _reason(row: LogRow) -> Reason | None:
             reason = f"from trial {data['source']}: {reason}"
         if data.get("until") is not None:
             reason = f"{reason}; until {data['until']:g}" if reason else f"until {data['until']:g}"
+    elif row.kind == "launched":
+        nodes = ", ".join(str(node) for node in sorted(set(data["nodes"])))
+        reason = f"attempt {data['attempt']} on node {nodes}"
+        if data.get("until") is not None:
+            reason += f"; until {data['until']:g}"
+    elif row.kind == "moved":
+        reason = f"{data['status']}: {data['reason']}" if data["reason"] else str(data["status"])
     elif row.kind == "suggested":
         origins = {"searcher": "by the searcher", "start": "as a start point", "user": "by a person"}
         step, reason = 0, origins.get(str(data.get("origin")), "")
@@ -455,4 +465,30 @@ def _reason(row: LogRow) -> Reason | None:
         reason = f"a person asked: {data.get('action')}"
     else:
         return None
-    return Reason(time=row.time, step=step, verdict=verdict, reason=reason)
+    return Reason(time=row.time, step=step, verdict=verdict, reason=reason, cause=_fact(fact) if fact else "")
+
+
+def _fact(row: LogRow) -> str:
+    """Return a fact of the log in words."""
+    data, trial = row.data, f"trial {row.trial}"
+    match row.kind:
+        case "reported" if data["last"] >= data["first"]:
+            first, last = data["first"], data["last"]
+            return f"{trial} reported step {last}" if first == last else f"{trial} reported steps {first} to {last}"
+        case "reported":
+            return f"{trial} came to its end"
+        case "saved":
+            return f"{trial} was saved" if data["checkpoint"] else f"{trial} had nothing to save"
+        case "failed":
+            return f"{trial} failed: {data['cause']}"
+        case "suggested":
+            return f"{trial} was suggested"
+        case "started":
+            return f"{trial} started"
+        case "requested":
+            return f"a person asked: {data['action']}" + ("" if row.trial is None else f" {trial}")
+        case "capacity":
+            return "there was a change of nodes"
+        case "exhausted":
+            return f"no more suggestions: {data['reason']}"
+    return {"ticked": "time passed", "resumed": "a new driver took over"}.get(row.kind, row.kind)
