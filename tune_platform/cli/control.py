@@ -43,7 +43,7 @@ def stop(experiment: str, trial: int | None, now: bool, storage: str | None) -> 
     with _running(experiment, storage, trial) as (open_experiment, row):
         action = "cancel" if now else "stop"
         open_experiment.request(action, trial, {}, time.time())
-        running = row.counts.get("RUNNING", 0) + row.counts.get("PAUSING", 0)
+        running = sum(row.counts.get(status, 0) for status in ("STARTING", "RUNNING", "PAUSING"))
     if trial is not None:
         _said(row.name, f"trial {trial} stops at its next report")
     elif now:

@@ -12,7 +12,7 @@ import click
 
 #: Colour of a status; the word is always there too.
 COLOURS: Mapping[str, str] = {
-    "RUNNING": "cyan", "COMPLETED": "green", "STOPPED": "yellow", "FAILED": "red",
+    "STARTING": "cyan", "RUNNING": "cyan", "COMPLETED": "green", "STOPPED": "yellow", "FAILED": "red",
     "running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red", "crashed": "red",
     "interrupted": "yellow", "unreadable": "red",
 }  # fmt: skip
@@ -47,7 +47,7 @@ def duration(seconds: float | None) -> str:
 
 def counts(by_status: Mapping[str, int]) -> str:
     """Return "2 running, 40 stopped" in the order of a trial's life."""
-    order = ("RUNNING", "PAUSING", "PAUSED", "PENDING", "COMPLETED", "STOPPED", "FAILED")
+    order = ("RUNNING", "STARTING", "PAUSING", "PAUSED", "PENDING", "COMPLETED", "STOPPED", "FAILED")
     known = [(name, by_status[name]) for name in order if by_status.get(name)]
     return ", ".join(f"{count} {name.lower()}" for name, count in known) or "no trials yet"
 

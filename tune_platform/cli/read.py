@@ -249,7 +249,7 @@ def best(
 @storage_option
 @json_option
 def why(experiment: str, trial: int, storage: str | None, as_json: bool) -> None:
-    """Say what became of a trial, and why.
+    """Say what became of a trial, and why: what was decided, and (after <-) the fact that it was decided on.
 
     \b
     Example: tune-platform why digits 42
@@ -265,13 +265,19 @@ def _history(reasons: Sequence[Reason]) -> list[str]:
     wide = max((len(each.verdict) for each in reasons), default=0)
     return [
         f"{_clock(each.time)}  {'' if each.step is None else f'step {each.step}':<10}  {each.verdict:<{wide}}  "
-        f"{each.reason}".rstrip()
+        f"{each.reason}{f'  <- {each.cause}' if each.cause else ''}".rstrip()
         for each in reasons
     ]
 
 
 def _reason_json(reason: Reason) -> dict[str, Any]:
-    return {"time": reason.time, "step": reason.step, "verdict": reason.verdict, "reason": reason.reason}
+    return {
+        "time": reason.time,
+        "step": reason.step,
+        "verdict": reason.verdict,
+        "reason": reason.reason,
+        "cause": reason.cause,
+    }
 
 
 def _clock(then: float | None) -> str:

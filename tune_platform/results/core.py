@@ -173,10 +173,11 @@ class Results:
         return {trial.number: trial.error or trial.reason for trial in self.trials(status="FAILED")}
 
     def why(self, trial: int) -> list[Reason]:
-        """Return what was decided about a trial, when and why, oldest first."""
+        """Return what happened to a trial and was decided about it, when and why, oldest first."""
         with self._open() as experiment:
             now = experiment.trial(trial)
-            lines = [line for row in experiment.history(trial) if (line := reason_of(row)) is not None]
+            history, facts = experiment.history(trial), experiment.causes(trial)
+        lines = [line for row in history if (line := reason_of(row, facts.get(row.stimulus or 0))) is not None]
         if now.ended is not None:
             told = bool(lines) and now.reason in lines[-1].reason  # the verdict has said so already
             text = now.status if told else f"{now.status}: {now.reason}"

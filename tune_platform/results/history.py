@@ -13,12 +13,14 @@ class Reason:
 
     time: float
     step: int | None
-    verdict: str  # suggested | continue | pause | stop | clone | failed | requested | ended | resumed
+    #: suggested | launched | continue | pause | stop | clone | resize | moved | failed | requested | ended | resumed
+    verdict: str
     reason: str
+    cause: str = ""  # the fact that it followed from, in words; empty for what is a fact itself
 
 
-def reason_of(row: LogRow) -> Reason | None:
-    """Return the line that a row of the log is worth in the history of a trial, if any."""
+def reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
+    """Return the line that a row of the log is worth in the history of a trial, if any; `fact` is what caused it."""
     if row.kind == "resumed":
         return Reason(time=row.time, step=None, verdict="resumed", reason="a new driver took over")
     if row.trial is None:
@@ -30,13 +32,47 @@ def reason_of(row: LogRow) -> Reason | None:
             reason = f"from trial {data['source']}: {reason}"
         if data.get("until") is not None:
             reason = f"{reason}; until {data['until']:g}" if reason else f"until {data['until']:g}"
+    elif row.kind == "launched":
+        nodes = ", ".join(str(node) for node in sorted(set(data["nodes"])))
+        reason = f"attempt {data['attempt']} on node {nodes}"
+        if data.get("until") is not None:
+            reason += f"; until {data['until']:g}"
+    elif row.kind == "moved":
+        reason = f"{data['status']}: {data['reason']}" if data["reason"] else str(data["status"])
     elif row.kind == "suggested":
         origins = {"searcher": "by the searcher", "start": "as a start point", "user": "by a person"}
-        step, reason = 0, origins.get(str(data.get("origin")), "")
+        step, reason = 0, origins.get(str(data.get("origin", "searcher")), "")
     elif row.kind == "failed":
         reason = f"attempt {data.get('attempt')}: {data.get('cause')}: {data.get('message')}"
     elif row.kind == "requested":
         reason = f"a person asked: {data.get('action')}"
     else:
         return None
-    return Reason(time=row.time, step=step, verdict=verdict, reason=reason)
+    cause = _in_words(fact) if fact is not None else ""
+    return Reason(time=row.time, step=step, verdict=verdict, reason=reason, cause=cause)
+
+
+def _in_words(row: LogRow) -> str:
+    """Return a fact of the log in words."""
+    data, trial = row.data, f"trial {row.trial}"
+    match row.kind:
+        case "reported" if "last" in data and data["last"] >= data["first"]:
+            first, last = data["first"], data["last"]
+            return f"{trial} reported step {last}" if first == last else f"{trial} reported steps {first} to {last}"
+        case "reported":
+            return f"{trial} came to its end" if data.get("done") else f"{trial} waits"
+        case "saved":
+            return f"{trial} was saved" if data["checkpoint"] else f"{trial} had nothing to save"
+        case "failed":
+            return f"{trial} failed: {data['cause']}"
+        case "suggested":
+            return f"{trial} was suggested"
+        case "started":
+            return f"{trial} started"
+        case "requested":
+            return f"a person asked: {data['action']}" + ("" if row.trial is None else f" {trial}")
+        case "capacity":
+            return "there was a change of nodes"
+        case "exhausted":
+            return f"no more suggestions: {data['reason']}"
+    return {"ticked": "time passed", "resumed": "a new driver took over"}.get(row.kind, row.kind)

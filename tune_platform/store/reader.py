@@ -78,6 +78,12 @@ class ExperimentReader:
         query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq.in_(these))
         return rows.to_logs(self._fetch(query.order_by(_L.seq)))
 
+    def causes(self, trial: int) -> dict[int, LogRow]:
+        """Return the facts that the effects on one trial followed from, by their `seq`, without reports."""
+        these = sa.select(_L.stimulus).where(_L.experiment == self._id, _L.trial == trial, _L.stimulus.is_not(None))
+        query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq.in_(these))
+        return {row.seq: row for row in rows.to_logs(self._fetch(query))}
+
     def requests(self, after: int) -> list[RequestRow]:
         """Return the requests with numbers above `after`; cheap enough to be asked all the time."""
         return [rows.to_request(row) for row in self._fetch(schema.READ_REQUESTS, self._id, after)]

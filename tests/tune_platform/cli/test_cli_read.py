@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.tune_platform.cli.conftest import SPEC, TRACEBACK, Call, Make, lines
+from tests.tune_platform.cli.conftest import SPEC, START, TRACEBACK, Call, Make, lines
+from tune_platform.store.records import LogRow, TrialRow
+from tune_platform.store.sql import SqlExperiment
 
 
 def test_ls_says_when_there_is_nothing(call: Call) -> None:
@@ -164,6 +166,55 @@ def test_why(call: Call, make: Make) -> None:
         "suggested", "failed", "ended",
     ]  # fmt: skip
     assert "has no trial 9" in call("why", "digits", "9", code=2).stderr
+
+
+def with_causes(experiment: SqlExperiment) -> None:
+    """Write a rung that closes when trial 0 fails: trial 1 is stopped, and starting trial 2 has nothing behind it."""
+    rows: list[tuple[str, int | None, dict[str, Any], int | None]] = [
+        ("capacity", None, {"nodes": [{"cpu": 2.0}], "effects": 1}, None),
+        ("asked", None, {"numbers": [0, 1]}, 1),
+        ("suggested", 1, {"config": {}, "origin": "searcher", "effects": 1}, None),
+        ("launched", 1, {"attempt": 1, "nodes": [0], "until": 3.0, "resources": {"cpu": 1.0}}, 3),
+        ("failed", 1, {"attempt": 1, "cause": "worker_died", "message": "gone", "effects": 2}, None),
+        ("moved", 1, {"status": "PENDING", "reason": "retry 1 of 3 after worker_died: gone"}, 5),
+        ("launched", 1, {"attempt": 2, "nodes": [0, 1, 1], "until": None, "resources": {"cpu": 1.0}}, 5),
+        ("reported", 0, {"attempt": 1, "first": 1, "last": 3, "saved": [], "done": False, "effects": 1}, None),
+        ("verdict", 1, {"step": 0, "verdict": "pause", "reason": "it waits for rung 0"}, 8),
+        ("requested", 0, {"request": 1, "action": "stop", "data": {}, "effects": 2}, None),
+        ("verdict", 0, {"step": 3, "verdict": "stop", "reason": "a person stopped it", "by": "person"}, 10),
+        ("verdict", 1, {"step": 0, "verdict": "stop", "reason": "rung 0: rank 2/2, keep 1"}, 10),
+    ]
+    log = [LogRow(seq, START + seq, kind, trial, data, stimulus) for seq, (kind, trial, data, stimulus) in
+           enumerate(rows, start=1)]  # fmt: skip
+    trials = [
+        TrialRow(trial=0, status="STOPPED", config={}, reason="a person stopped it", ended=START + 10),
+        TrialRow(trial=1, status="STOPPED", config={}, reason="rung 0: rank 2/2, keep 1", ended=START + 10),
+        TrialRow(trial=2, status="STARTING", config={}),
+    ]
+    experiment.append(log, [], trials)
+
+
+def test_why_walks_from_an_effect_to_its_fact(call: Call, make: Make) -> None:
+    make(write=with_causes)
+    assert [line[21:] for line in lines(call("why", "digits", "1"))] == [
+        "step 0      suggested  by the searcher",
+        "            launched   attempt 1 on node 0; until 3  <- trial 1 was suggested",
+        "            failed     attempt 1: worker_died: gone",
+        "            moved      PENDING: retry 1 of 3 after worker_died: gone  <- trial 1 failed: worker_died",
+        "            launched   attempt 2 on node 0, 1  <- trial 1 failed: worker_died",
+        "step 0      pause      it waits for rung 0  <- trial 0 reported steps 1 to 3",
+        "step 0      stop       rung 0: rank 2/2, keep 1  <- a person asked: stop trial 0",
+        "step 0      ended      STOPPED",
+    ]
+    causes = [line["cause"] for line in json.loads(call("why", "digits", "1", "--json").stdout)]
+    assert causes[-2:] == ["a person asked: stop trial 0", ""]
+
+
+def test_show_knows_trials_that_start(call: Call, make: Make) -> None:
+    make(write=with_causes)
+    text = call("show", "digits").stdout
+    assert "1 starting, 2 stopped" in text
+    assert "STARTING" in text
 
 
 @pytest.mark.parametrize("reports", [False, True])
