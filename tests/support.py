@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.populations import Generations, Synchronous, Thaw
 from tune_platform.backends.simulated import Faults, SimulatedBackend
 from tune_platform.engine.controller import PATIENCE, Controller
 from tune_platform.engine.feed import Feed
@@ -288,6 +289,19 @@ def curve(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
     return {"loss": round(abs(config["x"] - 0.3) + 1 / step, 2), "epoch": 2 * step}
 
 
+class RealBackend(SimulatedBackend):
+    """One that says that its clock is real: nothing is found in flight again, and the loop turns by its own clock.
+
+    While it is `silent`, nothing comes of it.
+    """
+
+    virtual = False
+    silent = False
+
+    def poll(self, timeout: float | None) -> list[Event]:
+        return [] if self.silent else super().poll(None)
+
+
 @dataclass
 class Scenario:
     """All that a run is a function of."""
@@ -309,6 +323,7 @@ class Scenario:
     raises_at: int | None = None
     start_points: Sequence[Mapping[str, Any]] = ()
     lookahead: int | None = 0
+    real: bool = False  # whether its clock is taken for real
 
     def make_scheduler(self) -> Scheduler:
         kinds: dict[str, Any] = {
@@ -317,6 +332,9 @@ class Scenario:
             "promotion": lambda: ASHA(min=1, max=8, eta=2, type="promotion"),
             "epochs": lambda: ASHA(resource="epoch", min=3, eta=3, max=14, type="promotion"),
             "pbt": TinyPBT,
+            "synchronous": Synchronous,
+            "thaw": Thaw,
+            "generations": Generations,
         }
         scheduler: Scheduler = kinds[self.scheduler]()
         return scheduler
@@ -331,7 +349,7 @@ class Scenario:
         settings = self.make_settings()
         controller = CheckedController(settings, scheduler)
         seconds = self.step_time
-        backend = SimulatedBackend(
+        backend = (RealBackend if self.real else SimulatedBackend)(
             curve,
             nodes=self.nodes,
             step_time=None if seconds is None else lambda config, step: seconds,

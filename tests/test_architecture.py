@@ -54,7 +54,7 @@ MAY: Mapping[str, set[str]] = {
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},
     "integrations": {"api", "errors", "protocol", "results", "spec", "trainable"},
-    "testing": {"errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
+    "testing": {"engine", "errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
     "trainables": {
         "distributed",
         "errors",
@@ -83,7 +83,7 @@ ONLY_TYPES = {("trainable", "distributed"), ("protocol", "space")}
 #: Files that may import Ray; the others reach it through these, for Ray is an extra and slow to import.
 RAY = ("backends/ray", "backends/_ray", "distributed/ray", "cluster/", "ray_tune/")
 #: The loop's decisions: a function of what they are told, without clocks, files, threads or draws.
-PURE = ("controller", "trial", "queue", "shelf", "state", "supply")
+PURE = ("controller", "queue", "replay", "retention", "settings", "shelf", "snapshot", "state", "supply", "trial")
 IMPURE = {
     "datetime", "numpy", "optuna", "os", "pathlib", "random", "ray", "sqlalchemy", "threading", "time", "torch",
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,14 +48,16 @@ class Pool:
         self._ahead: dict[RayWorker, float] = {}  # ... of those that have served nobody yet
         self._warm: dict[int, RayWorker] = {}
 
-    def __len__(self) -> int:
-        return len(self._workers)
+    @property
+    def idle(self) -> int:
+        """How many workers are kept for trials to come."""
+        return len(self._resting) + len(self._ahead)
 
     # leases
 
-    def prepare(self, resources: Resources, count: float) -> None:
-        """Start up to `count` workers for trials with these resources ahead of time, as far as they fit."""
-        ledger = Ledger(self.nodes)
+    def prepare(self, nodes: Sequence[Mapping[str, float]], resources: Resources, count: float) -> None:
+        """Start up to `count` workers for trials with these resources ahead of time, as far as `nodes` hold them."""
+        ledger = Ledger(nodes)
         until = time.monotonic() + max(_PREPARED_S, self._idle_s)
         while ledger.leases() < min(count, _PREPARED) and resources.bundle():
             nodes = ledger.lease(ledger.leases(), resources)
@@ -168,7 +170,7 @@ class Pool:
         amounts = ray_names(shape.bundle)
         options: dict[str, Any] = {
             "num_cpus": amounts.pop("CPU", 0), "num_gpus": amounts.pop("GPU", 0), "max_restarts": 0,
-            "max_task_retries": 0,
+            "max_task_retries": 0, "enable_task_events": False,  # not a line for each leg in Ray's own list of tasks
         }  # fmt: skip
         if "memory" in amounts:
             options["memory"] = amounts.pop("memory")

@@ -6,6 +6,8 @@ import os
 import pickle
 import socket
 import sys
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,9 +16,20 @@ from tune_platform.backends._channel import Channel, Sent
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
 from tune_platform.protocol.commands import Launch
+from tune_platform.resources import Resources
 
 #: What `launch` answers where the trial before still runs in some thread: the process must be replaced.
 SPOILT = b"spoilt"
+
+
+_LAUNCH = tuple(field.name for field in fields(Launch) if field.name != "resources")
+_RESOURCES = tuple(field.name for field in fields(Resources))
+_of_launch, _of_resources = attrgetter(*_LAUNCH), attrgetter(*_RESOURCES)
+
+
+def plain_launch(launch: Launch) -> tuple[Any, ...]:
+    """Return a launch as plain values, whose pickle takes a fraction of the time."""
+    return (*_of_launch(launch), _of_resources(launch.resources))
 
 
 class Worker:
@@ -38,6 +51,7 @@ class Worker:
             gang.start(payload)
         self._executor: Executor | None = None
         self._launch: Launch | None = None
+        self._resources = Resources()
         self._channel = Channel()
         self._log = _Log()
         sys.stdout = _Tee(sys.stdout, self._log)
@@ -46,9 +60,9 @@ class Worker:
     # in the training thread
 
     def launch(self, packed: bytes) -> bytes | None:
-        """End the trial before and run this one to its first milestone; takes (order, launch, warm)."""
-        order, launch, warm = pickle.loads(packed)
-        self._launch = launch
+        """End the trial before and run this one to its first milestone; takes (order, plain launch, warm)."""
+        order, plain, warm = pickle.loads(packed)
+        launch = self._launch = self._made(plain)
         executor = self._executor
         try:
             # User code is first seen here, not in the constructor: its errors are a trial's failure.
@@ -117,6 +131,12 @@ class Worker:
 
     # inside
 
+    def _made(self, plain: tuple[Any, ...]) -> Launch:
+        *values, resources = plain
+        if resources != _of_resources(self._resources):  # rarely: making them takes a while, as they are checked
+            self._resources = Resources(**dict(zip(_RESOURCES, resources, strict=True)))
+        return Launch(**dict(zip(_LAUNCH, values, strict=True)), resources=self._resources)
+
     def _go(self, until: float | None, save: bool) -> bytes | None:
         executor, channel = self._executor, self._channel
         assert executor is not None
@@ -168,22 +188,23 @@ class _Log:
     """`log.txt` of the present trial, made with the first line that is printed."""
 
     def __init__(self) -> None:
-        self._path: Path | None = None
+        self._folder = ""
         self._file: TextIO | None = None
 
     def open(self, folder: str) -> None:
         self.close()
-        self._path = Path(folder, "log.txt") if folder else None
+        self._folder = folder
 
     def write(self, text: str) -> None:
-        if self._file is None and self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        if self._file is None and self._folder:
+            path = Path(self._folder, "log.txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
         if self._file is not None:
             self._file.write(text)
 
     def close(self) -> None:
-        self._path = None
+        self._folder = ""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -55,23 +55,24 @@ class Writer:
             self._pending.append(draft.trial)
         self._pool.submit(self._finish, draft, step, attempt, self._on_written)
 
-    def flush(self, trial: int | None = None) -> None:
-        """Wait until everything, or everything of one trial, is finished."""
+    def flush(self, trial: int) -> None:
+        """Wait until all of one trial is finished."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._pending if trial is None else trial not in self._pending)
+            self._changed.wait_for(lambda: trial not in self._pending)
 
     def check(self, trial: int, attempt: int) -> None:
         """Raise, once, the error for which a checkpoint of this attempt could not be finished."""
+        if self._failed is None:  # after each step: without the lock
+            return
         with self._changed:
             if self._failed is not None and self._failed[0] == (trial, attempt):
                 error, self._failed = self._failed[1], None
                 raise error
 
-    def take(self, trial: int | None = None, attempt: int | None = None) -> list[Written]:
-        """Return, once, what is finished: of one attempt, or of all."""
+    def take(self) -> list[Written]:
+        """Return, once, all that is finished, oldest first."""
         with self._changed:
-            taken = [one for one in self._written if trial is None or (one.ref.trial, one.attempt) == (trial, attempt)]
-            self._written = [one for one in self._written if one not in taken]
+            taken, self._written = self._written, []
         return taken
 
     def take_newest(self, trial: int, attempt: int) -> CheckpointRef | None:
@@ -86,6 +87,11 @@ class Writer:
     def pending(self) -> int:
         """How many are not finished."""
         return len(self._pending)
+
+    def is_writing(self, trial: int) -> bool:
+        """Whether checkpoints of this trial are not finished."""
+        with self._changed:
+            return trial in self._pending
 
     def close(self) -> None:
         """Finish everything, then end the thread."""

@@ -15,7 +15,7 @@ import os
 import pickle
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, assert_never
 
@@ -28,15 +28,23 @@ from ray.exceptions import RayError, RayTaskError
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Failure
 from tune_platform.backends._pickling import dumps, is_plain
-from tune_platform.backends._ray_placement import amounts_of
+from tune_platform.backends._ray_board import RayBoard
+from tune_platform.backends._ray_cluster import connect, look_up_nodes
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
+from tune_platform.cluster.admission import ALL, Admission, offered
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
 from tune_platform.resources import Resources
 
+logger = logging.getLogger(__name__)
+
+#: Seconds for which a busy loop does not look what is due.
+_CHECK_S = 0.05
+#: Seconds between two looks at what other drivers want.
+_LOOK_S = 1.0
 #: Workers in a row that Ray gives up before they run, after which it is the cluster that is missing.
 _CLUSTER_IS_GONE = 3
 
@@ -83,6 +91,11 @@ class RayBackend:
         self._node_ids: list[str] = []
         self._nodes: tuple[dict[str, float], ...] = ()
         self._next_refresh = 0.0
+        self._admission: Admission | None = None  # where all trials hold the same
+        self._share = ALL
+        self._offered: tuple[Mapping[str, float], ...] = ()
+        self._next_look = 0.0
+        self._next_check = 0.0
         self._never_ran = 0  # workers in a row that Ray gave up before they ran
 
     # the protocol
@@ -96,18 +109,22 @@ class RayBackend:
                 f"the trainable {job.trainable!r} cannot be sent to worker processes: {error}. Open files, "
                 "locks and connections inside setup(), or name it as 'module:name'"
             ) from error
-        self._connect()
+        self._connected = connect(self._address, self._init) or self._connected
         atexit.register(self.close)
         self._job = job
         self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
         self._look_up_nodes()
+        if job.resources is not None and job.resources.bundle():
+            self._admission = Admission(RayBoard(), job.resources, job.max_concurrent)
+        self._look_at_share(active=True)
+        self._offered = self._offer()
         if job.resources is not None and job.reuse_workers:
             self.prepare(job.resources, job.max_concurrent)
-        return CapacityChanged(time=self.now(), nodes=self._nodes)
+        return CapacityChanged(time=self.now(), nodes=self._offered)
 
     def prepare(self, resources: Resources, count: float) -> None:
         """Start up to `count` workers for trials with these resources ahead of time, as far as they fit."""
-        self._started_pool.prepare(resources, count)
+        self._started_pool.prepare(self._offered, resources, count)
 
     def now(self) -> float:
         """Return seconds since the epoch."""
@@ -145,17 +162,19 @@ class RayBackend:
         """Return all events that are ready; wait for the first at most `timeout` seconds (None: for ever)."""
         events, self._ready = self._ready, []
         end = math.inf if timeout is None else time.monotonic() + timeout
-        woken = False
+        results, woken = self._results, False
         while True:
-            with suppress(queue.Empty):
-                while True:
-                    woken |= self._receive(self._results.get_nowait(), events)
+            while not results.empty():
+                woken |= self._receive(results.get_nowait(), events)
             now = time.monotonic()
+            if events and now < self._next_check:
+                return events
+            self._next_check = now + _CHECK_S
             due = self._do_what_is_due(now, events)
             if events or woken or now >= end:
                 return events
             with suppress(queue.Empty):
-                woken = self._receive(self._results.get(timeout=max(0.0, min(due, end) - now)), events)
+                woken = self._receive(results.get(timeout=max(0.0, min(due, end) - now)), events)
 
     def _receive(self, item: tuple[RayWorker, Call, Any] | None, events: list[Event]) -> bool:
         """Take a result that has arrived; True where it is only a wake-up."""
@@ -175,8 +194,16 @@ class RayBackend:
         for worker in pool.retire_rested(now):
             self._limit(worker)
         self._refresh(now, events)
+        if self._admission is not None and now >= self._next_look:
+            self._look_at_share(active=bool(self._leases or pool.idle))
+            self._report_capacity(events)
+            for worker in pool.retire_rested(now, int(max(0, min(pool.idle, self._surplus)))):
+                self._limit(worker)
         leg = next(iter(self._legs.values()), math.inf)
-        return min([self._next_refresh, leg, pool.next_rested(), *(worker.deadline or 0.0 for worker in self._late)])
+        look = self._next_look if self._admission is not None else math.inf
+        return min(
+            [self._next_refresh, look, leg, pool.next_rested(), *(worker.deadline or 0.0 for worker in self._late)]
+        )
 
     def wake(self) -> None:
         """Have a `poll` that waits return at once; from any thread."""
@@ -189,8 +216,12 @@ class RayBackend:
         """End all workers, and the connection to Ray if this backend has made it. Safe to call twice."""
         atexit.unregister(self.close)
         pool, self._pool = self._pool, None
+        admission, self._admission = self._admission, None
         if ray.is_initialized() and pool is not None:
             pool.close()
+            with suppress(Exception):  # Ray may be gone
+                if admission is not None:
+                    admission.close()
         for held in (self._leases, self._legs, self._late):
             held.clear()
         if self._connected:
@@ -214,11 +245,16 @@ class RayBackend:
             failure = Failure("exception", str(error), fatal=True)
             self._ready.append(failure.event(self.now(), launch.trial, launch.attempt))
             return
+        assert self._job is not None
+        if launch.resources != self._job.resources:
+            self._share, self._admission = ALL, None  # what is a share of the cluster is not known any more
+        elif not self._leases:
+            self._next_look = 0.0  # the others are to know at once that it has something to run again
         worker.lease = launch
         worker.ended = False
         self._leases[launch.trial] = worker
         self._begin_leg(worker)
-        content = (worker.order, launch, worker.warm)
+        content = (worker.order, _worker.plain_launch(launch), worker.warm)
         # A config may hold functions and the like, which only cloudpickle can send.
         packed = pickle.dumps(content, protocol=5) if is_plain(launch.config) else dumps(content)
         worker.call(self._results, "launch", packed)
@@ -255,7 +291,7 @@ class RayBackend:
             worker.call(self._results, "ask", worker.order, False, True)
         worker.lease = None
         self._legs.pop(worker, None)
-        if not self._job.reuse_workers:
+        if not self._job.reuse_workers or self._share.crowded or self._surplus >= 0:  # with this one there is one more
             pool.retire(worker)
             self._limit(worker)
             return
@@ -267,6 +303,11 @@ class RayBackend:
             self._limit(worker)
         else:
             pool.rest(worker)
+
+    @property
+    def _surplus(self) -> float:
+        """How many workers there are beyond what this driver may have."""
+        return len(self._leases) + self._started_pool.idle - self._share.places
 
     def _discard(self, worker: RayWorker) -> None:
         """End the process at once and forget it."""
@@ -361,43 +402,34 @@ class RayBackend:
 
     # the cluster
 
-    def _connect(self) -> None:
-        if ray.is_initialized():
-            return
-        before = os.environ.get("RAY_USAGE_STATS_ENABLED")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        defaults = {"log_to_driver": False, "include_dashboard": False, "logging_level": logging.ERROR}
-        # Ray reads the variable set above when it is first imported, which may have been before this module.
-        ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] not in (
-            "0",
-            "false",
-        )
-        names = {"namespace": f"tune-platform-{os.getpid()}-{time.time_ns():x}"}
-        try:
-            ray.init(address=self._address, **{**defaults, **names, **self._init})
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = f"at {self._address!r}" if self._address not in (None, "local") else "on this machine"
-            raise ExperimentError(f"cannot connect to or start Ray {where}: {error}") from error
-        finally:
-            if before is None:
-                del os.environ["RAY_USAGE_STATS_ENABLED"]
-        self._connected = True
-
     def _look_up_nodes(self) -> None:
         self._next_refresh = time.monotonic() + self._refresh_s
-        alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-        self._node_ids += [node for node in alive if node not in self._node_ids]
-        # The place of a node that is gone stays, empty: trials and leases name nodes by their place.
-        self._nodes = tuple(amounts_of(alive.get(node, {})) for node in self._node_ids)
+        self._nodes = look_up_nodes(self._node_ids)
         pool = self._started_pool
         pool.nodes, pool.node_ids = self._nodes, self._node_ids
 
     def _refresh(self, now: float, events: list[Event]) -> None:
         if now >= self._next_refresh:
-            before = self._nodes
             self._look_up_nodes()
-            if self._nodes != before:
-                events.append(CapacityChanged(time=self.now(), nodes=self._nodes))
+            self._report_capacity(events)
+
+    def _look_at_share(self, *, active: bool) -> None:
+        self._next_look = time.monotonic() + _LOOK_S
+        if self._admission is not None:
+            try:
+                self._share = self._admission.share(self._nodes, active=active)
+            except Exception:  # of Ray's, where its store cannot be reached: the share stays as it was
+                logger.debug("the notes of other drivers cannot be read", exc_info=True)
+
+    def _offer(self) -> tuple[Mapping[str, float], ...]:
+        resources = self._job.resources if self._job is not None else None
+        return self._nodes if resources is None else offered(self._nodes, resources, self._share)
+
+    def _report_capacity(self, events: list[Event]) -> None:
+        offer = self._offer()
+        if offer != self._offered:
+            self._offered = offer
+            events.append(CapacityChanged(time=self.now(), nodes=self._offered))
 
 
 def _obituary(worker: RayWorker, trial: int, error: BaseException) -> str:

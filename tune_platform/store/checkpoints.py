@@ -14,7 +14,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -183,15 +182,13 @@ class Draft:
         try:
             if self.files.resolve().is_relative_to(source.resolve()):
                 raise CheckpointError(f"a checkpoint cannot hold itself: checkpoints are kept below {str(source)!r}.")
-            with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
-
-                def copy(path: str, target: str) -> None:
-                    self._measured[Path(target).relative_to(self.files).as_posix()] = copy_file(path, target, beside)
-
-                shutil.copytree(source, self.files, dirs_exist_ok=True, copy_function=copy)
+            shutil.copytree(source, self.files, dirs_exist_ok=True, copy_function=self._copy_file)
         except BaseException:
             self.discard()
             raise
+
+    def _copy_file(self, source: str, target: str) -> None:
+        self._measured[Path(target).relative_to(self.files).as_posix()] = copy_file(source, target)
 
     def keep(self, step: int, attempt: int) -> CheckpointRef:
         """Make a whole checkpoint of what `files` holds, in place of one of the same trial, step and attempt.

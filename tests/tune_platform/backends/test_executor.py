@@ -307,7 +307,9 @@ def test_the_end_of_a_trial_brings_all_its_checkpoints(keeping: Keeping, tmp_pat
 
 def test_a_failed_trial_brings_what_it_can_go_on_from(keeping: Keeping, tmp_path: Path) -> None:
     def curve(config: Mapping[str, Any], step: int) -> Mapping[str, Any]:
-        return {"loss": 1.0} if step < 3 else {}["loss"]
+        if step == 3:
+            raise ArithmeticError
+        return {"loss": 1.0}
 
     executor = keeping.executor(trainable_of(curve), checkpoints=str(tmp_path), checkpoint_every=2)
     executor.begin(launch(0, None))
@@ -352,6 +354,30 @@ def test_what_cannot_be_written_at_the_end_fails_the_trial(keeping: Keeping, tmp
     assert batch.failure is not None
     executor.begin(launch(1, 3))  # the failure is not this trial's
     assert go(executor, 3, False).state == "waiting"
+    executor.close()
+
+
+def test_a_checkpoint_that_fails_after_its_trial_harms_no_other(keeping: Keeping, tmp_path: Path) -> None:
+    keeping.failing.add(2)
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path))
+    executor.begin(launch(0, 2, save=True))
+    go(executor, 2, True)
+    executor.begin(launch(1, 3))
+    keeping.open.set()
+    assert keeping.written.acquire(timeout=60)
+    assert go(executor, 3, False).state == "waiting"
+    assert executor.late() == []
+    executor.close()
+
+
+def test_a_save_is_answered_with_the_newest(keeping: Keeping, tmp_path: Path) -> None:
+    executor = keeping.executor(trainable_of(falling), checkpoints=str(tmp_path), checkpoint_every=2)
+    executor.begin(launch(0, 3))
+    go(executor, 3, False)
+    keeping.open.set()
+    ref = executor.save()
+    assert ref is not None
+    assert (ref.step, [one.ref.step for one in executor.late()]) == (3, [2])
     executor.close()
 
 

@@ -1,0 +1,112 @@
+"""Two drivers on one Ray of two CPUs: the second gets its share although the first has more than enough to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from tune_platform.backends.ray import RayBackend
+from tune_platform.protocol.backend import Job
+from tune_platform.protocol.commands import Release
+from tune_platform.protocol.events import CapacityChanged
+from tune_platform.resources import Resources
+from tune_platform.testing.backends import Watch, falling, launch, trainable_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SEARCH = """
+import json, sys, time
+from pathlib import Path
+begin = time.time()
+from tune_platform import FIFO, SearchSpec, run, uniform
+from tune_platform.backends.ray import RayBackend
+
+def train(config):
+    time.sleep(0.5)
+    return {"loss": config["x"]}
+
+def note(controller, events, commands):
+    for event in events:
+        kind = type(event).__name__
+        if kind in ("CapacityChanged", "Reported"):
+            cpus = [node.get("cpu", 0) for node in event.nodes] if kind == "CapacityChanged" else None
+            print(json.dumps({"kind": kind, "after": time.time() - begin, "at": time.time(), "cpus": cpus}), flush=True)
+
+name, address, trials, storage = sys.argv[1:]
+run(
+    SearchSpec(
+        name=name, trainable=train, param_space={"x": uniform(0, 1)}, metric="loss", mode="min", scheduler=FIFO(),
+        num_samples=int(trials), backend=RayBackend(address), storage=storage,
+    ),
+    listeners=[note],
+)
+"""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster.wait_for_nodes()
+    yield cluster.address
+    cluster.shutdown()
+    ray.shutdown()
+
+
+def search(name: str, address: str, trials: int, storage: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SEARCH, name, address, str(trials), str(storage)]
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+
+
+def lines(done: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.splitlines() if line.startswith("{")]
+
+
+def test_a_second_search_gets_its_share_of_a_busy_cluster(address: str, tmp_path: Path) -> None:
+    first = search("first", address, 80, tmp_path / "a")
+    try:
+        time.sleep(8.0)
+        assert first.poll() is None
+        second = search("second", address, 8, tmp_path / "b")
+        of_second = lines(second.communicate(timeout=200)[0])
+        ended = time.time()
+        assert first.poll() is None, "the first was to be busy all the time"
+        of_first = lines(first.communicate(timeout=200)[0])
+    finally:
+        first.kill()
+    reported = [line["after"] for line in of_second if line["kind"] == "Reported"]
+    print(f"first report of the second search after {reported[0]:.1f} s")  # noqa: T201 (a figure, with pytest -s)
+    assert len(reported) == 8
+    assert [line["cpus"] for line in of_second if line["kind"] == "CapacityChanged"] == [[1.0]]
+    offers = [line["cpus"] for line in of_first if line["kind"] == "CapacityChanged"]
+    assert offers == [[2.0], [1.0], [2.0]], "half for as long as there is another"
+    together = [line for line in of_first if line["kind"] == "Reported" and line["at"] < ended]
+    assert len(together) > 8, "and the first went on"
+
+
+def test_one_that_has_nothing_to_run_leaves_the_cluster_to_others(address: str, tmp_path: Path) -> None:
+    idle = RayBackend(address, idle_s=1.0)
+    idle.start(Job(experiment="idle", trainable=trainable_of(falling), metrics=("loss",), resources=Resources(cpu=1)))
+    watch = Watch(idle)
+    idle.submit([launch(trial, 2) for trial in range(2)])
+    watch.until(lambda: watch.has_steps(0, 1, 2) and watch.has_steps(1, 1, 2))
+    idle.submit([Release(trial=trial) for trial in range(2)])
+    watch.settle(3.0)  # as one that a person has paused
+    second = search("second", address, 30, tmp_path)
+    while second.poll() is None:
+        watch.events += idle.poll(0.5)
+    of_second = lines(second.communicate()[0])
+    assert [line["cpus"] for line in of_second if line["kind"] == "CapacityChanged"] == [[2.0]]
+    told = [event for event in watch.events if isinstance(event, CapacityChanged)]
+    assert [[node["cpu"] for node in event.nodes] for event in told] == [[1.0], [2.0]], "its share, if it went on"
+    idle.close()

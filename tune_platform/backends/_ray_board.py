@@ -1,0 +1,42 @@
+"""The notes of all drivers of a Ray cluster, in Ray's own store of keys and values."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+
+import ray
+from ray._private.state import jobs
+from ray.experimental import internal_kv
+
+_NAMESPACE = "tune-platform"
+_PREFIX = "driver-"
+
+
+class RayBoard:
+    """A `tune_platform.cluster.admission.Board`. Drivers are named by their Ray job, whose number rises."""
+
+    def __init__(self) -> None:
+        self.name = f"{ray.get_runtime_context().get_job_id()}-{uuid.uuid4().hex[:8]}"
+
+    def write(self, note: str) -> None:
+        """See `Board.write`."""
+        internal_kv._internal_kv_put(_PREFIX + self.name, note, overwrite=True, namespace=_NAMESPACE)
+
+    def read(self) -> Mapping[str, str]:
+        """See `Board.read`."""
+        notes = {}
+        for key in internal_kv._internal_kv_list(_PREFIX, namespace=_NAMESPACE):
+            note = internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
+            if note is not None:  # else it was taken down in between
+                notes[key.decode().removeprefix(_PREFIX)] = note.decode()
+        return notes
+
+    def alive(self, names: Sequence[str]) -> set[str]:
+        """See `Board.alive`."""
+        dead = {job["JobID"] for job in jobs() if job["IsDead"]}
+        return {name for name in names if name.partition("-")[0] not in dead}
+
+    def remove(self, name: str) -> None:
+        """See `Board.remove`."""
+        internal_kv._internal_kv_del(_PREFIX + name, namespace=_NAMESPACE)

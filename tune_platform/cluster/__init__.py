@@ -1,0 +1,1 @@
+"""What several drivers on one cluster owe each other. Knows of no backend."""
