@@ -36,6 +36,7 @@ MAY: Mapping[str, set[str]] = {
     "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources"},
     "searchers": {"errors", "protocol", "protocol.seeds", "registry", "space"},
     "backends": {
+        "cluster",
         "distributed",
         "errors",
         "modules",
@@ -48,7 +49,7 @@ MAY: Mapping[str, set[str]] = {
     "distributed": {"errors", "protocol", "protocol.seeds", "resources", "trainable"},
     "store": {"errors", "protocol", "resources", "store.checkpoints"},
     "store.checkpoints": {"errors", "protocol"},
-    "cluster": {"errors", "protocol", "resources", "store"},
+    "cluster": {"errors", "protocol", "resources"},
     "results": {"errors", "protocol", "store", "store.checkpoints"},
     "plots": {"errors", "protocol", "results"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},

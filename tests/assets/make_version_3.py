@@ -62,7 +62,8 @@ def make(name: str, rows: int, requests: Any = (), **options: Any) -> None:
                 raise Killed
 
         try:
-            run(spec, listeners=[listener])
+            former: Any = listener  # what a listener was then
+            run(spec, listeners=[former])
         except Killed:
             return
         raise AssertionError(f"{name} ended before row {rows}")
