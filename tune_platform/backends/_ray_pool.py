@@ -60,10 +60,10 @@ class Pool:
         ledger = Ledger(nodes)
         until = time.monotonic() + max(_PREPARED_S, self._idle_s)
         while ledger.leases() < min(count, _PREPARED) and resources.bundle():
-            nodes = ledger.lease(ledger.leases(), resources)
-            if nodes is None:
+            places = ledger.lease(ledger.leases(), resources)
+            if places is None:
                 return
-            worker = self._spawn(shape_of(nodes, resources))
+            worker = self._spawn(shape_of(places, resources))
             self._idle[worker.shape].append(worker)
             self._ahead[worker] = until
 
