@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.populations import Generations, Synchronous, Thaw
 from tune_platform.backends.simulated import Faults, SimulatedBackend
 from tune_platform.engine.controller import PATIENCE, Controller
 from tune_platform.engine.feed import Feed
@@ -92,12 +93,14 @@ class MemoryLog:
         self._looked = len(self.rows)
         return [RequestRow(i, 0.0, action, trial, data) for i, _, action, trial, data in due]
 
-    def cut(self, seq: int) -> MemoryLog:
-        """The log as it would be if only its first `seq` rows had been written."""
+    def cut(self, seq: int | None = None) -> MemoryLog:
+        """The log as it would be if only its first `seq` rows had been written; all of them by default."""
+        seq = len(self.rows) if seq is None else seq
         kept = {key: row for key, row in self.reports.items() if row.seq <= seq}
         rows = [r._replace(data=plain(dict(r.data))) for r in self.rows[:seq]]
         full = [table for end, table in zip(self.commits, self.seen, strict=True) if end <= seq]
-        return MemoryLog(self.plan, rows, kept, dict(full[-1]) if full else {})
+        saved = [snapshot for snapshot in self.saved if snapshot[0] <= seq]
+        return MemoryLog(self.plan, rows, kept, dict(full[-1]) if full else {}, saved=saved)
 
     def text(self) -> str:
         """The log and the reports, byte for byte."""
@@ -152,6 +155,18 @@ class MemorySearcher:
             self.known[trial.number] = trial.config
             if trial.outcome is not None:
                 self.told[trial.number] = trial.outcome
+
+
+class StatefulSearcher(MemorySearcher):
+    """One that offers its state, as JSON values."""
+
+    def state(self) -> Mapping[str, Any]:
+        told = [[n, [o.status, o.value, o.step]] for n, o in self.told.items()]
+        return {"known": [[n, dict(config)] for n, config in self.known.items()], "told": told}
+
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        self.known = dict(data["known"])
+        self.told = {number: Outcome(*values) for number, values in data["told"]}
 
 
 class FakeSpace:
@@ -225,6 +240,7 @@ class CheckedController(Controller):
         self.asks: list[int] = []
         self.dropped: set[str] = set()
         self.launches: list[Launch] = []
+        self.changed = False  # whether the scheduler may decide otherwise than the log has it
 
     def handle(self, event: Event, elapsed: float | None = None) -> list[Command]:
         self._before(event)
@@ -237,7 +253,7 @@ class CheckedController(Controller):
         self._before(event)
         commands = super().replay(event, elapsed, effects)
         self._check(commands)
-        assert not self.comparison.difference, self.comparison.difference
+        assert self.changed or not self.comparison.difference, self.comparison.difference
         return commands
 
     def _before(self, event: Event) -> None:
@@ -288,6 +304,19 @@ def curve(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
     return {"loss": round(abs(config["x"] - 0.3) + 1 / step, 2), "epoch": 2 * step}
 
 
+class RealBackend(SimulatedBackend):
+    """One that says that its clock is real: nothing is found in flight again, and the loop turns by its own clock.
+
+    While it is `silent`, nothing comes of it.
+    """
+
+    virtual = False
+    silent = False
+
+    def poll(self, timeout: float | None) -> list[Event]:
+        return [] if self.silent else super().poll(None)
+
+
 @dataclass
 class Scenario:
     """All that a run is a function of."""
@@ -309,6 +338,8 @@ class Scenario:
     raises_at: int | None = None
     start_points: Sequence[Mapping[str, Any]] = ()
     lookahead: int | None = 0
+    real: bool = False  # whether its clock is taken for real
+    stateful: bool = False  # whether its searcher offers its state
 
     def make_scheduler(self) -> Scheduler:
         kinds: dict[str, Any] = {
@@ -317,6 +348,9 @@ class Scenario:
             "promotion": lambda: ASHA(min=1, max=8, eta=2, type="promotion"),
             "epochs": lambda: ASHA(resource="epoch", min=3, eta=3, max=14, type="promotion"),
             "pbt": TinyPBT,
+            "synchronous": Synchronous,
+            "thaw": Thaw,
+            "generations": Generations,
         }
         scheduler: Scheduler = kinds[self.scheduler]()
         return scheduler
@@ -326,12 +360,12 @@ class Scenario:
         values.update(self.settings)
         return Settings(metrics=("loss",), modes=(self.mode,), **values)
 
-    def build(self, log: MemoryLog | None = None) -> Run:
-        scheduler = self.make_scheduler()
+    def build(self, log: MemoryLog | None = None, *, scheduler: Scheduler | None = None) -> Run:
+        scheduler = scheduler or self.make_scheduler()
         settings = self.make_settings()
         controller = CheckedController(settings, scheduler)
         seconds = self.step_time
-        backend = SimulatedBackend(
+        backend = (RealBackend if self.real else SimulatedBackend)(
             curve,
             nodes=self.nodes,
             step_time=None if seconds is None else lambda config, step: seconds,
@@ -339,7 +373,8 @@ class Scenario:
             faults=self.faults,
             batch=self.batch,
         )
-        searcher = MemorySearcher(limit=self.limit, raises_at=self.raises_at, choices=self.choices)
+        kind = StatefulSearcher if self.stateful else MemorySearcher
+        searcher = kind(limit=self.limit, raises_at=self.raises_at, choices=self.choices)
         space: Any = FakeSpace()
         feed = Feed(
             searcher,

@@ -54,7 +54,7 @@ MAY: Mapping[str, set[str]] = {
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},
     "integrations": {"api", "errors", "protocol", "results", "spec", "trainable"},
-    "testing": {"errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
+    "testing": {"engine", "errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
     "trainables": {
         "distributed",
         "errors",
@@ -83,7 +83,7 @@ ONLY_TYPES = {("trainable", "distributed"), ("protocol", "space")}
 #: Files that may import Ray; the others reach it through these, for Ray is an extra and slow to import.
 RAY = ("backends/ray", "backends/_ray", "distributed/ray", "cluster/", "ray_tune/")
 #: The loop's decisions: a function of what they are told, without clocks, files, threads or draws.
-PURE = ("controller", "trial", "queue", "shelf", "state", "supply")
+PURE = ("controller", "queue", "replay", "retention", "settings", "shelf", "snapshot", "state", "supply", "trial")
 IMPURE = {
     "datetime", "numpy", "optuna", "os", "pathlib", "random", "ray", "sqlalchemy", "threading", "time", "torch",
 }  # fmt: skip
@@ -123,11 +123,10 @@ def _walk(node: ast.AST, typing: bool, deferred: bool) -> Iterator[Import]:
         assert node.level == 0, "imports are absolute here"
         yield from (Import(str(node.module), alias.name, typing, deferred) for alias in node.names)
     elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        seen_by_checkers = not ast.unparse(node.test).startswith("not ")
-        for child in node.body:
-            yield from _walk(child, seen_by_checkers, deferred)
-        for child in node.orelse:
-            yield from _walk(child, not seen_by_checkers, deferred)
+        checkers_only = not ast.unparse(node.test).startswith("not ")
+        for only, block in ((checkers_only, node.body), (not checkers_only, node.orelse)):
+            for statement in block:
+                yield from _walk(statement, only, deferred)
     else:
         inside = deferred or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for child in ast.iter_child_nodes(node):

@@ -144,6 +144,17 @@ def test_the_value_of_a_clone_stands_under_the_config_that_gave_it() -> None:
     assert shown(searcher)[2].state.name == "RUNNING"
 
 
+def test_the_same_config_in_other_words_is_no_clone() -> None:
+    """A log writes a tuple as a list; the parameters stay those that were drawn, to the last bit."""
+    space = Space({"noise": normal(0, 1), "layers": choice([(8, 8), (16,)])})
+    for n in range(20):
+        searcher = start(OptunaSearcher("cmaes"), space)
+        suggestion = searcher.ask(n)
+        drawn = dict(shown(searcher)[0].params)
+        searcher.tell(n, Outcome("completed", 0.1, 1, config=json.loads(json.dumps(suggestion.config))))
+        assert shown(searcher)[0].params == drawn
+
+
 def test_a_clone_may_lie_on_another_branch() -> None:
     for space in (CONDITIONAL, Space(by_run)):
         searcher = start(OptunaSearcher("tpe"), space)
@@ -183,12 +194,14 @@ def test_the_study_is_the_same_on_resume(sampler: str, kwargs: Mapping[str, Any]
             if draw.random() < 0.1:
                 config["kind"] = "adam"
                 config.pop("momentum", None)
-            rungs = tuple((0.5 * k, value + 1 / k) for k in range(1, draw.randint(2, 4)))
-            outcome = Outcome(status, rungs[-1][1], 9, config=config, resource=rungs[-1][0], rungs=rungs)
+            rungs = tuple((0.5 * k, value + k % 2) for k in range(1, draw.randint(2, 4)))
+            best, reached = min(value for _, value in rungs), rungs[-1][0]
+            outcome = Outcome(status, best, 9, config=config, resource=reached, rungs=rungs)
             whole.tell(n, outcome)
         past.append(PastTrial(n, suggestion.config, suggestion.memo, outcome))
     again = resumed(sampler, space, past, **kwargs)
     assert seen(again) == seen(whole)
+    assert again._study.best_trial.number == whole._study.best_trial.number
     assert any(t.outcome and t.outcome.config != t.config for t in past)
     for n in range(40, 44):
         assert again.ask(n) == whole.ask(n)

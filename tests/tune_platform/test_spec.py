@@ -334,7 +334,7 @@ def test_numbers() -> None:
 def test_hints() -> None:
     known: Mapping[str, str] = {"cpu": "", "space": "", "mode": ""}
     assert hint("CPU", known) == " (did you mean 'cpu'?)"
-    assert hint("param_space", known) == " (did you mean 'space'?)"
+    assert hint("parameters", known) == " (did you mean 'space'?)"
     assert hint("zzz", known) == ""
 
 

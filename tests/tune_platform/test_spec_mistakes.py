@@ -23,7 +23,7 @@ HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode:
 MISTAKES: list[tuple[str, str]] = [
     (
         "sheduler: asha\n",
-        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, step_timeout, storage, backend, reuse_workers, keep_warm",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after",
     ),
     (
         "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
@@ -230,8 +230,36 @@ MISTAKES: list[tuple[str, str]] = [
         "a spec is keys and values, such as `version: 1`; got 'just some text' (text)",
     ),
     (
+        "searcher: tpee\n",
+        "line 6, searcher: there is no searcher 'tpee' (did you mean 'tpe'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc",
+    ),
+    (
+        "seed: seven\nscheduler: {name: asha, min: one}\n",
+        "2 problems\n  line 6, seed: got 'seven' (text); a whole number is wanted\n  line 7, scheduler: asha: min must be a number, got 'one'",
+    ),
+    (
+        "search: {seed: 1}\nseed: 2\n",
+        "line 7, seed: is given twice: also as search.seed, which means the same",
+    ),
+    (
+        "metric: loss\n",
+        "line 6, metric: is given twice: also as objective, which means the same",
+    ),
+    (
+        "version: 1\ntrainable: a:b\nmetric: [a, 3]\nmode: [min, up]\n",
+        "2 problems\n  line 3, metric[1]: got 3 (a whole number); text is wanted\n  line 4, mode[1]: got 'up' (text); allowed: min, max",
+    ),
+    (
+        "version: 1\ntrainable: a:b\nmetric: a\n",
+        "line 1, objective.mode: is missing; write for example mode: min",
+    ),
+    (
+        "store_patience: -1\ngrace: soon\n",
+        '2 problems\n  line 6, store_patience: got -1; a duration must not be negative\n  line 7, grace: got \'soon\'; a duration is a number of seconds or text such as "90s", "1h30m" or "2d"',
+    ),
+    (
         "sheduler: asha\nbudget: {trials: -5}\n",
-        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, step_timeout, storage, backend, reuse_workers, keep_warm\n  line 7, budget.trials: got -5; must be at least 1",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after\n  line 7, budget.trials: got -5; must be at least 1",
     ),
 ]
 

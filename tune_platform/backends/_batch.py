@@ -63,8 +63,8 @@ class Batch:
     """What became of a trial since the last batch.
 
     `state`: running | waiting (at its milestone, or because it was told to) | done | failed (then `failure` says why).
-    `started`: the trial's own code has begun since. `answered` are the Saves that were carried out, and checkpoints of
-    trials that were here before.
+    `started`: the trial's own code has begun since. `saving`: a checkpoint of it is being written. `answered` are the
+    Saves that were carried out, and checkpoints of trials that were here before.
     """
 
     trial: int
@@ -75,6 +75,7 @@ class Batch:
     failure: Failure | None = None
     answered: tuple[Answer, ...] = ()
     started: bool = False
+    saving: bool = False
 
     @classmethod
     def of(
@@ -85,6 +86,7 @@ class Batch:
         state: State,
         failure: Failure | None = None,
         started: bool = False,
+        saving: bool = False,
     ) -> Batch:
         """Sort what came of a trial into a batch."""
         reports: list[Report] = []
@@ -100,7 +102,7 @@ class Batch:
                     answered.append(Answer(item.ref.trial, item.attempt, item.ref))
             elif type(item) is Answer:
                 answered.append(item)
-        return cls(trial, attempt, tuple(reports), tuple(saved), state, failure, tuple(answered), started)
+        return cls(trial, attempt, tuple(reports), tuple(saved), state, failure, tuple(answered), started, saving)
 
     def events(self, now: float, worker: str = "") -> list[Event]:
         """Return the batch as events: the reports, the answers, then the failure if there is one.
@@ -121,6 +123,7 @@ class Batch:
                     saved=self.saved,
                     done=self.state == "done",
                     worker=worker,
+                    saving=self.saving,
                 )
             )
         events.extend(answer.event(now) for answer in self.answered)
@@ -136,8 +139,8 @@ class Batch:
     def __reduce__(self) -> tuple[Any, ...]:
         # Plain tuples: the default for slotted dataclasses costs several times as much.
         reports = [(report.step, report.metrics, report.time) for report in self.reports]
-        plain = (self.trial, self.attempt, reports, self.saved, self.state, self.failure, self.answered, self.started)
-        return _unpack, plain
+        rest = (self.saved, self.state, self.failure, self.answered, self.started, self.saving)
+        return _unpack, (self.trial, self.attempt, reports, *rest)
 
 
 def _unpack(
@@ -149,9 +152,10 @@ def _unpack(
     failure: Failure | None,
     answered: tuple[Answer, ...],
     started: bool,
+    saving: bool,
 ) -> Batch:
     made = tuple(Report(*report) for report in reports)
-    return Batch(trial, attempt, made, saved, state, failure, answered, started)
+    return Batch(trial, attempt, made, saved, state, failure, answered, started, saving)
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -42,6 +42,8 @@ class _Checkpoints(Protocol):
     @property
     def writing(self) -> bool: ...
 
+    def is_writing(self, trial: int) -> bool: ...
+
     def late(self) -> list[Written]: ...
 
 
@@ -209,15 +211,16 @@ class Channel:
                 self._outbox.put(one)
 
     def _take(self) -> Sent:
-        writing = False
+        writing = saving = False
         if self._executor is not None and not self._held:
             writing = self._executor.writing  # before: what is finished from here on is found by the next look
+            saving = writing and self._executor.is_writing(self._trial[0])
             self._pull()
         items = self._outbox.take(MAX_ITEMS)
         left = len(self._outbox) > 0
         ended = self._state is not None and not left
         state: State = self._state if ended and self._state is not None else "running"
-        batch = Batch.of(*self._trial, items, state, self._failure if ended else None, self._started)
+        batch = Batch.of(*self._trial, items, state, self._failure if ended else None, self._started, saving)
         if ended:  # once; what comes after it are checkpoints
             self._over, self._state, self._failure = True, "waiting", None
         self._started = self._lives = self._urgent = False

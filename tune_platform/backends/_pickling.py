@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
-_reduced: Any = cloudpickle.Pickler.dispatch_table
+_reduced: dict[type, Any] = cloudpickle.Pickler.dispatch_table
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:

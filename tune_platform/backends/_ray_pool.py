@@ -60,10 +60,10 @@ class Pool:
         ledger = Ledger(nodes)
         until = time.monotonic() + max(_PREPARED_S, self._idle_s)
         while ledger.leases() < min(count, _PREPARED) and resources.bundle():
-            places = ledger.lease(ledger.leases(), resources)
-            if places is None:
+            placed = ledger.lease(ledger.leases(), resources)
+            if placed is None:
                 return
-            worker = self._spawn(shape_of(places, resources))
+            worker = self._spawn(shape_of(placed, resources))
             self._idle[worker.shape].append(worker)
             self._ahead[worker] = until
 

@@ -88,6 +88,11 @@ class Writer:
         """How many are not finished."""
         return len(self._pending)
 
+    def is_writing(self, trial: int) -> bool:
+        """Whether checkpoints of this trial are not finished."""
+        with self._changed:
+            return trial in self._pending
+
     def close(self) -> None:
         """Finish everything, then end the thread."""
         self._pool.shutdown(wait=True)

@@ -171,6 +171,10 @@ class Executor:
         """Whether checkpoints are still to be finished."""
         return self._writer.pending > 0
 
+    def is_writing(self, trial: int) -> bool:
+        """Whether checkpoints of this trial are still to be finished."""
+        return self._writer.is_writing(trial)
+
     def end(self, warm: bool = False, reusable: bool = True) -> None:
         """End the trial, if there is one; `warm` keeps it in memory, among `job.keep_warm` paused ones."""
         run, self._run = self._run, None

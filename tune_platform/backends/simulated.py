@@ -233,6 +233,9 @@ class SimulatedBackend:
             worker.halted = not cause and (halted or (answers and worker.halt))
             if not cause and ((halted and worker.save) or (every and step % every == 0)):
                 saved.append(self._checkpoint(number, step))
+        if cause == "hang" and not (reports or worker.serial):
+            # The only word that comes of it, so that it can be missed: else a report says that the code has begun.
+            self._push(worker, Started(time=worker.origin[1], trial=number, attempt=launch.attempt))
         if reports or saved or done:
             batch = Reported(
                 time=time,

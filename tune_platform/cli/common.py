@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -72,11 +73,7 @@ def finite(value: Any) -> Any:
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:
     """Return a trial in the form that `--json` prints."""
-    names = (
-        "status", "reason", "config", "best", "best_step", "step", "metrics", "error", "checkpoint", "origin",
-        "attempt", "worker", "created", "started", "ended", "duration",
-    )  # fmt: skip
-    return {"trial": trial.number, **{name: getattr(trial, name) for name in names}}
+    return {**{field.name: getattr(trial, field.name) for field in fields(trial)}, "duration": trial.duration}
 
 
 def parse_value(text: str) -> Any:

@@ -24,6 +24,7 @@ from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Command, Finish
 from tune_platform.protocol.effects import (
     Asked,
+    Awaits,
     Decided,
     Dropped,
     Effect,
@@ -100,15 +101,15 @@ class Controller:
         """
         state = self.state
         state.commands, self.effects = [], []
-        verdict, met, others = settle(
-            event, state.fold(event, event.time if elapsed is None else elapsed), self.settings.stop
-        )
+        said = state.fold(event, event.time if elapsed is None else elapsed)
+        verdict, met, others = settle(state, event, said)
         if isinstance(event, Reported):
             self._on_reported(event, verdict, met)
         else:
             self._follow(event)
         self._decisions.extend(others)
         self._carry_out()
+        self._clone_those_that_wait()
         self._check_budget()
         self._schedule()
         return state.commands
@@ -179,7 +180,7 @@ class Controller:
             self._emit(Moved(trial=trial.number, status="COMPLETED", reason="the training code ended"))
         elif met is not None:
             name, value = met
-            reason = f"{self._name} {value:g} reached the stop condition {self.settings.stop[name]:g}"
+            reason = f"{name} {value:g} reached the stop condition {self.settings.stop[name]:g}"
             self._act(trial, Stop(reason=reason, completed=True), "stop")
         elif verdict is not None:
             self._decisions.appendleft(Decision(trial.number, verdict))
@@ -255,14 +256,19 @@ class Controller:
         """Act on the decisions of the scheduler, and on those that it makes when it hears of their effects."""
         while self._decisions:
             decision = self._decisions.popleft()
+            if moot(self.state, decision):
+                continue
             if said := problem(self.state, decision):
                 raise SchedulerError(
                     f"the scheduler {self._name} decided {decision.verdict} on trial {decision.trial}: {said}"
                 )
-            if not moot(self.state, decision):
-                self._act(self.state.trials[decision.trial], decision.verdict, "scheduler")
+            self._act(self.state.trials[decision.trial], decision.verdict, "scheduler")
 
     def _act(self, trial: Trial, verdict: Verdict, by: str) -> None:
+        idle = trial.waits or trial.status is TrialStatus.PAUSED
+        if isinstance(verdict, Clone) and by == "scheduler" and idle and self._is_saving(verdict.source):
+            self._emit(Awaits(trial=trial.number, step=trial.step, verdict=verdict))
+            return
         if isinstance(verdict, Clone) and not self._cloneable(verdict.source):
             if trial.waits or trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
                 self._go_on(trial, f"trial {verdict.source} has no checkpoint to clone")
@@ -276,6 +282,16 @@ class Controller:
                 self._paused(trial)
         elif isinstance(verdict, Resize) and trial.status is TrialStatus.PAUSED and trial.resizing:
             self._paused(trial)  # it has a checkpoint already
+
+    def _clone_those_that_wait(self) -> None:
+        """Have clones go on whose source has written its checkpoint, or does not write any more."""
+        for number, clone in list(self.state.awaiting.items()):
+            if not self._is_saving(clone.source):
+                self._act(self.state.trials[number], clone, "engine")
+
+    def _is_saving(self, number: int) -> bool:
+        trial = self.state.trials.get(number)
+        return trial is not None and trial.saving
 
     def _go_on(self, trial: Trial, reason: str) -> None:
         until, save = self._milestone(trial)
@@ -400,7 +416,8 @@ class Controller:
             free = int(min(ledger.slots(ordinary, free=True), room - ledger.leases(), _MANY))
         elif not state.placed and not queue.size:
             free = 1  # nothing is known to fit, and something has to be tried
-        numbers = supply.wanted(free=free, slots=slots, waiting=queue.size, unfit=queue.unfit() if free else 0)
+        unfit, misfits = (queue.unfit(), len(queue.misfits())) if free else (0, 0)
+        numbers = supply.wanted(free=free, slots=slots, waiting=queue.size, unfit=unfit, misfits=misfits)
         if numbers:
             self._emit(Asked(numbers=tuple(numbers)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from tune_platform.engine.trial import Trial
@@ -137,22 +137,15 @@ def checkpoint_row(ref: CheckpointRef, *, deleted: bool = False) -> CheckpointRo
     return CheckpointRow(trial=ref.trial, step=ref.step, uri=ref.uri, bytes=ref.bytes, deleted=deleted)
 
 
+#: Fields of a trial's row that the engine's trial has under the same name.
+_SAME = [field.name for field in fields(TrialRow) if field.name not in ("trial", "status", "metrics")]
+
+
 def trial_row(trial: Trial) -> TrialRow:
     """Return a trial as the store has it."""
     return TrialRow(
         trial=trial.number,
         status=trial.status.value,
-        config=trial.config,
-        reason=trial.reason,
-        origin=trial.origin,
-        attempt=trial.attempt,
-        step=trial.step,
         metrics=trial.last.metrics if trial.last else {},
-        best=trial.best,
-        best_step=trial.best_step,
-        error=trial.error,
-        worker=trial.worker,
-        created=trial.created,
-        started=trial.started,
-        ended=trial.ended,
+        **{name: getattr(trial, name) for name in _SAME},
     )

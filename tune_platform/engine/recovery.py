@@ -25,7 +25,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
     state = controller.state
     capacity = backend.start(runner.job)
     memory = Memory()
-    after, searcher = _load_snapshot(runner)
+    after, searcher = (0, None) if retry_failed else _load_snapshot(runner)
     memory.owed.extend(Ask(trial=number) for number in state.supply.asked)
     seq, adding, found = after, None, 0
     for group in groups(runner.log.read_log(after)):
@@ -70,10 +70,13 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
 def _load_snapshot(runner: Runner) -> tuple[int, Mapping[str, Any] | None]:
     """Bring the state to the newest snapshot; return its row and the searcher's state, or 0 and None without one.
 
-    A virtual backend finds its work in flight by seeing the whole log again, so there it is not used.
+    A virtual backend finds its work in flight by seeing the whole log again, so there it is not used. Nor is it where
+    trials are tried again that had failed before: it does not hold them.
     """
     if not runner.backend.virtual and runner.feed.has_state:
         for seq, text in runner.log.snapshots():
+            if any(row.kind == Resumed.kind and row.data.get("retry_failed") for row, _ in runner.log.read_log(seq)):
+                break
             searcher = snapshot.load(runner.controller.state, text)
             if searcher is not None:
                 return seq, searcher

@@ -10,19 +10,20 @@ from collections.abc import Mapping, Sequence
 
 from tune_platform.engine.state import State
 from tune_platform.engine.trial import Trial, TrialStatus
-from tune_platform.protocol.effects import Decided, Effect, Launched, verdict_to_data
+from tune_platform.protocol.effects import Awaits, Decided, Effect, Launched, verdict_to_data
 from tune_platform.protocol.events import Event, Reported
 from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Verdict
 
 
 def settle(
-    event: Event, decisions: Sequence[Decision], stop: Mapping[str, float]
+    state: State, event: Event, decisions: Sequence[Decision]
 ) -> tuple[Verdict | None, tuple[str, float] | None, list[Decision]]:
     """Return what follows from a report for its own trial, and the decisions on others.
 
     That is the verdict (None where its code has ended, or there is none) and the stop condition that was met. The
-    first verdict that ends the leg holds: what was trained beyond it is known, but was decided on too late.
+    first verdict that ends the leg holds: what was trained beyond it is known, but was decided on too late. To go on to
+    a milestone that has been passed in the same batch means nothing.
     """
     if not isinstance(event, Reported):
         return None, None, list(decisions)
@@ -30,19 +31,21 @@ def settle(
     others = [decision for decision in decisions if decision.trial != event.trial] if own else list(decisions)
     if event.done:
         return None, None, others
-    if stop:
+    if state.settings.stop:
         for report in event.reports:
-            if met := stopped_by(report, stop):
+            if met := stopped_by(report, state.settings.stop):
                 return None, (met, float(report.value(met))), others
     verdict = next((verdict for verdict in own if not isinstance(verdict, Continue)), own[-1]) if own else None
+    if isinstance(verdict, Continue) and behind(state, state.trials[event.trial], verdict.until):
+        verdict = None
     return verdict, None, others
 
 
 def problem(state: State, decision: Decision) -> str:
-    """Return why a decision cannot be carried out; empty where it can, or where it only comes too late."""
+    """Return why a decision that is not moot cannot be carried out; empty where it can."""
     trial, verdict = state.trials.get(decision.trial), decision.verdict
     if trial is None:
-        return "" if decision.trial <= state.supply.newest else "there is no such trial"
+        return "there is no such trial"
     if isinstance(verdict, Clone) and verdict.source == decision.trial:
         return "a trial cannot be a clone of itself"
     return behind(state, trial, verdict.until) if isinstance(verdict, Continue) else ""
@@ -59,7 +62,9 @@ def behind(state: State, trial: Trial, until: float | None) -> str:
 def moot(state: State, decision: Decision) -> bool:
     """Whether a decision changes nothing: its trial has ended, or goes on anyway, for it is between its milestones."""
     trial = state.trials.get(decision.trial)
-    if trial is None or trial.status.final:
+    if trial is None:
+        return decision.trial <= state.supply.newest
+    if trial.status.final:
         return True
     runs = trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING) and not trial.waits
     return runs and isinstance(decision.verdict, Continue)
@@ -79,7 +84,7 @@ class Comparison:
         """Take what the scheduler says to a fact."""
         if self.difference or self.off:
             return
-        verdict, _, others = settle(event, decisions, self._state.settings.stop)
+        verdict, _, others = settle(self._state, event, decisions)
         own = [Decision(event.trial, verdict)] if verdict and isinstance(event, Reported) else []
         self._now = deque([*own, *others])
 
@@ -87,7 +92,7 @@ class Comparison:
         """Look at what the log has, before it is applied."""
         if self.difference or self.off:
             return
-        if isinstance(effect, Decided) and effect.by == "scheduler":
+        if isinstance(effect, Awaits) or (isinstance(effect, Decided) and effect.by == "scheduler"):
             self._pass_over()
             now = self._now.popleft() if self._now else None
             then = Decision(effect.trial, effect.verdict)

@@ -20,7 +20,7 @@ from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.log import LOGGER, Log, Turn, observed, trial_row
 from tune_platform.engine.trial import TrialStatus
-from tune_platform.engine.view import RunView
+from tune_platform.engine.view import RunView, shown_effects, shown_events
 from tune_platform.errors import TunePlatformError
 from tune_platform.protocol.backend import Backend, Job, Work
 from tune_platform.protocol.commands import Ask, Command, DropCheckpoints, Finish, Tell
@@ -252,9 +252,12 @@ class Runner:
             self.feed.submit(call)
 
     def _tell_listeners(self, turn: Turn) -> None:
+        if not self._listeners:
+            return
+        events, effects = shown_events(turn.events), shown_effects(turn.effects)
         for listener in list(self._listeners):
             try:
-                listener(self._view, turn.events, turn.effects)
+                listener(self._view, events, effects)
             except Exception:
                 LOGGER.warning("%r raised and is not called any more; the search goes on", listener, exc_info=True)
                 self._listeners.remove(listener)

@@ -15,9 +15,10 @@ from typing import Any
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Finish
-from tune_platform.protocol.effects import Ending
+from tune_platform.protocol.effects import Ending, verdict_from_data, verdict_to_data
 from tune_platform.protocol.events import ref_from_list, ref_to_list, resources_to_data
 from tune_platform.protocol.reports import Report
+from tune_platform.protocol.verdicts import Clone
 from tune_platform.resources import Resources
 
 VERSION = 1
@@ -28,8 +29,8 @@ SHARE = 0.1
 
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
-    "configs", "rungs", "until", "save", "waits", "sent_on", "resizing", "bypassed", "held", "worker", "created",
-    "launched", "started", "ended", "history",
+    "last_config", "configs", "rungs", "until", "save", "waits", "saving", "sent_on", "resizing", "bypassed", "held",
+    "worker", "created", "launched", "started", "ended", "history",
 )  # fmt: skip
 _PLAIN_STATE = ("paused", "interrupted", "last_request", "held", "extra_time", "now", "elapsed", "stable_since")
 _PLAIN_SUPPLY = (
@@ -62,6 +63,7 @@ def to_text(state: State, searcher: Mapping[str, Any]) -> str | None:
         "nodes": {number: state.ledger.nodes(number) for number in state.placed},
         "heard": list(state.heard.items()),
         "holders": dict(state.shelf.holders),
+        "awaiting": [[number, verdict_to_data(clone, 0)] for number, clone in state.awaiting.items()],
         "trials": [_trial_to_data(trial) for trial in state.trials.values()],
         "scheduler": known,
         "searcher": searcher,
@@ -88,10 +90,15 @@ def load(state: State, text: str) -> Mapping[str, Any] | None:
     state.shelf.holders = Counter(data["holders"])
     for entry in data["trials"]:
         _load_trial(state, entry, data["nodes"])
+    state.placed = {int(number): None for number in data["nodes"]}  # in the order in which they got their places
     state.counts = Counter({TrialStatus(status): count for status, count in data["counts"].items()})
     state.queue.refit()
     for number, elapsed in data["heard"]:
         state.heard[number] = elapsed
+    for number, clone in data["awaiting"]:
+        verdict = verdict_from_data(clone)
+        assert isinstance(verdict, Clone)
+        state.awaiting[number] = verdict
     state.scheduler.load_state(data["scheduler"])
     searcher: Mapping[str, Any] = data["searcher"]
     return searcher
@@ -110,7 +117,7 @@ def _trial_to_data(trial: Trial) -> dict[str, Any]:
 def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) -> None:
     values = {name: data[name] for name in _PLAIN_TRIAL}
     values["configs"] = [(step, config) for step, config in values["configs"]]
-    values["rungs"] = [(resource, value) for resource, value in values["rungs"]]
+    values["rungs"] = [tuple(rung) for rung in values["rungs"]]
     values["history"] = [(time, status, reason) for time, status, reason in values["history"]]
     trial = Trial(
         status=TrialStatus(data["status"]),
@@ -122,7 +129,6 @@ def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) ->
     )
     state.trials[trial.number] = trial
     if trial.status.placed:
-        state.placed[trial.number] = None
         state.ledger.hold(trial.number, trial.resources, nodes[str(trial.number)])
     elif trial.status is TrialStatus.PENDING:
         state.queue.add(trial)

@@ -7,6 +7,7 @@ answers is given back, to be carried out (`Controller.handle`) or to be compared
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from tune_platform.engine.trial import HELD, Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Advance, Ask, Command, DropCheckpoints, Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import (
     Asked,
+    Awaits,
     Decided,
     Dropped,
     Effect,
@@ -46,15 +48,15 @@ from tune_platform.protocol.events import (
 )
 from tune_platform.protocol.milestones import stopped_by
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
-from tune_platform.protocol.scheduler import Scheduler
+from tune_platform.protocol.scheduler import Scheduler, decisions_of
 from tune_platform.protocol.searcher import Outcome
-from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Resize, Stop
+from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Resize, Stop
 from tune_platform.resources import Ledger
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Best:
-    """The best value of the first metric that any trial has reported so far."""
+    """The best value of the first metric that any trial has reported so far, with a copy of the config."""
 
     value: float
     trial: int
@@ -87,6 +89,7 @@ class State:
         self.stable_since = 0.0  # elapsed, when the capacity changed last
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first
+        self.awaiting: dict[int, Clone] = {}  # trials that wait for the checkpoint that their source is writing
         self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self._facts: dict[type[Event], Callable[..., list[Decision]]] = {
@@ -106,6 +109,7 @@ class State:
             Asked: self._on_asked,
             Launched: self._launch,
             Decided: self._decide,
+            Awaits: self._on_awaits,
             Moved: self._on_moved,
             Dropped: self._on_dropped,
             SupplyEnded: self._on_supply_ended,
@@ -163,7 +167,7 @@ class State:
         self.counts[trial.status] += 1
         if not event.problem:
             self.queue.add(trial)
-        return decisions_of(self.scheduler.on_add(trial), event.trial)
+        return decisions_of(self.scheduler, self.scheduler.on_add(trial), event.trial)
 
     def _on_exhausted(self, event: Exhausted) -> list[Decision]:
         self.moved = True
@@ -184,19 +188,20 @@ class State:
         for report in event.reports:
             if report.step != trial.step + 1:
                 raise ValueError(f"trial {trial.number}: step {report.step} was reported after step {trial.step}")
-            trial.last = report
+            trial.last, trial.last_config = report, len(trial.configs)
             value, reached = self.value(report), self.reached(report)
             if value is not None:
                 self._note_best(trial, report, value)
-                decisions += decisions_of(self.scheduler.on_report(trial, report), trial.number)
+                decisions += decisions_of(self.scheduler, self.scheduler.on_report(trial, report), trial.number)
             if trial.until is not None and reached is not None and reached >= trial.until:
                 trial.waits = True
                 if value is not None:
-                    trial.rungs.append((reached, value))
+                    trial.rungs.append((trial.last_config, reached, value))
             if self._stop and stopped_by(report, self._stop):
                 trial.waits = True
         for ref in event.saved:
             self._keep(trial, ref)
+        trial.saving = event.saving
         return decisions
 
     def _on_saved(self, event: Saved) -> list[Decision]:
@@ -252,20 +257,22 @@ class State:
                 self._move(trial, TrialStatus.PAUSED, HELD if onward else trial.reason)
             else:
                 self._move(trial, TrialStatus.PENDING, "the driver restarted")
+        decisions: list[Decision] = []
         if event.retry_failed:
             for trial in list(self.trials.values()):
                 if trial.status is TrialStatus.FAILED:
                     trial.failures.clear()
                     trial.error = ""
                     self._move(trial, TrialStatus.PENDING, "a person had it tried again")
-        return []
+                    decisions += decisions_of(self.scheduler, self.scheduler.on_add(trial), trial.number)
+        return decisions
 
     def _note_best(self, trial: Trial, report: Report, value: float) -> None:
         maximise = self.settings.modes[0] == "max"
         if trial.best is None or (value > trial.best if maximise else value < trial.best):
-            trial.best, trial.best_step, trial.best_config = value, report.step, trial.config
+            trial.best, trial.best_step, trial.best_config = value, report.step, trial.last_config
             if self.best is None or (value > self.best.value if maximise else value < self.best.value):
-                self.best = Best(value, trial.number, report.step, trial.config)
+                self.best = Best(value, trial.number, report.step, copy.deepcopy(dict(trial.config)))
 
     def _hear(self, trial: Trial, *, at: bool = False) -> None:
         """Note a sign of life; `at`: it is that its code begins now."""
@@ -292,6 +299,11 @@ class State:
             self.commands.append(Ask(trial=number))
         return []
 
+    def _on_awaits(self, effect: Awaits) -> list[Decision]:
+        self.awaiting[effect.trial] = effect.verdict
+        self.heard.pop(effect.trial, None)  # it is no fault of its own that nothing is heard of it
+        return []
+
     def _on_moved(self, effect: Moved) -> list[Decision]:
         return self._leave(self.trials[effect.trial], TrialStatus(effect.status), effect.reason, kill=effect.kill)
 
@@ -302,7 +314,7 @@ class State:
 
     def _on_supply_ended(self, effect: SupplyEnded) -> list[Decision]:
         self.supply.told = True
-        return decisions_of(self.scheduler.on_supply_end())
+        return decisions_of(self.scheduler, self.scheduler.on_supply_end())
 
     def _on_ending(self, effect: Ending) -> list[Decision]:
         self.ending = effect
@@ -320,7 +332,7 @@ class State:
             self._move(trial, TrialStatus.STARTING, "")
             trial.launched = self.now
             self.ledger.hold(trial.number, effect.resources, effect.nodes)
-            self.supply.launched(self.elapsed)
+            self.supply.launched(self.elapsed, effect.resources)
             self.scheduler.on_start(trial)
         trial.attempt = effect.attempt
         trial.until, trial.save = effect.until, effect.save
@@ -343,6 +355,7 @@ class State:
 
     def _decide(self, effect: Decided) -> list[Decision]:
         trial, verdict = self.trials[effect.trial], effect.verdict
+        self._awaits_no_more(trial)
         match verdict:
             case Stop():
                 status = TrialStatus.COMPLETED if verdict.completed else TrialStatus.STOPPED
@@ -365,6 +378,10 @@ class State:
                 trial.resizing = trial.resize is not None
                 self._pause(trial, verdict.reason)
         return []
+
+    def _awaits_no_more(self, trial: Trial) -> None:
+        if self.awaiting.pop(trial.number, None) is not None and trial.status is TrialStatus.RUNNING:
+            self._hear(trial)
 
     def _clone(self, trial: Trial, verdict: Clone) -> None:
         kept = self.trials[verdict.source].checkpoint
@@ -408,7 +425,7 @@ class State:
         if not status.final:
             return []
         self._hold(trial, False)
-        decisions = decisions_of(self.scheduler.on_end(trial, status.value.lower()))
+        decisions = decisions_of(self.scheduler, self.scheduler.on_end(trial, status.value.lower()))
         self._tell(trial)
         return decisions
 
@@ -425,7 +442,8 @@ class State:
             self.placed.pop(number, None)
             self.heard.pop(number, None)
             self.ledger.release(number)
-            trial.waits = False
+            trial.waits = trial.saving = False
+            self.awaiting.pop(number, None)
             trial.resources, trial.resize = trial.resize or trial.resources, None
             if status is TrialStatus.PENDING:
                 trial.resizing = False
@@ -437,19 +455,21 @@ class State:
 
     def _tell(self, trial: Trial) -> None:
         last = trial.last
-        rungs, reached = tuple(trial.rungs), 0.0
+        # Of several metrics the last values count, of one the best: other configs of a clone are not told of.
+        config = trial.last_config if len(self.settings.metrics) > 1 else trial.best_config
+        rungs, reached = [(resource, value) for number, resource, value in trial.rungs if number == config], 0.0
         if last is not None:
             value, reached = self.value(last), self.reached(last) or 0.0
-            if value is not None and (not rungs or rungs[-1][0] != reached):
-                rungs = (*rungs, (reached, value))
+            if value is not None and trial.last_config == config and (not rungs or rungs[-1][0] != reached):
+                rungs.append((reached, value))
         outcome = Outcome(
             status=trial.status.value.lower(),
             value=trial.best,
             step=trial.step,
             values=tuple(last.value(name) for name in self.settings.metrics) if last else (),
-            config=trial.best_config or trial.config,
+            config=trial.config_number(config),
             resource=reached,
-            rungs=rungs,
+            rungs=tuple(rungs),
         )
         self.commands.append(Tell(trial=trial.number, outcome=outcome))
 
@@ -465,24 +485,11 @@ class State:
         for number, trial in self.trials.items():
             assert self.ledger.holds(number) == trial.status.placed, f"trial {number}'s lease disagrees"
             assert (number in self.placed) == trial.status.placed
-            assert (number in self.heard) == (trial.status in (TrialStatus.RUNNING, TrialStatus.PAUSING))
+            runs = trial.status in (TrialStatus.RUNNING, TrialStatus.PAUSING)
+            assert (number in self.heard) == (runs and number not in self.awaiting)
             assert self.queue.is_waiting(trial) == (trial.status is TrialStatus.PENDING)
             assert self.queue.is_paused(trial) == (trial.status is TrialStatus.PAUSED)
+        assert self.awaiting.keys() <= self.trials.keys()
         assert self.queue.size == self.counts[TrialStatus.PENDING]
         assert self.queue.paused_size == self.counts[TrialStatus.PAUSED]
         assert sum(trial.held for trial in self.trials.values()) == self.held
-
-
-def decisions_of(answer: Decisions, trial: int | None = None) -> list[Decision]:
-    """Return a scheduler's answer as decisions; a bare verdict is about `trial`. Raises TypeError for anything else."""
-    if answer is None:
-        return []
-    if isinstance(answer, (Continue, Pause, Stop, Clone, Resize)):
-        if trial is None:
-            raise TypeError(f"a scheduler answered {answer!r}: which trial is it about? Answer [Decision(trial, ...)]")
-        return [Decision(trial, answer)]
-    found: list[Any] = list(answer)
-    for decision in found:
-        if not isinstance(decision, Decision):
-            raise TypeError(f"a scheduler answers a verdict or a list of Decision(trial, verdict), not {decision!r}")
-    return found

@@ -11,8 +11,9 @@ from tune_platform.engine.settings import Settings
 from tune_platform.protocol.events import Suggested
 from tune_platform.resources import Resources
 
-#: Waiting trials that do not fit, beyond which no more are asked for in the hope of some that do.
-UNFIT = 64
+#: Waiting trials that do not fit, beyond which no more are asked for in the hope of some that do: at most so many that
+#: not even an idle cluster holds, and so many that fit later. A searcher that learns would rather suggest those later.
+UNFIT, LARGE = 64, 8
 #: Weight of the newest measurement in the moving averages.
 _WEIGHT = 0.1
 
@@ -27,7 +28,9 @@ class Supply:
         self.exhausted = ""  # why there is nothing more
         self.told = False  # the scheduler knows that there is nothing more
         self.extra = 0  # trials that persons added or extended by
-        self.ordinary: Resources = settings.resources  # what the last trial asked for; the next is taken to be alike
+        self.ordinary: Resources = (
+            settings.resources
+        )  # of the last trial that got a place; the next is taken to be alike
         self.cost = 0.0  # seconds of a suggestion, on average
         self.interval = 0.0  # seconds between two launches, on average
         self.last_launch: float | None = None
@@ -47,13 +50,12 @@ class Supply:
         self.asked.pop(event.trial, None)
         self.newest = max(self.newest, event.trial)
         self.next_number = max(self.next_number, event.trial + 1)
-        if event.resources is not None:
-            self.ordinary = event.resources
         if event.cost:
             self.cost += _WEIGHT * (event.cost - self.cost) if self.cost else event.cost
 
-    def launched(self, elapsed: float) -> None:
+    def launched(self, elapsed: float, resources: Resources) -> None:
         """Note that a trial got a place."""
+        self.ordinary = resources
         if self.last_launch is not None:
             passed = elapsed - self.last_launch
             self.interval += _WEIGHT * (passed - self.interval) if self.interval else passed
@@ -87,11 +89,11 @@ class Supply:
         """Whether no trial will come any more: there are enough, or the searcher has no more."""
         return not self.asked and (bool(self.exhausted) or self.next_number >= self.limit)
 
-    def wanted(self, *, free: int, slots: int, waiting: int, unfit: int) -> range:
+    def wanted(self, *, free: int, slots: int, waiting: int, unfit: int, misfits: int) -> range:
         """Return the numbers to ask for now.
 
         `free`: trials like the last one that would fit now; `slots`: into an idle cluster; `waiting`: those that wait
-        for a place, of which `unfit` fit nowhere now. The latter are no supply for what is free.
+        for a place, of which `unfit` fit nowhere now, and `misfits` never. These are no supply for what is free.
         """
         if self.exhausted:
             return range(0)
@@ -100,7 +102,8 @@ class Supply:
             lookahead = self._settings.lookahead
             ahead = max(slots - free, 0) if lookahead is None else lookahead + self._lead(slots)
         ready = waiting + len(self.asked) - (unfit if free else 0)
-        count = min(free + ahead - ready, free + ahead + UNFIT - waiting - len(self.asked))
+        most = free + ahead + min(UNFIT, LARGE + misfits)
+        count = min(free + ahead - ready, most - waiting - len(self.asked))
         return range(self.next_number, int(max(self.next_number, min(self.next_number + count, self.limit))))
 
     def _lead(self, slots: int) -> int:

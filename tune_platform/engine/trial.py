@@ -91,13 +91,15 @@ class Trial:
     last: Report | None = None
     best: float | None = None
     best_step: int | None = None
-    best_config: Config | None = None  # the one that gave the best value: clones change it
+    best_config: int = 0  # which of its configs, counted from 0, gave the best value: clones change it
+    last_config: int = 0  # ... and the last report
     configs: list[tuple[int, Config]] = field(default_factory=list)  # former ones, with the step that ended each
-    rungs: list[tuple[float, float]] = field(default_factory=list)  # (resource, value) at each milestone reached
+    rungs: list[tuple[int, float, float]] = field(default_factory=list)  # (config, resource, value) at each milestone
     checkpoints: list[Kept] = field(default_factory=list)  # oldest first
     until: float | None = None  # the milestone of the present leg
     save: bool = False  # ... and whether a checkpoint is written there
     waits: bool = False  # it is at its milestone, and its process does nothing until it hears of a verdict
+    saving: bool = False  # a checkpoint of it is being written
     sent_on: bool = False  # the scheduler has said how far it goes once it has a place
     resize: Resources | None = None  # what it is to hold once its checkpoint is there
     resizing: bool = False  # it pauses, or is paused, only for that
@@ -128,6 +130,10 @@ class Trial:
         if self.sent_on:
             return "it was sent on while it paused"
         return "a person let it go on" if self.reason == HELD else ""
+
+    def config_number(self, number: int) -> Config:
+        """Return one of its configs, in the order in which it had them: 0, 1, ..."""
+        return self.configs[number][1] if number < len(self.configs) else self.config
 
     def move(self, status: TrialStatus, time: float, reason: str = "") -> None:
         """Go to another state. Raises IllegalTransition, with the trial's history, where the table has no such move."""

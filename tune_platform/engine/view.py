@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +13,10 @@ from tune_platform.engine.settings import Settings
 from tune_platform.engine.state import Best
 from tune_platform.engine.trial import Trial
 from tune_platform.protocol.commands import Finish
+from tune_platform.protocol.effects import Decided, Effect
+from tune_platform.protocol.events import Event, Reported, Suggested
 from tune_platform.protocol.reports import Report
+from tune_platform.protocol.verdicts import Clone
 from tune_platform.resources import Resources
 
 
@@ -30,8 +35,8 @@ class TrialLook:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Its present config."""
-        return MappingProxyType(dict(self._trial.config))
+        """Its present config: a copy."""
+        return _copied(self._trial.config)
 
     @property
     def status(self) -> str:
@@ -56,7 +61,7 @@ class TrialLook:
     @property
     def last(self) -> Report | None:
         """Its last committed report."""
-        return self._trial.last
+        return _read_only(self._trial.last) if self._trial.last else None
 
     @property
     def best(self) -> float | None:
@@ -99,7 +104,7 @@ class RunView:
 
     @property
     def best(self) -> Best | None:
-        """The best value that any trial has reported."""
+        """The best value that any trial has reported; it is another object once there is a better one."""
         return self._controller.state.best
 
     @property
@@ -120,3 +125,34 @@ class RunView:
     def describe_scheduler(self) -> Mapping[str, Any]:
         """Return the scheduler's own description of its state, as plain JSON values."""
         return self._controller.scheduler.describe()
+
+
+def shown_events(events: Sequence[Event]) -> list[Event]:
+    """Return facts as listeners may see them: what they hold of the run itself is copied or read-only."""
+    return [_shown_event(event) if isinstance(event, (Reported, Suggested)) else event for event in events]
+
+
+def shown_effects(effects: Sequence[Effect]) -> list[Effect]:
+    """Return effects as listeners may see them."""
+    return [_shown_clone(effect) if isinstance(effect, Decided) else effect for effect in effects]
+
+
+def _shown_event(event: Reported | Suggested) -> Event:
+    if isinstance(event, Reported):
+        return replace(event, reports=tuple(map(_read_only, event.reports)))
+    return replace(event, config=_copied(event.config), memo=copy.deepcopy(event.memo))
+
+
+def _shown_clone(effect: Decided) -> Effect:
+    verdict = effect.verdict
+    if not isinstance(verdict, Clone):
+        return effect
+    return replace(effect, verdict=replace(verdict, config=_copied(verdict.config)))
+
+
+def _copied(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(copy.deepcopy(dict(config)))
+
+
+def _read_only(report: Report) -> Report:
+    return Report(report.step, MappingProxyType(dict(report.metrics)), report.time)

@@ -39,7 +39,8 @@ def check_scheduler(scheduler: Any, known: Sequence[str]) -> None:
             f"{', '.join(missing)}. Add them; they may do nothing and return None. `choose` and `until` are questions "
             "now and change nothing: that a trial was promoted, note in `on_start`, which comes once it has its place. "
             "`on_add`, `on_report`, `on_end` and `on_supply_end` may answer with a list of Decision(trial, verdict) "
-            "about any trials; see docs/concepts.md"
+            "about any trials. tune_platform.testing.SchedulerContract finds what else does not fit; see "
+            "docs/concepts.md"
         )
 
 

@@ -51,6 +51,16 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Awaits:
+    """A trial waits for the checkpoint that its source is writing, to go on as a clone of it."""
+
+    kind: ClassVar[str] = "awaits"
+    trial: int
+    step: int
+    verdict: Clone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
     """A trial is in another state, for a reason that is no verdict: its code ended, it failed, its checkpoint is there.
 
@@ -98,10 +108,10 @@ class Finished:
     reason: str
 
 
-Effect = Asked | Launched | Decided | Moved | Dropped | SupplyEnded | Ending | Finished
+Effect = Asked | Launched | Decided | Awaits | Moved | Dropped | SupplyEnded | Ending | Finished
 
 EFFECTS: dict[str, type[Any]] = {
-    cls.kind: cls for cls in (Asked, Launched, Decided, Moved, Dropped, SupplyEnded, Ending, Finished)
+    cls.kind: cls for cls in (Asked, Launched, Decided, Awaits, Moved, Dropped, SupplyEnded, Ending, Finished)
 }
 
 
@@ -143,6 +153,7 @@ _TO_DATA: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     Asked: lambda effect: {"numbers": effect.numbers},
     Launched: _launched_to_data,
     Decided: _decided_to_data,
+    Awaits: lambda effect: verdict_to_data(effect.verdict, effect.step),
     Moved: _moved_to_data,
     Dropped: lambda effect: {"uris": effect.uris},
     SupplyEnded: lambda effect: {},
@@ -157,6 +168,10 @@ def effect_from_record(kind: str, trial: int | None, data: Mapping[str, Any]) ->
     if kind == Decided.kind:
         by = values.pop("by", "scheduler")
         return Decided(trial=trial or 0, step=values["step"], verdict=verdict_from_data(values), by=by)
+    if kind == Awaits.kind:
+        verdict = verdict_from_data(values)
+        assert isinstance(verdict, Clone)
+        return Awaits(trial=trial or 0, step=values["step"], verdict=verdict)
     if kind == Launched.kind:
         values["nodes"] = tuple(values["nodes"])
         values["resources"] = Resources(**values["resources"])

@@ -75,8 +75,8 @@ class Reported(Event):
     """A batch of consecutive reports of one attempt; the last may have reached the milestone.
 
     `saved` are the checkpoints that the worker finished writing since its last batch: of these steps or of earlier
-    ones, for they are written behind the training. `done`: the training code came to its own end with the last of
-    these reports (of which there may be none).
+    ones, for they are written behind the training; `saving`: one is being written. `done`: the training code came to
+    its own end with the last of these reports (of which there may be none).
     """
 
     kind: ClassVar[str] = "reported"
@@ -86,6 +86,7 @@ class Reported(Event):
     saved: tuple[CheckpointRef, ...] = ()
     done: bool = False
     worker: str = ""
+    saving: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,8 @@
 A scheduler sees trials and reports, never a backend, a store or a clock. Its state is the fold of what it was told
 (`on_...`), never of what it answered: whether a decision was carried out, it learns from `on_start` and `on_end`. So a
 resumed experiment rebuilds it by telling it again, and one whose code has changed since still learns what happened.
-It draws random numbers only from generators derived from `seed` and the trial's number.
+It draws random numbers only from generators derived from `seed` and the trial's number. Persons pause trials, too, and
+it is not told: one that does not come to its milestone, `choose` may find among the waiting or the paused.
 
 A scheduler may also have `state() -> plain data` with `load_state(data)`: a resumed experiment then need not tell
 it the whole history. `tune_platform.testing.SchedulerContract` checks an implementation.
@@ -14,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from tune_platform.errors import SchedulerError
 from tune_platform.protocol.reports import Config, Report
-from tune_platform.protocol.verdicts import Decisions
+from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Resize, Stop
 
 
 class TrialView(Protocol):
@@ -63,22 +65,45 @@ class Scheduler(Protocol):
         """Return the trial that gets the free place, or None to leave it free for now. Changes nothing."""
 
     def on_add(self, trial: TrialView) -> Decisions:
-        """Hear of a new trial, which waits for a place."""
+        """Hear of a new trial, which waits for a place; or of one that had failed and that a person has tried again."""
 
     def on_start(self, trial: TrialView) -> None:
-        """Hear that a trial got a place: for the first time, again, or because it was chosen while it was paused."""
+        """Hear that a trial got a place: for the first time, or again, after a pause, a failure or another driver."""
 
     def on_report(self, trial: TrialView, report: Report) -> Decisions:
         """Hear of a report, and decide. At its milestone the trial waits for the answer.
 
-        Without a verdict on it there, it goes on to what `until` says.
+        Without a verdict on it there, it goes on to what `until` says. Continue sets the next milestone, and means
+        something only there; the other verdicts may come at any report. Reports without the metric are not told.
         """
 
     def on_end(self, trial: TrialView, status: str) -> Decisions:
-        """Hear that a trial is completed, stopped or failed."""
+        """Hear that a trial is completed, stopped or failed, wherever it stood. Each `on_add` is followed by one."""
 
     def on_supply_end(self) -> Decisions:
         """Hear that no trials will be added any more (unless a person extends the search)."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return the scheduler's state for people (rungs and who is in them), as plain JSON values."""
+
+
+def decisions_of(scheduler: Scheduler, answer: Decisions, trial: int | None = None) -> list[Decision]:
+    """Return a scheduler's answer as decisions; a bare verdict is about `trial`. Raises SchedulerError for another."""
+    if answer is None:
+        return []
+    name = type(scheduler).__name__
+    if isinstance(answer, (Continue, Pause, Stop, Clone, Resize)):
+        if trial is None:
+            raise SchedulerError(
+                f"the scheduler {name} answered {answer!r} to the end of the supply: which trial is it about? "
+                "Answer [Decision(trial, verdict)]"
+            )
+        return [Decision(trial, answer)]
+    found: Any = answer
+    for decision in found if isinstance(found, (list, tuple)) else [found]:
+        if not isinstance(decision, Decision):
+            raise SchedulerError(
+                f"the scheduler {name} answered {decision!r}; what is needed is a verdict on the trial that it was "
+                "told of, a list of Decision(trial, verdict), or None"
+            )
+    return list(found)

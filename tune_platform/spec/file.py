@@ -11,11 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tune_platform.errors import SpecError
-from tune_platform.spec.blocks import CheckpointPolicy
-from tune_platform.spec.parts import Entrypoint, Name, Samples, take_retries
+from tune_platform.spec.options import OPTIONS, Shared
+from tune_platform.spec.parts import Entrypoint, Samples, take_retries
 from tune_platform.spec.values import Amount, Count, Natural, Number, Seconds, Strict
-
-VERSION = 1
 
 
 def _short(key: str) -> Callable[[Any], Any]:
@@ -104,12 +102,13 @@ class Retries(Strict):
     lost_checkpoint: Natural = 1
 
 
-class SpecFile(Strict):
-    """A spec file, version 1."""
+_BLOCKS: Mapping[str, type[Strict]] = {"objective": Objective, "search": Search, "budget": Limits}
+
+
+class SpecFile(Shared):
+    """A spec file, version 1, in the file's own words."""
 
     version: Literal[1] = Field(examples=["version: 1"])
-    name: Name = ""
-    description: str = ""
     entrypoint: Entrypoint = Field(examples=["entrypoint: my_module:train"])
     objective: Annotated[
         list[Objective],
@@ -124,8 +123,6 @@ class SpecFile(Strict):
     schedule: Annotated[Schedule, BeforeValidator(_short("name"), json_schema_input_type=Schedule | str)] = Schedule()
     budget: Limits = Limits()
     resources: ResourcesBlock = ResourcesBlock()
-    stop: dict[str, Number] = Field(default_factory=dict)
-    checkpoint: CheckpointPolicy = CheckpointPolicy()
     retries: Annotated[
         Retries,
         BeforeValidator(
@@ -133,20 +130,42 @@ class SpecFile(Strict):
             json_schema_input_type=Retries | int,
         ),
     ] = Retries()
-    step_timeout: Seconds | None = None
     storage: Annotated[Storage, BeforeValidator(_short("path"), json_schema_input_type=Storage | str)] = Storage()
     backend: Annotated[BackendBlock, BeforeValidator(_short("name"), json_schema_input_type=BackendBlock | str)] = (
         BackendBlock()
     )
-    reuse_workers: bool = True
-    keep_warm: Natural = 0
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Return the keys in the order of the table of options."""
+        return list(dict.fromkeys(["version", *(option.file.split(".")[0] for option in OPTIONS)]))
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a spec file, for editors and other programs."""
     schema = SpecFile.model_json_schema()
+    known = schema["properties"]
+    for option in OPTIONS:
+        block, _, inner = option.python.rpartition(".")
+        beside = schema["$defs"][_BLOCKS[block].__name__]["properties"] if block else known
+        beside.setdefault(inner, _schema_at(schema, option.file))
+    needed = [
+        {"anyOf": [{"required": ["entrypoint"]}, {"required": ["trainable"]}]},
+        {"anyOf": [{"required": ["objective"]}, {"required": ["metric", "mode"]}]},
+    ]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
+        "required": ["version"],
+        "allOf": needed,
         "title": "tune_platform spec",
     }
+
+
+def _schema_at(schema: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the schema of a key of the file; `metric` and `mode` may be lists, beside which others stand."""
+    block, _, inner = key.partition(".")
+    if not inner:
+        return dict(schema["properties"][block])
+    found = dict(schema["$defs"][_BLOCKS[block].__name__]["properties"][inner])
+    return {"anyOf": [found, {"type": "array", "items": found}]} if inner in ("metric", "mode") else found

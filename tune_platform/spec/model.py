@@ -28,10 +28,10 @@ from tune_platform.errors import SpecError
 from tune_platform.modules import entrypoint_today
 from tune_platform.resources import Resources
 from tune_platform.spec.agreement import contradictions
-from tune_platform.spec.blocks import Budget, CheckpointPolicy
+from tune_platform.spec.blocks import Budget
 from tune_platform.spec.entrypoint import load_entrypoint
+from tune_platform.spec.options import NOT_IN_FINGERPRINT, Shared
 from tune_platform.spec.parts import (
-    Name,
     Samples,
     build_backend,
     build_scheduler,
@@ -46,24 +46,19 @@ from tune_platform.spec.parts import (
 from tune_platform.spec.values import (
     Count,
     Natural,
-    Number,
     Problem,
-    Seconds,
-    Strict,
     describe,
     hint,
     problems_of,
     spec_error,
 )
+from tune_platform.spec.words import in_python_words
 
 if TYPE_CHECKING:
     from tune_platform.protocol.backend import Backend
     from tune_platform.protocol.scheduler import Scheduler
     from tune_platform.protocol.searcher import Searcher
     from tune_platform.space import Space
-
-#: Keys that may differ between a run and its resumption: they decide where and how fast, not what happens.
-NOT_IN_FINGERPRINT = ("version", "name", "description", "storage", "backend", "reuse_workers", "keep_warm")
 
 
 def default_storage() -> str:
@@ -73,6 +68,8 @@ def default_storage() -> str:
 
 def check_storage(location: Any) -> str:
     """Return a directory with `~` filled in, or a database URL. Raises SpecError."""
+    if isinstance(location, Mapping) and len(location) == 1 and set(location) <= {"path", "url"}:
+        (location,) = location.values()  # as in a file
     if isinstance(location, Path):
         location = str(location)
     if not isinstance(location, str) or not location.strip():
@@ -103,7 +100,7 @@ def _functions(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
 
-class SearchSpec(Strict):
+class SearchSpec(Shared):
     """One search: what is tried, how it is judged, who goes on, and with how much.
 
     Raises SpecError, with all that is wrong, when it is built. The arguments are described in `docs/spec.md`.
@@ -113,8 +110,6 @@ class SearchSpec(Strict):
     param_space: Any = Field(default_factory=dict)
     metric: Annotated[str | Sequence[str], BeforeValidator(_many)] = Field(examples=['metric="val_loss"'])
     mode: Annotated[str | Sequence[str], BeforeValidator(_check_modes)] = Field(examples=['mode="min"'])
-    name: Name = ""
-    description: str = ""
     constraints: Annotated[tuple[Any, ...], BeforeValidator(_functions)] = ()
     searcher: Any = "random"
     scheduler: Any = "fifo"
@@ -124,25 +119,22 @@ class SearchSpec(Strict):
     prefetch: Natural | None = None
     budget: Annotated[Budget, BeforeValidator(lambda value: value or {})] = Budget()
     resources: Annotated[Any, AfterValidator(take_resources)] = Resources()
-    stop: Mapping[str, Number] = Field(default_factory=dict)
-    checkpoint: CheckpointPolicy = CheckpointPolicy()
     retries: Annotated[Mapping[str, int], BeforeValidator(take_retries)] = Field(
         default_factory=lambda: take_retries({})
     )
-    step_timeout: Seconds | None = None
     seed: Natural = 0
     storage: Annotated[str, BeforeValidator(check_storage)] = Field(default_factory=default_storage)
     backend: Annotated[Any, AfterValidator(take_backend)] = "ray"
-    reuse_workers: bool = True
-    keep_warm: Natural = 0
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
         def __init__(self, **values: Any) -> None:
             try:
-                super().__init__(**values)
+                super().__init__(**in_python_words(values))
             except ValidationError as error:
                 raise spec_error(problems_of(error, type(self)), "SearchSpec") from None
+            except SpecError as error:
+                raise SpecError(f"SearchSpec: {error}") from None
 
     # -------------------------------------------------------------------------------------- validation
 

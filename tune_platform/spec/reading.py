@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tune_platform.errors import SpecError
 from tune_platform.spec.agreement import contradictions
-from tune_platform.spec.blocks import Budget
 from tune_platform.spec.file import Schedule, Search, SpecFile
+from tune_platform.spec.options import OPTIONS
 from tune_platform.spec.parts import (
     build_scheduler,
     build_searcher,
@@ -21,9 +21,10 @@ from tune_platform.spec.parts import (
 )
 from tune_platform.spec.strict_yaml import Document, KeyPath, with_lines
 from tune_platform.spec.values import Problem, live_objects, problems_of, spec_error
+from tune_platform.spec.words import in_file_words
 
 #: Keys of the search block that are the spec's own, not the searcher's options.
-_SEARCH_KEYS = ("seed", "initial", "prefetch")
+_SEARCH_KEYS = tuple(option.file.partition(".")[2] for option in OPTIONS if option.file.startswith("search."))
 
 
 def document_of(data: Mapping[str, Any]) -> tuple[Document, str]:
@@ -41,11 +42,12 @@ def arguments_of(document: Document, title: str) -> dict[str, Any]:
 
     Raises SpecError with everything that is wrong.
     """
+    document = in_file_words(document)
     problems, file = list(document.problems), None
     try:
         file = SpecFile.model_validate(document.data)
     except ValidationError as error:
-        problems += [_as_written(problem, document.data) for problem in problems_of(error, SpecFile)]
+        problems += [_with_one_objective(problem, document.data) for problem in problems_of(error, SpecFile)]
     problems += _check_parts(document.data, {problem.path[0] for problem in problems if len(problem.path) == 1})
     if file is not None and not problems:
         problems = contradictions(
@@ -56,49 +58,59 @@ def arguments_of(document: Document, title: str) -> dict[str, Any]:
             stop=file.stop,
         )
     if problems or file is None:
-        raise spec_error(with_lines(_without_echoes(problems), document.lines), title)
+        shown = [_as_written(problem, document.written) for problem in _without_echoes(problems)]
+        raise spec_error(with_lines(shown, document.lines), title)
     return _arguments(file)
 
 
 def _arguments(file: SpecFile) -> dict[str, Any]:
     """Return the file's content as the arguments of SearchSpec."""
+    values: dict[str, Any] = {"budget": {}}
+    for option in OPTIONS:
+        take = _FORMS.get(option.file)
+        value = take(file) if take else _at(file, option.file)
+        block, _, inner = option.python.partition(".")
+        if inner:
+            values[block][inner] = value
+        else:
+            values[block] = value
+    if values["storage"] is None:
+        del values["storage"]  # the environment's, or the default
+    return values
+
+
+def _at(file: SpecFile, key: str) -> Any:
+    found: Any = file
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _objectives(file: SpecFile, word: str) -> Any:
+    found = tuple(getattr(objective, word) for objective in file.objective)
+    return found if len(found) > 1 else found[0]
+
+
+def _space_of(file: SpecFile) -> Any:
     from tune_platform.space.files import space_from_dict
 
-    limits, storage = file.budget, file.storage.url or file.storage.path
-    values = {
-        "trainable": file.entrypoint,
-        "param_space": space_from_dict(file.space),
-        "constraints": tuple(file.constraints),
-        "metric": tuple(o.metric for o in file.objective) if len(file.objective) > 1 else file.objective[0].metric,
-        "mode": tuple(o.mode for o in file.objective) if len(file.objective) > 1 else file.objective[0].mode,
-        "searcher": _part(file.search, _SEARCH_KEYS),
-        "scheduler": _part(file.schedule),
-        "seed": file.search.seed,
-        "start_points": file.search.initial,
-        "prefetch": file.search.prefetch,
-        "num_samples": limits.num_samples,
-        "max_concurrent": limits.concurrency,
-        "budget": Budget(
-            trials=limits.trials, time=limits.time, failures=limits.failures, target=file.objective[0].target
-        ),
-        "resources": take_resources(file.resources.model_dump()),
-        "retries": file.retries.model_dump(),
-        "backend": {key: value for key, value in file.backend.model_dump().items() if value is not None},
-    }
-    same = (
-        "name",
-        "description",
-        "stop",
-        "checkpoint",
-        "step_timeout",
-        "reuse_workers",
-        "keep_warm",
-    )
-    return {
-        **values,
-        **{key: getattr(file, key) for key in same},
-        **({"storage": storage} if storage else {}),
-    }
+    return space_from_dict(file.space)
+
+
+#: What has another form in Python than in the file.
+_FORMS: Mapping[str, Callable[[SpecFile], Any]] = {
+    "objective.metric": lambda file: _objectives(file, "metric"),
+    "objective.mode": lambda file: _objectives(file, "mode"),
+    "objective.target": lambda file: file.objective[0].target,
+    "space": _space_of,
+    "constraints": lambda file: tuple(file.constraints),
+    "search": lambda file: _part(file.search, _SEARCH_KEYS),
+    "schedule": lambda file: _part(file.schedule),
+    "resources": lambda file: take_resources(file.resources.model_dump()),
+    "retries": lambda file: file.retries.model_dump(),
+    "storage": lambda file: file.storage.url or file.storage.path,
+    "backend": lambda file: {key: value for key, value in file.backend.model_dump().items() if value is not None},
+}
 
 
 def _part(block: Search | Schedule, ours: tuple[str, ...] = ()) -> Any:
@@ -162,12 +174,21 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _as_written(problem: Problem, data: Mapping[str, Any]) -> Problem:
+def _with_one_objective(problem: Problem, data: Mapping[str, Any]) -> Problem:
     """Undo, in a path, the list that one objective was put into."""
     path = problem.path
     if path[:2] == ("objective", 0) and not isinstance(data.get("objective"), list):
         path = ("objective", *path[2:])
     return Problem(path, problem.text)
+
+
+def _as_written(problem: Problem, written: Mapping[KeyPath, KeyPath]) -> Problem:
+    """Put the words of whoever wrote the file into a path."""
+    path = problem.path
+    for length in range(len(path), 0, -1):
+        if path[:length] in written:
+            return Problem((*written[path[:length]], *path[length:]), problem.text)
+    return problem
 
 
 def _without_echoes(problems: Sequence[Problem]) -> list[Problem]:

@@ -15,6 +15,7 @@ from tune_platform.spec.model import SearchSpec
 from tune_platform.spec.reading import arguments_of
 from tune_platform.spec.strict_yaml import Document, read
 from tune_platform.spec.values import describe, leaves
+from tune_platform.spec.words import MAIN_KEYS, file_key, in_file_words
 
 #: Environment variables that set a key of the spec.
 ENVIRONMENT: Mapping[str, str] = {
@@ -30,8 +31,6 @@ ENVIRONMENT: Mapping[str, str] = {
     "TUNE_PLATFORM_BACKEND": "backend.name",
     "TUNE_PLATFORM_ADDRESS": "backend.address",
 }
-#: The main key of blocks that may be written as one text.
-_MAIN_KEYS = {"search": "name", "schedule": "name", "backend": "name"}
 
 
 def load_spec(path: str | Path) -> SearchSpec:
@@ -52,13 +51,14 @@ def resolve(
     document = Document(dict(file), {}, []) if isinstance(file, Mapping) else read(Path(file))
     title = str(document.data.get("name") or "spec") if isinstance(file, Mapping) else Path(file).name
     env = os.environ if env is None else env
+    document = in_file_words(document)
     data = copy.deepcopy(document.data)
     given = dict.fromkeys(leaves(data), title)
     for variable, key in ENVIRONMENT.items():
         if env.get(variable):
             _set(data, key, env[variable], given, f"environment {variable}")
     for key, value in (overrides or {}).items():
-        _set(data, key, value, given, "flag")
+        _set(data, file_key(key), value, given, "flag")
     spec = SearchSpec(**arguments_of(document._replace(data=data), title))
     return spec, {key: _origin(key, given) for key in leaves(spec.to_dict())}
 
@@ -78,8 +78,8 @@ def _set(data: dict[str, Any], key: str, value: Any, given: dict[str, str], orig
     inner: Any = data
     for block in blocks:
         found = inner.get(block)
-        if isinstance(found, str) and block in _MAIN_KEYS:
-            found = {_MAIN_KEYS[block]: found}
+        if isinstance(found, str) and block in MAIN_KEYS:
+            found = {MAIN_KEYS[block]: found}
         if found is not None and not isinstance(found, dict):
             raise SpecError(f"{origin}: cannot set {key}: {block} is {describe(found)}")
         inner[block] = found or {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -20,11 +21,15 @@ Lines = Mapping[KeyPath, int]
 
 
 class Document(NamedTuple):
-    """A file's content, the line (from 1) of each of its keys, and what is wrong with it as YAML."""
+    """A file's content, the line (from 1) of each of its keys, and what is wrong with it as YAML.
+
+    `written`: where a key of the content stands in the file, if it is another's word for it (see `words`).
+    """
 
     data: dict[str, Any]
     lines: Lines
     problems: list[Problem]
+    written: Mapping[KeyPath, KeyPath] = MappingProxyType({})
 
 
 def read(path: Path) -> Document:

@@ -14,18 +14,14 @@ from pydantic_core import ErrorDetails
 from tune_platform.errors import SpecError, did_you_mean
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-#: What a key of the file is called in Python, in Ray Tune or in other tools.
+#: What a key is called in Ray Tune or in other tools, or belongs to.
 _ELSEWHERE: Mapping[str, Sequence[str]] = {
-    "trainable": ["entrypoint"],
     "program": ["entrypoint"],
     "metric": ["objective"],
     "mode": ["objective"],
     "goal": ["mode"],
-    "param_space": ["space"],
     "parameters": ["space"],
-    "searcher": ["search"],
     "search_alg": ["search"],
-    "scheduler": ["schedule"],
     "num_samples": ["budget"],
     "max_concurrent": ["concurrency", "budget"],
     "time_budget_s": ["time", "budget"],
@@ -41,6 +37,11 @@ class Strict(BaseModel):
     """A frozen model that knows all its keys; built when first used, which keeps the import quick."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, defer_build=True)
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Return the keys in the order in which people are told of them."""
+        return list(cls.model_fields)
 
 
 class Problem(NamedTuple):
@@ -117,6 +118,14 @@ def whole(value: Any) -> int:
 
 def seconds(value: Any) -> float:
     """Take a duration above zero: seconds, or text such as "90s", "1h30m", "2d". Raises SpecError."""
+    taken = wait(value)
+    if taken == 0:
+        raise SpecError(f"got {value!r}; a duration must be above zero")
+    return taken
+
+
+def wait(value: Any) -> float:
+    """Take how long to wait for something, as `seconds` does; zero is not at all. Raises SpecError."""
     if isinstance(value, str):
         text = value.replace(" ", "").lower()
         if not _DURATION.fullmatch(text):
@@ -124,8 +133,8 @@ def seconds(value: Any) -> float:
         taken = sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"([\d.]+)([smhd])", text))
     else:
         taken = number(value)
-    if taken <= 0:
-        raise SpecError(f"got {value!r}; a duration must be above zero")
+    if taken < 0:
+        raise SpecError(f"got {value!r}; a duration must not be negative")
     return taken
 
 
@@ -135,6 +144,7 @@ Amount = Annotated[float, BeforeValidator(number), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
 Natural = Annotated[int, BeforeValidator(whole), Field(ge=0)]
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
+Wait = Annotated[float, BeforeValidator(wait, json_schema_input_type=float | str)]
 
 
 # ------------------------------------------------------------------------------------------ problems
@@ -161,7 +171,7 @@ def check_keys(given: Mapping[str, Any], known: Sequence[str]) -> None:
             raise SpecError(f"unknown key {key!r}{hint(str(key), known)}; known: {', '.join(known)}")
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+def problems_of(error: ValidationError, model: type[Strict]) -> list[Problem]:
     """Return pydantic's findings about `model` as problems, one for each key."""
     return [Problem(tuple(found["loc"]), _text(found, model)) for found in error.errors(include_url=False)]
 
@@ -174,13 +184,13 @@ def spec_error(problems: Sequence[Problem], title: str) -> SpecError:
     return SpecError(f"{title}: {len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines))
 
 
-def _text(found: ErrorDetails, model: type[BaseModel]) -> str:
+def _text(found: ErrorDetails, model: type[Strict]) -> str:
     value, context = found["input"], found.get("ctx", {})
     match found["type"]:
         case "value_error":
             return str(context["error"])
         case "extra_forbidden":
-            return unknown_key(str(found["loc"][-1]), list(_block_at(model, found["loc"][:-1]).model_fields))
+            return unknown_key(str(found["loc"][-1]), _block_at(model, found["loc"][:-1]).keys())
         case "missing":
             field = _block_at(model, found["loc"][:-1]).model_fields[str(found["loc"][-1])]
             example = f"; write for example {field.examples[0]}" if field.examples else ""
@@ -195,7 +205,7 @@ def _text(found: ErrorDetails, model: type[BaseModel]) -> str:
         case "less_than":
             return f"got {value!r}; must be below {context['lt']}"
         case "model_type" | "model_attributes_type":
-            keys = ", ".join(_block_at(model, found["loc"]).model_fields)
+            keys = ", ".join(_block_at(model, found["loc"]).keys())
             return f"got {describe(value)}; keys and values are wanted: {keys}"
     wanted = {
         "string_type": "text is",
@@ -208,7 +218,7 @@ def _text(found: ErrorDetails, model: type[BaseModel]) -> str:
     return f"got {describe(value)}; {wanted} wanted" if wanted else f"got {describe(value)}; {found['msg']}"
 
 
-def _block_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel]:
+def _block_at(model: type[Strict], path: Sequence[str | int]) -> type[Strict]:
     """Return the model of the block at `path`."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
@@ -216,8 +226,8 @@ def _block_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseMod
     return model
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _model_in(annotation: Any) -> type[Strict] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 

@@ -15,7 +15,7 @@ from tune_platform.space.files import space_to_dict
 from tune_platform.space.ray_domains import from_ray, is_ray_domain
 from tune_platform.space.tree import When
 from tune_platform.spec.entrypoint import entrypoint_of
-from tune_platform.spec.file import VERSION
+from tune_platform.spec.options import OPTIONS, VERSION
 
 if TYPE_CHECKING:
     from tune_platform.spec.model import SearchSpec
@@ -23,42 +23,26 @@ if TYPE_CHECKING:
 
 def to_dict(spec: SearchSpec) -> dict[str, Any]:
     """Return the file form of `spec`, every key. What only Python can hold becomes {"python": name}."""
-    objectives = [{"metric": m, "mode": mode} for m, mode in zip(spec.metrics, spec.modes, strict=True)]
-    if len(objectives) == 1:
-        objectives[0]["target"] = spec.budget.target  # type: ignore[assignment]
-    budget = spec.budget
-    return {
-        "version": VERSION,
-        "name": spec.name,
-        "description": spec.description,
-        "entrypoint": _entrypoint(spec.trainable),
-        "objective": objectives[0] if len(objectives) == 1 else objectives,
-        "space": _space(spec),
-        "constraints": [rule if isinstance(rule, str) else _python(rule) for rule in spec.constraints],
-        "search": {
-            **_named(spec.searcher),
-            "seed": spec.seed,
-            "initial": [_plain(point) for point in spec.start_points],
-            "prefetch": spec.prefetch,
-        },
-        "schedule": _named(spec.scheduler),
-        "budget": {
-            "trials": budget.trials,
-            "num_samples": spec.num_samples,
-            "time": budget.time,
-            "failures": budget.failures,
-            "concurrency": spec.max_concurrent,
-        },
-        "resources": _resources(spec.resources),
-        "stop": dict(spec.stop),
-        "checkpoint": spec.checkpoint.model_dump(),
-        "retries": dict(spec.retries),
-        "step_timeout": spec.step_timeout,
-        "storage": {"url": without_password(spec.storage)} if "://" in spec.storage else {"path": spec.storage},
-        "backend": _named(spec.backend),
-        "reuse_workers": spec.reuse_workers,
-        "keep_warm": spec.keep_warm,
-    }
+    data: dict[str, Any] = {"version": VERSION}
+    for option in OPTIONS:
+        value: Any = spec
+        for part in option.python.split("."):
+            value = getattr(value, part)
+        form = _FORMS.get(option.python)
+        block, _, inner = option.file.partition(".")
+        if inner:
+            data.setdefault(block, {})[inner] = form(spec) if form else value
+        else:
+            data[block] = form(spec) if form else value
+    data["objective"] = _objective(data["objective"])
+    return data
+
+
+def _objective(block: Mapping[str, Any]) -> Any:
+    """Return one objective with its target, or several: a list of metrics with their modes."""
+    if len(block["metric"]) == 1:
+        return {"metric": block["metric"][0], "mode": block["mode"][0], "target": block["target"]}
+    return [{"metric": m, "mode": mode} for m, mode in zip(block["metric"], block["mode"], strict=True)]
 
 
 def without_password(url: str) -> str:
@@ -127,3 +111,26 @@ def _resources(resources: Any) -> dict[str, Any]:
         **{f.name: getattr(resources, f.name) for f in fields(resources)},
         "custom": dict(resources.custom),
     }
+
+
+def _storage(location: str) -> dict[str, str]:
+    return {"url": without_password(location)} if "://" in location else {"path": location}
+
+
+#: What has another form in the file than in Python.
+_FORMS: Mapping[str, Callable[[SearchSpec], Any]] = {
+    "trainable": lambda spec: _entrypoint(spec.trainable),
+    "metric": lambda spec: spec.metrics,
+    "mode": lambda spec: spec.modes,
+    "param_space": _space,
+    "constraints": lambda spec: [rule if isinstance(rule, str) else _python(rule) for rule in spec.constraints],
+    "searcher": lambda spec: _named(spec.searcher),
+    "scheduler": lambda spec: _named(spec.scheduler),
+    "start_points": lambda spec: [_plain(point) for point in spec.start_points],
+    "resources": lambda spec: _resources(spec.resources),
+    "stop": lambda spec: dict(spec.stop),
+    "checkpoint": lambda spec: spec.checkpoint.model_dump(),
+    "retries": lambda spec: dict(spec.retries),
+    "storage": lambda spec: _storage(spec.storage),
+    "backend": lambda spec: _named(spec.backend),
+}

@@ -120,19 +120,15 @@ class SqlExperiment(ExperimentReader):
         Raises ExperimentError that names the other driver if one holds the lease; `force` takes it all the same, and
         the other driver's next append fails.
         """
-        mine = driver or lease.new_driver()
-        watched: tuple[str, float] | None = None
-        end = 0.0
-        while not self._take(mine, force, watched if clock.monotonic() >= end else None):
-            _, other, heartbeat = self._fetch(schema.READ_LEASE, self._id)[0]
-            if watched is None:
-                watched, end = (other, heartbeat), clock.monotonic() + 2 * lease.HEARTBEAT_SECONDS
-                _LOG.info("watching whether %s, which ran %r, is gone", lease.shown(other), self.name)
-            elif watched != (other, heartbeat):
-                self._refuse(other, heartbeat)
-            clock.sleep(_WATCH_PERIOD)
+        heartbeat = lease.Heartbeat(self._db, self._id, driver or lease.new_driver())
+        try:
+            self._wait_for_lease(heartbeat.driver, force)
+        except BaseException:
+            heartbeat.stop()
+            raise
         self._let_go()
-        self._lease = lease.Heartbeat(self._db, self._id, mine)
+        heartbeat.start()
+        self._lease = heartbeat
         self._patience = Patience(self._db.where, patience)
 
     def set_status(self, status: str, reason: str, time: float) -> None:
@@ -205,6 +201,19 @@ class SqlExperiment(ExperimentReader):
         cursor.execute(sql(schema.READ_LOG, self._db.dialect), (self._id, row[1] - 1, 1))
         found = cursor.fetchone()
         return found is not None and (self._id, *found) == row
+
+    def _wait_for_lease(self, driver: str, force: bool) -> None:
+        """Take the lease, after a while if it must be watched whether its holder is dead."""
+        watched: tuple[str, float] | None = None
+        end = 0.0
+        while not self._take(driver, force, watched if clock.monotonic() >= end else None):
+            _, other, heartbeat = self._fetch(schema.READ_LEASE, self._id)[0]
+            if watched is None:
+                watched, end = (other, heartbeat), clock.monotonic() + 2 * lease.HEARTBEAT_SECONDS
+                _LOG.info("watching whether %s, which ran %r, is gone", lease.shown(other), self.name)
+            elif watched != (other, heartbeat):
+                self._refuse(other, heartbeat)
+            clock.sleep(_WATCH_PERIOD)
 
     def _take(self, driver: str, force: bool, dead: tuple[str, float] | None) -> bool:
         """Take the lease if it is free, or is that of the `dead` driver and its last heartbeat.

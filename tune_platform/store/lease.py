@@ -28,7 +28,8 @@ HEARTBEAT_SECONDS = 5.0
 # The clocks of two machines may differ by a day, because somebody set one of them, but hardly by more than this.
 _DOUBT_SECONDS = 366 * 86400.0
 
-_held: set[str] = set()  # by this process
+_held: set[str] = set()  # by this process, or just being taken
+_FAREWELL_SECONDS = 5.0
 _PROC = Path("/proc")
 
 
@@ -77,10 +78,10 @@ def is_doubtful(driver: str, heartbeat: float) -> bool:
 
 
 class Heartbeat:
-    """Holds a lease, and renews it from a thread and a connection of its own until `stop` is called.
+    """Renews a lease from a thread and a connection of its own, from `start` until `stop`.
 
     So a driver that is in a long step, or waits for the store, keeps its lease. Ends by itself when another driver has
-    taken it.
+    taken it. It is to be made before the lease is taken: from then on the driver counts as one that lives.
     """
 
     def __init__(self, database: Database, experiment: int, driver: str) -> None:
@@ -89,13 +90,17 @@ class Heartbeat:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         _held.add(driver)
+
+    def start(self) -> None:
+        """Begin: the lease has been taken."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, waiting a little for what it is writing."""
+        """End the thread, waiting a little for what it is writing; stopping twice does no harm."""
         _held.discard(self.driver)
         self._ended.set()
-        self._thread.join(HEARTBEAT_SECONDS)
+        if self._thread.is_alive():
+            self._thread.join(_FAREWELL_SECONDS)
 
     def _run(self) -> None:
         database: Database | None = None

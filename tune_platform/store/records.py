@@ -41,25 +41,28 @@ class ReportRow(NamedTuple):
 class TrialRow:
     """What is known of a trial now: a projection of the log, written in the same transaction.
 
+    The one list of a trial's fields: the table, results, the data frame and JSON follow it. A new one that the engine's
+    `Trial` has under the same name needs, beside its line here, a step in `migrations` and a row in docs/files.md.
+
     `status`: PENDING | STARTING (placed, its process is coming up) | RUNNING | PAUSING | PAUSED | COMPLETED | STOPPED |
     FAILED.
     """
 
     trial: int
     status: str
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = field(metadata={"what": "parameter"})  # nested, as the training code got it
     reason: str = ""  # why it is in this state
-    origin: str = "searcher"
-    attempt: int = 0
+    origin: str = "searcher"  # searcher | start | user
+    attempt: int = 0  # how often it was launched
     step: int = 0  # number of committed reports
-    metrics: Mapping[str, Any] = field(default_factory=dict)  # the last report
+    metrics: Mapping[str, Any] = field(default_factory=dict, metadata={"what": "metric"})  # the last report
     best: float | None = None  # best value of the (first) metric so far
-    best_step: int | None = None
+    best_step: int | None = None  # ... and the report that had it
     error: str = ""  # traceback or message of the last failure
-    worker: str = ""
     created: float = 0.0
     started: float | None = None
     ended: float | None = None
+    worker: str = ""  # where it ran last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, fields
+from functools import partial
 from typing import Any
 
 from tune_platform.errors import SpecError
@@ -78,15 +80,21 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _maybe(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
 # ------------------------------------------------------------------------------------------ rows
 # For writing in the order of the tables; the reading side gets the columns without `experiment`.
 
 
-_TRIAL_FIELDS = tuple(column.name for column in schema.columns(schema.trials))
+def _writer(field: Field[Any]) -> Callable[[Any], Any]:
+    """Return what turns the values of a trial's field into those of its column."""
+    if "what" in field.metadata:
+        return partial(encode, what=str(field.metadata["what"]))
+    writers: dict[str, Callable[[Any], Any]] = {"str": text, "float": float, "float | None": _finite}
+    return writers.get(str(field.type), lambda value: value)
+
+
+_FIELDS = {field.name: field for field in fields(TrialRow)}
+_TRIAL = [(column.name, _writer(_FIELDS[column.name])) for column in schema.columns(schema.trials)]
+_DECODED = [name for name, field in _FIELDS.items() if "what" in field.metadata]
 
 
 def log_values(experiment: int, row: LogRow) -> tuple[Any, ...]:
@@ -103,24 +111,7 @@ def report_values(experiment: int, row: ReportRow) -> tuple[Any, ...]:
 
 def trial_values(experiment: int, row: TrialRow) -> tuple[Any, ...]:
     """Return the columns of a trial."""
-    return (
-        experiment,
-        row.trial,
-        row.status,
-        encode(row.config, "parameter"),
-        text(row.reason),
-        text(row.origin),
-        row.attempt,
-        row.step,
-        encode(row.metrics, "metric"),
-        _finite(row.best),
-        row.best_step,
-        text(row.error),
-        float(row.created),
-        _maybe(row.started),
-        _maybe(row.ended),
-        text(row.worker),
-    )
+    return experiment, *[write(getattr(row, name)) for name, write in _TRIAL]
 
 
 def checkpoint_values(experiment: int, row: CheckpointRow) -> tuple[Any, ...]:
@@ -152,8 +143,10 @@ def _decode_all(texts: Sequence[str]) -> list[dict[str, Any]]:
 
 def to_trial(row: Sequence[Any]) -> TrialRow:
     """Build a trial from its columns."""
-    values = dict(zip(_TRIAL_FIELDS, row, strict=True))
-    return TrialRow(**values | {"config": decode(values["config"]), "metrics": decode(values["metrics"])})
+    values = dict(zip(_FIELDS, row, strict=True))
+    for name in _DECODED:
+        values[name] = decode(values[name])
+    return TrialRow(**values)
 
 
 def to_checkpoint(row: Sequence[Any]) -> CheckpointRow:

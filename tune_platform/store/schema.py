@@ -7,10 +7,15 @@ one PostgreSQL database holds many.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+
+from tune_platform.store.records import TrialRow
 
 VERSION = 4
 """Version of the tables that this code writes; `migrations.STEPS` brings older ones up to it."""
@@ -82,24 +87,20 @@ reports = _table(
 # Reading the log back merges it with its reports in the order of `seq`.
 sa.Index("reports_by_seq", reports.c.experiment, reports.c.seq)
 
+#: The columns of a trial, by the type of its field.
+_COLUMN: Mapping[str, Callable[[str], sa.Column[Any]]] = {
+    "int": _int,
+    "float": _number,
+    "str": _string,
+    "int | None": partial(_int, null=True),
+    "float | None": partial(_number, null=True),
+    "Mapping[str, Any]": _string,
+}
 trials = _table(
     "trials",
     _key("experiment"),
     _key("trial"),
-    _string("status"),
-    _string("config"),
-    _string("reason"),
-    _string("origin"),
-    _int("attempt"),
-    _int("step"),
-    _string("metrics"),
-    _number("best", null=True),
-    _int("best_step", null=True),
-    _string("error"),
-    _number("created"),
-    _number("started", null=True),
-    _number("ended", null=True),
-    _string("worker"),
+    *(_COLUMN[str(field.type)](field.name) for field in fields(TrialRow) if field.name != "trial"),
 )
 sa.Index("trials_by_status", trials.c.experiment, trials.c.status)
 

@@ -6,7 +6,11 @@ Nothing is loaded before it is used, so that testing a scheduler does not import
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"SearcherContract": "tune_platform.testing.searchers"}
+_HOMES = {
+    "BackendContract": "tune_platform.testing.backends",
+    "SchedulerContract": "tune_platform.testing.schedulers",
+    "SearcherContract": "tune_platform.testing.searchers",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,8 @@
         def make_scheduler(self):
             return Mine(max=9)
 
-The suite plays trials against the scheduler as the engine does, and needs nothing but pytest.
+The suite plays whole experiments against the scheduler, with the engine itself and a made-up cluster, and needs
+nothing but pytest. `FakeTrial` and `FakeCandidates` serve for tests of a single decision.
 """
 
 from __future__ import annotations
@@ -17,29 +18,25 @@ from typing import Any
 
 import pytest
 
+from tune_platform.protocol.checks import check_scheduler
 from tune_platform.protocol.reports import Config, Report
 from tune_platform.protocol.scheduler import Scheduler, TrialView
-from tune_platform.protocol.verdicts import Clone, Continue, Pause, Stop, Verdict
-
-#: What was called and what came back: two schedulers are the same if their stories are.
-Story = list[tuple[Any, ...]]
+from tune_platform.testing.play import Lot, Play, World, memory
 
 
 @dataclass
 class FakeTrial:
-    """A trial as a scheduler sees it, and the little that the play needs to know of it."""
+    """A trial as a scheduler sees it, and where it stands, for the test's own use."""
 
     number: int
     config: Config
     last: Report | None = None
     status: str = "waiting"  # waiting | running | paused | over
-    until: float | None = None
-    length: int = 40
 
 
 @dataclass
 class FakeCandidates:
-    """What may take a free place. `fits` says which trials would; `held` are those that a person holds."""
+    """What may take a free place; `unfit` are those that a person holds, or that do not fit now."""
 
     trials: dict[int, FakeTrial]
     unfit: set[int] = field(default_factory=set)
@@ -73,155 +70,113 @@ class SchedulerContract:
             metrics[scheduler.resource] = step * self.increment
         return metrics
 
-    def play(self, seed: int, *, mode: str = "min", trials: int = 20, places: int = 4, ends: float = 0.0) -> Story:
-        """Play an experiment against a new scheduler, holding every answer against the rules; return the story.
-
-        `ends` is the share of moves at which some trial ends of itself: stopped by a person, or failed.
-        """
+    def world(self, seed: int, **options: Any) -> World:
+        """Return the circumstances of a play: see `World`."""
         scheduler = self.make_scheduler()
-        scheduler.setup(metric="loss", mode=mode, seed=seed)
-        draw = random.Random(seed)
-        game = _Game(scheduler, draw, self)
-        for number in range(trials):
-            game.trials[number] = FakeTrial(number, {"x": draw.random()}, length=draw.randint(1, 40))
-        for _ in range(60 * trials):
-            game.fill(places)
-            running = [trial for trial in game.trials.values() if trial.status == "running"]
-            if not running:
-                break
-            if draw.random() < ends:
-                living = [trial for trial in game.trials.values() if trial.status != "over"]
-                game.end(draw.choice(living), draw.choice(["stopped", "failed"]))
-            else:
-                game.report(draw.choice(running))
-        return game.story
+        return World(metrics=lambda step, draw: self.metrics(scheduler, step, draw), seed=seed, **options)
+
+    def test_it_has_what_the_engine_calls(self) -> None:
+        """All of the protocol is there, and `state` goes with `load_state`."""
+        scheduler = self.make_scheduler()
+        check_scheduler(scheduler, [])
+        assert hasattr(scheduler, "state") == hasattr(scheduler, "load_state"), "state and load_state go together"
 
     @pytest.mark.parametrize("mode", ["min", "max"])
     @pytest.mark.parametrize("seed", range(8))
-    def test_verdicts_keep_the_rules(self, seed: int, mode: str) -> None:
-        """Reasons are given, milestones lie ahead, and only living trials are named."""
-        assert self.play(seed, mode=mode)
+    def test_decisions_keep_the_rules(self, seed: int, mode: str) -> None:
+        """Decisions can be carried out and have reasons, questions change nothing, and the experiment ends.
 
-    @pytest.mark.parametrize("seed", range(8))
-    def test_trials_may_end_at_any_moment(self, seed: int) -> None:
-        """Trials that wait, run or are paused are stopped by persons and fail."""
-        assert self.play(seed, ends=0.2)
+        It ends twice: after the end of the supply a person extends it.
+        """
+        Play(self.make_scheduler(), self.world(seed, mode=mode)).go()
 
-    def test_nothing_to_choose(self) -> None:
-        """Without candidates none is chosen."""
-        scheduler = self.make_scheduler()
-        scheduler.setup(metric="loss", mode="min", seed=0)
-        assert scheduler.choose(FakeCandidates({})) is None
+    @pytest.mark.parametrize("seed", range(16))
+    def test_anything_may_happen_at_any_moment(self, seed: int) -> None:
+        """Trials fail, are tried again, stopped, paused and added by persons; drivers restart, nodes come and go.
 
-    def test_a_trial_that_fits_is_started(self) -> None:
-        """With a place free, nothing running and trials waiting, one of them starts."""
-        scheduler = self.make_scheduler()
-        scheduler.setup(metric="loss", mode="min", seed=0)
-        candidates = FakeCandidates({n: FakeTrial(n, {}) for n in range(3)}, unfit={0})
-        assert scheduler.choose(candidates) in (1, 2)
+        Whatever happens, the scheduler does not wait for ever for what does not come.
+        """
+        Play(self.make_scheduler(), self.world(seed, trouble=(0.05, 0.2, 0.5)[seed % 3], places=1 + seed % 5)).go()
 
-    @pytest.mark.parametrize("seed", range(4))
-    def test_the_fold_rebuilds_it(self, seed: int) -> None:
-        """The same calls give the same verdicts, on a new object and on one that is set up again."""
-        assert self.play(seed, ends=0.1) == self.play(seed, ends=0.1)
+    @pytest.mark.parametrize("seed", range(6))
+    def test_being_told_the_history_rebuilds_it(self, seed: int) -> None:
+        """A new object that is told a history, cut anywhere, decides as the one that lived through it."""
+        whole = self._whole(seed)
+        for cut in self._cuts(whole, seed):
+            again = Play(self.make_scheduler(), whole.world)
+            again.retell(whole.past[:cut])
+            assert not again.difference, f"told the first {cut} facts: {again.difference}"
+            self._same_from(again, whole, cut)
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_its_state_stands_for_the_history(self, seed: int) -> None:
+        """`load_state` of what `state` gave, as plain JSON, is as good as being told the history."""
+        if not hasattr(self.make_scheduler(), "state"):
+            pytest.skip("it does not offer its state: a resumed experiment tells it the whole history")
+        whole = self._whole(seed)
+        for cut in self._cuts(whole, seed):
+            again = Play(self.make_scheduler(), whole.world)
+            again.retell(whole.past[:cut])
+            told: Any = again.referee.scheduler
+            loaded: Any = self.make_scheduler()
+            loaded.setup(metric="loss", mode=whole.world.mode, seed=whole.world.seed)
+            loaded.load_state(json.loads(json.dumps(told.state())))
+            assert memory(loaded) == memory(told), f"state after {cut} facts"
+            again.referee.scheduler = loaded
+            self._same_from(again, whole, cut)
+
+    @pytest.mark.parametrize("seed", range(16))
+    def test_it_bears_a_log_that_decided_otherwise(self, seed: int) -> None:
+        """Told of verdicts and choices that are not its own, it decides soundly afterwards, to the end.
+
+        So an experiment goes on after its scheduler's code has changed.
+        """
+        world = self.world(seed, trouble=(0.0, 0.1)[seed % 2])
+        other = Play(Lot(self.make_scheduler().resource, seed), world)
+        other.referee.told_otherwise = True
+        other.go(moves=20 * (1 + seed))
+        play = Play(self.make_scheduler(), world)
+        play.retell(other.past)
+        play.go()
 
     def test_setup_starts_from_nothing(self) -> None:
         """After `setup`, an object that has been used is as good as new."""
-        used, new = self.make_scheduler(), self.make_scheduler()
-        used.setup(metric="loss", mode="min", seed=3)
-        game = _Game(used, random.Random(0), self)
-        game.trials = {n: FakeTrial(n, {"x": 0.5}) for n in range(6)}
-        for _ in range(40):
-            game.fill(2)
-            running = [trial for trial in game.trials.values() if trial.status == "running"]
-            if running:
-                game.report(running[0])
-        for scheduler in (used, new):
-            scheduler.setup(metric="loss", mode="max", seed=4)
-        assert json.dumps(used.describe(), sort_keys=True) == json.dumps(new.describe(), sort_keys=True)
+        used, world = self.make_scheduler(), self.world(0)
+        Play(used, world).go(moves=100)
+        again, new = Play(used, world), Play(self.make_scheduler(), world)
+        assert memory(used) == memory(new.referee.scheduler), "setup leaves something over"
+        again.go()
+        new.go()
+        assert again.past == new.past, "set up again it decides otherwise than a new one"
 
-    def test_describe_is_json(self) -> None:
-        """`describe` gives plain values, at the start as well."""
+    def test_nothing_to_choose(self) -> None:
+        """Without candidates none is chosen."""
+        assert self._new().choose(FakeCandidates({})) is None
+
+    def test_a_trial_that_fits_is_started(self) -> None:
+        """With a place free, nothing running and trials waiting, one of them starts."""
+        scheduler = self._new()
+        candidates = FakeCandidates({n: FakeTrial(n, {"x": 0.5}) for n in range(3)}, unfit={0})
+        for trial in candidates.trials.values():
+            scheduler.on_add(trial)
+        assert scheduler.choose(candidates) in (1, 2)
+
+    def _new(self) -> Scheduler:
         scheduler = self.make_scheduler()
         scheduler.setup(metric="loss", mode="min", seed=0)
-        json.dumps(scheduler.describe())
+        return scheduler
 
+    def _whole(self, seed: int) -> Play:
+        play = Play(self.make_scheduler(), self.world(seed, trials=10, trouble=0.15))
+        play.go()
+        return play
 
-@dataclass
-class _Game:
-    """Plays the engine's part."""
+    def _cuts(self, whole: Play, seed: int) -> list[int]:
+        return random.Random(seed).sample(range(len(whole.past) + 1), 5)
 
-    scheduler: Scheduler
-    draw: random.Random
-    contract: SchedulerContract
-    trials: dict[int, FakeTrial] = field(default_factory=dict)
-    story: Story = field(default_factory=list)
-
-    def fill(self, places: int) -> None:
-        """Give out free places."""
-        while sum(trial.status == "running" for trial in self.trials.values()) < places:
-            unfit = {n for n in self.trials if self.draw.random() < 0.1}
-            number = self.scheduler.choose(FakeCandidates(self.trials, unfit))
-            self.story.append(("choose", number))
-            if number is None:
-                return
-            trial = self.trials[number]
-            assert trial.status in ("waiting", "paused"), f"chose trial {number}, which is {trial.status}"
-            assert number not in unfit, f"chose trial {number}, which does not fit"
-            until, save = self.scheduler.until(trial)
-            self.story.append(("until", number, until, save))
-            self._ahead(trial, until)
-            trial.status, trial.until = "running", until
-
-    def report(self, trial: FakeTrial) -> None:
-        """Have a running trial report once, and carry the verdict out."""
-        step = trial.last.step + 1 if trial.last else 1
-        trial.last = Report(step, self.contract.metrics(self.scheduler, step, self.draw), float(step))
-        verdict = self.scheduler.on_report(trial, trial.last)
-        self.story.append(("report", trial.number, verdict))
-        waits = trial.until is not None and self._reached(trial) >= trial.until
-        if verdict is not None:
-            assert waits, f"a verdict on trial {trial.number} between its milestones"
-            self._check(trial, verdict)
-            self._carry_out(trial, verdict)
-        elif waits:
-            trial.until, _ = self.scheduler.until(trial)
-            self._ahead(trial, trial.until)
-        if trial.status == "running" and step >= trial.length:
-            self.end(trial, "completed")
-        json.dumps(self.scheduler.describe())
-
-    def end(self, trial: FakeTrial, status: str) -> None:
-        """End a trial."""
-        trial.status = "over"
-        self.scheduler.on_end(trial, status)
-        self.story.append(("end", trial.number, status))
-
-    def _carry_out(self, trial: FakeTrial, verdict: Verdict) -> None:
-        match verdict:
-            case Continue():
-                trial.until = verdict.until
-            case Clone():
-                trial.until, trial.config = verdict.until, verdict.config
-            case Pause():
-                trial.status = "paused"
-            case Stop():
-                self.end(trial, "completed" if verdict.completed else "stopped")
-
-    def _check(self, trial: FakeTrial, verdict: Verdict) -> None:
-        assert isinstance(verdict, (Continue, Pause, Stop, Clone)), f"{verdict!r} is no verdict"
-        assert verdict.reason, f"{verdict} has no reason"
-        if isinstance(verdict, (Continue, Clone)):
-            self._ahead(trial, verdict.until)
-        if isinstance(verdict, Clone):
-            assert verdict.source in self.trials, f"clones trial {verdict.source}, which does not exist"
-            assert verdict.source != trial.number, f"trial {trial.number} clones itself"
-            assert self.trials[verdict.source].status != "over", f"clones trial {verdict.source}, which has ended"
-
-    def _ahead(self, trial: FakeTrial, until: float | None) -> None:
-        reached = self._reached(trial)
-        assert until is None or until > reached, f"milestone {until} of trial {trial.number}, which is at {reached}"
-
-    def _reached(self, trial: FakeTrial) -> float:
-        value = trial.last.value(self.scheduler.resource) if trial.last else None
-        return float(value or 0)
+    def _same_from(self, again: Play, whole: Play, cut: int) -> None:
+        """See that what follows from each later fact is what followed from it in the whole play."""
+        for event, _, effects in whole.past[cut:]:
+            again.feed(event)
+            assert again.past[-1][2] == effects, f"after the first {cut} facts: {event}"
+        assert memory(again.referee.scheduler) == memory(whole.referee.scheduler), "it ends up knowing something else"

@@ -24,7 +24,7 @@ from tests.trainables.strategies.toys import (
 )
 from tune_platform.distributed import ShardedBatches, Strategy
 from tune_platform.errors import SpecError
-from tune_platform.trainables.runtime import generator
+from tune_platform.protocol.seeds import derive
 from tune_platform.trainables.strategies import STRATEGIES
 from tune_platform.trainables.strategies.codistillation import Codistillation
 from tune_platform.trainables.strategies.peer_copies import pack
@@ -437,14 +437,14 @@ def test_draws_beside_the_training_leave_the_generator_of_its_device_where_it_wa
     device = {"state": torch.tensor([1])}
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device_name: device["state"])
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device_name: device.update(state=state))
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: device.update(state=torch.tensor([seed])))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: device.update(state=torch.tensor([seed >> 1])))
     worker.place.device = "cuda:0"
     before = torch.get_rng_state()
     for purpose in ("evaluate", "copy", "data"):
         with worker.strategy._generator(purpose):
             assert int(device["state"]) != 1
             draws = torch.rand(3)
-        assert torch.equal(draws, torch.rand(3, generator=generator("cpu", 0, purpose)))
+        assert torch.equal(draws, torch.rand(3, generator=torch.Generator().manual_seed(derive(0, purpose))))
         assert int(device["state"]) == 1
     assert torch.equal(before, torch.get_rng_state())
 

@@ -58,6 +58,9 @@ class Writing:
         self.writing = True
         self.done: list[Written] = []
 
+    def is_writing(self, trial: int) -> bool:
+        return self.writing
+
     def late(self) -> list[Written]:
         done, self.done = self.done, []
         return done

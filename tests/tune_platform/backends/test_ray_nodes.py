@@ -15,8 +15,8 @@ from ray.cluster_utils import Cluster
 
 from tune_platform import CheckpointPolicy, SearchSpec, Trainable, run, uniform
 from tune_platform.backends.ray import RayBackend
-from tune_platform.engine.controller import Controller
-from tune_platform.protocol.commands import Command
+from tune_platform.engine.view import RunView
+from tune_platform.protocol.effects import Effect
 from tune_platform.protocol.events import Event, Reported
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -64,7 +64,7 @@ def test_trials_of_a_lost_node_go_on_on_another(cluster: Cluster, tmp_path: Path
     other = second.node_id
     removed: list[str] = []
 
-    def remove(controller: Controller, events: Sequence[Event], commands: Sequence[Command]) -> None:
+    def remove(run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
         """Take the other node away once a trial has written a checkpoint there."""
         for event in events:
             if not isinstance(event, Reported):

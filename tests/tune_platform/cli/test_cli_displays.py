@@ -17,8 +17,9 @@ from tune_platform.cli.notes import LONG_GAP, Notes, where
 from tune_platform.cli.plain import Plain
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.settings import Settings
-from tune_platform.protocol.commands import Command
-from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Requested, Suggested
+from tune_platform.engine.view import RunView
+from tune_platform.protocol.effects import Effect
+from tune_platform.protocol.events import CapacityChanged, Event, Failed, Reported, Requested, Started, Suggested
 from tune_platform.protocol.reports import Report
 from tune_platform.schedulers import FIFO
 
@@ -33,28 +34,30 @@ class Clock:
 class Drive:
     """A controller whose turns are shown to a listener."""
 
-    def __init__(self, listener: Any, trials: int = 3, **settings: Any) -> None:
+    def __init__(self, listener: Any, trials: int = 3, started: int | None = None, **settings: Any) -> None:
         self.listener = listener
         values = {"metrics": ("loss",), "modes": ("min",), "num_samples": trials, **settings}
         self.controller = Controller(Settings(**values), FIFO())
         self.turn(CapacityChanged(time=0.0, nodes=({"cpu": float(trials)},)))
         configs = [{"lr": 0.1 * (n + 1), "epochs": 9, "name": str(n) + "x" * 60} for n in range(trials)]
         self.turn(*(Suggested(time=0.0, trial=n, config=config) for n, config in enumerate(configs)))
+        self.turn(*(Started(time=0.0, trial=n, attempt=1) for n in range(started if started is not None else trials)))
 
     def turn(self, *events: Event) -> Any:
-        commands: list[Command] = []
+        effects: list[Effect] = []
         for event in events:
             assert self.controller.accepts(event)
-            commands += self.controller.handle(event)
-        return self.listener(self.controller, events, commands)
+            self.controller.handle(event)
+            effects += self.controller.effects
+        return self.listener(RunView(self.controller), events, effects)
 
     def report(self, trial: int, step: int, loss: float, done: bool = False) -> Any:
         report = Report(step, {"loss": loss}, 1.0)
-        attempt = self.controller.trials[trial].attempt
+        attempt = self.controller.state.trials[trial].attempt
         return self.turn(Reported(time=1.0, trial=trial, attempt=attempt, reports=(report,), done=done))
 
     def fail(self, trial: int, message: str = "boom", traceback: str = TRACEBACK) -> Any:
-        attempt = self.controller.trials[trial].attempt
+        attempt = self.controller.state.trials[trial].attempt
         return self.turn(Failed(time=1.0, trial=trial, attempt=attempt, cause="exception", message=message,
                                 traceback=traceback))  # fmt: skip
 
@@ -171,7 +174,7 @@ def drawn(live: Live, width: int = 80) -> list[str]:
 def test_the_live_region() -> None:
     clock = Clock()
     live = Live("digits", console(), clock)
-    drive = Drive(live, trials=8, time_budget=3600.0)
+    drive = Drive(live, trials=8, started=5, time_budget=3600.0)
     clock.now += 65
     drive.report(0, 1, 0.5, done=True)
     drive.report(1, 1, 0.75)
@@ -179,7 +182,7 @@ def test_the_live_region() -> None:
     lines = drawn(live)
     assert [line.rstrip() for line in lines] == [
         "digits  1m 05s of 1h 00m  2 of 8 trials done",
-        "[###xxx>>>>>>>>>>>>>>>>>>>>]  # 1 completed  x 1 failed  > 6 running",
+        "[###xxx>>>>>>>>>>::::::::::]  # 1 completed  x 1 failed  > 3 running  : 3 starting"[:80],
         "best  loss 0.5  trial 0, step 1",
         f"      lr 0.1, name 0{'x' * 60}"[:80],
         f"  trial 1     step 1     loss 0.75                  1m 05s  lr 0.2, name 1{'x' * 6}",

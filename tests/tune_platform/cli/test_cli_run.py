@@ -108,7 +108,7 @@ def test_check_as_json(call: Call, toy: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["--set", "scheduler=asha"], "scheduler"),
+        (["--set", "sheduler=asha"], "did you mean 'schedule'"),
         (["--set", "schedule.name=asah"], "did you mean 'asha'"),
         (["--set", "entrypoint=toy_for_cli:trian"], "did you mean 'train'"),
         (["--set", "trials"], "key=value is wanted"),

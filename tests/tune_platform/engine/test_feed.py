@@ -152,6 +152,8 @@ def test_asks_that_wait_together_are_a_batch() -> None:
         events.append([])
         for call in CALLS:
             feed.submit(call)
+            if isinstance(call, Tell):
+                assert call.trial in searcher.told  # at once, after the asks before it
             if searcher is alone:
                 events[-1] += feed.ready()
         events[-1] += feed.ready()

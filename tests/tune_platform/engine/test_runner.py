@@ -1,107 +1,119 @@
-"""The loop: the order of effects, interrupting and resuming, persons, and the searcher's part."""
+"""The loop: the order of effects, persons, the searcher's part, time."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from tests.support import MemoryLog, Scenario
-from tune_platform.backends.simulated import Faults, SimulatedBackend
+from tests.support import MemoryLog, RealBackend, Run, Scenario
+from tune_platform.backends.simulated import Faults
+from tune_platform.engine import runner as runner_module
+from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Runner
-from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.errors import SpecError
 from tune_platform.protocol.backend import Work
-from tune_platform.protocol.commands import Ask, Command, Launch, Tell
-from tune_platform.protocol.events import Event, Reported
+from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.effects import EFFECTS
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.store.records import LogRow
 
 
-class Broken(MemoryLog):
-    """A store that fails after some transactions."""
+class FullError(OSError):
+    """The disk is full."""
 
-    left = 3
+
+class Broken(MemoryLog):
+    """A store that fails at one of its transactions."""
+
+    left = 0
 
     def append(self, log: Sequence[LogRow], *args: Any, **options: Any) -> None:
-        if self.left == 0:
-            raise OSError("disk full")
         self.left -= 1
+        if self.left < 0:
+            raise FullError
         super().append(log, *args, **options)
 
 
-def test_nothing_is_carried_out_that_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Scenario(trials=4).build(Broken())
-    done: list[Work] = []
-    asked: list[Ask | Tell] = []
-    submit_work, submit_ask = run.backend.submit, run.runner._feed.submit
+class Spies:
+    """Note all that leaves the loop: the backend's work, the searcher's calls, what is dropped, what listeners hear."""
 
-    def spy_work(work: Sequence[Work]) -> None:
-        done.extend(work)
-        submit_work(work)
+    def __init__(self, run: Run) -> None:
+        self.left: list[Any] = []
+        backend, feed = run.backend, run.runner.feed
+        submit, ask, observe = backend.submit, feed.submit, feed.observe
 
-    def spy_ask(command: Ask | Tell) -> None:
-        asked.append(command)
-        submit_ask(command)
+        def work(items: Sequence[Work]) -> None:
+            self.left.extend(items)
+            submit(items)
 
-    monkeypatch.setattr(run.backend, "submit", spy_work)
-    monkeypatch.setattr(run.runner._feed, "submit", spy_ask)
+        def call(command: Any) -> None:
+            self.left.append(command)
+            ask(command)
+
+        def look(number: int, config: Mapping[str, Any]) -> None:
+            self.left.append(number)
+            observe(number, config)
+
+        def listen(run: Any, events: Any, effects: Any) -> None:
+            self.left.append((events, effects))
+
+        def drop(refs: Sequence[CheckpointRef]) -> None:
+            self.left.extend(refs)
+
+        backend.submit, feed.submit, feed.observe = work, call, look  # type: ignore[method-assign]
+        run.runner._drop, run.runner._listeners = drop, [listen]
+
+
+BUSY = Scenario(
+    scheduler="pbt",  # clones, so that checkpoints are dropped
+    trials=6,
+    nodes=({"cpu": 6.0},),
+    batch=1,
+    faults=Faults(exception=0.03),
+    plan=[(14, "enqueue", None, {"config": {"x": 0.5}}), (22, "pause", 1, {}), (44, "unpause", 1, {})],
+    settings={"retries": {"exception": 2}},
+)
+
+
+def test_the_busy_run_has_all_kinds_of_effects() -> None:
+    run = BUSY.build()
+    spies = Spies(run)
     run.runner.start()
-    for _ in range(3):
-        run.runner.turn()
-    rows, work, asks = len(run.log.rows), list(done), list(asked)
-    with pytest.raises(OSError, match="disk full"):
-        run.drive()
-    assert (len(run.log.rows), done, asked) == (rows, work, asks)
+    run.drive()
+    kinds = {type(item).__name__ for item in spies.left}
+    assert kinds == {"Launch", "Advance", "Save", "Release", "Ask", "Tell", "int", "CheckpointRef", "tuple"}
 
 
-@pytest.mark.parametrize("scheduler", ["fifo", "stopping", "promotion", "pbt"])
-def test_interrupt_saves_what_runs_and_a_resume_goes_on(scheduler: str) -> None:
-    scenario = Scenario(scheduler=scheduler, trials=6, batch=1, settings={"keep_last": 1})
-    run = scenario.build()
+def test_nothing_is_carried_out_that_is_not_committed() -> None:
+    """Whichever transaction fails: nothing of its turn reaches the backend, the searcher, the janitor or a listener."""
+    commits = len(BUSY.run().log.commits)
+    assert commits > 50
+    for commit in range(commits):
+        check_a_failing_commit(commit)
+
+
+def check_a_failing_commit(commit: int) -> None:
+    run = BUSY.build(Broken(BUSY.plan))
+    assert isinstance(run.log, Broken)
+    run.log.left = commit
+    spies = Spies(run)
     run.runner.start()
-    for _ in range(20):  # enough that something of every scheduler's runs, and has reported
-        run.runner.turn()
-    run.runner.interrupt()
-    finish = run.runner.run()
-    assert finish.status == "interrupted"
-    running = [t for t in run.controller.trials.values() if run.controller.ledger.holds(t.number)]
-    assert running
-    assert all(trial.checkpoint is not None and trial.checkpoint.step == trial.step for trial in running)
-
-    again = scenario.build(run.log.cut(len(run.log.rows)))
-    again.runner.recover()
-    launched = len(again.controller.launches)
-    assert again.drive().status == "finished"
-    first = again.controller.launches[launched : launched + len(running)]
-    assert {launch.trial: launch.start for launch in first} == {trial.number: trial.step for trial in running}
-    for number, row in again.log.trials.items():
-        assert sorted(step for n, step in again.log.reports if n == number) == list(range(1, row.step + 1))
-    # And a third driver, which finds all of that in the log, comes to the same end.
-    third = scenario.build(again.log.cut(len(again.log.rows) - 3))
-    third.runner.recover()
-    third.drive()
-    assert third.log.text() == again.log.text()
-
-
-def test_interrupt_before_the_start() -> None:
-    run = Scenario().build()
-    run.runner.start()
-    run.runner.interrupt()
-    assert run.runner.run().status == "interrupted"
-    again = Scenario().build(run.log.cut(len(run.log.rows)))
-    again.runner.recover()
-    assert again.drive().status == "finished"
-
-
-def test_interrupt_does_not_wait_for_what_hangs() -> None:
-    run = Scenario(trials=2, faults=Faults(hang=1.0)).build()
-    run.runner.start()
-    for _ in range(3):
-        run.runner.turn()
-    run.runner.interrupt()
-    assert run.runner.run().status == "interrupted"
+    for _ in range(5000):
+        rows, left = len(run.log.rows), list(spies.left)
+        try:
+            run.runner.turn()
+        except FullError:
+            break
+    else:
+        raise AssertionError("no transaction has failed")
+    assert len(run.log.commits) == commit
+    assert (len(run.log.rows), spies.left) == (rows, left)
+    assert len([item for item in left if isinstance(item, tuple)]) == commit
 
 
 def test_requests_are_carried_out_exactly_once() -> None:
@@ -115,7 +127,7 @@ def test_requests_are_carried_out_exactly_once() -> None:
     assert added[0].config == {"x": 0.5}
     for seq in range(len(run.log.rows)):
         again = scenario.build(run.log.cut(seq))
-        again.runner.recover()
+        recover(again.runner)
         again.drive()
         assert [row.data["request"] for row in again.log.rows if row.kind == "requested"] == [1, 2]
 
@@ -139,35 +151,9 @@ def test_extending_a_finished_experiment() -> None:
     log = first.log.cut(len(first.log.rows))
     log.plan = [(1, "extend", None, {"trials": 3})]
     again = scenario.build(log)
-    again.runner.recover()
+    recover(again.runner)
     assert again.drive().status == "finished"
     assert len(log.trials) == 5
-
-
-def test_retrying_what_failed() -> None:
-    scenario = Scenario(trials=3, faults=Faults(exception=0.15), seed=4)
-    first = scenario.run()
-    failed = [row.trial for row in first.log.trials.values() if row.status == "FAILED"]
-    assert failed
-    again = scenario.build(first.log.cut(len(first.log.rows)))
-    again.runner.recover(retry_failed=True)
-    assert all(n in again.searcher.known and n not in again.searcher.told for n in failed)
-    again.drive()
-    assert all(again.log.trials[n].attempt > 1 for n in failed)
-    assert set(again.searcher.told) == {0, 1, 2}
-    third = scenario.build(again.log.cut(len(again.log.rows) - 1))
-    third.runner.recover()
-    third.drive()
-    assert third.log.text() == again.log.text()
-
-
-def test_a_scheduler_that_has_changed_is_noticed() -> None:
-    scenario = Scenario(scheduler="stopping")
-    run = scenario.run()
-    scenario.mode = "max"
-    again = scenario.build(run.log.cut(len(run.log.rows)))
-    with pytest.raises(ExperimentError, match="replaying the log gives"):
-        again.runner.recover()
 
 
 def test_a_searcher_that_raises() -> None:
@@ -176,8 +162,7 @@ def test_a_searcher_that_raises() -> None:
     assert finish is not None
     assert finish.status == "failed"
     assert "RuntimeError: no idea left" in finish.reason
-    assert all(row.status in ("COMPLETED", "PENDING") for row in run.log.trials.values())
-    assert any(row.status == "COMPLETED" for row in run.log.trials.values())
+    assert {row.status for row in run.log.trials.values()} == {"COMPLETED"}
 
 
 def test_an_exhausted_searcher() -> None:
@@ -194,37 +179,103 @@ def test_start_points_come_first() -> None:
     assert [rows[n].config["x"] for n in range(2)] == [0.1, 0.2]
 
 
-def test_listeners_see_what_is_committed() -> None:
-    run = Scenario(trials=3).build()
-    seen: list[str] = []
-
-    def listener(controller: Any, events: Sequence[Event], commands: Sequence[Command]) -> None:
-        assert len(run.log.rows) == run.runner._seq
-        for event in events:
-            seen.append(event.kind)
-            if isinstance(event, Reported) and event.done:
-                assert event.trial in controller.trials, "forgotten before anyone could look"
-
-    run.runner._listeners = [listener]
-    run.runner.start()
-    run.drive()
-    assert seen == [row.kind for row in run.log.rows if row.kind != "verdict"]
+def test_a_suggestion_is_drawn_after_all_is_told_that_was_known() -> None:
+    """With one place, and a searcher that learns: ask, tell, ask, tell ... The memo has how many it was told."""
+    run = Scenario(trials=5, nodes=({"cpu": 1.0},)).run()
+    assert run.searcher.calls == [(what, n) for n in range(5) for what in ("ask", "tell")]
+    memos = [row.data["memo"]["told"] for row in run.log.rows if row.kind == "suggested"]
+    assert memos == [0, 1, 2, 3, 4]
 
 
-def test_a_hang_is_noticed_although_others_report() -> None:
+def test_a_searcher_that_does_not_learn_is_asked_ahead() -> None:
+    run = Scenario(trials=5, nodes=({"cpu": 1.0},), lookahead=None).run()
+    assert run.searcher.calls[:4] == [("ask", 0), ("ask", 1), ("tell", 0), ("ask", 2)]
+
+
+# ------------------------------------------------------------------------------- time
+
+
+def backend_of(run: Run) -> RealBackend:
+    assert isinstance(run.backend, RealBackend)
+    return run.backend
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock of the loop, to be set by hand."""
+    now = [1000.0]
+    monkeypatch.setattr(runner_module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_hang_is_noticed_although_others_report(clock: list[float]) -> None:
     """On a real clock a tick is due whatever else has happened in the turn."""
-    scenario = Scenario(trials=2, settings={"step_timeout": 5.0})
+    run = Scenario(trials=2, settings={"step_timeout": 5.0}, batch=1, real=True).build()
+    run.runner.start()
+    for _ in range(3):
+        run.runner.turn()
+    assert run.controller.state.heard
+    clock[0] += 4.9
+    assert [event.kind for event in run.runner._drain()] == ["reported"]
+    clock[0] += 0.2
+    assert [event.kind for event in run.runner._drain()] == ["ticked", "reported"]
+
+
+def test_a_clock_set_forward_by_a_day_ends_nothing(clock: list[float]) -> None:
+    run = Scenario(trials=2, settings={"step_timeout": 5.0, "time_budget": 60.0}, real=True).build()
+    run.runner.start()
+    for _ in range(3):
+        run.runner.turn()
+        clock[0] += 0.1
+    poll = run.backend.poll
+    late = lambda timeout: [dataclasses.replace(event, time=event.time + 86_400.0) for event in poll(timeout)]  # noqa: E731
+    run.backend.poll = late  # type: ignore[method-assign]
+    assert run.drive().reason == "all 2 trials are done"
+    assert {row.kind for row in run.log.rows} & {"failed", "ticked"} == set()
+    assert max(row.elapsed for row in run.log.rows) < 1.0
+    assert max(row.time for row in run.log.rows) > 86_400.0
+
+
+def test_the_budget_is_of_searching_over_all_drivers(clock: list[float]) -> None:
+    scenario = Scenario(trials=2, settings={"time_budget": 60.0}, real=True)
     run = scenario.build()
     run.runner.start()
-    run.runner.turn()
-    run.runner.turn()
+    for _ in range(3):
+        run.runner.turn()
+        clock[0] += 5.0
+    assert run.log.rows[-1].elapsed == 10.0
+    clock[0] += 1e6  # nobody drives
+    again = scenario.build(run.log.cut(len(run.log.rows)))
+    backend_of(again).silent = True
+    recover(again.runner)
+    clock[0] += 49.0
+    again.runner.turn()
+    assert again.controller.state.elapsed == 59.0
+    assert again.controller.finished is None
+    clock[0] += 3.0  # it had been away, and looks first
+    again.runner.turn()
+    assert again.drive().reason == "the time budget of 60 s is used up"
 
-    class Busy(SimulatedBackend):
-        virtual = False
 
-    run.backend.__class__ = Busy
-    run.backend._now = 100.0
-    assert [event.kind for event in run.runner._drain()][-1] == "ticked"
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_loop_that_was_away_looks_before_it_calls_anybody_overdue(clock: list[float], reported: bool) -> None:
+    """A store that did not answer for an hour: reports have come meanwhile, and nobody had looked at them."""
+    run = Scenario(trials=1, settings={"step_timeout": 30.0}, batch=1, real=True).build()
+    run.runner.start()
+    for _ in range(3):
+        run.runner.turn()
+    heard = run.controller.state.heard[0]
+    backend_of(run).silent = True
+    clock[0] += 3600.0
+    run.runner.turn()  # it has looked once, and reports may still be on their way
+    clock[0] += 1.0
+    backend_of(run).silent = not reported
+    run.runner.turn()
+    assert not any(row.kind == "failed" for row in run.log.rows)
+    assert (run.controller.state.heard[0] > heard) is reported
+    clock[0] += 1.5
+    run.runner.turn()
+    assert [row.data["cause"] for row in run.log.rows if row.kind == "failed"] == ([] if reported else ["timeout"])
 
 
 def test_a_hang_is_a_fact_of_its_trial() -> None:
@@ -235,23 +286,61 @@ def test_a_hang_is_a_fact_of_its_trial() -> None:
     assert not any(row.kind == "ticked" for row in run.log.rows)
 
 
-def test_resume_on_a_real_clock_tells_first_that_it_resumed() -> None:
-    class Real(SimulatedBackend):
-        virtual = False
+def test_a_budget_of_time_ends_exactly() -> None:
+    run = Scenario(trials=50, settings={"time_budget": 12.3}).run()
+    assert run.log.rows[-1].time == pytest.approx(12.3)
+    assert sum(row.kind == "ticked" for row in run.log.rows) == 1
 
+
+def test_a_turn_of_nothing_writes_nothing() -> None:
+    run = Scenario(trials=2).build()
+    run.runner.take([])
+    assert run.log.rows == []
+
+
+def test_several_facts_are_one_transaction(clock: list[float]) -> None:
+    run = Scenario(trials=4, nodes=({"cpu": 4.0},), real=True).build()
+    run.runner.start()
+    run.runner.turn()
+    run.runner.turn()
+    facts = [row.kind for row in run.log.rows if row.kind not in EFFECTS]
+    assert facts == ["capacity", *["suggested"] * 4]
+    assert len(run.log.commits) == 2
+
+
+# ------------------------------------------------------------------------------- a new driver
+
+
+def test_resume_on_a_real_clock_tells_first_that_it_resumed() -> None:
     run = Scenario(trials=3, batch=1).build()
     run.runner.start()
     for _ in range(8):
         run.runner.turn()
-    again = Scenario(trials=3, batch=1).build(run.log.cut(len(run.log.rows)))
-    again.backend.__class__ = Real
-    again.runner.recover()
-    assert [event.kind for event in again.runner._early] == ["resumed", "capacity"]
+    again = Scenario(trials=3, batch=1, real=True).build(run.log.cut(len(run.log.rows)))
+    recover(again.runner)
+    assert [event.kind for event in again.runner.early] == ["resumed", "capacity"]
     before = len(again.controller.launches)
     again.runner.turn()
     launches: list[Launch] = again.controller.launches[before:]
     assert len({launch.trial for launch in launches}) == len(launches) == 2
-    assert all(again.log.trials[launch.trial].status == "RUNNING" for launch in launches)
+    assert all(again.log.trials[launch.trial].status == "STARTING" for launch in launches)
+
+
+def test_retrying_what_failed() -> None:
+    scenario = Scenario(trials=3, faults=Faults(exception=0.15), seed=4)
+    first = scenario.run()
+    failed = [row.trial for row in first.log.trials.values() if row.status == "FAILED"]
+    assert failed
+    again = scenario.build(first.log.cut(len(first.log.rows)))
+    recover(again.runner, retry_failed=True)
+    assert all(n in again.searcher.known and n not in again.searcher.told for n in failed)
+    again.drive()
+    assert all(again.log.trials[n].attempt > 1 for n in failed)
+    assert set(again.searcher.told) == {0, 1, 2}
+    third = scenario.build(again.log.cut(len(again.log.rows) - 1))
+    recover(third.runner)
+    third.drive()
+    assert third.log.text() == again.log.text()
 
 
 def test_memory_does_not_grow_with_ended_trials() -> None:
@@ -262,18 +351,19 @@ def test_memory_does_not_grow_with_ended_trials() -> None:
         if run.controller.finished is not None:
             break
         run.runner.turn()
-        most = max(most, len(run.controller.trials))
+        most = max(most, len(run.controller.state.trials))
     assert most <= 8
-    assert not run.controller._shelf._holders
-
-
-def test_a_budget_of_time_ends_exactly() -> None:
-    run = Scenario(trials=50, settings={"time_budget": 12.3}).run()
-    assert run.log.rows[-1].time == pytest.approx(12.3)
-    assert sum(row.kind == "ticked" for row in run.log.rows) == 1
+    assert not run.controller.state.shelf.holders
 
 
 def test_settings_are_plain() -> None:
     settings = Scenario().make_settings()
     assert dataclasses.replace(settings, num_samples=math.inf).num_samples == math.inf
     assert isinstance(Scenario().build().runner, Runner)
+
+
+def test_the_real_clock_is_used_where_nothing_is_patched() -> None:
+    run = Scenario(trials=1, real=True).build()
+    before = run.runner.elapsed()
+    time.sleep(0.01)
+    assert run.runner.elapsed() - before >= 0.01

@@ -13,12 +13,15 @@ from tune_platform.resources import Resources
 
 S = TrialStatus
 LEGAL = {
-    (S.PENDING, S.RUNNING), (S.PENDING, S.PAUSED), (S.PENDING, S.STOPPED), (S.PENDING, S.FAILED),
+    (S.PENDING, S.STARTING), (S.PENDING, S.PAUSED),
+    (S.PENDING, S.COMPLETED), (S.PENDING, S.STOPPED), (S.PENDING, S.FAILED),
+    (S.STARTING, S.RUNNING), (S.STARTING, S.PAUSED), (S.STARTING, S.PENDING),
+    (S.STARTING, S.COMPLETED), (S.STARTING, S.STOPPED), (S.STARTING, S.FAILED),
     (S.RUNNING, S.PAUSING), (S.RUNNING, S.PAUSED), (S.RUNNING, S.PENDING),
     (S.RUNNING, S.COMPLETED), (S.RUNNING, S.STOPPED), (S.RUNNING, S.FAILED),
     (S.PAUSING, S.PAUSED), (S.PAUSING, S.PENDING),
     (S.PAUSING, S.COMPLETED), (S.PAUSING, S.STOPPED), (S.PAUSING, S.FAILED),
-    (S.PAUSED, S.RUNNING), (S.PAUSED, S.PENDING), (S.PAUSED, S.STOPPED),
+    (S.PAUSED, S.PENDING), (S.PAUSED, S.COMPLETED), (S.PAUSED, S.STOPPED),
     (S.FAILED, S.PENDING),
 }  # fmt: skip
 
@@ -40,13 +43,28 @@ def test_moves(old: TrialStatus, new: TrialStatus) -> None:
 
 def test_final() -> None:
     assert [status for status in S if status.final] == [S.COMPLETED, S.STOPPED, S.FAILED]
+    assert [status for status in S if status.placed] == [S.STARTING, S.RUNNING, S.PAUSING]
 
 
 def test_started_is_the_first_start() -> None:
     trial = Trial(0, {}, Resources())
-    for time, status in enumerate([S.RUNNING, S.PENDING, S.RUNNING]):
+    for time, status in enumerate([S.STARTING, S.RUNNING, S.PENDING, S.STARTING, S.RUNNING]):
         trial.move(status, float(time))
-    assert trial.started == 0.0
+    assert trial.started == 1.0
+
+
+def test_a_history_is_bounded() -> None:
+    trial = Trial(0, {}, Resources())
+    for time in range(300):
+        trial.move(S.PAUSED, float(time))
+        trial.move(S.PENDING, float(time))
+    assert 32 <= len(trial.history) <= 64
+    assert trial.history[-1] == (299.0, "PENDING", "")
+
+
+def test_configs_by_their_order() -> None:
+    trial = Trial(0, {"x": 3}, Resources(), configs=[(2, {"x": 1}), (4, {"x": 2})])
+    assert [trial.config_number(number) for number in range(3)] == [{"x": 1}, {"x": 2}, {"x": 3}]
 
 
 def test_step_and_checkpoint() -> None:

@@ -36,6 +36,11 @@ class TestInfinite(SchedulerContract):
         return ASHA(resource="samples", min=0.5, eta=1.5)
 
 
+class TestFractional(SchedulerContract):
+    def make_scheduler(self) -> ASHA:
+        return ASHA(eta=1.5, max=30, type="promotion")
+
+
 class TestEpochs(SchedulerContract):
     increment = 5
 
@@ -162,6 +167,7 @@ def test_promotion_is_algorithm_2(shape: Any, seed: int, by_persons: set[int]) -
                 break
             trial = trials[expected]
             trial.status = "running"
+            scheduler.on_start(trial)
             until, save = scheduler.until(trial)
             reached = float(trial.last.value(scheduler.resource)) if trial.last else 0.0
             assert until == next((level for level in naive.levels if level > reached), None)
@@ -197,6 +203,7 @@ def test_one_who_is_held_keeps_the_turn() -> None:
     trials[3].status = "running"
     assert scheduler.choose(FakeCandidates(trials)) == 0
     trials[0].status = "running"
+    scheduler.on_start(trials[0])
     assert scheduler.choose(FakeCandidates(trials)) is None
 
 

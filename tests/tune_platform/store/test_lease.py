@@ -227,7 +227,7 @@ def test_a_clock_that_was_set_breaks_no_lease(
     now = time.time
     experiment.acquire("elsewhere:7")
     with store.open("first") as other:
-        monkeypatch.setattr(lease.time, "time", lambda: now() + shift)
+        monkeypatch.setattr(time, "time", lambda: now() + shift)
         # The driver's clock is right, and it beats; the observer's is not.
         beating = threading.Event()
 
@@ -282,10 +282,34 @@ def test_two_that_wait_for_a_dead_one_do_not_both_get_it(
         thread.start()
     for thread in threads:
         thread.join()
-    assert got.count("lease") == 1, got
-    assert sum("is being run by" in text for text in got) == 2
     for driver in drivers:
         driver.close()
+    assert got.count("lease") == 1, got
+    assert sum("is being run by" in text for text in got) == 2
+
+
+def test_a_lease_that_was_just_taken_is_held(
+    store: SqlStore, experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = SqlExperiment._take
+    seen: list[str] = []
+
+    def take(self: SqlExperiment, *arguments: Any) -> bool:
+        done = taken(self, *arguments)
+        with store.open("first") as other:  # before the one that took it can do anything
+            seen.append(other.row().status)
+        return done
+
+    monkeypatch.setattr(SqlExperiment, "_take", take)
+    experiment.acquire()
+    assert seen == ["running"]
+
+
+def test_what_was_refused_is_not_held(store: SqlStore, experiment: SqlExperiment) -> None:
+    experiment.acquire()
+    with store.open("first") as other, pytest.raises(ExperimentError, match="is being run by"):
+        other.acquire()
+    assert lease._held == {stored(experiment)}
 
 
 # ------------------------------------------------------------------ the heartbeat

@@ -156,7 +156,7 @@ def lose(experiment: SqlExperiment, when: str, statement: str, then: Any = None)
         error: Exception = psycopg.OperationalError("server closed the connection unexpectedly")
     else:
         error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC  # type: ignore[attr-defined]
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
     experiment._db._connection = Flaky(experiment._db._connection, error, when, statement, then)
 
 
@@ -336,7 +336,7 @@ def test_a_search_ends_with_the_store_that_gave_up(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(SqlExperiment, "acquire", partialmethod(SqlExperiment.acquire, patience=0.3))
     held: list[Any] = []
 
-    def listener(*_: Any) -> None:
+    def listener(run: Any, events: Any, effects: Any) -> None:
         if not held:
             held.append(locked(tmp_path / "slow" / "experiment.db"))
             held[0].__enter__()
@@ -364,7 +364,7 @@ def test_a_search_outlives_a_restart_of_postgresql(
         time.sleep(seconds)
         own_postgresql.start()
 
-    def listener(*_: Any) -> None:
+    def listener(run: Any, events: Any, effects: Any) -> None:
         nonlocal turns
         turns += 1
         if turns in (3, 12):  # away before this turn's effects; and while it goes on

@@ -1,29 +1,32 @@
-"""`Results`: what an experiment found, read from the store alone.
-
-    results = run(spec)
-    results.best().config
-    results.dataframe()
-
-Works on an experiment that is finished, still running, or whose driver was killed; every call reads what
-the store holds at that moment. What does not belong here: anything that changes an experiment.
-"""
+"""`Results`: the experiment's questions and their answers, each read from the store anew."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
-from tune_platform.store.records import CheckpointRow, ExperimentRow, LogRow, TrialRow
-from tune_platform.store.sql import FILE_NAME, SqlExperiment, open_store
+from tune_platform.results.history import Reason, reason_of
+from tune_platform.results.places import locate
+from tune_platform.results.trials import (
+    TrialResult,
+    columns_of,
+    flatten,
+    front,
+    last_values,
+    number,
+    result_of,
+    row_columns,
+    row_of,
+)
+from tune_platform.store.records import CheckpointRow, ExperimentRow
+from tune_platform.store.sql import SqlExperiment, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,49 +36,6 @@ Scope = Literal["best", "last"]
 
 class NoResultError(ExperimentError):
     """No trial has a value of the metric that was asked for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialResult:
-    """What is known of one trial. Times are in seconds since the epoch; `best` is of the first metric."""
-
-    number: int
-    status: str  # PENDING | RUNNING | PAUSING | PAUSED | COMPLETED | STOPPED | FAILED
-    reason: str = ""  # why it is in this state
-    config: Mapping[str, Any] = field(default_factory=dict)  # nested, as the training code got it
-    best: float | None = None  # the best value so far
-    best_step: int | None = None  # ... and the report that had it
-    step: int = 0  # number of the last report
-    metrics: Mapping[str, Any] = field(default_factory=dict)  # of the last report
-    error: str = ""  # traceback or message of the last failure
-    checkpoint: str | None = None  # URI of the newest checkpoint
-    origin: str = "searcher"  # searcher | start | user
-    attempt: int = 0  # how often it was launched
-    worker: str = ""
-    created: float = 0.0
-    started: float | None = None
-    ended: float | None = None
-
-    @property
-    def duration(self) -> float | None:
-        """Seconds from its first start to its end; None where it has not both."""
-        return None if self.started is None or self.ended is None else self.ended - self.started
-
-    @property
-    def message(self) -> str:
-        """The last line of `error`: what went wrong, without where."""
-        lines = [line for line in self.error.splitlines() if line.strip()]
-        return lines[-1].strip() if lines else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """One line of a trial's history: at `time` (epoch seconds), after report `step`, this happened."""
-
-    time: float
-    step: int | None
-    verdict: str  # suggested | continue | pause | stop | clone | failed | requested | ended | resumed
-    reason: str
 
 
 class Results:
@@ -166,12 +126,12 @@ class Results:
                 saved = self._newest([kept for row in rows for kept in experiment.checkpoints(row.trial)])
             else:
                 saved = self._newest(experiment.checkpoints())
-        return [_result(row, saved.get(row.trial)) for row in rows]
+        return [result_of(row, saved.get(row.trial)) for row in rows]
 
     def trial(self, number: int) -> TrialResult:
         """Return one trial. Raises ExperimentError if there is none of this number."""
         with self._open() as experiment:
-            return _result(experiment.trial(number), self._newest(experiment.checkpoints(number)).get(number))
+            return result_of(experiment.trial(number), self._newest(experiment.checkpoints(number)).get(number))
 
     def best(self, scope: Scope = "best", metric: str | None = None, mode: str | None = None) -> TrialResult:
         """Return the best trial, with its value as `best` and the report that had it as `best_step`.
@@ -184,7 +144,7 @@ class Results:
         if scope not in ("best", "last"):
             raise SpecError(f"scope: got {scope!r}; allowed: best, last")
         if scope == "last":
-            found = _last_values(self.trials(), metric)
+            found = last_values(self.trials(), metric)
         elif metric == self.metric and mode == self.mode:
             found = self.trials(order="-best" if mode == "max" else "best", limit=1)
             found = [trial for trial in found if trial.best is not None]
@@ -197,18 +157,7 @@ class Results:
 
     def pareto(self) -> list[TrialResult]:
         """Return the trials that no other one beats in every metric, by the values of their last reports."""
-        signs = [-1.0 if mode == "max" else 1.0 for mode in self.modes]
-        points = []
-        for trial in self.trials():
-            values = [_number(trial.metrics.get(name)) for name in self.metrics]
-            if values and None not in values:
-                points.append((tuple(s * (v or 0.0) for s, v in zip(signs, values, strict=True)), trial))
-        front: list[tuple[tuple[float, ...], TrialResult]] = []
-        # In this order nothing that comes later can beat what is in the front already.
-        for point, trial in sorted(points, key=lambda entry: (entry[0], entry[1].number)):
-            if not any(_dominates(other, point) for other, _ in front):
-                front.append((point, trial))
-        return sorted((trial for _, trial in front), key=lambda trial: trial.number)
+        return front(self.trials(), self.metrics, self.modes)
 
     def metrics_at(self, trial: int, step: int | None) -> dict[str, Any]:
         """Return all metrics of one report, such as a trial's best; empty where there is no such report."""
@@ -227,7 +176,7 @@ class Results:
         """Return what was decided about a trial, when and why, oldest first."""
         with self._open() as experiment:
             now = experiment.trial(trial)
-            lines = [line for row in experiment.history(trial) if (line := _reason(row)) is not None]
+            lines = [line for row in experiment.history(trial) if (line := reason_of(row)) is not None]
         if now.ended is not None:
             told = bool(lines) and now.reason in lines[-1].reason  # the verdict has said so already
             text = now.status if told else f"{now.status}: {now.reason}"
@@ -286,21 +235,9 @@ class Results:
                     {"trial": r.trial, "step": r.step, "time": r.time, **flatten(r.metrics, "metrics")}
                     for r in experiment.reports()
                 ]
-            return pd.DataFrame(rows, columns=_columns(rows, ("trial", "step", "time")))
-        names = ("status", "reason", "origin", "attempt", "step", "best", "best_step")
-        times = ("created", "started", "ended", "duration", "worker", "checkpoint")
-        table = [
-            {
-                "trial": trial.number,
-                **{name: getattr(trial, name) for name in names},
-                "error": trial.message,
-                **{name: getattr(trial, name) for name in times},
-                **flatten(trial.config, "config"),
-                **flatten(trial.metrics, "metrics"),
-            }
-            for trial in self.trials()
-        ]
-        return pd.DataFrame(table, columns=_columns(table, ("trial", *names, "error", *times)))
+            return pd.DataFrame(rows, columns=columns_of(rows, ("trial", "step", "time")))
+        table = [row_of(trial) for trial in self.trials()]
+        return pd.DataFrame(table, columns=columns_of(table, row_columns()))
 
     # ------------------------------------------------------------------------------- inside
 
@@ -325,7 +262,7 @@ class Results:
         sign = -1.0 if mode == "max" else 1.0
         with self._open() as experiment:
             for report in experiment.reports():
-                value = _number(report.metrics.get(metric))
+                value = number(report.metrics.get(metric))
                 old = best.get(report.trial)
                 if value is not None and (old is None or sign * value < sign * old[0]):
                     best[report.trial] = value, report.step
@@ -347,112 +284,3 @@ class Results:
             text += f"\n  {count} x {cause}"
         names = sorted({name for trial in trials for name in trial.metrics})
         return text + (f"\n  reported were: {', '.join(names)}{did_you_mean(metric, names)}" if names else "")
-
-
-# ------------------------------------------------------------------------------------------ helpers
-
-
-def locate(name: str | Path, storage: str | Path | None = None) -> tuple[str, str]:
-    """Return (name, storage) of an experiment that was given by name or by the path of its folder or file."""
-    text, path = str(name), Path(name).expanduser()
-    if path.name == FILE_NAME:
-        path = path.parent
-    inside = storage is None and (path / FILE_NAME).exists()
-    if isinstance(name, Path) or "/" in text or text == "." or inside:
-        path = path.absolute() if path.name else path.resolve()
-        return path.name, str(path.parent)
-    if storage is None:
-        storage = default_storage()
-    return text, str(storage)
-
-
-def default_storage() -> str:
-    """Return TUNE_PLATFORM_STORAGE, or `tune_results` in the present folder."""
-    # The rule of `tune_platform.spec`, without the half second that importing that takes (a test compares them).
-    return os.environ.get("TUNE_PLATFORM_STORAGE") or "tune_results"
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a nested dict by their paths: {"a": {"b": 1}} is {"a/b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}/{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, path))
-        else:
-            flat[path] = value
-    return flat
-
-
-def _columns(rows: Iterable[Mapping[str, Any]], first: Sequence[str]) -> list[str]:
-    names = dict.fromkeys(first)
-    for row in rows:
-        names.update(dict.fromkeys(row))
-    rest = list(names)[len(first) :]
-    # All of the config before all of the metrics, in the order in which they first came.
-    return [*first, *sorted(rest, key=lambda name: not name.startswith("config/"))]
-
-
-def _result(row: TrialRow, checkpoint: str | None) -> TrialResult:
-    return TrialResult(
-        number=row.trial,
-        status=row.status,
-        reason=row.reason,
-        config=row.config,
-        best=row.best,
-        best_step=row.best_step,
-        step=row.step,
-        metrics=row.metrics,
-        error=row.error,
-        checkpoint=checkpoint,
-        origin=row.origin,
-        attempt=row.attempt,
-        worker=row.worker,
-        created=row.created,
-        started=row.started,
-        ended=row.ended,
-    )
-
-
-def _last_values(trials: Sequence[TrialResult], metric: str) -> list[TrialResult]:
-    """Give each trial that has one the value of its last report in place of its best."""
-    found = []
-    for trial in trials:
-        value = _number(trial.metrics.get(metric))
-        if value is not None:
-            found.append(replace(trial, best=value, best_step=trial.step))
-    return found
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether `one` is nowhere worse (greater) than `other`, and somewhere better."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
-
-
-def _reason(row: LogRow) -> Reason | None:
-    """Return the line that a row of the log is worth in the history of a trial, if any."""
-    if row.kind == "resumed":
-        return Reason(time=row.time, step=None, verdict="resumed", reason="a new driver took over")
-    if row.trial is None:
-        return None
-    step, verdict, data = row.data.get("step"), row.kind, row.data
-    if row.kind == "verdict":
-        verdict, reason = str(data["verdict"]), str(data.get("reason") or "")
-        if verdict == "clone":
-            reason = f"from trial {data['source']}: {reason}"
-        if data.get("until") is not None:
-            reason = f"{reason}; until {data['until']:g}" if reason else f"until {data['until']:g}"
-    elif row.kind == "suggested":
-        origins = {"searcher": "by the searcher", "start": "as a start point", "user": "by a person"}
-        step, reason = 0, origins.get(str(data.get("origin")), "")
-    elif row.kind == "failed":
-        reason = f"attempt {data.get('attempt')}: {data.get('cause')}: {data.get('message')}"
-    elif row.kind == "requested":
-        reason = f"a person asked: {data.get('action')}"
-    else:
-        return None
-    return Reason(time=row.time, step=step, verdict=verdict, reason=reason)

@@ -27,22 +27,33 @@ from tune_platform.protocol.events import (
     to_record,
 )
 from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.resources import Resources
 
 REF = CheckpointRef(3, 7, "memory://a/ü", 12)
+EMPTY = Reported(time=2.0, trial=3, attempt=1, reports=(), done=True)
+BATCH = Reported(
+    time=3.0,
+    trial=3,
+    attempt=2,
+    reports=(Report(1, {"loss": 0.5}, 2.5), Report(2, {"loss": 0.25}, 2.75)),
+    saved=(REF,),
+    worker="w",
+)
 EXAMPLES: list[Event] = [
     CapacityChanged(time=1.5, nodes=({"cpu": 2.0}, {})),
     Suggested(time=0.0, trial=0, config={"x": 1, "deep": {"y": [1, 2]}}, origin="start", memo={"a": None}),
     Suggested(time=0.0, trial=4, config={}),
-    Exhausted(time=2.0, reason="done", failed=True),
-    Reported(time=2.0, trial=3, attempt=1, reports=(), done=True),
-    Reported(
-        time=3.0,
-        trial=3,
-        attempt=2,
-        reports=(Report(1, {"loss": 0.5}, 2.5), Report(2, {"loss": 0.25}, 2.75)),
-        saved=(REF,),
-        worker="w",
+    Suggested(
+        time=0.0,
+        trial=5,
+        config={},
+        resources=Resources(cpu=2.0, custom={"disk": 1.0}, workers=2, strategy="SPREAD"),
+        cost=0.25,
     ),
+    Suggested(time=0.0, trial=6, config={}, problem="resources: the function of the config raised KeyError('x')"),
+    Exhausted(time=2.0, reason="done", failed=True),
+    EMPTY,
+    BATCH,
     Saved(time=1.0, trial=3, attempt=1, checkpoint=REF),
     Saved(time=1.0, trial=3, attempt=1, checkpoint=None),
     Failed(time=1.0, trial=1, attempt=3, cause="exception", message="m", traceback="t", fatal=True),
@@ -79,10 +90,10 @@ def test_round_trip_of_any_config(time: float, trial: int, config: dict[str, Any
 
 
 def test_a_batch_leaves_its_reports_to_their_table() -> None:
-    _, _, data = to_record(EXAMPLES[5])
+    _, _, data = to_record(BATCH)
     assert (data["first"], data["last"]) == (1, 2)
     assert "reports" not in data
-    assert (to_record(EXAMPLES[4])[2]["first"], to_record(EXAMPLES[4])[2]["last"]) == (0, -1)
+    assert to_record(EMPTY)[2] == {"done": True, "attempt": 1}
 
 
 def test_step_is_always_a_value() -> None:

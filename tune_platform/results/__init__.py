@@ -1,0 +1,16 @@
+"""`Results`: what an experiment found, read from the store alone.
+
+    results = run(spec)
+    results.best().config
+    results.dataframe()
+
+Works on an experiment that is finished, still running, or whose driver was killed; every call reads what
+the store holds at that moment. What does not belong here: anything that changes an experiment.
+"""
+
+from tune_platform.results.core import NoResultError, Results
+from tune_platform.results.history import Reason
+from tune_platform.results.places import default_storage, locate
+from tune_platform.results.trials import TrialResult, flatten
+
+__all__ = ["NoResultError", "Reason", "Results", "TrialResult", "default_storage", "flatten", "locate"]
