@@ -263,7 +263,7 @@ class RayBackend:
     def _begin_leg(self, worker: RayWorker) -> None:
         assert self._job is not None
         worker.order += 1
-        worker.running = True
+        worker.running, worker.more = True, False
         self._legs.pop(worker, None)
         self._legs[worker] = time.monotonic() + self._job.flush_s
 
@@ -279,6 +279,12 @@ class RayBackend:
         if not worker.collecting:
             worker.collecting = True
             worker.call(self._results, "collect", worker.order)
+
+    def _collect_on(self, worker: RayWorker, *, all_told: bool) -> None:
+        """Go on collecting where there is more to come; the call that has returned may have been of an older leg."""
+        worker.more = worker.more and not all_told
+        if worker.more or (worker.running and not all_told and worker not in self._legs):
+            self._collect(worker)
 
     def _release(self, worker: RayWorker, release: Release) -> None:
         assert self._job is not None
@@ -343,9 +349,8 @@ class RayBackend:
         else:
             for arrived in worker.unpack(value) if value is not None else ():
                 self._take(worker, arrived, events)
-            over = value is None and call.order == worker.order
-            if call.kind == "collect" and worker.running and not over and worker not in self._legs:
-                self._collect(worker)
+            if call.kind == "collect":
+                self._collect_on(worker, all_told=value is None and call.order == worker.order)
         if call.kind == "close":
             self._discard(worker)
         elif came_back and not worker.dead:
@@ -375,7 +380,8 @@ class RayBackend:
             if batch.state != "running":
                 worker.running = False
                 self._legs.pop(worker, None)
-            if arrived.more:
+            worker.more = arrived.more
+            if worker.more:
                 self._collect(worker)
 
     def _lose(self, worker: RayWorker, error: BaseException, events: list[Event]) -> None:

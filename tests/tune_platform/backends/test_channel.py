@@ -108,7 +108,7 @@ def test_a_collect_waits_for_its_leg_and_for_something_to_tell(pool: ThreadPoolE
 def test_the_end_of_a_leg_is_told_once_whoever_asks_first(pool: ThreadPoolExecutor) -> None:
     for _ in range(200):
         channel = begun()
-        collected = pool.submit(lambda channel=channel: [channel.collect(1), channel.collect(1), channel.collect(1)])
+        collected = pool.submit(lambda one: [one.collect(1), one.collect(1), one.collect(1)], channel)
         channel.put(report(1))
         channel.finish("failed", Failure("exception", "no"))
         sents = [sent for sent in (channel.last_batch(), *collected.result(_PATIENCE_S)) if sent is not None]

@@ -94,6 +94,19 @@ def test_a_second_search_gets_its_share_of_a_busy_cluster(address: str, tmp_path
     assert len(together) > 8, "and the first went on"
 
 
+def test_two_searches_take_turns_on_one_place(tmp_path: Path) -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.wait_for_nodes()
+        searches = [search(name, cluster.address, 6, tmp_path / name) for name in ("first", "second")]
+        found = [lines(one.communicate(timeout=200)[0]) for one in searches]
+    finally:
+        cluster.shutdown()
+    times = [[line["at"] for line in told if line["kind"] == "Reported"] for told in found]
+    assert [len(each) for each in times] == [6, 6]
+    assert max(each[0] for each in times) < min(each[-1] for each in times), "one waited until the other was done"
+
+
 def test_one_that_has_nothing_to_run_leaves_the_cluster_to_others(address: str, tmp_path: Path) -> None:
     idle = RayBackend(address, idle_s=1.0)
     idle.start(Job(experiment="idle", trainable=trainable_of(falling), metrics=("loss",), resources=Resources(cpu=1)))

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_platform.cluster import admission
 from tune_platform.cluster.admission import ALL, Admission, Share, divide, offered
 from tune_platform.resources import Ledger, Resources
 
@@ -78,7 +78,7 @@ def test_who_was_killed_is_forgotten_and_who_is_busy_is_not(monkeypatch: pytest.
     nodes = [{"cpu": 4.0}]
     other.share(nodes, active=True)
     clock = [100.0]
-    monkeypatch.setattr(admission.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     assert one.share(nodes, active=True).places == 2
     clock[0] += 3600.0
     assert one.share(nodes, active=True).places == 2, "it is suspended, and its trials hold their places"
