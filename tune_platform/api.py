@@ -114,7 +114,7 @@ def _drive(
     spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener], begin: Callable[[Runner], None]
 ) -> Finish:
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
-    experiment.acquire()
+    experiment.acquire(patience=spec.store_patience)
     try:
         with _assemble(spec, experiment, listeners) as runner, _signals(runner):
             begin(runner)
@@ -141,7 +141,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = spec.make_backend()
-    settings = _settings(spec, searcher.lookahead, MISFIT_AFTER if backend.parallel else 0.0)
+    settings = _settings(spec, searcher.lookahead, parallel=backend.parallel)
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -192,6 +192,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         complete=complete,
         drop=drop,
         listeners=listeners,
+        grace=spec.grace,
     )
     try:
         yield runner
@@ -212,7 +213,7 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 
-def _settings(spec: SearchSpec, lookahead: int | None, misfit_after: float) -> Settings:
+def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Settings:
     def bound(value: float | None) -> float:
         return math.inf if value is None else value
 
@@ -224,7 +225,7 @@ def _settings(spec: SearchSpec, lookahead: int | None, misfit_after: float) -> S
         max_concurrent=bound(spec.max_concurrent),
         prefetch=spec.prefetch,
         lookahead=lookahead,
-        misfit_after=misfit_after,
+        misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if parallel else 0.0,
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         stop=spec.stop,
         retries=spec.retries,
