@@ -7,7 +7,7 @@ from typing import Any
 
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
-from tune_platform.protocol.verdicts import Verdict
+from tune_platform.protocol.verdicts import Decisions
 
 
 class FIFO:
@@ -28,7 +28,7 @@ class FIFO:
     def on_start(self, trial: TrialView) -> None:
         """Nothing to note."""
 
-    def on_report(self, trial: TrialView, report: Report) -> Verdict | None:
+    def on_report(self, trial: TrialView, report: Report) -> Decisions:
         """Judge nothing."""
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions
 from tune_platform.schedulers import ASHA, FIFO
 from tune_platform.testing.schedulers import SchedulerContract
 
-CASES = {
+CASES: dict[str, Callable[[Any], Any]] = {
     "rules": lambda contract: contract.test_decisions_keep_the_rules(0, "min"),
     "anything": lambda contract: [contract.test_anything_may_happen_at_any_moment(seed) for seed in range(6)],
     "history": lambda contract: [contract.test_being_told_the_history_rebuilds_it(seed) for seed in range(6)],
@@ -173,7 +174,7 @@ class Remembers(ASHA):
 
 
 class Half(FIFO):
-    load_state = property()  # type: ignore[assignment]
+    load_state = property()
 
 
 @pytest.mark.parametrize(
