@@ -308,7 +308,7 @@ class Runner:
                 if number not in state.placed or state.trials[number].attempt != attempt:
                     del waiting[number]
         if waiting:
-            kept = {number: state.trials[number].checkpoint for number in waiting}
+            kept = {number: state.trials[number].checkpoint for number in sorted(waiting)}
             steps = ", ".join(f"trial {n} from step {k.step if k else 0}" for n, k in kept.items())
             self._say(f"{_names(waiting)} could not be saved within {self._grace:g} s; a resume goes on with {steps}")
         reason = "the driver was interrupted; resume goes on from here"
