@@ -172,16 +172,13 @@ def _is_silent(call: ast.Call) -> bool:
 # ------------------------------------------------------------------------------------------ the tests
 
 
-def files_of_tests(path: str) -> list[str]:
-    """Return the tests of one file: its own first."""
-    part = Path(path).parts[1]
-    folder = ROOT / TESTS[part][0]
-    own = sorted(str(file.relative_to(ROOT)) for file in folder.glob(f"test_{Path(path).stem}*.py"))
-    slow = str((ROOT / "tests/tune_platform/engine/test_invariants.py").relative_to(ROOT))
-    rest = [str(f.relative_to(ROOT)) for name in TESTS[part] for f in _files(ROOT / name)]
-    return list(
-        dict.fromkeys([*own, *(name for name in rest if name != slow), *(name for name in rest if name == slow)])
-    )
+def files_of_tests(path: str, tree: Path = ROOT) -> list[str]:
+    """Return the tests of one file: its own first, the longest last."""
+    part, name = Path(path).parts[1], Path(path).stem
+    files = [file for place in TESTS[part] for file in _files(tree / place)]
+    own = [file for file in files if file.stem.startswith(f"test_{name}")]
+    rest = sorted((file for file in files if file not in own), key=lambda file: file.stem == "test_invariants")
+    return [str(file.relative_to(tree)) for file in (*own, *rest)]
 
 
 def _files(place: Path) -> list[Path]:
@@ -239,7 +236,7 @@ def check_each(mutants: Sequence[Mutant], *, jobs: int, seconds: float, show: bo
                 mutant = todo.get_nowait()
             except queue.Empty:
                 return
-            tests = files_of_tests(mutant.path)
+            tests = files_of_tests(mutant.path, tree)
             if mutant.path not in baselines:
                 began = time.monotonic()
                 result, said = run_tests(tree, tests, 900.0)

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from benchmarks.mutants import PATHS, ROOT, mutants_of, files_of_tests
+from benchmarks.mutants import PATHS, ROOT, files_of_tests, mutants_of
 
 SOURCE = '''
 def f(a, b, *, c=1):
