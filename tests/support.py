@@ -99,7 +99,9 @@ class MemoryLog:
         kept = {key: row for key, row in self.reports.items() if row.seq <= seq}
         rows = [r._replace(data=plain(dict(r.data))) for r in self.rows[:seq]]
         full = [table for end, table in zip(self.commits, self.seen, strict=True) if end <= seq]
-        saved = [snapshot for snapshot in self.saved if snapshot[0] <= seq]
+        # A snapshot of a row is written with the rows after it.
+        ends = [min((end for end in self.commits if end > row), default=row) for row, _ in self.saved]
+        saved = [snapshot for end, snapshot in zip(ends, self.saved, strict=True) if end <= seq]
         return MemoryLog(self.plan, rows, kept, dict(full[-1]) if full else {}, saved=saved)
 
     def text(self) -> str:
@@ -152,6 +154,7 @@ class MemorySearcher:
 
     def restore(self, past: Sequence[PastTrial]) -> None:
         for trial in past:
+            assert trial.number not in self.known, f"trial {trial.number} was restored twice"
             self.known[trial.number] = trial.config
             if trial.outcome is not None:
                 self.told[trial.number] = trial.outcome

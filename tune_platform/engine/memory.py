@@ -20,11 +20,13 @@ Call = Ask | Tell | Suggested  # Suggested: the searcher observes a trial that a
 class Memory:
     """Folds the log's events and commands into the searcher's past and the calls that it is owed.
 
-    Where the searcher's state of some moment is known, it is enough to fold what came after that.
+    Where the searcher's state of some moment is known, it is enough to fold what came after that; `known` are trials
+    that this state has already, though they come only later in the log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[int] = ()) -> None:
         self.owed: deque[Call] = deque()  # begins with an Ask, unless it is empty
+        self._known = frozenset(known)
         self._suggested: dict[int, Suggested] = {}
         self._outcomes: dict[int, Outcome] = {}
 
@@ -36,7 +38,8 @@ class Memory:
             else:
                 with contextlib.suppress(ValueError):
                     self.owed.remove(Ask(trial=event.trial))
-                self._suggested[event.trial] = event
+                if event.trial not in self._known:
+                    self._suggested[event.trial] = event
             self._settle()
         elif isinstance(event, Exhausted):
             self.owed = deque(call for call in self.owed if not isinstance(call, Ask))
@@ -60,7 +63,7 @@ class Memory:
         ]
 
     def later(self) -> list[Tell]:
-        """Return what came of trials that were suggested before the first event noted here."""
+        """Return what came of trials that are known, or were suggested before the first event noted here."""
         return [
             Tell(trial=number, outcome=outcome)
             for number, outcome in sorted(self._outcomes.items())

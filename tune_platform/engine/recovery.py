@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from tune_platform.engine import snapshot
 from tune_platform.engine.log import LOGGER, Group, Turn, groups
@@ -24,8 +22,8 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
     controller, backend = runner.controller, runner.backend
     state = controller.state
     capacity = backend.start(runner.job)
-    memory = Memory()
     after, searcher = (0, None) if retry_failed else _load_snapshot(runner)
+    memory = Memory(searcher.ahead if searcher else ())
     memory.owed.extend(Ask(trial=number) for number in state.supply.asked)
     seq, adding, found = after, None, 0
     for group in groups(runner.log.read_log(after)):
@@ -60,12 +58,14 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
         runner.early.append(replace(capacity, time=now))
     if controller.finished is not None:
         runner.early.extend(runner.requested())  # an extension, perhaps
-    runner.feed.restore(memory.past(), state=searcher, later=memory.later() if searcher is not None else ())
+    runner.feed.restore(
+        memory.past(), state=searcher.state if searcher else None, later=memory.later() if searcher else ()
+    )
     for call in memory.owed:
         runner.call_searcher(call)
 
 
-def _load_snapshot(runner: Runner) -> tuple[int, Mapping[str, Any] | None]:
+def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
     """Bring the state to the newest snapshot; return its row and the searcher's state, or 0 and None without one.
 
     A virtual backend finds its work in flight by seeing the whole log again, so there it is not used. Nor is it where

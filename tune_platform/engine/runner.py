@@ -183,7 +183,7 @@ class Runner:
         """Fold events, write them and all that follows from them in one transaction, then carry it out."""
         if not events:
             return
-        saved = self._take_snapshot()
+        saved = self._take_snapshot(events)
         turn, controller = Turn(self.seq), self.controller
         effects: list[Command | Suggested] = []  # the commands, and what a searcher is to observe
         todo, elapsed = deque(events), self.elapsed()
@@ -221,12 +221,17 @@ class Runner:
         self.log.append(turn.rows, turn.reports, changed, list(turn.checkpoints.values()), snapshot=saved)
         self.seq = turn.seq
 
-    def _take_snapshot(self) -> tuple[int, str] | None:
-        """Return the state up to here, where one is due, and where scheduler and searcher know theirs."""
+    def _take_snapshot(self, events: Sequence[Event]) -> tuple[int, str] | None:
+        """Return the state up to here, where one is due, and where scheduler and searcher know theirs.
+
+        The searcher is ahead of it by what it has suggested in `events`, which are not handled yet.
+        """
         if not snapshot.due(self.seq, self._snapshot):
             return None
         searcher = self.feed.state()
-        text = snapshot.to_text(self.controller.state, searcher) if searcher is not None else None
+        ahead = [event.trial for event in events if isinstance(event, Suggested) and not observed(event)]
+        known = snapshot.Searcher(searcher, ahead) if searcher is not None else None
+        text = snapshot.to_text(self.controller.state, known) if known is not None else None
         if text is None:
             return None
         self._snapshot = self.seq

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
@@ -43,7 +43,14 @@ def due(seq: int, last: int) -> bool:
     return seq - last >= max(EVERY, SHARE * seq)
 
 
-def to_text(state: State, searcher: Mapping[str, Any]) -> str | None:
+class Searcher(NamedTuple):
+    """A searcher's own state, and the trials that it had suggested by then, though the state of the search has not."""
+
+    state: Mapping[str, Any]
+    ahead: Sequence[int] = ()
+
+
+def to_text(state: State, searcher: Searcher) -> str | None:
     """Return the state as JSON, with that of the searcher; None where the scheduler does not offer its own."""
     scheduler = getattr(state.scheduler, "state", None)
     known = scheduler() if scheduler is not None else None
@@ -66,12 +73,13 @@ def to_text(state: State, searcher: Mapping[str, Any]) -> str | None:
         "awaiting": [[number, verdict_to_data(clone, 0)] for number, clone in state.awaiting.items()],
         "trials": [_trial_to_data(trial) for trial in state.trials.values()],
         "scheduler": known,
-        "searcher": searcher,
+        "searcher": searcher.state,
+        "ahead": searcher.ahead,
     }
     return json.dumps(data, separators=(",", ":"))
 
 
-def load(state: State, text: str) -> Mapping[str, Any] | None:
+def load(state: State, text: str) -> Searcher | None:
     """Bring a new state to what the snapshot says; return the searcher's, or None where the snapshot is not usable."""
     data = json.loads(text)
     if data.get("version") != VERSION or not hasattr(state.scheduler, "load_state"):
@@ -100,8 +108,7 @@ def load(state: State, text: str) -> Mapping[str, Any] | None:
         assert isinstance(verdict, Clone)
         state.awaiting[number] = verdict
     state.scheduler.load_state(data["scheduler"])
-    searcher: Mapping[str, Any] = data["searcher"]
-    return searcher
+    return Searcher(data["searcher"], data["ahead"])
 
 
 def _trial_to_data(trial: Trial) -> dict[str, Any]:

@@ -293,7 +293,10 @@ def test_a_resized_trial_that_is_lost_still_gets_its_new_place() -> None:
     ("answer", "said"),
     [
         ([Decision(77, Stop(reason="x"))], "on trial 77: there is no such trial"),
-        (Continue(until=1, reason="x"), "on trial 0: the milestone 1 is not ahead of it: its step is 1 already"),
+        (
+            [Decision(1, Continue(until=1, reason="x"))],
+            "on trial 1: the milestone 1 is not ahead of it: its step is 1 already",
+        ),
         (
             [Decision(0, Clone(source=0, config={}, until=2, reason="x"))],
             "on trial 0: a trial cannot be a clone of itself",
@@ -301,7 +304,8 @@ def test_a_resized_trial_that_is_lost_still_gets_its_new_place() -> None:
     ],
 )
 def test_decisions_that_cannot_be_carried_out(answer: Decisions, said: str) -> None:
-    play = running(2, t0s1=answer)
+    play = running(2, t0s1=answer, t1s1=Pause(reason="rung"))
+    play.report(1, 1.0, saved=True)
     with pytest.raises(SchedulerError, match=f"the scheduler Scripted decided .* {said}"):
         play.report(0, 1.0)
 
@@ -353,6 +357,13 @@ def test_a_trial_that_pauses_is_sent_on_once_it_has_paused() -> None:
     assert play.status(1) is TrialStatus.PAUSING
     launch = only(play.saved(1), Launch)[0]
     assert (launch.trial, launch.until) == (1, 9)
+
+
+def test_a_milestone_that_the_batch_has_passed_means_nothing() -> None:
+    play = running(2, t0s1=Continue(until=1, reason="x"), t0s2=None)
+    play.report(0, 3.0)
+    assert play.verdicts() == [(0, "Continue", "the scheduler has no objection")]
+    assert play.trial(0).until == 2
 
 
 def test_one_that_is_between_its_milestones_goes_on_anyway() -> None:

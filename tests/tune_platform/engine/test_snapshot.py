@@ -18,6 +18,7 @@ from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.recovery import recover
 
+WITH = snapshot.Searcher({"x": 1}, [7])
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -30,7 +31,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state_of(run: Run) -> Any:
-    text = snapshot.to_text(run.controller.state, {})
+    text = snapshot.to_text(run.controller.state, WITH)
     assert text is not None
     return json.loads(text)
 
@@ -229,11 +230,11 @@ def test_the_state_of_every_moment_survives() -> None:
     moments = 0
     while run.controller.finished is None:
         run.runner.turn()
-        text = snapshot.to_text(run.controller.state, {"x": 1})
+        text = snapshot.to_text(run.controller.state, WITH)
         assert text is not None
         other = Controller(scenario.make_settings(), scenario.make_scheduler())
-        assert snapshot.load(other.state, text) == {"x": 1}
-        again = snapshot.to_text(other.state, {"x": 1})
+        assert snapshot.load(other.state, text) == WITH
+        again = snapshot.to_text(other.state, WITH)
         assert again == text
         other.state.check()
         assert list(other.state.placed) == list(run.controller.state.placed)

@@ -10,6 +10,7 @@ from tests.support import plain
 from tune_platform.protocol.effects import (
     EFFECTS,
     Asked,
+    Awaits,
     Decided,
     Dropped,
     Effect,
@@ -41,6 +42,7 @@ EXAMPLES: list[Effect] = [
     Launched(trial=0, attempt=1, nodes=(1,), until=4, save=False, resources=Resources(cpu=2.0, gpu=0.5)),
     *(Decided(trial=0, step=0, verdict=verdict) for verdict in VERDICTS),
     *(Decided(trial=7, step=3, verdict=Stop(reason="r"), by=by) for by in ("person", "stop", "budget", "engine")),
+    Awaits(trial=2, step=4, verdict=Clone(source=1, config={"x": 2}, until=6, reason="exploit")),
     Moved(trial=0, status="FAILED", reason="exception: ü", kill=True),
     Moved(trial=4, status="PENDING", reason=""),
     Dropped(trial=0, uris=("a", "b")),
