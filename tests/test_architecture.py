@@ -36,6 +36,7 @@ MAY: Mapping[str, set[str]] = {
     "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources"},
     "searchers": {"errors", "protocol", "protocol.seeds", "registry", "space"},
     "backends": {
+        "cluster",
         "distributed",
         "errors",
         "modules",
