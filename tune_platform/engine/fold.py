@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 from tune_platform.engine.state import Best, State
@@ -39,7 +40,7 @@ def _capacity(state: State, event: CapacityChanged) -> list[Decision]:
     state.moved = True
     state.ledger.resize(event.nodes)
     state.queue.refit()
-    state.stable_since = state.elapsed
+    state.stable_since = -math.inf if event.fixed else state.elapsed
     return []
 
 
