@@ -5,7 +5,7 @@ local Ray with one worker per core. Each figure is the median over rounds; in ea
 rotating order, so that a machine that slows down slows down all of them. Start-up of Ray itself is not counted; that of
 the workers is part of trials/s, and not of calls/s, which are measured from the first report on.
 
-    python -m benchmarks.control_plane            # several rounds, and up to 100,000 simulated trials
+    python -m benchmarks.control_plane            # several rounds, up to 1,000,000 simulated trials; some 40 minutes
     python -m benchmarks.control_plane --quick --json
 
 Python's compiled modules are kept whatever the environment says: else each of the many processes that Ray starts
@@ -37,6 +37,8 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 #: Seconds after which a Ray that has just started is idle: by then the worker processes that it starts ahead are up.
 SETTLE_S = 3.0
 STEPS = 10
+#: Rows of the log that a trial of this search takes, about.
+ROWS_PER_TRIAL = 6
 SYSTEMS = ("platform", "ray_tune", "ray_tune_no_loggers", "raw_ray")
 
 
@@ -186,12 +188,13 @@ def run_simulated(trials: int) -> dict[str, float]:
     return {"driver_us_per_trial": seconds / trials * 1e6, "memory_mb": (after - before) / 1024}
 
 
-def run_resume(reports: int) -> dict[str, float]:
-    """Resume a finished experiment of that many reports: fold the whole log."""
+def run_resume(rows: int) -> dict[str, float]:
+    """Resume an experiment under ASHA whose log has about that many rows."""
     from benchmarks.null import curve
-    from tune_platform import FIFO, SearchSpec, resume, run, uniform
+    from tune_platform import ASHA, SearchSpec, resume, run, uniform
     from tune_platform.backends.inline import InlineBackend
     from tune_platform.backends.simulated import SimulatedBackend
+    from tune_platform.store.sql import open_store
 
     with tempfile.TemporaryDirectory() as storage:
         spec = SearchSpec(
@@ -200,17 +203,19 @@ def run_resume(reports: int) -> dict[str, float]:
             param_space={"x": uniform(0, 1)},
             metric="loss",
             mode="min",
-            scheduler=FIFO(),
-            num_samples=reports // STEPS,
+            scheduler=ASHA(min=1, max=STEPS, eta=3),
+            num_samples=rows // ROWS_PER_TRIAL,
             backend=SimulatedBackend(curve, workers=64),
             storage=storage,
         )
         run(spec)
         # The simulated backend would simulate all of it again; a real one starts where the log ends.
         again = spec.model_copy(update={"backend": InlineBackend()})
+        with open_store(storage) as store, store.open("long", readonly=True) as experiment:
+            written = experiment.last_seq()
         begin = time.perf_counter()
         resume("long", storage=storage, spec=again)
-        return {"resume_s": time.perf_counter() - begin}
+        return {"resume_s": time.perf_counter() - begin, "resume_rows": written}
 
 
 def run_import() -> float:
@@ -257,7 +262,7 @@ def in_fresh_process(task: str, *arguments: object) -> Any:
     """Run one task of this module in a process of its own and return its figures."""
     command = [sys.executable, "-m", "benchmarks.control_plane", "--task", task, json.dumps(arguments)]
     keeping = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=keeping)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, env=keeping)
     if done.returncode != 0:
         raise RuntimeError(f"{task} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -312,7 +317,7 @@ def compare(*, quick: bool) -> dict[str, Any]:
     def ratio(key: str, system: str) -> float:
         return float(statistics.median(one["platform"][key] / one[system][key] for one in rounds))
 
-    simulated = in_fresh_process("simulated", *((100, 1000, 2000) if quick else (100, 1000, 10_000, 100_000)))
+    simulated = in_fresh_process("simulated", *((100, 1000, 2000) if quick else (1000, 10_000, 100_000, 1_000_000)))
     found: dict[str, Any] = {
         "cpus": cpus,
         "rounds": len(rounds),
@@ -325,8 +330,9 @@ def compare(*, quick: bool) -> dict[str, Any]:
         "driver_us_per_trial": {count: round(run["driver_us_per_trial"], 1) for count, run in simulated.items()},
         "driver_memory_mb": {count: round(run["memory_mb"], 1) for count, run in simulated.items()},
         "import_s": round(run_import(), 3),
-        "resume_s": round(in_fresh_process("resume", 5000 if quick else 100_000)["resume_s"], 3),
     }
+    resumed = in_fresh_process("resume", 5000 if quick else 1_000_000)
+    found |= {"resume_s": round(resumed["resume_s"], 3), "resume_rows": resumed["resume_rows"]}
     firsts = medians([in_fresh_process("first_report", cpus) for _ in range(1 if quick else 5)])
     return found | {key: round(seconds, 3) for key, seconds in firsts.items()}
 
@@ -351,7 +357,7 @@ def show(found: Mapping[str, Any]) -> None:
     for count, cost in found["driver_us_per_trial"].items():
         growth.add(count, cost, found["driver_memory_mb"][count])
     growth.print()
-    for key in ("import_s", "resume_s", "first_report_s", "raw_actor_start_s"):
+    for key in ("import_s", "resume_s", "resume_rows", "first_report_s", "raw_actor_start_s"):
         print(f"{key:18} {found[key]}")
 
 

@@ -48,7 +48,7 @@ class Resources:
         return {name: float(amount) for name, amount in amounts.items() if amount > 0}
 
     def __hash__(self) -> int:
-        return hash((self.cpu, self.gpu, self.workers, self.strategy))  # `custom` is a dict, and rare
+        return hash((self.cpu, self.gpu, self.workers))  # the rest is rare, and `custom` is a dict
 
     def __str__(self) -> str:
         bundle = ", ".join(f"{amount:g} {name}" for name, amount in self.bundle().items()) or "nothing"

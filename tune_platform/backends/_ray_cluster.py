@@ -36,6 +36,12 @@ def connect(address: str | None, arguments: Mapping[str, Any]) -> bool:
     return True
 
 
+def is_own() -> bool:
+    """Whether this process has started the Ray that it uses, on this machine."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.is_head())
+
+
 def look_up_nodes(node_ids: list[str]) -> tuple[dict[str, float], ...]:
     """Return what each node has now; `node_ids`, which names them by their place, is added to.
 

@@ -9,21 +9,20 @@ nor the store's database nor numpy.
 from __future__ import annotations
 
 import bdb
-import importlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tune_platform.backends._batch import Failure, State, failure_of, traceback_of
+from tune_platform.backends._mistakes import Failing, misreported, reported, resolve
 from tune_platform.backends._writer import Writer, Written
 from tune_platform.distributed.gang import Gang, GangKind
-from tune_platform.errors import CheckpointError, did_you_mean
-from tune_platform.modules import entrypoint_today
+from tune_platform.errors import CheckpointError
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import halts
@@ -50,12 +49,6 @@ _PASS = (KeyboardInterrupt, GeneratorExit, bdb.BdbQuit)
 def trial_folder(job: Job, trial: int) -> str:
     """Return the path of the trial's own folder, which is made when somebody needs it; empty where the job has none."""
     return f"{job.directory}/trial-{trial:05d}" if job.directory else ""
-
-
-class _Failing(Exception):  # noqa: N818 (it carries a failure out of the loop, nothing sees it as an error)
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
 
 
 @dataclass(slots=True)
@@ -217,7 +210,7 @@ class Executor:
         trainable = self._reset(context, config)
         fresh = trainable is None
         if trainable is None:
-            trainable = make_trainable(_resolve(self.job.trainable), context)
+            trainable = make_trainable(resolve(self.job.trainable), context)
         run = self._run = _Run(launch, trainable, launch.start)
         trainable.config = config
         if isinstance(trainable, FunctionTrainable):
@@ -253,20 +246,20 @@ class Executor:
     def _load(self, run: _Run, checkpoint: CheckpointRef) -> None:
         if self._storage is None:
             message = f"no checkpoint storage is set, so {checkpoint.uri} cannot be read"
-            raise _Failing(Failure("lost_checkpoint", message))
+            raise Failing(Failure("lost_checkpoint", message))
         self._writer.flush(checkpoint.trial)
         try:
             directory = run.restored.enter_context(self._storage.restore(checkpoint))
         except (CheckpointError, OSError) as error:
-            raise _Failing(Failure("lost_checkpoint", str(error), traceback_of(error))) from error
+            raise Failing(Failure("lost_checkpoint", str(error), traceback_of(error))) from error
         try:
             run.trainable.load_checkpoint(directory)
         except NotImplementedError as error:
-            raise _Failing(Failure("exception", str(error), traceback_of(error), fatal=True)) from error
+            raise Failing(Failure("exception", str(error), traceback_of(error), fatal=True)) from error
         except Exception as error:
             failure = failure_of(error)
             message = f"load_checkpoint could not read {checkpoint.uri}: {failure.message}"
-            raise _Failing(Failure("lost_checkpoint", message, failure.traceback)) from error
+            raise Failing(Failure("lost_checkpoint", message, failure.traceback)) from error
         if not isinstance(run.trainable, FunctionTrainable):
             run.restored.close()  # a function may read its directory at any time
         run.saved_step = run.step
@@ -331,7 +324,7 @@ class Executor:
                 raise TypeError(f"step() returns a dict of metrics, or None at the end; got {returned!r}")
             metrics = plain_metrics(returned)
         except TypeError as error:
-            _misreported(str(error))
+            misreported(str(error))
         done = bool(metrics.pop(DONE, False))
         if metrics or not done:  # {"done": True} alone is an end, not a report
             run.step += 1
@@ -351,18 +344,18 @@ class Executor:
                 value = report.metrics[name]
                 if bad_value(value):
                     message = f"metric {name!r} is {value!r} at step {report.step}, which is not a finite number"
-                    raise _Failing(Failure("bad_metric", message))
+                    raise Failing(Failure("bad_metric", message))
         name = self.job.resource
         progress = report.value(name)
         if progress is None:
-            _misreported(
+            misreported(
                 f"{name!r}, in which milestones are measured, is not in the report of step {report.step}; "
-                f"{_reported(name, report.metrics)}. Report it, or measure in 'step'"
+                f"{reported(name, report.metrics)}. Report it, or measure in 'step'"
             )
         if bad_value(progress):
-            _misreported(f"{name!r} is {progress!r} at step {report.step}; it must be a finite number")
+            misreported(f"{name!r} is {progress!r} at step {report.step}; it must be a finite number")
         if run.progress is not None and progress <= run.progress:
-            _misreported(
+            misreported(
                 f"{name!r} must rise from report to report, but went from {run.progress:g} to {progress:g} "
                 f"at step {report.step}"
             )
@@ -373,7 +366,7 @@ class Executor:
         if run.launch.checkpoint is None:
             for name in self.job.metrics:
                 if name not in run.names:
-                    _misreported(f"metric {name!r} is never reported; {_reported(name, run.names)}")
+                    misreported(f"metric {name!r} is never reported; {reported(name, run.names)}")
 
     # Checkpoints.
 
@@ -418,43 +411,10 @@ def _drafted(draft: Draft, trainable: Trainable) -> Draft | None:
 
 
 def _failure(error: BaseException) -> Failure:
-    return error.failure if isinstance(error, _Failing) else failure_of(error)
+    return error.failure if isinstance(error, Failing) else failure_of(error)
 
 
 def _goes_on(run: _Run, launch: Launch) -> bool:
     # Exactly where the log ends, as the same trial: else what is in memory is not what the checkpoint says.
     own = launch.checkpoint is None or launch.checkpoint.trial == launch.trial
     return own and run.step == launch.committed and dict(run.launch.config) == dict(launch.config)
-
-
-def _resolve(trainable: Any) -> Any:
-    if not isinstance(trainable, str):
-        return trainable
-    module, _, name = entrypoint_today(trainable).partition(":")
-    if not module or not name:
-        _misnamed(f"trainable {trainable!r} is not an entrypoint: write 'package.module:name'")
-    try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, but something that it imports is not
-        _misnamed(f"trainable {trainable!r}: the worker's import path has no module {error.name!r}", error)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            hint = did_you_mean(part, [other for other in vars(found) if not other.startswith("_")])
-            _misnamed(f"trainable {trainable!r}: {found!r} has no {part!r}{hint}")
-        found = getattr(found, part)
-    return found
-
-
-def _misnamed(message: str, error: BaseException | None = None) -> NoReturn:
-    raise _Failing(Failure("exception", message, traceback_of(error) if error else "", fatal=True)) from error
-
-
-def _misreported(message: str) -> NoReturn:
-    raise _Failing(Failure("bad_report", message, fatal=True))
-
-
-def _reported(name: str, names: Iterable[str]) -> str:
-    names = sorted(names)
-    return f"reported: {', '.join(names) or 'nothing'}{did_you_mean(name, names)}"

@@ -62,7 +62,7 @@ class InlineBackend:
     def start(self, job: Job) -> CapacityChanged:
         """Take the job; the capacity is what the constructor was told."""
         self._job = job
-        return CapacityChanged(time=self.now(), nodes=(self._node,))
+        return CapacityChanged(time=self.now(), nodes=(self._node,), fixed=True)
 
     def now(self) -> float:
         """Return seconds since the epoch."""

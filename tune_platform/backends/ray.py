@@ -29,7 +29,7 @@ from tune_platform.backends import _worker
 from tune_platform.backends._batch import Failure
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
-from tune_platform.backends._ray_cluster import connect, look_up_nodes
+from tune_platform.backends._ray_cluster import connect, is_own, look_up_nodes
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
 from tune_platform.cluster.admission import ALL, Admission, offered
@@ -81,6 +81,7 @@ class RayBackend:
         self._address = address
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
         self._connected = False
+        self._fixed = False  # no node will join
         self._job: Job | None = None
         self._pool: Pool | None = None
         self._results: Results = queue.SimpleQueue()
@@ -110,6 +111,7 @@ class RayBackend:
                 "locks and connections inside setup(), or name it as 'module:name'"
             ) from error
         self._connected = connect(self._address, self._init) or self._connected
+        self._fixed = self._connected and is_own()
         atexit.register(self.close)
         self._job = job
         self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
@@ -120,7 +122,7 @@ class RayBackend:
         self._offered = self._offer()
         if job.resources is not None and job.reuse_workers:
             self.prepare(job.resources, job.max_concurrent)
-        return CapacityChanged(time=self.now(), nodes=self._offered)
+        return CapacityChanged(time=self.now(), nodes=self._offered, fixed=self._fixed)
 
     def prepare(self, resources: Resources, count: float) -> None:
         """Start up to `count` workers for trials with these resources ahead of time, as far as they fit."""
@@ -435,7 +437,7 @@ class RayBackend:
         offer = self._offer()
         if offer != self._offered:
             self._offered = offer
-            events.append(CapacityChanged(time=self.now(), nodes=self._offered))
+            events.append(CapacityChanged(time=self.now(), nodes=self._offered, fixed=self._fixed))
 
 
 def _obituary(worker: RayWorker, trial: int, error: BaseException) -> str:

@@ -11,10 +11,12 @@ here: anything that waits, writes, imports Ray, or knows which searcher is used.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 
+from tune_platform.engine.apply import apply
+from tune_platform.engine.fold import fold
+from tune_platform.engine.news import accepts, deadline, overdue
 from tune_platform.engine.queue import PATIENCE
 from tune_platform.engine.replay import Comparison, behind, moot, problem, settle
 from tune_platform.engine.settings import Settings
@@ -41,7 +43,6 @@ from tune_platform.protocol.events import (
     Reported,
     Requested,
     Saved,
-    Started,
     Suggested,
 )
 from tune_platform.protocol.scheduler import Scheduler
@@ -75,23 +76,7 @@ class Controller:
 
     def accepts(self, event: Event) -> bool:
         """Whether the event is news. One of an ended lease is stale: it is neither logged nor handled."""
-        state = self.state
-        if isinstance(event, (Started, Reported, Saved, Failed)):
-            trial = state.trials.get(event.trial)
-            if trial is None or not trial.status.placed or trial.attempt != event.attempt:
-                # A checkpoint that was being written when its trial ended is there all the same.
-                ended = event.trial <= state.supply.newest if trial is None else trial.status.final
-                return isinstance(event, Saved) and event.checkpoint is not None and ended
-            if isinstance(event, Started):
-                return trial.status is TrialStatus.STARTING
-            return not isinstance(event, Saved) or trial.status is TrialStatus.PAUSING or bool(event.checkpoint)
-        if isinstance(event, Suggested):
-            return event.trial in state.supply.asked or event.trial == state.supply.next_number
-        if isinstance(event, Exhausted):
-            return not state.supply.exhausted
-        if isinstance(event, Requested):
-            return event.request > state.last_request
-        return True
+        return accepts(self.state, event)
 
     def handle(self, event: Event, elapsed: float | None = None) -> list[Command]:
         """Fold one event, decide what follows, and return what is to be done, in order; `effects` is what was decided.
@@ -101,7 +86,7 @@ class Controller:
         """
         state = self.state
         state.commands, self.effects = [], []
-        said = state.fold(event, event.time if elapsed is None else elapsed)
+        said = fold(state, event, event.time if elapsed is None else elapsed)
         verdict, met, others = settle(state, event, said)
         if isinstance(event, Reported):
             self._on_reported(event, verdict, met)
@@ -118,33 +103,20 @@ class Controller:
         """Fold one event of the log and apply what had been decided then; `comparison` notes where it differs now."""
         state = self.state
         state.commands = []
-        self.comparison.begin(event, state.fold(event, elapsed))
+        self.comparison.begin(event, fold(state, event, elapsed))
         for effect in effects:
             self.comparison.before(effect)
-            self.comparison.after(state.apply(effect))
+            self.comparison.after(apply(state, effect))
         self.comparison.end()
         return state.commands
 
     def deadline(self) -> float:
         """Return the elapsed seconds at which a Ticked event is due if nothing else happens before; inf: never."""
-        state = self.state
-        if state.finished:
-            return math.inf
-        deadline = self.settings.time_budget + state.extra_time
-        if state.heard:
-            deadline = min(deadline, next(iter(state.heard.values())) + self.settings.step_timeout)
-        if state.queue.has_misfits and state.ledger.capacity:
-            deadline = min(deadline, state.stable_since + self.settings.misfit_after)
-        return deadline
+        return deadline(self.state)
 
     def overdue(self, time: float, elapsed: float) -> Failed | None:
         """Return the failure of the trial that has not been heard of for too long, if any: a fact, for the log."""
-        number, heard = next(iter(self.state.heard.items()), (0, math.inf))
-        if heard + self.settings.step_timeout > elapsed:
-            return None
-        message = f"no report for {self.settings.step_timeout:g} s (step_timeout)"
-        attempt = self.state.trials[number].attempt
-        return Failed(time=time, trial=number, attempt=attempt, cause="timeout", message=message)
+        return overdue(self.state, time, elapsed)
 
     @property
     def supplied(self) -> bool:
@@ -315,7 +287,7 @@ class Controller:
 
     def _emit(self, effect: Effect) -> None:
         self.effects.append(effect)
-        self._decisions.extend(self.state.apply(effect))
+        self._decisions.extend(apply(self.state, effect))
 
     def _end(self, status: str, reason: str, *, cancel: bool = False) -> None:
         """Launch nothing more; with `cancel`, stop what runs at the end of this turn."""

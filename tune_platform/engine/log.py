@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Protocol
 
 from tune_platform.engine.trial import Trial
@@ -139,6 +140,7 @@ def checkpoint_row(ref: CheckpointRef, *, deleted: bool = False) -> CheckpointRo
 
 #: Fields of a trial's row that the engine's trial has under the same name.
 _SAME = [field.name for field in fields(TrialRow) if field.name not in ("trial", "status", "metrics")]
+_same = attrgetter(*_SAME)
 
 
 def trial_row(trial: Trial) -> TrialRow:
@@ -147,5 +149,5 @@ def trial_row(trial: Trial) -> TrialRow:
         trial=trial.number,
         status=trial.status.value,
         metrics=trial.last.metrics if trial.last else {},
-        **{name: getattr(trial, name) for name in _SAME},
+        **dict(zip(_SAME, _same(trial), strict=True)),
     )

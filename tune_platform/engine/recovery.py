@@ -28,8 +28,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
     seq, adding, found = after, None, 0
     for group in groups(runner.log.read_log(after)):
         event = group.event
-        failed = [n for n, trial in state.trials.items() if trial.status is TrialStatus.FAILED]
-        memory.note_event(event, failed if isinstance(event, Resumed) else ())
+        memory.note_event(event, _failed(runner) if isinstance(event, Resumed) else ())
         commands = _apply(runner, group)
         seq = max(group.last, runner.seq)
         if controller.comparison.difference and not found:
@@ -51,8 +50,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
         runner.early.append(added)
     if seq and (retry_failed or state.interrupted or not backend.virtual):
         resumed = Resumed(time=now, retry_failed=retry_failed)
-        failed = [n for n, trial in state.trials.items() if trial.status is TrialStatus.FAILED]
-        memory.note_event(resumed, failed)
+        memory.note_event(resumed, _failed(runner))
         if backend.virtual:
             backend.replay(resumed, ())
         runner.early.extend([resumed, replace(capacity, time=now)])
@@ -93,6 +91,11 @@ def _apply(runner: Runner, group: Group) -> list[Command]:
     turn.add(group.event, controller.effects, group.elapsed, known=len(group.effects))
     runner.commit(turn, commands)
     return commands
+
+
+def _failed(runner: Runner) -> list[int]:
+    trials = runner.controller.state.trials.values()
+    return [trial.number for trial in trials if trial.status is TrialStatus.FAILED]
 
 
 def _touched(group: Group) -> list[int]:

@@ -25,7 +25,7 @@ VERSION = 1
 
 #: A snapshot is due after so many rows, and after this share of the log: their cost does not grow with history.
 EVERY = 20_000
-SHARE = 0.1
+SHARE = 0.05
 
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",

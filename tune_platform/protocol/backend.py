@@ -26,7 +26,8 @@ class Job:
     `trainable` is a class, a function, or an entrypoint "module:name" that the worker imports itself. `metrics` are
     the names that are judged: each must be a finite number wherever it is reported. `resource` is the attribute
     in which milestones are measured. `stop` ends a trial once a reported value reaches the given one.
-    `checkpoint_every` counts steps (0: never). `flush_s` bounds how long a report may wait in a worker.
+    `checkpoint_every` counts steps (0: never). `flush_s` bounds how long a report may wait in a worker while the driver
+    is there; one that is away finds all of them, in order.
     `keep_warm` paused trials stay in the memory of each worker.
     """
 
@@ -63,7 +64,10 @@ class Backend(Protocol):
         """Carry out commands, in order, without waiting for them."""
 
     def poll(self, timeout: float | None) -> list[Event]:
-        """Return the events that are ready; wait for the first at most `timeout` seconds (None: for ever)."""
+        """Return the events that are ready; wait for the first at most `timeout` seconds (None: for ever).
+
+        On a virtual clock time passes only while somebody waits: with a timeout of 0 nothing happens.
+        """
 
     def replay(self, event: Event, work: Sequence[Work]) -> None:
         """Pass through what an earlier driver has seen and done. Called only where `virtual`."""

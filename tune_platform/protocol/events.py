@@ -24,10 +24,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityChanged(Event):
-    """The backend can lease these resources: one mapping of resource name to amount per node."""
+    """The backend can lease these resources: one mapping of resource name to amount per node.
+
+    `fixed`: there will never be more, so that what does not fit now need not be waited for.
+    """
 
     kind: ClassVar[str] = "capacity"
     nodes: tuple[Mapping[str, float], ...]
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

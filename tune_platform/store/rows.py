@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from tune_platform.errors import SpecError
@@ -84,16 +85,20 @@ def _finite(value: float | None) -> float | None:
 # For writing in the order of the tables; the reading side gets the columns without `experiment`.
 
 
-def _writer(field: Field[Any]) -> Callable[[Any], Any]:
-    """Return what turns the values of a trial's field into those of its column."""
+def _writer(field: Field[Any]) -> Callable[[Any], Any] | None:
+    """Return what turns the values of a trial's field into those of its column; None where they are the same."""
     if "what" in field.metadata:
         return partial(encode, what=str(field.metadata["what"]))
     writers: dict[str, Callable[[Any], Any]] = {"str": text, "float": float, "float | None": _finite}
-    return writers.get(str(field.type), lambda value: value)
+    return writers.get(str(field.type))
 
 
 _FIELDS = {field.name: field for field in fields(TrialRow)}
-_TRIAL = [(column.name, _writer(_FIELDS[column.name])) for column in schema.columns(schema.trials)]
+_TRIAL = [column.name for column in schema.columns(schema.trials)]
+_of_trial = attrgetter(*_TRIAL)
+_TRIAL_WRITERS = [
+    (place, writer) for place, name in enumerate(_TRIAL) if (writer := _writer(_FIELDS[name])) is not None
+]
 _DECODED = [name for name, field in _FIELDS.items() if "what" in field.metadata]
 
 
@@ -111,7 +116,10 @@ def report_values(experiment: int, row: ReportRow) -> tuple[Any, ...]:
 
 def trial_values(experiment: int, row: TrialRow) -> tuple[Any, ...]:
     """Return the columns of a trial."""
-    return experiment, *[write(getattr(row, name)) for name, write in _TRIAL]
+    values = list(_of_trial(row))
+    for place, write in _TRIAL_WRITERS:
+        values[place] = write(values[place])
+    return experiment, *values
 
 
 def checkpoint_values(experiment: int, row: CheckpointRow) -> tuple[Any, ...]:

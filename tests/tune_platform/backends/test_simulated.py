@@ -232,8 +232,7 @@ def test_close_twice() -> None:
 
 def test_a_thousand_workers() -> None:
     run = Scenario(scheduler="stopping", trials=1500, nodes=({"cpu": 1000.0},)).build()
-    run.controller.check = lambda: None  # type: ignore[method-assign]
-    run.controller._check_trials = lambda: None  # type: ignore[method-assign]
+    run.controller._check = lambda commands: None  # type: ignore[method-assign]
     run.runner.start()
     run.drive(limit=100_000)
     assert len(run.log.trials) == 1500

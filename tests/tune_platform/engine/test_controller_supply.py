@@ -351,3 +351,12 @@ def test_a_scheduler_may_wait_for_what_runs() -> None:
     end(play, 1)
     play.suggest(3)
     assert place_of(play) == {2, 3}
+
+
+def test_what_cannot_fit_fails_at_once_where_the_cluster_never_grows() -> None:
+    play = Play(nodes=({"cpu": 2.0},), num_samples=2, misfit_after=30.0)
+    play.suggest(0, needs=Resources(cpu=99))
+    assert play.status(0) is TrialStatus.PENDING
+    play.do(CapacityChanged(time=play.time, nodes=({"cpu": 2.0},), fixed=True))
+    assert play.status(0) is TrialStatus.FAILED
+    assert "the trial needs 99 cpu, but the nodes have only: 2 cpu" in play.trial(0).error

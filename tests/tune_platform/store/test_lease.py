@@ -359,3 +359,12 @@ def test_it_ends_when_the_lease_is_lost(experiment: SqlExperiment) -> None:
     set_row(experiment, driver="elsewhere:7", heartbeat=5.0)
     until(lambda: heartbeats() == 0, "its end")
     assert experiment.row().heartbeat == 5.0
+
+
+def test_one_that_comes_late_changes_nothing(experiment: SqlExperiment) -> None:
+    experiment.acquire()
+    beating = experiment._lease
+    assert beating is not None
+    experiment.set_status("finished", "", 7.0)
+    assert not beating._beat(experiment._db)
+    assert experiment.row().heartbeat == 7.0

@@ -230,6 +230,16 @@ def test_who_holds_no_lease_is_told_at_once(experiment: SqlExperiment) -> None:
 
 
 @pytest.mark.slow
+def test_a_server_that_takes_no_writes_any_more_is_left(empty_postgresql: str) -> None:
+    with open_store(empty_postgresql) as store, store.create("e", {}, 1.0) as experiment:
+        experiment.acquire()
+        # As after a fail-over: this connection is still to the old primary, a new one is to the new.
+        experiment._db._connection.execute("SET default_transaction_read_only = on")
+        experiment.append([row(1)])
+        assert experiment.last_seq() == 1
+
+
+@pytest.mark.slow
 def test_postgresql_ends_a_transaction_that_was_cut_off(empty_postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_SECONDS", 1.0)
     with open_store(empty_postgresql) as store, store.create("e", {}, 1.0) as experiment:

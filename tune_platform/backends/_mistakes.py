@@ -1,0 +1,55 @@
+"""Mistakes of the training code, or in naming it, as failures of the trial."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from tune_platform.backends._batch import Failure, traceback_of
+from tune_platform.errors import did_you_mean
+from tune_platform.modules import entrypoint_today
+
+
+class Failing(Exception):  # noqa: N818 (it carries a failure out of the loop, nothing sees it as an error)
+    """Ends a trial with a failure that is known in all its fields."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def resolve(trainable: Any) -> Any:
+    """Return what an entrypoint names, imported; anything else as it is. Raises Failing where it cannot be."""
+    if not isinstance(trainable, str):
+        return trainable
+    module, _, name = entrypoint_today(trainable).partition(":")
+    if not module or not name:
+        _misnamed(f"trainable {trainable!r} is not an entrypoint: write 'package.module:name'")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, but something that it imports is not
+        _misnamed(f"trainable {trainable!r}: the worker's import path has no module {error.name!r}", error)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            hint = did_you_mean(part, [other for other in vars(found) if not other.startswith("_")])
+            _misnamed(f"trainable {trainable!r}: {found!r} has no {part!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _misnamed(message: str, error: BaseException | None = None) -> NoReturn:
+    raise Failing(Failure("exception", message, traceback_of(error) if error else "", fatal=True)) from error
+
+
+def misreported(message: str) -> NoReturn:
+    """Raise Failing for a report that no trial should make."""
+    raise Failing(Failure("bad_report", message, fatal=True))
+
+
+def reported(name: str, names: Iterable[str]) -> str:
+    """Return which names were reported, and the one that `name` was perhaps meant to be."""
+    names = sorted(names)
+    return f"reported: {', '.join(names) or 'nothing'}{did_you_mean(name, names)}"

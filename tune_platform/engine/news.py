@@ -1,0 +1,51 @@
+"""What is news to an experiment, and when it is time for something although nothing happens."""
+
+from __future__ import annotations
+
+import math
+
+from tune_platform.engine.state import State
+from tune_platform.engine.trial import TrialStatus
+from tune_platform.protocol.events import Event, Exhausted, Failed, Reported, Requested, Saved, Started, Suggested
+
+
+def accepts(state: State, event: Event) -> bool:
+    """Whether the event is news. One of an ended lease is stale: it is neither logged nor handled."""
+    if isinstance(event, (Started, Reported, Saved, Failed)):
+        trial = state.trials.get(event.trial)
+        if trial is None or not trial.status.placed or trial.attempt != event.attempt:
+            # A checkpoint that was being written when its trial ended is there all the same.
+            ended = event.trial <= state.supply.newest if trial is None else trial.status.final
+            return isinstance(event, Saved) and event.checkpoint is not None and ended
+        if isinstance(event, Started):
+            return trial.status is TrialStatus.STARTING
+        return not isinstance(event, Saved) or trial.status is TrialStatus.PAUSING or bool(event.checkpoint)
+    if isinstance(event, Suggested):
+        return event.trial in state.supply.asked or event.trial == state.supply.next_number
+    if isinstance(event, Exhausted):
+        return not state.supply.exhausted
+    if isinstance(event, Requested):
+        return event.request > state.last_request
+    return True
+
+
+def deadline(state: State) -> float:
+    """Return the elapsed seconds at which a Ticked event is due if nothing else happens before; inf: never."""
+    if state.finished:
+        return math.inf
+    deadline = state.settings.time_budget + state.extra_time
+    if state.heard:
+        deadline = min(deadline, next(iter(state.heard.values())) + state.settings.step_timeout)
+    if state.queue.has_misfits and state.ledger.capacity:
+        deadline = min(deadline, state.stable_since + state.settings.misfit_after)
+    return deadline
+
+
+def overdue(state: State, time: float, elapsed: float) -> Failed | None:
+    """Return the failure of the trial that has not been heard of for too long, if any: a fact, for the log."""
+    number, heard = next(iter(state.heard.items()), (0, math.inf))
+    if heard + state.settings.step_timeout > elapsed:
+        return None
+    message = f"no report for {state.settings.step_timeout:g} s (step_timeout)"
+    attempt = state.trials[number].attempt
+    return Failed(time=time, trial=number, attempt=attempt, cause="timeout", message=message)
