@@ -317,7 +317,7 @@ class Controller:
         if state.finished is not None:
             return
         stalled = False
-        if state.ending is None and not state.paused and not state.interrupted:
+        if state.launching:
             self._fail_misfits()
             stalled = self._give_places()
             self._ask()

@@ -68,6 +68,11 @@ class State:
         self.metric = settings.metrics[0]
         scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
 
+    @property
+    def launching(self) -> bool:
+        """Whether trials get places, and whether those that can never have one fail for it."""
+        return self.ending is None and not self.paused and not self.interrupted
+
     def value(self, report: Report) -> float | None:
         """Return the first metric, where it was reported and is a finite number."""
         value = report.value(self.metric)

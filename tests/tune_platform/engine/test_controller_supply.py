@@ -153,6 +153,22 @@ def test_what_can_never_fit_fails_once_the_cluster_has_been_the_same_for_long_en
     assert play.controller.deadline() == math.inf
 
 
+@pytest.mark.parametrize("action", ["pause", "stop"])
+def test_nothing_is_due_for_a_misfit_while_nothing_is_launched(action: str) -> None:
+    """Found by cutting random runs: the loop wrote one tick after the other, for the failure was due and not dealt."""
+    play = Play(misfit_after=30.0, num_samples=2, nodes=({"cpu": 1.0},))
+    play.suggest(0)
+    play.suggest(1, needs=Resources(cpu=5))
+    play.ask_for(action)
+    assert play.controller.deadline() == math.inf
+    play.do(Ticked(time=31.0))
+    assert play.status(1) is TrialStatus.PENDING
+    if action == "pause":
+        play.time = 32.0
+        play.ask_for("unpause")
+        assert play.status(1) is TrialStatus.FAILED
+
+
 def test_a_node_that_comes_up_late_is_waited_for() -> None:
     play = Play(misfit_after=30.0, num_samples=1)
     play.suggest(0, needs=Resources(cpu=5))

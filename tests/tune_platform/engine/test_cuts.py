@@ -34,7 +34,7 @@ from tune_platform.store.experiment import SqlExperiment
 from tune_platform.store.sql import open_store
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
 @given(scenarios(max_trials=8), st.booleans(), st.data())
 def test_cuts_of_a_real_clock(scenario: Scenario, stateful: bool, data: st.DataObject) -> None:
     """Up to three drivers, each cut after any row of the log, also in the middle of a transaction."""
