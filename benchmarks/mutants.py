@@ -230,24 +230,25 @@ def check_each(mutants: Sequence[Mutant], *, jobs: int, seconds: float, show: bo
     lock, end = threading.Lock(), time.monotonic() + seconds
 
     def work(tree: Path) -> None:
-        baselines: dict[str, float] = {}
+        baselines: dict[frozenset[str], float] = {}  # seconds of those tests without a change
         while time.monotonic() < end:
             try:
                 mutant = todo.get_nowait()
             except queue.Empty:
                 return
             tests = files_of_tests(mutant.path, tree)
-            if mutant.path not in baselines:
+            key = frozenset(tests)
+            if key not in baselines:
                 began = time.monotonic()
                 result, said = run_tests(tree, tests, 900.0)
                 if result != "passed":
                     raise SystemExit(f"the tests of {mutant.path} fail without a change:\n{said}")
-                baselines.update(dict.fromkeys(_same_tests(mutants, tests), time.monotonic() - began))
+                baselines[key] = time.monotonic() - began
             file = tree / mutant.path
             source = file.read_text(encoding="utf-8")
             file.write_text(mutant.applied(source), encoding="utf-8")
             try:
-                result, _ = run_tests(tree, tests, 2 * baselines[mutant.path] + PATIENCE)
+                result, _ = run_tests(tree, tests, 2 * baselines[key] + PATIENCE)
             finally:
                 file.write_text(source, encoding="utf-8")
             with lock:
@@ -265,10 +266,6 @@ def check_each(mutants: Sequence[Mutant], *, jobs: int, seconds: float, show: bo
         for thread in threads:
             thread.join()
     return found
-
-
-def _same_tests(mutants: Sequence[Mutant], tests: Sequence[str]) -> list[str]:
-    return [mutant.path for mutant in mutants if set(files_of_tests(mutant.path)) == set(tests)]
 
 
 def main() -> None:
