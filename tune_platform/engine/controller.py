@@ -110,6 +110,7 @@ class Controller:
         self._decisions.extend(others)
         self._carry_out()
         self._clone_those_that_wait()
+        self._fail_misfits()
         self._check_budget()
         self._schedule()
         return state.commands
@@ -133,7 +134,7 @@ class Controller:
         deadline = self.settings.time_budget + state.extra_time
         if state.heard:
             deadline = min(deadline, next(iter(state.heard.values())) + self.settings.step_timeout)
-        if state.queue.has_misfits and state.ledger.capacity:
+        if state.queue.has_misfits and state.ledger.capacity and self._launches:
             deadline = min(deadline, state.stable_since + self.settings.misfit_after)
         return deadline
 
@@ -339,14 +340,19 @@ class Controller:
                 self._act(state.trials[number], Stop(reason=ending.reason), "budget")
             self._carry_out()
 
+    @property
+    def _launches(self) -> bool:
+        """Whether trials are launched at the moment."""
+        state = self.state
+        return state.finished is None and state.ending is None and not state.paused and not state.interrupted
+
     def _schedule(self) -> None:
         """Give out free places, ask for suggestions, and see whether all is done."""
         state = self.state
         if state.finished is not None:
             return
         stalled = False
-        if state.ending is None and not state.paused and not state.interrupted:
-            self._fail_misfits()
+        if self._launches:
             stalled = self._give_places()
             self._ask()
             if state.supply.over and not state.supply.told:
@@ -357,12 +363,12 @@ class Controller:
             self._finish_if_done(stalled)
 
     def _give_places(self) -> bool:
-        """Launch what the scheduler chooses; return whether it chose nothing although something fits."""
+        """Launch what the scheduler chooses; return whether it chose none of those that fit although nothing runs."""
         state = self.state
         while state.ledger.leases() < self.settings.max_concurrent and not state.queue.stuck():
             number = self.scheduler.choose(state.queue)
             if number is None:
-                return True
+                return not state.placed and state.queue.fits_any()
             trial = state.trials.get(number)
             nodes = state.ledger.place(trial.resources) if trial is not None else None
             if trial is None or nodes is None or trial.status not in (TrialStatus.PENDING, TrialStatus.PAUSED):
@@ -392,7 +398,7 @@ class Controller:
     def _fail_misfits(self) -> None:
         """Fail the trials that not even the idle cluster could hold, once it has been the same for long enough."""
         state = self.state
-        if not state.queue.has_misfits or not state.ledger.capacity:
+        if not state.queue.has_misfits or not state.ledger.capacity or not self._launches:
             return
         if state.elapsed + _INSTANT < state.stable_since + self.settings.misfit_after:
             return

@@ -161,6 +161,8 @@ class State:
     def _on_suggested(self, event: Suggested) -> list[Decision]:
         self.moved = True
         self.supply.suggested(event)
+        if event.origin == "user":
+            self._reopen()
         resources = event.resources or self.settings.resources
         trial = Trial(event.trial, event.config, resources, origin=event.origin, created=event.time)
         self.trials[event.trial] = trial
@@ -230,9 +232,13 @@ class State:
         elif event.action == "extend":
             self.supply.extend(int(event.data.get("trials", 0)))
             self.extra_time += float(event.data.get("time", 0.0))
-            if self.finished is not None and self.finished.status == "finished":
-                self.finished = self.ending = None
+            self._reopen()
         return []
+
+    def _reopen(self) -> None:
+        """Go on with a search that had come to its end: a person has asked for more."""
+        if self.finished is not None and self.finished.status == "finished":
+            self.finished = self.ending = None
 
     def _on_interrupted(self, event: Interrupted) -> list[Decision]:
         self.interrupted = True

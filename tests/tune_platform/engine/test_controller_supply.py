@@ -153,6 +153,32 @@ def test_what_can_never_fit_fails_once_the_cluster_has_been_the_same_for_long_en
     assert play.controller.deadline() == math.inf
 
 
+def test_misfits_of_many_shapes_are_not_the_schedulers_fault() -> None:
+    """More shapes than are looked at one by one wait for nodes to come up: nothing fits, so nothing was refused."""
+    play = Play(misfit_after=30.0, num_samples=40)
+    for number in range(40):
+        play.suggest(number, needs=Resources(cpu=100 + number))
+    assert play.finished() is None
+    assert set(play.standing().values()) == {"PENDING"}
+    play.do(CapacityChanged(time=29.0, nodes=({"cpu": 120.0},)))
+    assert list(play.state.placed) == [0]
+
+
+@pytest.mark.parametrize("why", ["paused", "ending"])
+def test_misfits_wake_nobody_while_nothing_is_launched(why: str) -> None:
+    """A deadline that has passed and changes nothing would have the loop write one tick after the other."""
+    play = Play(misfit_after=30.0, num_samples=2)
+    play.suggest(0, needs=Resources(cpu=1))
+    play.suggest(1, needs=Resources(cpu=5))
+    play.time = 40.0
+    play.ask_for("pause" if why == "paused" else "stop")
+    play.do(Ticked(time=40.0))
+    assert play.controller.deadline() == math.inf
+    if why == "paused":
+        play.ask_for("unpause")
+        assert play.status(1) is TrialStatus.FAILED
+
+
 def test_a_node_that_comes_up_late_is_waited_for() -> None:
     play = Play(misfit_after=30.0, num_samples=1)
     play.suggest(0, needs=Resources(cpu=5))
@@ -194,6 +220,19 @@ def test_misfits_count_as_failures() -> None:
     finish = play.finished()
     assert finish
     assert finish.status == "failed"
+
+
+def test_one_misfit_too_many_ends_what_runs_at_once() -> None:
+    play = Play(max_failures=0, num_samples=8)
+    play.suggest(0)
+    play.suggest(2, needs=Resources(cpu=5))
+    assert play.standing() == {0: "STOPPED", 2: "FAILED"}
+    assert play.finished() == Finish(status="failed", reason=play.trial(0).reason)
+    assert only_kinds(play) == ["moved", "ending", "verdict", "finished"]
+
+
+def only_kinds(play: Play) -> list[str]:
+    return [effect.kind for effect in play.effects]
 
 
 def test_a_gang_is_placed_after_at_most_patience_younger_trials() -> None:
