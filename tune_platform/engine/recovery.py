@@ -53,10 +53,11 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
         memory.note_event(resumed, _failed(runner))
         if backend.virtual:
             backend.replay(resumed, ())
-        runner.early.extend([resumed, replace(capacity, time=now)])
+        # What persons asked for meanwhile comes before there are places: without an extension it may be over at once.
+        runner.early.extend([resumed, *runner.requested(), replace(capacity, time=now)])
     elif not state.ledger.capacity:
         runner.early.append(replace(capacity, time=now))
-    if controller.finished is not None:
+    elif controller.finished is not None:
         runner.early.extend(runner.requested())  # an extension, perhaps
     runner.feed.restore(
         memory.past(), state=searcher.state if searcher else None, later=memory.later() if searcher else ()

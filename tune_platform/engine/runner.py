@@ -42,7 +42,7 @@ AWAY, LOOKING = 5.0, 2.0
 class Listener(Protocol):
     """Hears of every turn after its commit: progress displays, callbacks."""
 
-    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
+    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect], /) -> None:
         """Look at what happened, and at what was decided. An error is told once and harms nothing."""
 
 

@@ -88,6 +88,16 @@ class State:
             self.shelf.leave(trial)
             del self.trials[number]
 
+    @property
+    def launches(self) -> bool:
+        """Whether trials are launched at the moment."""
+        return self.finished is None and self.ending is None and not self.paused and not self.interrupted
+
+    def reopen(self) -> None:
+        """Go on with a search that had come to its end: a person has asked for more."""
+        if self.finished is not None and self.finished.status == "finished":
+            self.finished = self.ending = None
+
     def hear(self, trial: Trial, *, at: bool = False) -> None:
         """Note a sign of life; `at`: it is that its code begins now."""
         if trial.status is TrialStatus.STARTING:

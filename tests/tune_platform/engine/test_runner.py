@@ -12,7 +12,6 @@ import pytest
 
 from tests.support import MemoryLog, RealBackend, Run, Scenario
 from tune_platform.backends.simulated import Faults
-from tune_platform.engine import runner as runner_module
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Runner
 from tune_platform.errors import SpecError
@@ -65,7 +64,7 @@ class Spies:
         def drop(refs: Sequence[CheckpointRef]) -> None:
             self.left.extend(refs)
 
-        backend.submit, feed.submit, feed.observe = work, call, look  # type: ignore[method-assign]
+        backend.submit, feed.submit, feed.observe = work, call, look  # type: ignore[method-assign, assignment]
         run.runner._drop, run.runner._listeners = drop, [listen]
 
 
@@ -156,6 +155,30 @@ def test_extending_a_finished_experiment() -> None:
     assert len(log.trials) == 5
 
 
+@pytest.mark.parametrize("real", [True, False])
+def test_a_trial_that_a_person_adds_to_a_finished_experiment(real: bool) -> None:
+    scenario = Scenario(trials=2, real=real)
+    log = scenario.run().log.cut()
+    log.plan = [(1, "enqueue", None, {"config": {"x": 0.5}})]
+    again = scenario.build(log)
+    recover(again.runner)
+    assert again.drive().status == "finished"
+    assert {number: row.status for number, row in log.trials.items()} == dict.fromkeys(range(3), "COMPLETED")
+
+
+def test_what_a_person_asks_for_while_no_driver_runs_comes_before_any_launch() -> None:
+    scenario = Scenario(trials=6, real=True)
+    log = scenario.run().log
+    log = log.cut(log.commits[4])
+    launches = sum(row.kind == "launched" for row in log.rows)
+    assert any(row.status in ("STARTING", "RUNNING") for row in log.trials.values())
+    log.plan = [(1, "cancel", None, {})]
+    again = scenario.build(log)
+    recover(again.runner)
+    assert again.drive().status == "stopped"
+    assert sum(row.kind == "launched" for row in log.rows) == launches
+
+
 def test_a_searcher_that_raises() -> None:
     run = Scenario(trials=8, raises_at=3).run()
     finish = run.controller.finished
@@ -204,7 +227,7 @@ def backend_of(run: Run) -> RealBackend:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The monotonic clock of the loop, to be set by hand."""
     now = [1000.0]
-    monkeypatch.setattr(runner_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tune_platform.engine.runner.time.monotonic", lambda: now[0])
     return now
 
 

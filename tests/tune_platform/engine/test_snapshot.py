@@ -72,7 +72,8 @@ def test_a_snapshot_and_the_rest_of_the_log_are_as_good_as_all_of_it(
     cut = data.draw(st.integers(0, len(whole.log.rows)), label="cut")
     short, long = whole.log.cut(cut), whole.log.cut(cut)
     long.saved = []
-    if short.saved and data.draw(st.booleans(), label="an older one"):
+    older: bool = data.draw(st.booleans(), label="an older one")
+    if short.saved and older:
         short.saved = short.saved[:1]
     one, other = recovered(scenario, short), recovered(scenario, long)
     assert living(one) == living(other)
