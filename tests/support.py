@@ -126,6 +126,8 @@ class MemorySearcher:
 
     def setup(self, space: Any, *, mode: Sequence[str], seed: int) -> None:
         self.seed = seed
+        self.told.clear()
+        self.known.clear()
 
     def ask(self, number: int) -> Suggestion | None:
         self.calls.append(("ask", number))

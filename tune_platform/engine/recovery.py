@@ -61,9 +61,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
         runner.early.append(replace(capacity, time=now))
     elif controller.finished is not None:
         runner.early.extend(runner.requested())  # an extension, perhaps
-    runner.feed.restore(
-        memory.past(), state=searcher.state if searcher else None, later=memory.later() if searcher else ()
-    )
+    runner.feed.restore(memory.past(), later=memory.later() if searcher else ())
     for call in memory.owed:
         runner.call_searcher(call)
 
@@ -78,7 +76,7 @@ def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
         for seq, text in runner.log.snapshots():
             if any(row.kind == Resumed.kind and row.data.get("retry_failed") for row, _ in runner.log.read_log(seq)):
                 break
-            searcher = snapshot.load(runner.controller.state, text)
+            searcher = snapshot.load(runner.controller.state, text, runner.feed.load_state)
             if searcher is not None:
                 return seq, searcher
     return 0, None

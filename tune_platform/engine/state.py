@@ -117,7 +117,12 @@ class State:
             Finished: self._on_finished,
         }
         self._metric, self._stop = settings.metrics[0], settings.stop
-        scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
+        self.begin()
+
+    def begin(self) -> None:
+        """Have the scheduler start from nothing."""
+        settings = self.settings
+        self.scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
 
     def fold(self, event: Event, elapsed: float) -> list[Decision]:
         """Take in a fact; return what the scheduler says to it."""
