@@ -42,6 +42,7 @@ from tune_platform.protocol.events import (
     Failed,
     Reported,
     Requested,
+    Resumed,
     Saved,
     Suggested,
 )
@@ -104,6 +105,10 @@ class Controller:
         """Fold one event of the log and apply what had been decided then; `comparison` notes where it differs now."""
         state = self.state
         state.commands = []
+        if any(isinstance(effect, Launched) and not effect.nodes for effect in effects):
+            self.comparison.off = True  # a log of the former release, until another driver took over
+        elif isinstance(event, Resumed):
+            self.comparison.off = False
         self.comparison.begin(event, fold(state, event, elapsed))
         for effect in effects:
             self.comparison.before(effect)

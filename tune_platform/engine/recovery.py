@@ -11,7 +11,7 @@ from tune_platform.engine.runner import Runner
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Ask, Command
-from tune_platform.protocol.events import Requested, Resumed
+from tune_platform.protocol.events import Requested, Resumed, Ticked
 
 
 def recover(runner: Runner, *, retry_failed: bool = False) -> None:
@@ -35,7 +35,9 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
             found = group.seq
         memory.note_commands(commands)
         adding = event if isinstance(event, Requested) and event.action == "enqueue" else None
-        if backend.virtual:
+        if backend.virtual and controller.comparison.off:
+            backend.replay(Ticked(time=event.time), ())  # it cannot be found in flight: only the time is known
+        elif backend.virtual:
             backend.replay(event, [command for command in commands if isinstance(command, Work)])
         # Those that failed are kept: they may be tried again.
         runner.forget([n for n in _touched(group) if n in state.trials], failed=False)
@@ -48,7 +50,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
     now = backend.now()
     if adding is not None and (added := runner.added(adding)) is not None:
         runner.early.append(added)
-    if seq and (retry_failed or state.interrupted or not backend.virtual):
+    if seq and (retry_failed or state.interrupted or controller.comparison.off or not backend.virtual):
         resumed = Resumed(time=now, retry_failed=retry_failed)
         memory.note_event(resumed, _failed(runner))
         if backend.virtual:
@@ -59,9 +61,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
         runner.early.append(replace(capacity, time=now))
     elif controller.finished is not None:
         runner.early.extend(runner.requested())  # an extension, perhaps
-    runner.feed.restore(
-        memory.past(), state=searcher.state if searcher else None, later=memory.later() if searcher else ()
-    )
+    runner.feed.restore(memory.past(), later=memory.later() if searcher else ())
     for call in memory.owed:
         runner.call_searcher(call)
 
@@ -76,7 +76,7 @@ def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
         for seq, text in runner.log.snapshots():
             if any(row.kind == Resumed.kind and row.data.get("retry_failed") for row, _ in runner.log.read_log(seq)):
                 break
-            searcher = snapshot.load(runner.controller.state, text)
+            searcher = snapshot.load(runner.controller.state, text, runner.feed.load_state)
             if searcher is not None:
                 return seq, searcher
     return 0, None

@@ -228,10 +228,17 @@ class Runner:
         """
         if not snapshot.due(self.seq, self._snapshot):
             return None
-        searcher = self.feed.state()
         ahead = [event.trial for event in events if isinstance(event, Suggested) and not observed(event)]
-        known = snapshot.Searcher(searcher, ahead) if searcher is not None else None
-        text = snapshot.to_text(self.controller.state, known) if known is not None else None
+        try:
+            searcher = self.feed.state()
+            known = snapshot.Searcher(searcher, ahead) if searcher is not None else None
+            text = snapshot.to_text(self.controller.state, known) if known is not None else None
+        except Exception:  # it is only a short cut
+            LOGGER.warning(
+                "no snapshot was made: the state of the scheduler or searcher is not to be had", exc_info=True
+            )
+            self._snapshot = self.seq  # the next one is due as if it had been
+            return None
         if text is None:
             return None
         self._snapshot = self.seq

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tune_platform.engine.log import LOGGER
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Finish
@@ -79,10 +80,21 @@ def to_text(state: State, searcher: Searcher) -> str | None:
     return json.dumps(data, separators=(",", ":"))
 
 
-def load(state: State, text: str) -> Searcher | None:
-    """Bring a new state to what the snapshot says; return the searcher's, or None where the snapshot is not usable."""
+def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> Searcher | None:
+    """Bring a new state to what the snapshot says, and have `take` give the searcher its own; return that.
+
+    None, and nothing has changed, where the snapshot is not usable: also where the code of the scheduler or of the
+    searcher has changed so that it does not know the state that it gave then.
+    """
     data = json.loads(text)
     if data.get("version") != VERSION or not hasattr(state.scheduler, "load_state"):
+        return None
+    try:
+        state.scheduler.load_state(data["scheduler"])
+        take(data["searcher"])
+    except Exception as error:
+        LOGGER.warning("a snapshot is of no use any more, for its state was refused: %r; the log is read", error)
+        state.begin()
         return None
     for name in _PLAIN_STATE:
         setattr(state, name, data["state"][name])
@@ -107,7 +119,6 @@ def load(state: State, text: str) -> Searcher | None:
         verdict = verdict_from_data(clone)
         assert isinstance(verdict, Clone)
         state.awaiting[number] = verdict
-    state.scheduler.load_state(data["scheduler"])
     return Searcher(data["searcher"], data["ahead"])
 
 

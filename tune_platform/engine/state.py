@@ -66,7 +66,12 @@ class State:
         self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self.metric = settings.metrics[0]
-        scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
+        self.begin()
+
+    def begin(self) -> None:
+        """Have the scheduler start from nothing."""
+        settings = self.settings
+        self.scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
 
     def value(self, report: Report) -> float | None:
         """Return the first metric, where it was reported and is a finite number."""
