@@ -18,6 +18,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.effects import EFFECTS
+from tune_platform.protocol.events import Event
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.store.records import LogRow
 
@@ -299,6 +300,32 @@ def test_a_loop_that_was_away_looks_before_it_calls_anybody_overdue(clock: list[
     clock[0] += 1.5
     run.runner.turn()
     assert [row.data["cause"] for row in run.log.rows if row.kind == "failed"] == ([] if reported else ["timeout"])
+
+
+def test_time_stands_still_while_the_driver_is_suspended(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a driver that waits for its workers nearly always, as they take long: so that is where it was stopped."""
+    run = Scenario(trials=1, settings={"step_timeout": 30.0, "time_budget": 60.0}, batch=1, real=True).build()
+    run.backend.parallel = True
+    run.runner.start()
+    for _ in range(3):
+        run.runner.turn()
+    before = run.runner.elapsed()
+
+    def suspended(timeout: float | None) -> list[Event]:
+        clock[0] += 3600.0
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.backend, "poll", suspended)
+        run.runner.turn()
+    assert run.runner.elapsed() - before < 1.0
+    backend_of(run).silent = True
+    for seconds, failed in ((28.0, False), (5.0, True)):
+        clock[0] += seconds / 2  # what was not heard of before is missed as ever
+        run.runner.turn()
+        clock[0] += seconds / 2
+        run.runner.turn()
+        assert any(row.kind == "failed" for row in run.log.rows) is failed
 
 
 def test_a_hang_is_a_fact_of_its_trial() -> None:
