@@ -193,7 +193,8 @@ def test_a_former_log_of_trials_of_several_sizes(
     status = "finished" if share == 1.0 else "running"
     ends: Any = log.trials
     upgrade = Upgrade(ends, resources_of, (status, "why"))
-    rows = list(converted(upgrade.groups(former(log)), moved := {}))
+    moved: dict[int, int] = {}
+    rows = list(converted(upgrade.groups(former(log)), moved))
     reports = {key: row._replace(seq=moved[row.seq]) for key, row in log.reports.items()}
     for _ in range(2):  # the first driver is lost at once
         again = scenario.build(MemoryLog((), list(rows), dict(reports), dict(log.trials)))
