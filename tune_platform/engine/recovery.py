@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from dataclasses import replace
 
 from tune_platform.engine import snapshot
@@ -66,6 +69,19 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
         runner.call_searcher(call)
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage while a million objects are made that stay: that takes longer than to make them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_no_collection()
 def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
     """Bring the state to the newest snapshot; return its row and the searcher's state, or 0 and None without one.
 
