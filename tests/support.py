@@ -126,6 +126,8 @@ class MemorySearcher:
 
     def setup(self, space: Any, *, mode: Sequence[str], seed: int) -> None:
         self.seed = seed
+        self.told.clear()
+        self.known.clear()
 
     def ask(self, number: int) -> Suggestion | None:
         self.calls.append(("ask", number))
@@ -249,6 +251,7 @@ class CheckedController(Controller):
         self._before(event)
         commands = super().handle(event, elapsed)
         self._check(commands)
+        assert all(command.nodes for command in commands if isinstance(command, Launch))
         assert self.state.ledger.leases() <= self.settings.max_concurrent
         return commands
 
@@ -285,7 +288,7 @@ class CheckedController(Controller):
                 self.launches.append(command)
                 assert command.checkpoint is None or command.checkpoint.uri not in self.dropped
                 assert command.start <= command.committed
-                assert len(command.nodes) == command.resources.workers
+                assert not command.nodes or len(command.nodes) == command.resources.workers  # none in former logs
 
     def _check_trials(self) -> None:
         keep_last, keep_best = self.settings.keep_last, self.settings.keep_best

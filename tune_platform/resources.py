@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tune_platform.errors import SpecError, did_you_mean
 
@@ -16,6 +16,8 @@ Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
 #: Sums of fractions such as ten times 0.1 must still fit into one.
 _EPSILON = 1e-6
+#: Shapes of which a ledger remembers whether and how often they fit.
+_SHAPES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,7 @@ class Ledger:
         """Whether the gang fits now. Asking again before anything has changed costs a look-up."""
         known = self._fits.get(resources)
         if known is None:
+            _make_room(self._fits)
             known = self._fits[resources] = self.place(resources) is not None
         return known
 
@@ -85,6 +88,7 @@ class Ledger:
         """Whether the gang would fit if the whole cluster were idle."""
         known = self._possible.get(resources)
         if known is None:
+            _make_room(self._possible)
             known = self._possible[resources] = self.place(resources, empty=True) is not None
         return known
 
@@ -95,6 +99,7 @@ class Ledger:
         """
         if not free:
             if resources not in self._slots:
+                _make_room(self._slots)
                 self._slots[resources] = self._count_slots(resources, self.capacity)
             return self._slots[resources]
         return self._count_slots(resources, self._free)
@@ -179,6 +184,12 @@ class Ledger:
         for node, amounts in enumerate(self._free):
             for name, amount in amounts.items():
                 assert amount >= -_EPSILON, f"node {node} is overdrawn: {name} {amount:g}"
+
+
+def _make_room(known: dict[Resources, Any]) -> None:
+    """Forget what was found out about shapes, once there are many: resources drawn from a continuum never end."""
+    if len(known) >= _SHAPES:
+        known.clear()
 
 
 def _fits(free: Mapping[str, float], bundle: Mapping[str, float]) -> bool:

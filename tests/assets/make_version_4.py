@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tune_platform import ASHA, SearchSpec, api, choice, uniform
-from tune_platform.backends.inline import InlineBackend
 from tune_platform.engine import runner, snapshot
 from tune_platform.engine.view import RunView
 from tune_platform.store.sql import open_store
@@ -66,7 +65,7 @@ def main() -> None:
             param_space={"x": uniform(0, 1), "fails": choice([False, False, False, False, True])},
             scheduler=ASHA(min=1, max=9, eta=2, type="promotion"),
             num_samples=40,
-            backend=InlineBackend(num_cpus=3),
+            backend={"name": "inline", "num_cpus": 3},
             seed=5,
             retries={"exception": 1},
         )

@@ -141,3 +141,15 @@ def test_in_words() -> None:
     assert str(Resources(gpu=0.5)) == "1 cpu, 0.5 gpu"
     assert str(Resources(cpu=0)) == "nothing"
     assert str(Resources(workers=2)) == "2 x (1 cpu), PACK"
+
+
+def test_what_a_ledger_remembers_does_not_grow_with_the_number_of_shapes() -> None:
+    ledger = Ledger([{"cpu": 4.0}])
+    for number in range(5000):
+        shape = Resources(cpu=1.0 + number / 1000)
+        assert ledger.possible(shape) == (number <= 3000)
+        assert ledger.slots(shape) == int(4.000001 // shape.cpu)
+        assert ledger.fits(shape) == (number <= 3000)
+        ledger.lease(0, shape)
+        ledger.release(0)
+    assert max(len(ledger._possible), len(ledger._slots), len(ledger._fits)) <= 1024

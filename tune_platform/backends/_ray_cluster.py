@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -26,7 +29,8 @@ def connect(address: str | None, arguments: Mapping[str, Any]) -> bool:
     ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = uses_uv
     names = {"namespace": f"tune-platform-{os.getpid()}-{time.time_ns():x}"}
     try:
-        ray.init(address=address, **{**defaults, **names, **arguments})
+        with _own_sigterm():
+            ray.init(address=address, **{**defaults, **names, **arguments})
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"at {address!r}" if address not in (None, "local") else "on this machine"
         raise ExperimentError(f"cannot connect to or start Ray {where}: {error}") from error
@@ -40,6 +44,17 @@ def is_own() -> bool:
     """Whether this process has started the Ray that it uses, on this machine."""
     node = ray._private.worker._global_node
     return node is not None and bool(node.is_head())
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what this process does at SIGTERM: `ray.init` would have it exit at once, and nothing would be saved."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def look_up_nodes(node_ids: list[str]) -> tuple[dict[str, float], ...]:

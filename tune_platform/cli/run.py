@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -192,13 +193,33 @@ def _display(name: str, log_format: str) -> Iterator[Display]:
 
         from tune_platform.cli.live import Live
 
-        with Live(name, Console(file=stream, highlight=False, emoji=False, markup=False)) as live:
+        with Live(name, Console(file=stream, highlight=False, emoji=False, markup=False)) as live, _spoken(live):
             yield live
         return
     from tune_platform.cli.plain import Plain
 
-    with Plain(stream, as_json=log_format == "json") as plain:
+    with Plain(stream, as_json=log_format == "json") as plain, _spoken(plain):
         yield plain
+
+
+@contextlib.contextmanager
+def _spoken(display: Display) -> Iterator[None]:
+    """Show what the platform logs (what an interrupted run waits for, a store that is away) as lines of the display."""
+    logger, handler = logging.getLogger("tune_platform"), _Spoken(display)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Spoken(logging.Handler):
+    def __init__(self, display: Display) -> None:
+        super().__init__(logging.WARNING)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.say(self.format(record))
 
 
 class _Interruptions:

@@ -42,6 +42,7 @@ from tune_platform.protocol.events import (
     Failed,
     Reported,
     Requested,
+    Resumed,
     Saved,
     Suggested,
 )
@@ -95,6 +96,7 @@ class Controller:
         self._decisions.extend(others)
         self._carry_out()
         self._clone_those_that_wait()
+        self._fail_misfits()
         self._check_budget()
         self._schedule()
         return state.commands
@@ -103,6 +105,10 @@ class Controller:
         """Fold one event of the log and apply what had been decided then; `comparison` notes where it differs now."""
         state = self.state
         state.commands = []
+        if any(isinstance(effect, Launched) and not effect.nodes for effect in effects):
+            self.comparison.off = True  # a log of the former release, until another driver took over
+        elif isinstance(event, Resumed):
+            self.comparison.off = False
         self.comparison.begin(event, fold(state, event, elapsed))
         for effect in effects:
             self.comparison.before(effect)
@@ -317,8 +323,7 @@ class Controller:
         if state.finished is not None:
             return
         stalled = False
-        if state.launching:
-            self._fail_misfits()
+        if state.launches:
             stalled = self._give_places()
             self._ask()
             if state.supply.over and not state.supply.told:
@@ -329,12 +334,12 @@ class Controller:
             self._finish_if_done(stalled)
 
     def _give_places(self) -> bool:
-        """Launch what the scheduler chooses; return whether it chose nothing although something fits."""
+        """Launch what the scheduler chooses; return whether it chose none of those that fit although nothing runs."""
         state = self.state
         while state.ledger.leases() < self.settings.max_concurrent and not state.queue.stuck():
             number = self.scheduler.choose(state.queue)
             if number is None:
-                return True
+                return not state.placed and state.queue.fits_any()
             trial = state.trials.get(number)
             nodes = state.ledger.place(trial.resources) if trial is not None else None
             if trial is None or nodes is None or trial.status not in (TrialStatus.PENDING, TrialStatus.PAUSED):
@@ -364,7 +369,7 @@ class Controller:
     def _fail_misfits(self) -> None:
         """Fail the trials that not even the idle cluster could hold, once it has been the same for long enough."""
         state = self.state
-        if not state.queue.has_misfits or not state.ledger.capacity:
+        if not state.queue.has_misfits or not state.ledger.capacity or not state.launches:
             return
         if state.elapsed + _INSTANT < state.stable_since + self.settings.misfit_after:
             return

@@ -58,22 +58,27 @@ class Feed:
         self._busy = self._closed = False
         self._thread: threading.Thread | None = None
         self._failed = False
-        searcher.setup(space, mode=modes, seed=seed)
+        self._modes = modes
+        self._begin()
         if threaded:
             self._thread = threading.Thread(target=self._serve, name="searcher", daemon=True)
 
     # ------------------------------------------------------------------------------- what the runner calls
 
-    def restore(
-        self, past: Sequence[PastTrial], *, state: Mapping[str, Any] | None = None, later: Iterable[Tell] = ()
-    ) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Have the searcher take over its own state of some moment; where it raises, it starts from nothing again."""
+        try:
+            self._searcher.load_state(state)  # type: ignore[attr-defined]  # optional: see `has_state`
+        except Exception:
+            self._begin()
+            raise
+
+    def restore(self, past: Sequence[PastTrial], *, later: Iterable[Tell] = ()) -> None:
         """Tell the searcher the past; before the first submit.
 
-        That is all of it, or what came after `state` was taken: the trials suggested since, and what came `later` of
-        earlier ones.
+        That is all of it, or what came after the state that it has loaded was taken: the trials suggested since, and
+        what came `later` of earlier ones.
         """
-        if state is not None:
-            self._searcher.load_state(state)  # type: ignore[attr-defined]  # optional: it has given the state itself
         if past:
             self._searcher.restore(past)
         for tell in later:
@@ -132,6 +137,9 @@ class Feed:
                 self._closed = True
                 self._changed.notify()
             self._thread.join(timeout=5.0)
+
+    def _begin(self) -> None:
+        self._searcher.setup(self._space, mode=self._modes, seed=self._seed)
 
     # ------------------------------------------------------------------------------- calls, in order
 

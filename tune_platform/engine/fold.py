@@ -47,6 +47,8 @@ def _capacity(state: State, event: CapacityChanged) -> list[Decision]:
 def _suggested(state: State, event: Suggested) -> list[Decision]:
     state.moved = True
     state.supply.suggested(event)
+    if event.origin == "user":
+        state.reopen()
     resources = event.resources or state.settings.resources
     trial = Trial(event.trial, event.config, resources, origin=event.origin, created=event.time)
     state.trials[event.trial] = trial
@@ -122,8 +124,7 @@ def _requested(state: State, event: Requested) -> list[Decision]:
     elif event.action == "extend":
         state.supply.extend(int(event.data.get("trials", 0)))
         state.extra_time += float(event.data.get("time", 0.0))
-        if state.finished is not None and state.finished.status == "finished":
-            state.finished = state.ending = None
+        state.reopen()
     return []
 
 

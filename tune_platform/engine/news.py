@@ -36,7 +36,7 @@ def deadline(state: State) -> float:
     deadline = state.settings.time_budget + state.extra_time
     if state.heard:
         deadline = min(deadline, next(iter(state.heard.values())) + state.settings.step_timeout)
-    if state.queue.has_misfits and state.ledger.capacity and state.launching:
+    if state.queue.has_misfits and state.ledger.capacity and state.launches:
         deadline = min(deadline, state.stable_since + state.settings.misfit_after)
     return deadline
 

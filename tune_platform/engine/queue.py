@@ -123,8 +123,12 @@ class Queue:
         shapes = len(self._waiting) + len(self._paused_shapes)
         if shapes > 32:  # many shapes (resources drawn from a continuum): look at the trials one by one
             return False
+        return not self.fits_any()
+
+    def fits_any(self) -> bool:
+        """Whether any of them fits now, at a cost of O(shapes)."""
         fits = self._ledger.fits
-        return not (any(map(fits, self._waiting)) or any(map(fits, self._paused_shapes)))
+        return any(map(fits, self._waiting)) or any(map(fits, self._paused_shapes))
 
     def waiting(self) -> Iterator[TrialView]:
         """Trials that wait and fit, oldest first; none younger than one that has been passed over too often."""

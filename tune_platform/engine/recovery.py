@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from dataclasses import replace
 
 from tune_platform.engine import snapshot
@@ -11,7 +14,7 @@ from tune_platform.engine.runner import Runner
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Ask, Command
-from tune_platform.protocol.events import Requested, Resumed
+from tune_platform.protocol.events import Requested, Resumed, Ticked
 
 
 def recover(runner: Runner, *, retry_failed: bool = False) -> None:
@@ -35,7 +38,9 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
             found = group.seq
         memory.note_commands(commands)
         adding = event if isinstance(event, Requested) and event.action == "enqueue" else None
-        if backend.virtual:
+        if backend.virtual and controller.comparison.off:
+            backend.replay(Ticked(time=event.time), ())  # it cannot be found in flight: only the time is known
+        elif backend.virtual:
             backend.replay(event, [command for command in commands if isinstance(command, Work)])
         # Those that failed are kept: they may be tried again.
         runner.forget([n for n in _touched(group) if n in state.trials], failed=False)
@@ -48,23 +53,35 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
     now = backend.now()
     if adding is not None and (added := runner.added(adding)) is not None:
         runner.early.append(added)
-    if seq and (retry_failed or state.interrupted or not backend.virtual):
+    if seq and (retry_failed or state.interrupted or controller.comparison.off or not backend.virtual):
         resumed = Resumed(time=now, retry_failed=retry_failed)
         memory.note_event(resumed, _failed(runner))
         if backend.virtual:
             backend.replay(resumed, ())
-        runner.early.extend([resumed, replace(capacity, time=now)])
+        # What persons asked for meanwhile comes before there are places: without an extension it may be over at once.
+        runner.early.extend([resumed, *runner.requested(), replace(capacity, time=now)])
     elif not state.ledger.capacity:
         runner.early.append(replace(capacity, time=now))
-    if controller.finished is not None:
+    elif controller.finished is not None:
         runner.early.extend(runner.requested())  # an extension, perhaps
-    runner.feed.restore(
-        memory.past(), state=searcher.state if searcher else None, later=memory.later() if searcher else ()
-    )
+    runner.feed.restore(memory.past(), later=memory.later() if searcher else ())
     for call in memory.owed:
         runner.call_searcher(call)
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage while a million objects are made that stay: that takes longer than to make them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_no_collection()
 def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
     """Bring the state to the newest snapshot; return its row and the searcher's state, or 0 and None without one.
 
@@ -75,7 +92,7 @@ def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
         for seq, text in runner.log.snapshots():
             if any(row.kind == Resumed.kind and row.data.get("retry_failed") for row, _ in runner.log.read_log(seq)):
                 break
-            searcher = snapshot.load(runner.controller.state, text)
+            searcher = snapshot.load(runner.controller.state, text, runner.feed.load_state)
             if searcher is not None:
                 return seq, searcher
     return 0, None

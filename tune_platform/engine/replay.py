@@ -75,7 +75,7 @@ class Comparison:
 
     def __init__(self, state: State) -> None:
         self.difference = ""
-        self.off = False  # the log does not say who decided
+        self.off = False  # the log is one of a former release: it does not say who decided, or in which order
         self._state = state
         self._now: deque[Decision] = deque()
         self._chosen: int | None = None

@@ -42,7 +42,7 @@ AWAY, LOOKING = 5.0, 2.0
 class Listener(Protocol):
     """Hears of every turn after its commit: progress displays, callbacks."""
 
-    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
+    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect], /) -> None:
         """Look at what happened, and at what was decided. An error is told once and harms nothing."""
 
 
@@ -132,7 +132,10 @@ class Runner:
             urgent = any(not isinstance(event, Suggested) for event in events) or (
                 bool(events) and not self.controller.supplied
             )
-            events += self.backend.poll(0.0 if urgent else self._timeout())
+            timeout, began = 0.0 if urgent else self._timeout(), time.monotonic()
+            events += self.backend.poll(timeout)
+            if self.backend.parallel:
+                self._notice_suspension(time.monotonic() - began - (timeout or 0.0))
         self._turned = time.monotonic()
         if not events and self.backend.virtual and self.controller.deadline() == math.inf:
             time.sleep(0.001)  # nothing happens of itself: only a person, or a slow searcher, can move it on
@@ -143,6 +146,15 @@ class Runner:
         now = time.monotonic()
         if now - self._turned > AWAY:
             self._looking_until = now + LOOKING
+
+    def _notice_suspension(self, seconds: float) -> None:
+        """Have the time stand still in which this process was suspended, most likely while it waited for workers.
+
+        Ctrl-Z and a frozen container suspend the workers as well: nobody could report.
+        """
+        if seconds > AWAY:
+            self._begin += seconds
+            self._looking_until = time.monotonic() + LOOKING
 
     def _own(self) -> deque[Event]:
         if not self.early and time.monotonic() >= self._looking_until and self.elapsed() >= self.controller.deadline():
@@ -228,10 +240,17 @@ class Runner:
         """
         if not snapshot.due(self.seq, self._snapshot):
             return None
-        searcher = self.feed.state()
         ahead = [event.trial for event in events if isinstance(event, Suggested) and not observed(event)]
-        known = snapshot.Searcher(searcher, ahead) if searcher is not None else None
-        text = snapshot.to_text(self.controller.state, known) if known is not None else None
+        try:
+            searcher = self.feed.state()
+            known = snapshot.Searcher(searcher, ahead) if searcher is not None else None
+            text = snapshot.to_text(self.controller.state, known) if known is not None else None
+        except Exception:  # it is only a short cut
+            LOGGER.warning(
+                "no snapshot was made: the state of the scheduler or searcher is not to be had", exc_info=True
+            )
+            self._snapshot = self.seq  # the next one is due as if it had been
+            return None
         if text is None:
             return None
         self._snapshot = self.seq

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
+from tune_platform.engine.log import LOGGER
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Finish
@@ -32,6 +34,12 @@ _PLAIN_TRIAL = (
     "last_config", "configs", "rungs", "until", "save", "waits", "saving", "sent_on", "resizing", "bypassed", "held",
     "worker", "created", "launched", "started", "ended", "history",
 )  # fmt: skip
+#: What a new trial has there; None where there is no such thing.
+_NEW = {
+    field.name: field.default if field.default is not MISSING else None if field.default_factory is MISSING
+    else field.default_factory()
+    for field in fields(Trial)
+}  # fmt: skip
 _PLAIN_STATE = ("paused", "interrupted", "last_request", "held", "extra_time", "now", "elapsed", "stable_since")
 _PLAIN_SUPPLY = (
     "next_number", "exhausted", "told", "extra", "cost", "interval", "last_launch", "newest",
@@ -79,10 +87,21 @@ def to_text(state: State, searcher: Searcher) -> str | None:
     return json.dumps(data, separators=(",", ":"))
 
 
-def load(state: State, text: str) -> Searcher | None:
-    """Bring a new state to what the snapshot says; return the searcher's, or None where the snapshot is not usable."""
+def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> Searcher | None:
+    """Bring a new state to what the snapshot says, and have `take` give the searcher its own; return that.
+
+    None, and nothing has changed, where the snapshot is not usable: also where the code of the scheduler or of the
+    searcher has changed so that it does not know the state that it gave then.
+    """
     data = json.loads(text)
     if data.get("version") != VERSION or not hasattr(state.scheduler, "load_state"):
+        return None
+    try:
+        state.scheduler.load_state(data["scheduler"])
+        take(data["searcher"])
+    except Exception as error:
+        LOGGER.warning("a snapshot is of no use any more, for its state was refused: %r; the log is read", error)
+        state.begin()
         return None
     for name in _PLAIN_STATE:
         setattr(state, name, data["state"][name])
@@ -107,12 +126,16 @@ def load(state: State, text: str) -> Searcher | None:
         verdict = verdict_from_data(clone)
         assert isinstance(verdict, Clone)
         state.awaiting[number] = verdict
-    state.scheduler.load_state(data["scheduler"])
     return Searcher(data["searcher"], data["ahead"])
 
 
 def _trial_to_data(trial: Trial) -> dict[str, Any]:
-    data: dict[str, Any] = {name: getattr(trial, name) for name in _PLAIN_TRIAL}
+    """Return what differs from a new trial: of a promotion, nearly all wait in their first state but one."""
+    data: dict[str, Any] = {}
+    for name in _PLAIN_TRIAL:
+        value = getattr(trial, name)
+        if value != _NEW[name]:
+            data[name] = value
     data["status"] = trial.status.value
     data["resources"] = resources_to_data(trial.resources)
     data["resize"] = resources_to_data(trial.resize) if trial.resize else None
@@ -122,10 +145,9 @@ def _trial_to_data(trial: Trial) -> dict[str, Any]:
 
 
 def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) -> None:
-    values = {name: data[name] for name in _PLAIN_TRIAL}
-    values["configs"] = [(step, config) for step, config in values["configs"]]
-    values["rungs"] = [tuple(rung) for rung in values["rungs"]]
-    values["history"] = [(time, status, reason) for time, status, reason in values["history"]]
+    values = {name: data[name] for name in _PLAIN_TRIAL if name in data}
+    for name in ("configs", "rungs", "history"):
+        values[name] = [tuple(entry) for entry in data.get(name, ())]
     trial = Trial(
         status=TrialStatus(data["status"]),
         resources=Resources(**data["resources"]),

@@ -66,12 +66,12 @@ class State:
         self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self.metric = settings.metrics[0]
-        scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
+        self.begin()
 
-    @property
-    def launching(self) -> bool:
-        """Whether trials get places, and whether those that can never have one fail for it."""
-        return self.ending is None and not self.paused and not self.interrupted
+    def begin(self) -> None:
+        """Have the scheduler start from nothing."""
+        settings = self.settings
+        self.scheduler.setup(metric=settings.metrics[0], mode=settings.modes[0], seed=settings.seed)
 
     def value(self, report: Report) -> float | None:
         """Return the first metric, where it was reported and is a finite number."""
@@ -92,6 +92,16 @@ class State:
         if trial.status.final:
             self.shelf.leave(trial)
             del self.trials[number]
+
+    @property
+    def launches(self) -> bool:
+        """Whether trials are launched at the moment."""
+        return self.finished is None and self.ending is None and not self.paused and not self.interrupted
+
+    def reopen(self) -> None:
+        """Go on with a search that had come to its end: a person has asked for more."""
+        if self.finished is not None and self.finished.status == "finished":
+            self.finished = self.ending = None
 
     def hear(self, trial: Trial, *, at: bool = False) -> None:
         """Note a sign of life; `at`: it is that its code begins now."""

@@ -4,13 +4,14 @@ It is done once, when the experiment is resumed, in one transaction of the store
 
 What that release decided is read off what came after: a report of attempt 2 says that the trial was launched again.
 Where nothing tells (the last rows), the table of trials does, which was written in the same transactions. Whatever ran
-is begun again anyway by the driver that takes over.
+is begun again anyway by the driver that takes over. Nor does anything tell where a trial ran: a launch that names no
+node is one of that release.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from tune_platform.engine.log import Group, Turn
@@ -78,7 +79,7 @@ class Upgrade:
                 if waiting is not None:
                     self._on_verdict(row, waiting.effects)
                 continue
-            event = _event(row, reports)
+            event = self._with_resources(_event(row, reports))
             if waiting is not None:
                 # A fact of an attempt that was not launched yet says that it was, after the one before.
                 self._launch_for(event, waiting.effects)
@@ -118,7 +119,7 @@ class Upgrade:
     def _on_fact(self, event: Event, effects: list[Effect]) -> None:
         match event:
             case Suggested():
-                self._seen[event.trial] = _Seen(resources=event.resources or self._resources_of(event))
+                self._seen[event.trial] = _Seen(resources=event.resources or Resources())
             case Reported() | Saved():
                 self._on_progress(event, effects)
             case Failed():
@@ -149,12 +150,14 @@ class Upgrade:
         if seen.status == "PAUSING":
             self._move(event.trial, "PAUSED", seen.reason, effects)
 
-    def _resources_of(self, event: Suggested) -> Resources:
+    def _with_resources(self, event: Event) -> Event:
+        """Add to a suggestion what that release worked out each time that it needed it."""
+        if not isinstance(event, Suggested) or event.resources is not None:
+            return event
         try:
-            found = self._resources(event.config)
+            return replace(event, resources=self._resources(event.config))
         except Exception:  # it failed for that then, which the table says
-            return Resources()
-        return found if isinstance(found, Resources) else Resources()
+            return event
 
     def _on_failed(self, event: Failed, effects: list[Effect]) -> None:
         seen, end = self._seen[event.trial], self._ends.get(event.trial)

@@ -83,7 +83,10 @@ class Searcher(Protocol):
     lookahead: int | None
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
-        """Take the space, `min` or `max` for each metric, and the seed. SpecError when it cannot serve."""
+        """Take the space, `min` or `max` for each metric, and the seed; start from nothing.
+
+        Raises SpecError when it cannot serve.
+        """
 
     def ask(self, number: int) -> Suggestion | None:
         """Suggest the config of trial `number`, or None when there is nothing more to try, ever.

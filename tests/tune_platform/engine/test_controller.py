@@ -166,7 +166,8 @@ def test_without_a_verdict_a_trial_goes_on() -> None:
 
 def test_the_first_verdict_that_ends_the_leg_holds() -> None:
     """A batch may go beyond a rung: what was trained after it was decided on too late."""
-    verdicts = {"t0s1": Continue(until=3, reason="a"), "t0s2": Stop(reason="b"), "t0s3": Continue(until=9, reason="c")}
+    verdicts: dict[str, Any] = {"t0s1": Continue(until=3, reason="a"), "t0s2": Stop(reason="b")}
+    verdicts["t0s3"] = Continue(until=9, reason="c")
     play = Play(Scripted(**verdicts))
     play.suggest(0)
     play.report(0, 3.0, 2.0, 1.0)

@@ -84,7 +84,7 @@ def test_a_slow_searcher_is_asked_as_many_ahead_as_start_meanwhile() -> None:
             if len(place_of(play)) == 4:
                 end(play, number - 4)
             play.do(suggested(play, play.asked[0], cost=6.0))
-        assert (play.state.supply.cost, play.state.supply.interval) == (pytest.approx(6.0), pytest.approx(2.0))
+        assert [play.state.supply.cost, play.state.supply.interval] == pytest.approx([6.0, 2.0])
         leads[prefetch] = len(play.asked)
     assert leads == {None: 3, 0: 0, 1: 1}
 
@@ -153,18 +153,28 @@ def test_what_can_never_fit_fails_once_the_cluster_has_been_the_same_for_long_en
     assert play.controller.deadline() == math.inf
 
 
-@pytest.mark.parametrize("action", ["pause", "stop"])
-def test_nothing_is_due_for_a_misfit_while_nothing_is_launched(action: str) -> None:
-    """Found by cutting random runs: the loop wrote one tick after the other, for the failure was due and not dealt."""
-    play = Play(misfit_after=30.0, num_samples=2, nodes=({"cpu": 1.0},))
-    play.suggest(0)
+def test_misfits_of_many_shapes_are_not_the_schedulers_fault() -> None:
+    """More shapes than are looked at one by one wait for nodes to come up: nothing fits, so nothing was refused."""
+    play = Play(misfit_after=30.0, num_samples=40)
+    for number in range(40):
+        play.suggest(number, needs=Resources(cpu=100 + number))
+    assert play.finished() is None
+    assert set(play.standing().values()) == {"PENDING"}
+    play.do(CapacityChanged(time=29.0, nodes=({"cpu": 120.0},)))
+    assert list(play.state.placed) == [0]
+
+
+@pytest.mark.parametrize("why", ["paused", "ending"])
+def test_misfits_wake_nobody_while_nothing_is_launched(why: str) -> None:
+    """A deadline that has passed and changes nothing would have the loop write one tick after the other."""
+    play = Play(misfit_after=30.0, num_samples=2)
+    play.suggest(0, needs=Resources(cpu=1))
     play.suggest(1, needs=Resources(cpu=5))
-    play.ask_for(action)
+    play.time = 40.0
+    play.ask_for("pause" if why == "paused" else "stop")
+    play.do(Ticked(time=40.0))
     assert play.controller.deadline() == math.inf
-    play.do(Ticked(time=31.0))
-    assert play.status(1) is TrialStatus.PENDING
-    if action == "pause":
-        play.time = 32.0
+    if why == "paused":
         play.ask_for("unpause")
         assert play.status(1) is TrialStatus.FAILED
 
@@ -212,6 +222,19 @@ def test_misfits_count_as_failures() -> None:
     assert finish.status == "failed"
 
 
+def test_one_misfit_too_many_ends_what_runs_at_once() -> None:
+    play = Play(max_failures=0, num_samples=8)
+    play.suggest(0)
+    play.suggest(2, needs=Resources(cpu=5))
+    assert play.standing() == {0: "STOPPED", 2: "FAILED"}
+    assert play.finished() == Finish(status="failed", reason=play.trial(0).reason)
+    assert only_kinds(play) == ["moved", "ending", "verdict", "finished"]
+
+
+def only_kinds(play: Play) -> list[str]:
+    return [effect.kind for effect in play.effects]
+
+
 def test_a_gang_is_placed_after_at_most_patience_younger_trials() -> None:
     """Invariant 5, where small trials come and go for ever."""
     play = Play(nodes=({"cpu": 2.0},), num_samples=math.inf)
@@ -244,12 +267,12 @@ def test_paused_trials_do_not_pass_one_that_is_starved() -> None:
         assert queue.paused(3) is trials[3]
         assert [trial.number for trial in queue.waiting()] == [2]
         queue.pass_over(younger)
-    assert queue.reserved
+    assert bool(queue.reserved)
     assert queue.paused(3) is None
     assert list(queue.waiting()) == []
     assert queue.paused(0) is trials[0]  # an older one may
     queue.discard(trials[1])
-    assert not queue.reserved
+    assert bool(queue.reserved) is False
     assert queue.paused(3) is trials[3]
 
 
@@ -308,7 +331,7 @@ def test_a_scheduler_that_chooses_what_is_no_candidate(status: str) -> None:
         def choose(self, candidates: Any) -> int | None:
             return {"unknown": 77, "does not fit": 1, "placed": 0}[status] if started else super().choose(candidates)
 
-    started = False
+    started: bool = False
     play = Play(Wild(), prefetch=3, nodes=({"cpu": 4.0},), misfit_after=math.inf)
     play.suggest(0)
     play.ask_for("pause")
@@ -346,14 +369,14 @@ def test_a_scheduler_may_wait_for_what_runs() -> None:
     class Pairs(FIFO):
         """Starts two at once, or none."""
 
+        half: bool = False
+
         def choose(self, candidates: Any) -> int | None:
             waiting = [trial.number for trial in candidates.waiting()]
-            if len(waiting) >= 2 or (self.open and waiting):
-                self.open = not self.open
+            if len(waiting) >= 2 or (self.half and waiting):
+                self.half = not self.half
                 return int(waiting[0])
             return None
-
-        open = False
 
     play = Play(Pairs(), nodes=({"cpu": 2.0},), lookahead=0, num_samples=4)
     play.suggest(0)

@@ -319,7 +319,8 @@ def test_state_is_that_of_a_quiet_searcher(threaded: bool) -> None:
     other = Slow()
     feed = make(other, threaded=False)
     assert state is not None
-    feed.restore([PastTrial(1, {"x": 0.2})], state=state, later=[Tell(trial=0, outcome=DONE)])
+    feed.load_state(state)
+    feed.restore([PastTrial(1, {"x": 0.2})], later=[Tell(trial=0, outcome=DONE)])
     assert other.known == {0: event.config, 1: {"x": 0.2}}
     assert other.told == {0: DONE}
 

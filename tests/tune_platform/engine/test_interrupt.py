@@ -9,7 +9,6 @@ import pytest
 
 from tests.support import RealBackend, Run, Scenario
 from tune_platform.backends.simulated import Faults
-from tune_platform.engine import runner as runner_module
 from tune_platform.engine.recovery import recover
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Save
@@ -17,7 +16,8 @@ from tune_platform.protocol.commands import Save
 
 def begun(scenario: Scenario, turns: int) -> tuple[Run, list[str]]:
     """A run after some turns, and what it says to a person."""
-    run, said = scenario.build(), []
+    said: list[str] = []
+    run = scenario.build()
     run.runner._say = said.append
     run.runner.start()
     for _ in range(turns):
@@ -128,7 +128,7 @@ def test_what_could_not_be_saved_is_told_with_what_a_resume_goes_on_from() -> No
 
 def test_grace_is_all_the_time_that_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(runner_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tune_platform.engine.runner.time.monotonic", lambda: now[0])
     run, said = begun(Scenario(trials=1, batch=1, real=True), 5)
     run.runner._grace = 7.0
     assert isinstance(run.backend, RealBackend)

@@ -12,13 +12,13 @@ import pytest
 
 from tests.support import MemoryLog, RealBackend, Run, Scenario
 from tune_platform.backends.simulated import Faults
-from tune_platform.engine import runner as runner_module
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Runner
 from tune_platform.errors import SpecError
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.effects import EFFECTS
+from tune_platform.protocol.events import Event
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.store.records import LogRow
 
@@ -65,7 +65,7 @@ class Spies:
         def drop(refs: Sequence[CheckpointRef]) -> None:
             self.left.extend(refs)
 
-        backend.submit, feed.submit, feed.observe = work, call, look  # type: ignore[method-assign]
+        backend.submit, feed.submit, feed.observe = work, call, look  # type: ignore[method-assign, assignment]
         run.runner._drop, run.runner._listeners = drop, [listen]
 
 
@@ -156,6 +156,30 @@ def test_extending_a_finished_experiment() -> None:
     assert len(log.trials) == 5
 
 
+@pytest.mark.parametrize("real", [True, False])
+def test_a_trial_that_a_person_adds_to_a_finished_experiment(real: bool) -> None:
+    scenario = Scenario(trials=2, real=real)
+    log = scenario.run().log.cut()
+    log.plan = [(1, "enqueue", None, {"config": {"x": 0.5}})]
+    again = scenario.build(log)
+    recover(again.runner)
+    assert again.drive().status == "finished"
+    assert {number: row.status for number, row in log.trials.items()} == dict.fromkeys(range(3), "COMPLETED")
+
+
+def test_what_a_person_asks_for_while_no_driver_runs_comes_before_any_launch() -> None:
+    scenario = Scenario(trials=6, real=True)
+    log = scenario.run().log
+    log = log.cut(log.commits[4])
+    launches = sum(row.kind == "launched" for row in log.rows)
+    assert any(row.status in ("STARTING", "RUNNING") for row in log.trials.values())
+    log.plan = [(1, "cancel", None, {})]
+    again = scenario.build(log)
+    recover(again.runner)
+    assert again.drive().status == "stopped"
+    assert sum(row.kind == "launched" for row in log.rows) == launches
+
+
 def test_a_searcher_that_raises() -> None:
     run = Scenario(trials=8, raises_at=3).run()
     finish = run.controller.finished
@@ -204,7 +228,7 @@ def backend_of(run: Run) -> RealBackend:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The monotonic clock of the loop, to be set by hand."""
     now = [1000.0]
-    monkeypatch.setattr(runner_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tune_platform.engine.runner.time.monotonic", lambda: now[0])
     return now
 
 
@@ -276,6 +300,32 @@ def test_a_loop_that_was_away_looks_before_it_calls_anybody_overdue(clock: list[
     clock[0] += 1.5
     run.runner.turn()
     assert [row.data["cause"] for row in run.log.rows if row.kind == "failed"] == ([] if reported else ["timeout"])
+
+
+def test_time_stands_still_while_the_driver_is_suspended(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a driver that waits for its workers nearly always, as they take long: so that is where it was stopped."""
+    run = Scenario(trials=1, settings={"step_timeout": 30.0, "time_budget": 60.0}, batch=1, real=True).build()
+    run.backend.parallel = True
+    run.runner.start()
+    for _ in range(3):
+        run.runner.turn()
+    before = run.runner.elapsed()
+
+    def suspended(timeout: float | None) -> list[Event]:
+        clock[0] += 3600.0
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.backend, "poll", suspended)
+        run.runner.turn()
+    assert run.runner.elapsed() - before < 1.0
+    backend_of(run).silent = True
+    for seconds, failed in ((28.0, False), (5.0, True)):
+        clock[0] += seconds / 2  # what was not heard of before is missed as ever
+        run.runner.turn()
+        clock[0] += seconds / 2
+        run.runner.turn()
+        assert any(row.kind == "failed" for row in run.log.rows) is failed
 
 
 def test_a_hang_is_a_fact_of_its_trial() -> None:

@@ -68,11 +68,12 @@ def test_a_snapshot_and_the_rest_of_the_log_are_as_good_as_all_of_it(
         scenario.faults = Faults(exception=0.1, worker_died=0.05, nan=0.02)
     whole = scenario.run()
     seqs = [seq for seq, _ in whole.log.saved]
-    assert seqs or len(whole.log.rows) < 20
+    assert seqs or len(whole.log.rows) < 30
     cut = data.draw(st.integers(0, len(whole.log.rows)), label="cut")
     short, long = whole.log.cut(cut), whole.log.cut(cut)
     long.saved = []
-    if short.saved and data.draw(st.booleans(), label="an older one"):
+    older: bool = data.draw(st.booleans(), label="an older one")
+    if short.saved and older:
         short.saved = short.saved[:1]
     one, other = recovered(scenario, short), recovered(scenario, long)
     assert living(one) == living(other)
@@ -161,8 +162,8 @@ def test_a_snapshot_that_cannot_be_used_is_passed_over(unusable: str) -> None:
     loaded: list[Any] = []
     original = snapshot.load
 
-    def load(state: Any, text: str) -> Any:
-        loaded.append(original(state, text))
+    def load(state: Any, text: str, take: Any) -> Any:
+        loaded.append(original(state, text, take))
         return loaded[-1]
 
     with pytest.MonkeyPatch.context() as patched:
@@ -172,6 +173,49 @@ def test_a_snapshot_that_cannot_be_used_is_passed_over(unusable: str) -> None:
     if unusable == "scheduler":
         again.controller.state.scheduler = again.controller.scheduler
     assert state_of(again)["trials"] == expected["trials"]
+
+
+@pytest.mark.parametrize("part", ["scheduler", "searcher"])
+def test_code_that_does_not_know_its_own_state_any_more_reads_the_log(
+    part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A state of another release, half taken over before that shows, leaves nothing behind."""
+    scenario = busy()
+    log = scenario.run().log.cut()
+    expected = recovered(scenario, log.cut())
+    again = scenario.build(log)
+    changed: Any = again.controller.scheduler if part == "scheduler" else again.searcher
+    original = changed.load_state
+
+    def load_state(data: Mapping[str, Any]) -> None:
+        original(data)
+        raise KeyError("a field that was added since")
+
+    changed.load_state = load_state
+    recover(again.runner)
+    assert "a field that was added since" in caplog.text
+    assert living(again) == living(expected)
+    assert searcher_of(again) == searcher_of(expected)
+    assert again.runner._snapshot == 0
+    again.drive()
+
+
+@pytest.mark.parametrize("part", ["scheduler", "searcher"])
+@pytest.mark.parametrize("state", [RuntimeError("no"), {"x": {1, 2}}])
+def test_a_state_that_is_not_to_be_had_ends_no_search(part: str, state: Any, caplog: pytest.LogCaptureFixture) -> None:
+    run = busy().build()
+    changed: Any = run.controller.scheduler if part == "scheduler" else run.searcher
+
+    def give() -> Any:
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    changed.state = give
+    run.runner.start()
+    assert run.drive().status == "finished"
+    assert run.log.saved == []
+    assert "no snapshot was made" in caplog.text
 
 
 class Silent:
@@ -228,12 +272,14 @@ def test_the_state_of_every_moment_survives() -> None:
     run = scenario.build()
     run.runner.start()
     moments = 0
+    given: list[Any] = []
     while run.controller.finished is None:
         run.runner.turn()
         text = snapshot.to_text(run.controller.state, WITH)
         assert text is not None
         other = Controller(scenario.make_settings(), scenario.make_scheduler())
-        assert snapshot.load(other.state, text) == WITH
+        assert snapshot.load(other.state, text, given.append) == WITH
+        assert given[-1] == WITH.state
         again = snapshot.to_text(other.state, WITH)
         assert again == text
         other.state.check()

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import TinyPBT
+from tests.support import MemoryLog, Scenario, TinyPBT, resources_of
 from tune_platform import SearchSpec, load, resume
 from tune_platform.backends.inline import InlineBackend
 from tune_platform.engine import runner as runner_module
-from tune_platform.engine.upgrade import Upgrade
+from tune_platform.engine.recovery import recover
+from tune_platform.engine.upgrade import Upgrade, converted
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.effects import EFFECTS
 from tune_platform.protocol.events import EVENTS
@@ -71,10 +72,11 @@ def go_on(name: str, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_search_of_schema_3_goes_on_to_its_end(name: str, tmp_path: Path) -> None:
+def test_a_search_of_schema_3_goes_on_to_its_end(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = copied(name, tmp_path)
     before, reports_before = read(folder, name)
     results = go_on(name, folder)
+    assert "has changed" not in caplog.text  # that log does not say who chose what
     assert results.status == "finished", results.finish
     after, reports = read(folder, name)
 
@@ -160,6 +162,53 @@ def test_a_finished_search_of_an_older_schema_can_be_read(version: int, tmp_path
     with pytest.raises((SpecError, ExperimentError)):
         resume("old", storage=folder)
     assert load("old", storage=folder).status == "finished"
+
+
+# ------------------------------------------------------------------------------- rows of other backends
+
+
+def former(log: MemoryLog) -> list[tuple[LogRow, Any]]:
+    """A log as the former release had it: facts without counts, the verdicts of schedulers, and nothing else."""
+    rows: list[tuple[LogRow, Any]] = []
+    for row, reports in log.cut().read_log():
+        data = {key: value for key, value in row.data.items() if key not in ("effects", "resources")}
+        verdict = row.kind == "verdict" and data.get("by", "scheduler") == "scheduler"
+        if row.kind in EVENTS or verdict:
+            rows.append((row._replace(data=data, stimulus=None), reports))
+    return rows
+
+
+@pytest.mark.parametrize("scheduler", ["fifo", "stopping", "promotion"])
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
+def test_a_former_log_of_trials_of_several_sizes(
+    scheduler: str, real: bool, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each holds what its config asks for, in places that were never written, also on a virtual clock."""
+    nodes = ({"cpu": 4.0},)
+    choices, settings = {"cpu": [1.0, 2.0, 3.0]}, {"keep_last": None}
+    scenario = Scenario(scheduler, 14, nodes, seed=3, choices=choices, settings=settings, real=real)
+    whole = scenario.run().log
+    log = whole.cut(whole.commits[int(share * (len(whole.commits) - 1))])
+    status = "finished" if share == 1.0 else "running"
+    ends: Any = log.trials
+    upgrade = Upgrade(ends, resources_of, (status, "why"))
+    moved: dict[int, int] = {}
+    rows = list(converted(upgrade.groups(former(log)), moved))
+    reports = {key: row._replace(seq=moved[row.seq]) for key, row in log.reports.items()}
+    for _ in range(2):  # the first driver is lost at once
+        again = scenario.build(MemoryLog((), list(rows), dict(reports), dict(log.trials)))
+        recover(again.runner)
+        for number, trial in again.controller.state.trials.items():
+            assert trial.resources == resources_of(trial.config), number
+        again.runner.turn()
+        rows, reports = again.log.cut().rows, again.log.cut().reports
+    last = scenario.build(MemoryLog((), list(rows), dict(reports), dict(again.log.trials)))
+    recover(last.runner)
+    assert last.drive().status == "finished"
+    assert {row.status for row in last.log.trials.values()} <= set(FINAL)
+    assert len(last.log.trials) == 14
+    assert "has changed" not in caplog.text
 
 
 # ------------------------------------------------------------------------------- rows by hand

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -342,8 +341,7 @@ def curves(storage: str) -> list[list[Any]]:
 
 
 @pytest.mark.usefixtures("_hasty")
-def test_a_search_ends_with_the_store_that_gave_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SqlExperiment, "acquire", partialmethod(SqlExperiment.acquire, patience=0.3))
+def test_a_search_ends_with_the_store_that_gave_up(tmp_path: Path) -> None:
     held: list[Any] = []
 
     def listener(run: Any, events: Any, effects: Any) -> None:
@@ -351,7 +349,7 @@ def test_a_search_ends_with_the_store_that_gave_up(tmp_path: Path, monkeypatch: 
             held.append(locked(tmp_path / "slow" / "experiment.db"))
             held[0].__enter__()
 
-    spec = spec_of(str(tmp_path))
+    spec = spec_of(str(tmp_path), store_patience=0.3)
     with pytest.raises(ExperimentError, match=r"did not answer for \d s .*resume the experiment once"):
         run(spec, listeners=[listener])
     held[0].__exit__(None, None, None)
