@@ -58,13 +58,24 @@ class Play:
     def start(self, number: int) -> list[Command]:
         return self.do(Started(time=self.time, trial=number, attempt=self.trial(number).attempt, worker=f"w{number}"))
 
-    def report(self, number: int, *losses: Any, saved: bool = False, done: bool = False) -> list[Command]:
+    def report(
+        self, number: int, *losses: Any, saved: bool = False, saving: bool = False, done: bool = False
+    ) -> list[Command]:
+        """The trial reports some losses, has `saved` at the last of them, or is `saving` still, behind its training."""
         trial = self.trial(number)
         reports = tuple(Report(trial.step + n, {"loss": v}, 0.0) for n, v in enumerate(losses, start=1))
         step = trial.step + len(losses)
         refs = (CheckpointRef(number, step, f"{number}/{step}/{trial.attempt}"),) if saved else ()
         return self.do(
-            Reported(time=self.time, trial=number, attempt=trial.attempt, reports=reports, saved=refs, done=done)
+            Reported(
+                time=self.time,
+                trial=number,
+                attempt=trial.attempt,
+                reports=reports,
+                saved=refs,
+                saving=saving,
+                done=done,
+            )
         )
 
     def saved(self, number: int) -> list[Command]:
@@ -131,3 +142,13 @@ class Scripted(FIFO):
     def on_supply_end(self) -> Any:
         self.heard.append(("supply end", -1))
         return self.answers.get("supply_end")
+
+
+def running(trials: int = 3, *, cpus: float = 4.0, **answers: Decisions) -> Play:
+    """Some trials that run, and have not reported."""
+    play = Play(Scripted(**answers), nodes=({"cpu": cpus},), num_samples=trials, retries={"exception": 1})
+    for number in range(trials):
+        play.suggest(number, x=number)
+        if number in play.state.placed:
+            play.start(number)
+    return play

@@ -52,6 +52,15 @@ def test_a_searcher_that_learns_is_asked_once_there_is_a_place_and_all_is_told()
     assert play.finished()
 
 
+def test_no_more_are_asked_for_than_may_run() -> None:
+    play = Play(nodes=({"cpu": 8.0},), lookahead=0, max_concurrent=2, num_samples=math.inf)
+    assert play.asked == [0, 1]
+    play.suggest(0)
+    play.suggest(1)
+    assert play.asked == []
+    assert only(end(play, 0), Ask) == [Ask(trial=2)]
+
+
 def test_a_searcher_that_learns_is_asked_for_each_free_place() -> None:
     play = Play(nodes=({"cpu": 3.0},), lookahead=0)
     assert play.asked == [0, 1, 2]
@@ -127,14 +136,15 @@ def test_a_large_trial_leaves_no_place_idle_while_it_waits() -> None:
     assert play.asked == []
 
 
+@pytest.mark.parametrize("ahead", [0, 3])
 @pytest.mark.parametrize(("cpus", "waiting"), [(2, LARGE + 1), (99, UNFIT + 1)])
-def test_what_does_not_fit_is_not_piled_up_without_end(cpus: int, waiting: int) -> None:
-    play = Play(nodes=({"cpu": 2.0},), lookahead=0, misfit_after=1000.0, num_samples=math.inf)
+def test_what_does_not_fit_is_not_piled_up_without_end(cpus: int, waiting: int, ahead: int) -> None:
+    play = Play(nodes=({"cpu": 2.0},), prefetch=ahead, misfit_after=1000.0, num_samples=math.inf)
     play.suggest(0, needs=Resources(cpu=1))
     for _ in range(100):
         if play.asked:
             play.suggest(play.asked[0], needs=Resources(cpu=cpus))
-    assert play.state.queue.size == waiting
+    assert play.state.queue.size == waiting + ahead
     assert place_of(play) == {0}
 
 

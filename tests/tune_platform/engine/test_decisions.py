@@ -6,25 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.tune_platform.engine.play import Play, Scripted, only
+from tests.tune_platform.engine.play import Play, Scripted, only, running
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.errors import SchedulerError
-from tune_platform.protocol.commands import Advance, DropCheckpoints, Finish, Launch, Release, Save, Tell
+from tune_platform.protocol.commands import Advance, Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import Decided, Moved
 from tune_platform.protocol.events import CapacityChanged
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Resize, Stop
 from tune_platform.resources import Resources
-
-
-def running(trials: int = 3, *, cpus: float = 4.0, **answers: Decisions) -> Play:
-    """Some trials that run, and have not reported."""
-    play = Play(Scripted(**answers), nodes=({"cpu": cpus},), num_samples=trials, retries={"exception": 1})
-    for number in range(trials):
-        play.suggest(number, x=number)
-        if number in play.state.placed:
-            play.start(number)
-    return play
-
 
 # ------------------------------------------------------------------------------- stop, pause, send on
 
@@ -148,96 +137,6 @@ def test_a_stop_of_the_losers_at_the_end_may_free_another() -> None:
     assert play.finished() is None
     play.report(1, 1.0, done=True)
     assert play.finished() == Finish(status="finished", reason="all 2 trials are done")
-
-
-# ------------------------------------------------------------------------------- clones
-
-
-def test_clone() -> None:
-    play = running(2, t0s1=Clone(source=1, config={"x": 9}, until=2, reason="exploit"))
-    play.report(1, 0.5, saved=True)
-    launch = only(play.report(0, 1.0, saved=True), Launch)[0]
-    assert (launch.trial, launch.attempt, launch.config, launch.start, launch.committed) == (0, 2, {"x": 9}, 1, 1)
-    assert (launch.checkpoint.uri, launch.nodes) == ("1/1/1", (0,))
-    assert play.status(0) is TrialStatus.RUNNING  # its process stays
-    # The source saves anew: the old one is needed by the clone until that has saved too.
-    assert not only(play.report(1, 0.4, saved=True), DropCheckpoints)
-    dropped = only(play.report(0, 0.4, saved=True), DropCheckpoints)
-    assert [ref.uri for command in dropped for ref in command.checkpoints] == ["1/1/1"]
-
-
-def test_a_paused_trial_goes_on_with_the_config_and_the_checkpoint_of_another() -> None:
-    answers: dict[str, Any] = {
-        "t0s1": Pause(reason="r"),
-        "t1s1": [Decision(0, Clone(source=1, config={"x": 9}, until=4, reason="exploit"))],
-    }
-    play = running(2, **answers)
-    play.report(0, 3.0, saved=True)
-    launch = only(play.report(1, 1.0, saved=True), Launch)[0]
-    assert (launch.trial, launch.config, launch.checkpoint.uri, launch.start, launch.until) == (
-        0,
-        {"x": 9},
-        "1/1/1",
-        1,
-        4,
-    )
-    assert play.trial(0).configs == [(1, {"x": 0})]
-
-
-def test_a_waiting_trial_begins_as_a_clone() -> None:
-    clone = Decision(2, Clone(source=0, config={"x": 9}, until=4, reason="warm start"))
-    play = running(3, cpus=2.0, t0s1=[clone])
-    play.report(0, 1.0, saved=True)
-    launch = only(play.report(1, 1.0, done=True), Launch)[0]
-    assert (launch.trial, launch.config, launch.checkpoint.uri, launch.start, launch.until) == (
-        2,
-        {"x": 9},
-        "0/1/1",
-        0,
-        4,
-    )
-
-
-@pytest.mark.parametrize("source", ["no checkpoint", "ended"])
-def test_what_cannot_be_cloned_goes_on_as_it_is(source: str) -> None:
-    """Whether an ended trial is still in memory must not matter, or a resumed run would decide otherwise."""
-    play = running(2, t0s1=Clone(source=1, config={}, until=2, reason="exploit"))
-    if source == "ended":
-        play.report(1, 1.0, saved=True, done=True)
-    assert only(play.report(0, 1.0), Advance) == [Advance(trial=0, until=2, save=False)]
-    assert play.verdicts() == [(0, "Continue", "trial 1 has no checkpoint to clone")]
-
-
-def test_the_searcher_is_told_which_config_gave_the_value() -> None:
-    """Found on the former release: it was told 0.26 for x = 0.7 though x = 0.448 had reached it."""
-    clone = Clone(source=1, config={"x": 0.448}, until=3, reason="exploit")
-    play = running(2, t0s2=clone)
-    play.report(1, 0.5, saved=True)
-    play.report(0, 0.9)
-    play.report(0, 0.8)
-    play.report(0, 0.26)
-    outcome = only(play.report(0, 0.3, done=True), Tell)[0].outcome
-    assert (outcome.value, outcome.config) == (0.26, {"x": 0.448})
-    # What it reached with its first config is not held against the second.
-    assert outcome.rungs == ((3.0, 0.26), (4.0, 0.3))
-    assert outcome.resource == 4.0
-
-
-def test_a_value_of_the_first_config_is_told_with_that() -> None:
-    play = running(2, t0s1=Clone(source=1, config={"x": 9}, until=3, reason="exploit"))
-    play.report(1, 0.5, saved=True)
-    play.report(0, 0.26)
-    outcome = only(play.report(0, 0.8, done=True), Tell)[0].outcome
-    assert (outcome.value, outcome.config, outcome.rungs) == (0.26, {"x": 0}, ((1.0, 0.26),))
-
-
-def test_of_several_metrics_the_last_values_and_their_config_are_told() -> None:
-    play = running(2, t0s1=Clone(source=1, config={"x": 9}, until=3, reason="exploit"))
-    play.state.settings = play.state.settings.__class__(metrics=("loss", "step"), modes=("min", "min"))
-    play.report(1, 0.5, saved=True)
-    play.report(0, 0.26)
-    outcome = only(play.report(0, 0.8, done=True), Tell)[0].outcome
-    assert (outcome.values, outcome.config, outcome.rungs) == ((0.8, 2), {"x": 9}, ((2.0, 0.8),))
 
 
 # ------------------------------------------------------------------------------- resizes

@@ -247,6 +247,16 @@ def test_a_failure_is_what_the_table_says() -> None:
     assert upgraded([*rows, reported(4, 2)]) == [["launched"], [], ["moved", "launched"], []]
 
 
+def test_a_clone_holds_a_checkpoint_of_its_present_step() -> None:
+    """So a pause right after it needs no other."""
+    clone = {"step": 0, "verdict": "clone", "reason": "r", "source": 1, "config": {}, "until": None}
+    pause = {"step": 0, "verdict": "pause", "reason": "r"}
+    rows = [SUGGESTED, reported(2, 1), LogRow(3, 2.0, "verdict", 0, clone), LogRow(4, 2.0, "verdict", 0, pause)]
+    rows.append(LogRow(5, 5.0, "verdict", 0, {"step": 0, "verdict": "continue", "reason": "r", "until": 4}))
+    assert upgraded(rows) == [["launched"], ["verdict", "launched", "verdict", "verdict", "launched"]]
+    assert upgraded([*rows[:2], *rows[3:]])[1] == ["verdict", "verdict"]  # it is still saving
+
+
 def test_the_end_of_the_experiment_is_taken_from_its_table() -> None:
     assert upgraded([SUGGESTED, reported(2, 1, done=True)], status="finished")[-1] == ["moved", "finished"]
     assert upgraded([SUGGESTED, reported(2, 1, done=True)], status="interrupted")[-1] == ["moved"]

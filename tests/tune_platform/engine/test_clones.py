@@ -1,0 +1,179 @@
+"""Clones: another trial's checkpoint with another config, at once or when the source has written it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.tune_platform.engine.play import Play, only, running
+from tune_platform.engine.trial import TrialStatus
+from tune_platform.protocol.commands import Advance, DropCheckpoints, Launch, Tell
+from tune_platform.protocol.effects import Awaits, Decided
+from tune_platform.protocol.events import Resumed
+from tune_platform.protocol.verdicts import Clone, Decision, Pause
+
+
+def test_clone() -> None:
+    play = running(2, t0s1=Clone(source=1, config={"x": 9}, until=2, reason="exploit"))
+    play.report(1, 0.5, saved=True)
+    launch = only(play.report(0, 1.0, saved=True), Launch)[0]
+    assert (launch.trial, launch.attempt, launch.config, launch.start, launch.committed) == (0, 2, {"x": 9}, 1, 1)
+    assert (launch.checkpoint.uri, launch.nodes) == ("1/1/1", (0,))
+    assert play.status(0) is TrialStatus.RUNNING  # its process stays
+    # The source saves anew: the old one is needed by the clone until that has saved too.
+    assert not only(play.report(1, 0.4, saved=True), DropCheckpoints)
+    dropped = only(play.report(0, 0.4, saved=True), DropCheckpoints)
+    assert [ref.uri for command in dropped for ref in command.checkpoints] == ["1/1/1"]
+
+
+def test_a_paused_trial_goes_on_with_the_config_and_the_checkpoint_of_another() -> None:
+    answers: dict[str, Any] = {
+        "t0s1": Pause(reason="r"),
+        "t1s1": [Decision(0, Clone(source=1, config={"x": 9}, until=4, reason="exploit"))],
+    }
+    play = running(2, **answers)
+    play.report(0, 3.0, saved=True)
+    launch = only(play.report(1, 1.0, saved=True), Launch)[0]
+    assert (launch.trial, launch.config, launch.checkpoint.uri, launch.start, launch.until) == (
+        0,
+        {"x": 9},
+        "1/1/1",
+        1,
+        4,
+    )
+    assert play.trial(0).configs == [(1, {"x": 0})]
+
+
+def test_a_waiting_trial_begins_as_a_clone() -> None:
+    clone = Decision(2, Clone(source=0, config={"x": 9}, until=4, reason="warm start"))
+    play = running(3, cpus=2.0, t0s1=[clone])
+    play.report(0, 1.0, saved=True)
+    launch = only(play.report(1, 1.0, done=True), Launch)[0]
+    assert (launch.trial, launch.config, launch.checkpoint.uri, launch.start, launch.until) == (
+        2,
+        {"x": 9},
+        "0/1/1",
+        0,
+        4,
+    )
+
+
+@pytest.mark.parametrize("source", ["no checkpoint", "ended"])
+def test_what_cannot_be_cloned_goes_on_as_it_is(source: str) -> None:
+    """Whether an ended trial is still in memory must not matter, or a resumed run would decide otherwise."""
+    play = running(2, t0s1=Clone(source=1, config={}, until=2, reason="exploit"))
+    if source == "ended":
+        play.report(1, 1.0, saved=True, done=True)
+    assert only(play.report(0, 1.0), Advance) == [Advance(trial=0, until=2, save=False)]
+    assert play.verdicts() == [(0, "Continue", "trial 1 has no checkpoint to clone")]
+
+
+def test_the_searcher_is_told_which_config_gave_the_value() -> None:
+    """Found on the former release: it was told 0.26 for x = 0.7 though x = 0.448 had reached it."""
+    clone = Clone(source=1, config={"x": 0.448}, until=3, reason="exploit")
+    play = running(2, t0s2=clone)
+    play.report(1, 0.5, saved=True)
+    play.report(0, 0.9)
+    play.report(0, 0.8)
+    play.report(0, 0.26)
+    outcome = only(play.report(0, 0.3, done=True), Tell)[0].outcome
+    assert (outcome.value, outcome.config) == (0.26, {"x": 0.448})
+    # What it reached with its first config is not held against the second.
+    assert outcome.rungs == ((3.0, 0.26), (4.0, 0.3))
+    assert outcome.resource == 4.0
+
+
+def test_a_value_of_the_first_config_is_told_with_that() -> None:
+    play = running(2, t0s1=Clone(source=1, config={"x": 9}, until=3, reason="exploit"))
+    play.report(1, 0.5, saved=True)
+    play.report(0, 0.26)
+    outcome = only(play.report(0, 0.8, done=True), Tell)[0].outcome
+    assert (outcome.value, outcome.config, outcome.rungs) == (0.26, {"x": 0}, ((1.0, 0.26),))
+
+
+def test_of_several_metrics_the_last_values_and_their_config_are_told() -> None:
+    play = running(2, t0s1=Clone(source=1, config={"x": 9}, until=3, reason="exploit"))
+    play.state.settings = play.state.settings.__class__(metrics=("loss", "step"), modes=("min", "min"))
+    play.report(1, 0.5, saved=True)
+    play.report(0, 0.26)
+    outcome = only(play.report(0, 0.8, done=True), Tell)[0].outcome
+    assert (outcome.values, outcome.config, outcome.rungs) == ((0.8, 2), {"x": 9}, ((2.0, 0.8),))
+
+
+# ------------------------------------------------------------------------------- while the source writes
+
+CLONE = Clone(source=1, config={"x": 9}, until=4, reason="exploit")
+
+
+def awaiting(**answers: Any) -> Play:
+    """Trial 0 waits at its milestone for the checkpoint that trial 1 is writing."""
+    play = running(2, **{"t0s1": CLONE, **answers})
+    play.report(1, 0.5, saving=True)
+    commands = play.report(0, 1.0)
+    assert play.effects == [Awaits(trial=0, step=1, verdict=CLONE)]
+    assert commands == []
+    assert (play.status(0), play.trial(0).waits) == (TrialStatus.RUNNING, True)
+    return play
+
+
+def test_a_clone_waits_for_the_checkpoint_that_its_source_is_writing() -> None:
+    play = awaiting()
+    launch = only(play.report(1, 0.4, saved=True), Launch)[0]
+    assert (launch.trial, launch.config, launch.checkpoint.uri, launch.until) == (0, {"x": 9}, "1/2/1", 4)
+    assert [effect.by for effect in play.effects if isinstance(effect, Decided) and effect.trial == 0] == ["engine"]
+    assert not play.state.awaiting
+
+
+def test_nobody_is_overdue_for_waiting() -> None:
+    play = awaiting()
+    assert list(play.state.heard) == [1]
+    play.time = 7.0
+    play.report(1, 0.4, saved=True)
+    assert play.state.heard[0] == 7.0
+
+
+@pytest.mark.parametrize("what", ["failed", "ended"])
+def test_a_source_that_writes_no_more_is_waited_for_no_longer(what: str) -> None:
+    play = awaiting()
+    commands = play.fail(1) if what == "failed" else play.report(1, 0.4, done=True)
+    assert only(commands, Advance) == [Advance(trial=0, until=2, save=False)]
+    assert (0, "Continue", "trial 1 has no checkpoint to clone") in play.verdicts()
+
+
+def test_one_that_waits_may_be_stopped_or_lost() -> None:
+    play = awaiting()
+    play.ask_for("stop", 0)
+    assert not play.state.awaiting
+    play = awaiting()
+    play.fail(0)
+    assert not play.state.awaiting
+    play = awaiting()
+    play.do(Resumed(time=1.0))
+    assert not play.state.awaiting
+
+
+def test_a_paused_trial_waits_for_its_source_too() -> None:
+    play = running(2, t0s1=Pause(reason="rung"), t1s1=[Decision(0, CLONE)])
+    play.report(0, 1.0, saved=True)
+    commands = play.report(1, 0.5, saving=True)
+    assert Awaits(trial=0, step=1, verdict=CLONE) in play.effects
+    assert only(commands, Launch) == []
+    launch = only(play.report(1, 0.4, saved=True), Launch)[0]
+    assert (launch.trial, launch.checkpoint.uri, launch.until) == (0, "1/2/1", 4)
+
+
+def test_one_between_its_milestones_takes_what_there_is() -> None:
+    """It does not wait anyway: it begins anew from the newest checkpoint of the source, if there is one."""
+    play = running(2, t1s2=[Decision(0, CLONE)])
+    play.report(1, 0.5, saved=True)
+    launch = only(play.report(1, 0.4, saving=True), Launch)[0]
+    assert (launch.trial, launch.checkpoint.uri) == (0, "1/1/1")
+    assert not play.state.awaiting
+
+
+def test_a_clone_of_a_clone_that_is_gone_leaves_a_running_trial_alone() -> None:
+    play = running(2, t1s1=[Decision(0, CLONE)])
+    assert only(play.report(1, 0.5), Launch) == []
+    assert [verdict for verdict in play.verdicts() if verdict[0] == 0] == []
+    assert play.trial(0).config == {"x": 0}
