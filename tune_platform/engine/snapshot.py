@@ -28,6 +28,8 @@ VERSION = 1
 #: A snapshot is due after so many rows, and after this share of the log: their cost does not grow with history.
 EVERY = 20_000
 SHARE = 0.05
+#: Characters of the largest snapshot: databases refuse texts of about a gigabyte, and none is worth that much.
+LARGEST = 256 * 2**20
 
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
