@@ -62,8 +62,13 @@ class Walk(Trainable):
         self.start = self.now
 
 
-def spec_of(kind: str, storage: str, *, pause: float = 0.03, trials: int = 20, backend: Any = "inline") -> SearchSpec:
-    """The experiment of that kind; `pause` is the length of a step in seconds."""
+def spec_of(
+    kind: str, storage: str, *, pause: float = 0.03, trials: int = 20, places: int = 2, backend: Any = "inline"
+) -> SearchSpec:
+    """The experiment of that kind; `pause` is the length of a step in seconds.
+
+    With one place nothing depends on who is quicker: trials come one after the other, and none is suggested ahead.
+    """
     from tune_platform import CheckpointPolicy, SearchSpec, uniform
 
     return SearchSpec(
@@ -74,7 +79,8 @@ def spec_of(kind: str, storage: str, *, pause: float = 0.03, trials: int = 20, b
         name=kind,
         num_samples=trials,
         resources={"cpu": 0.25},
-        max_concurrent=2,
+        max_concurrent=places,
+        prefetch=0 if places == 1 else None,
         checkpoint=CheckpointPolicy(every=2, keep_last=2),
         seed=11,
         storage=storage,

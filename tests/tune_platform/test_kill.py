@@ -232,6 +232,37 @@ def test_a_driver_that_is_killed_again_and_again(kind: str, drivers: Callable[..
         assert table(tmp_path / "results", kind) == table(tmp_path / "calm", kind)
 
 
+@pytest.mark.parametrize("kind", ["fifo-tpe", "stopping-random", "promotion-tpe"])
+def test_with_one_place_a_killed_search_is_the_same_search(
+    kind: str, drivers: Callable[..., Driver], tmp_path: Path
+) -> None:
+    """The order of events is fixed there: the same configs, the same verdicts in the same order, the same ends."""
+    draw = random.Random(kind)
+    options: dict[str, Any] = {"places": 1, "trials": 6 if kind.startswith("fifo") else 12}
+    driver = drivers(kind, **options)
+    rows = 0
+    for _ in range(3):
+        driver.start()
+        target = rows + draw.randint(1, 12)
+        driver.until(lambda experiment: experiment.last_seq() >= target)  # noqa: B023 (called at once)
+        time.sleep(draw.uniform(0.0, 0.1))
+        assert driver.process.is_alive(), driver.said()
+        driver.kill()
+        with open_store(tmp_path / "results") as store, store.open(kind, readonly=True) as experiment:
+            rows = experiment.last_seq()
+    driver.start()
+    driver.finish()
+    run(spec_of(kind, str(tmp_path / "calm"), pause=0.0, **options))
+    assert table(tmp_path / "results", kind) == table(tmp_path / "calm", kind)
+    assert verdicts(tmp_path / "results", kind) == verdicts(tmp_path / "calm", kind)
+
+
+def verdicts(storage: Path, kind: str) -> list[tuple[Any, ...]]:
+    with open_store(storage) as store, store.open(kind, readonly=True) as experiment:
+        rows = [row for row, _ in experiment.read_log() if row.kind == "verdict"]
+    return [(row.trial, row.data["step"], row.data["verdict"], row.data["reason"]) for row in rows]
+
+
 def test_a_worker_that_is_killed(drivers: Callable[..., Driver], tmp_path: Path) -> None:
     """Only its trial is tried again, from its checkpoint."""
     driver = drivers("fifo-random", pause=0.15, trials=4)
