@@ -80,6 +80,7 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         "nodes": {number: state.ledger.nodes(number) for number in state.placed},
         "heard": list(state.heard.items()),
         "holders": dict(state.shelf.holders),
+        "returning": list(state.returning),
         "awaiting": [[number, verdict_to_data(clone, 0)] for number, clone in state.awaiting.items()],
         "trials": [_trial_to_data(trial) for trial in state.trials.values()],
         "scheduler": known,
@@ -124,6 +125,7 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
     state.queue.refit()
     for number, elapsed in data["heard"]:
         state.heard[number] = elapsed
+    state.returning = dict.fromkeys(data["returning"])
     for number, clone in data["awaiting"]:
         verdict = verdict_from_data(clone)
         assert isinstance(verdict, Clone)
