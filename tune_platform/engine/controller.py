@@ -337,7 +337,9 @@ class Controller:
         """Launch what the scheduler chooses; return whether it chose none of those that fit although nothing runs."""
         state = self.state
         while state.ledger.leases() < self.settings.max_concurrent and not state.queue.stuck():
-            number = self.scheduler.choose(state.queue)
+            number = self._returning()
+            if number is None:
+                number = self.scheduler.choose(state.queue)
             if number is None:
                 return not state.placed and state.queue.fits_any()
             trial = state.trials.get(number)
@@ -353,6 +355,15 @@ class Controller:
                 continue
             self._launch(trial, nodes, trial.until, trial.save)
         return False
+
+    def _returning(self) -> int | None:
+        """Return a trial that had a place already when the driver was lost, and fits: what it had is not given away."""
+        state = self.state
+        for number in state.returning:
+            trial = state.trials[number]
+            if state.ledger.fits(trial.resources):
+                return number
+        return None
 
     def _launch(self, trial: Trial, nodes: Sequence[int], until: float | None, save: bool) -> None:
         self._emit(

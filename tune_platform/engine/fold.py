@@ -152,6 +152,7 @@ def _resumed(state: State, event: Resumed) -> list[Decision]:
             state.move(trial, TrialStatus.PAUSED, HELD if onward else trial.reason)
         else:
             state.move(trial, TrialStatus.PENDING, "the driver restarted")
+            state.returning[number] = None
     decisions: list[Decision] = []
     if event.retry_failed:
         for trial in list(state.trials.values()):

@@ -106,7 +106,7 @@ class Comparison:
                 self._compare_choice(effect.trial)
                 self._chosen = effect.trial
         elif isinstance(effect, Launched) and not self._state.trials[effect.trial].status.placed:
-            if effect.trial != self._chosen:
+            if effect.trial != self._chosen and effect.trial not in self._state.returning:
                 self._compare_choice(effect.trial)
             self._chosen = None
 

@@ -254,7 +254,7 @@ class Runner:
         if text is None:
             return None
         self._snapshot = self.seq
-        return self.seq, text
+        return (self.seq, text) if len(text) <= snapshot.LARGEST else None
 
     def _carry_out(self, effects: Sequence[Command | Suggested]) -> None:
         work: list[Any] = []

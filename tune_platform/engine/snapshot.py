@@ -28,6 +28,8 @@ VERSION = 1
 #: A snapshot is due after so many rows, and after this share of the log: their cost does not grow with history.
 EVERY = 20_000
 SHARE = 0.05
+#: Characters of the largest snapshot: databases refuse texts of about a gigabyte, and none is worth that much.
+LARGEST = 256 * 2**20
 
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
@@ -78,6 +80,7 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         "nodes": {number: state.ledger.nodes(number) for number in state.placed},
         "heard": list(state.heard.items()),
         "holders": dict(state.shelf.holders),
+        "returning": list(state.returning),
         "awaiting": [[number, verdict_to_data(clone, 0)] for number, clone in state.awaiting.items()],
         "trials": [_trial_to_data(trial) for trial in state.trials.values()],
         "scheduler": known,
@@ -122,6 +125,7 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
     state.queue.refit()
     for number, elapsed in data["heard"]:
         state.heard[number] = elapsed
+    state.returning = dict.fromkeys(data["returning"])
     for number, clone in data["awaiting"]:
         verdict = verdict_from_data(clone)
         assert isinstance(verdict, Clone)

@@ -62,6 +62,7 @@ class State:
         self.stable_since = 0.0  # elapsed, when the capacity changed last
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first
+        self.returning: dict[int, None] = {}  # had a place when their driver was lost: they get one before all others
         self.awaiting: dict[int, Clone] = {}  # trials that wait for the checkpoint that their source is writing
         self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
@@ -125,6 +126,8 @@ class State:
     def move(self, trial: Trial, status: TrialStatus, reason: str) -> None:
         """Put a trial into another state, with all that hangs on that."""
         self.moved = True
+        if trial.number in self.returning:
+            del self.returning[trial.number]
         self.counts[trial.status] -= 1
         self.queue.discard(trial)
         trial.move(status, self.now, reason)

@@ -34,7 +34,7 @@ def reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
             reason = f"{reason}; until {data['until']:g}" if reason else f"until {data['until']:g}"
     elif row.kind == "launched":
         nodes = ", ".join(str(node) for node in sorted(set(data["nodes"])))
-        reason = f"attempt {data['attempt']} on node {nodes}"
+        reason = f"attempt {data['attempt']}" + (f" on node {nodes}" if nodes else "")  # former logs do not say where
         if data.get("until") is not None:
             reason += f"; until {data['until']:g}"
     elif row.kind == "moved":

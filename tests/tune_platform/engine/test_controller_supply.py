@@ -15,7 +15,7 @@ from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Ask, Finish, Launch, Tell
 from tune_platform.protocol.effects import Asked, SupplyEnded
-from tune_platform.protocol.events import CapacityChanged, Exhausted, Suggested, Ticked
+from tune_platform.protocol.events import CapacityChanged, Exhausted, Resumed, Suggested, Ticked
 from tune_platform.resources import Ledger, Resources
 from tune_platform.schedulers import FIFO
 
@@ -409,3 +409,19 @@ def test_what_cannot_fit_fails_at_once_where_the_cluster_never_grows() -> None:
     play.do(CapacityChanged(time=play.time, nodes=({"cpu": 2.0},), fixed=True))
     assert play.status(0) is TrialStatus.FAILED
     assert "the trial needs 99 cpu, but the nodes have only: 2 cpu" in play.trial(0).error
+
+
+def test_what_ran_when_the_driver_was_lost_gets_its_place_before_anybody_chooses() -> None:
+    class Newest(FIFO):
+        def choose(self, candidates: Any) -> int | None:
+            return max((trial.number for trial in candidates.waiting()), default=None)
+
+    play = Play(Newest(), nodes=({"cpu": 1.0},), num_samples=3, prefetch=2)
+    for number in range(3):
+        play.suggest(number)
+    assert play.standing() == {0: "STARTING", 1: "PENDING", 2: "PENDING"}
+    play.do(Resumed(time=play.time))
+    play.do(CapacityChanged(time=play.time, nodes=({"cpu": 1.0},)))
+    assert play.standing() == {0: "STARTING", 1: "PENDING", 2: "PENDING"}
+    play.report(0, 1.0, done=True)
+    assert play.standing() == {0: "COMPLETED", 1: "PENDING", 2: "STARTING"}

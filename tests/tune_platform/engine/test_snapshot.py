@@ -237,6 +237,15 @@ def test_none_is_made_where_scheduler_or_searcher_offer_no_state(changes: Mappin
     assert len(run.log.rows) > 30
 
 
+def test_none_is_written_that_a_database_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(trials=6, real=True, stateful=True)
+    assert scenario.run().log.saved
+    monkeypatch.setattr(snapshot, "LARGEST", 100)
+    run = scenario.run()
+    assert not run.log.saved
+    assert run.controller.finished is not None
+
+
 def test_a_newer_one_that_cannot_be_used_leaves_the_older() -> None:
     scenario = busy()
     log = scenario.run().log.cut()

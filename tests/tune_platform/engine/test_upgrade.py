@@ -125,6 +125,8 @@ def test_its_log_is_of_the_present_format_then(name: str, tmp_path: Path) -> Non
     assert [(row.trial, row.data["step"], row.data["reason"]) for row in verdicts[: len(former)]] == former
     elapsed = [row.elapsed for row in rows]
     assert elapsed == sorted(elapsed)
+    launches = [entry.reason for entry in load(name, storage=folder).why(0) if entry.verdict == "launched"]
+    assert not [reason for reason in launches if reason.endswith("on node ")]
     # The year that nobody drove does not count.
     assert elapsed[-1] < 60.0
 
