@@ -53,6 +53,11 @@ class Pool:
         """How many workers are kept for trials to come."""
         return len(self._resting) + len(self._ahead)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether some worker still has to tell of a leg that is over, such as a checkpoint that is being written."""
+        return any(worker.more for worker in self._workers)
+
     # leases
 
     def prepare(self, nodes: Sequence[Mapping[str, float]], resources: Resources, count: float) -> None:

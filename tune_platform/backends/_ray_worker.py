@@ -49,7 +49,8 @@ class RayWorker:
     order: int = 0  # of the present leg
     training: dict[Call, None] = field(default_factory=dict)  # calls that wait for or have the thread that trains
     collecting: bool = False
-    more: bool = False  # the present leg, which is over, still has something to tell
+    until: float | None = None  # ... its milestone
+    more: bool = False  # the present leg, which is over (or only saves), still has something to tell
     name: str = ""
     running: bool = False  # as far as is known: the trial is not at a milestone, nor at its end
     ended: bool = True  # the trial has ended by itself, nothing is left to end

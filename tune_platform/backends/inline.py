@@ -42,6 +42,7 @@ class InlineBackend:
 
     parallel = False
     virtual = False
+    writing = False  # they are written in the training's time
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from tune_platform.backends import _worker
-from tune_platform.backends._batch import Failure
+from tune_platform.backends._batch import Batch, Failure
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own, look_up_nodes
@@ -37,6 +37,7 @@ from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
+from tune_platform.protocol.milestones import halts
 from tune_platform.resources import Resources
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,11 @@ class RayBackend:
 
     # the protocol
 
+    @property
+    def writing(self) -> bool:
+        """Whether checkpoints of trials that have halted are still being written."""
+        return self._pool is not None and self._pool.has_more
+
     def start(self, job: Job) -> CapacityChanged:
         """Connect to Ray and take the job. Raises SpecError where the trainable cannot be sent to a worker."""
         try:
@@ -142,7 +148,7 @@ class RayBackend:
                     self._launch(item)
                 case Advance():
                     if worker is not None:
-                        self._begin_leg(worker)
+                        self._begin_leg(worker, item.until)
                         worker.call(self._results, "advance", pickle.dumps((worker.order, item.until, item.save)))
                 case Save():
                     if worker is not None:
@@ -255,16 +261,17 @@ class RayBackend:
         worker.lease = launch
         worker.ended = False
         self._leases[launch.trial] = worker
-        self._begin_leg(worker)
+        self._begin_leg(worker, launch.until)
         content = (worker.order, _worker.plain_launch(launch), worker.warm)
         # A config may hold functions and the like, which only cloudpickle can send.
         packed = pickle.dumps(content, protocol=5) if is_plain(launch.config) else dumps(content)
         worker.call(self._results, "launch", packed)
         worker.warm = False
 
-    def _begin_leg(self, worker: RayWorker) -> None:
+    def _begin_leg(self, worker: RayWorker, until: float | None) -> None:
         assert self._job is not None
         worker.order += 1
+        worker.until = until
         worker.running, worker.more = True, False
         self._legs.pop(worker, None)
         self._legs[worker] = time.monotonic() + self._job.flush_s
@@ -382,9 +389,19 @@ class RayBackend:
             if batch.state != "running":
                 worker.running = False
                 self._legs.pop(worker, None)
-            worker.more = arrived.more
+            worker.more = arrived.more or self._halts(worker, batch)
             if worker.more:
                 self._collect(worker)
+
+    def _halts(self, worker: RayWorker, batch: Batch) -> bool:
+        """Whether the leg goes on only to save: its last report has reached where the trial halts."""
+        job = self._job
+        assert job is not None
+        return (
+            batch.state == "running"
+            and bool(batch.reports)
+            and halts(batch.reports[-1], job.resource, worker.until, job.stop)
+        )
 
     def _lose(self, worker: RayWorker, error: BaseException, events: list[Event]) -> None:
         lease = worker.lease

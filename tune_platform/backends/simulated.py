@@ -72,6 +72,7 @@ class SimulatedBackend:
 
     parallel = False
     virtual = True
+    writing = False  # they are written in the training's time
 
     def __init__(
         self,

@@ -45,9 +45,9 @@ def stop(experiment: str, trial: int | None, now: bool, storage: str | None) -> 
         open_experiment.request(action, trial, {}, time.time())
         running = sum(row.counts.get(status, 0) for status in ("STARTING", "RUNNING", "PAUSING"))
     if trial is not None:
-        _said(row.name, f"trial {trial} stops at its next report")
+        _said(row.name, f"trial {trial} is stopped; what its present step gives is not kept")
     elif now:
-        _said(row.name, f"its {running} running trials stop at their next report, and the search ends")
+        _said(row.name, f"its {running} running trials are stopped, and the search ends")
     else:
         _said(row.name, f"no new trials start, its {running} running ones finish, then the search ends")
 

@@ -96,8 +96,18 @@ class Runner:
             self.turn()
             if self._interrupted:
                 return self._wind_down()
+        self._await_checkpoints()
         assert self.controller.finished is not None
         return self.controller.finished
+
+    def _await_checkpoints(self) -> None:
+        """Take what is still being written behind the training of those that ended last, for the time of grace."""
+        end = time.monotonic() + self._grace
+        while self.backend.writing and not self._interrupted:
+            if time.monotonic() >= end:
+                self._say(f"checkpoints of the last trials were not written within {self._grace:g} s, and are lost")
+                return
+            self.take([event for event in self.backend.poll(INBOX_PERIOD) if isinstance(event, Saved)])
 
     def interrupt(self) -> None:
         """Have the loop end soon: running trials write a checkpoint, and a resume goes on from there."""

@@ -57,6 +57,10 @@ class Backend(Protocol):
     #: True for a virtual clock: time passes only in `poll`, and a new driver finds work in flight again by `replay`.
     virtual: bool
 
+    @property
+    def writing(self) -> bool:
+        """Whether checkpoints of trials that have halted are still being written; `poll` brings them."""
+
     def start(self, job: Job) -> CapacityChanged:
         """Get ready to run trials of `job`; return what can be leased. Raises ExperimentError when it cannot."""
 

@@ -237,8 +237,11 @@ class SqlExperiment(ExperimentReader):
         raise ExperimentError(
             f"experiment {self.name!r} is being run by {lease.shown(driver)}, whose last heartbeat is "
             f"{max(0.0, clock.time() - heartbeat):.0f} s old. Stop that run; if it hangs, "
-            + ("end its process" if lives else f"wait {lease.LEASE_SECONDS:.0f} s")
-            + " or take over with force."
+            + (
+                "end its process."
+                if lives
+                else f"end its process there; its lease ends {lease.LEASE_SECONDS:.0f} s later."
+            )
         )
 
     def _let_go(self) -> None:

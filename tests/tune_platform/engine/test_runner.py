@@ -18,7 +18,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.effects import EFFECTS
-from tune_platform.protocol.events import Event
+from tune_platform.protocol.events import Event, Saved
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.store.records import LogRow
 
@@ -326,6 +326,44 @@ def test_time_stands_still_while_the_driver_is_suspended(clock: list[float], mon
         clock[0] += seconds / 2
         run.runner.turn()
         assert any(row.kind == "failed" for row in run.log.rows) is failed
+
+
+def test_the_checkpoint_of_the_last_to_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(trials=1, real=True)
+    run = scenario.build()
+    ref = CheckpointRef(0, 9, "memory://0/9")
+
+    def poll(timeout: float | None) -> list[Event]:
+        if run.controller.finished is None:
+            return RealBackend.poll(backend_of(run), timeout)
+        run.backend.writing = False
+        return [Saved(time=run.backend.now(), trial=0, attempt=1, checkpoint=ref)]
+
+    run.backend.writing = True
+    monkeypatch.setattr(run.backend, "poll", poll)
+    run.runner.start()
+    assert run.runner.run().status == "finished"
+    assert "memory://0/9" in run.log.checkpoints
+    again = scenario.build(run.log.cut())
+    recover(again.runner)
+    assert again.controller.finished is not None
+
+
+def test_checkpoints_of_the_last_to_end_are_waited_for_as_long_as_grace_says(clock: list[float]) -> None:
+    run = Scenario(trials=1, real=True).build()
+    said: list[str] = []
+    run.runner._grace, run.runner._say = 7.0, said.append
+    run.runner.start()
+    run.drive()
+    run.backend.writing = True
+
+    def poll(timeout: float | None) -> list[Event]:
+        clock[0] += 1.0
+        return []
+
+    run.backend.poll = poll  # type: ignore[method-assign]
+    assert run.runner.run().status == "finished"
+    assert said == ["checkpoints of the last trials were not written within 7 s, and are lost"]
 
 
 def test_a_hang_is_a_fact_of_its_trial() -> None:
