@@ -267,6 +267,9 @@ class RayBackend:
         packed = pickle.dumps(content, protocol=5) if is_plain(launch.config) else dumps(content)
         worker.call(self._results, "launch", packed)
         worker.warm = False
+        if not worker.name:  # its process has to come up: the trial begins when that is told
+            self._legs.pop(worker, None)
+            self._collect(worker)
 
     def _begin_leg(self, worker: RayWorker, until: float | None) -> None:
         assert self._job is not None

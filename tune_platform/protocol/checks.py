@@ -10,7 +10,7 @@ from tune_platform.errors import SpecError
 _SEARCHER = ("setup", "ask", "observe", "tell", "restore")
 _SCHEDULER = ("resource", "setup", "until", "choose", "on_report", "on_end", "describe")
 _SCHEDULER_NEW = ("on_add", "on_start", "on_supply_end")
-_BACKEND = ("start", "submit", "poll", "wake", "now", "close")
+_BACKEND = ("start", "submit", "poll", "wake", "now", "close", "writing")
 _MISSING = object()
 
 
