@@ -125,7 +125,7 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
     state.queue.refit()
     for number, elapsed in data["heard"]:
         state.heard[number] = elapsed
-    state.returning = dict.fromkeys(data["returning"])
+    state.returning = dict.fromkeys(data.get("returning", ()))
     for number, clone in data["awaiting"]:
         verdict = verdict_from_data(clone)
         assert isinstance(verdict, Clone)
