@@ -31,6 +31,7 @@ from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own, look_up_nodes
 from tune_platform.backends._ray_pool import Pool
+from tune_platform.backends._ray_turns import Turns
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
 from tune_platform.cluster.admission import ALL, Admission, offered
 from tune_platform.errors import ExperimentError, SpecError
@@ -98,6 +99,7 @@ class RayBackend:
         self._offered: tuple[Mapping[str, float], ...] = ()
         self._next_look = 0.0
         self._next_check = 0.0
+        self._turns = Turns()
         self._never_ran = 0  # workers in a row that Ray gave up before they ran
 
     # the protocol
@@ -142,22 +144,27 @@ class RayBackend:
         """Send the commands to the workers, without waiting for them."""
         released: list[RayWorker] = []
         for item in work:
-            worker = self._leases.get(item.trial)
-            match item:
-                case Launch():
+            if isinstance(item, Launch):
+                if item.trial in self._leases or not self._turns.hold(item):
                     self._launch(item)
+                continue
+            if (held := self._turns.take(item.trial)) is not None:
+                if isinstance(item, Release):
+                    continue
+                self._launch(held)
+            worker = self._leases.get(item.trial)
+            if worker is None:
+                continue
+            match item:
                 case Advance():
-                    if worker is not None:
-                        self._begin_leg(worker, item.until)
-                        worker.call(self._results, "advance", pickle.dumps((worker.order, item.until, item.save)))
+                    self._begin_leg(worker, item.until)
+                    worker.call(self._results, "advance", pickle.dumps((worker.order, item.until, item.save)))
                 case Save():
-                    if worker is not None:
-                        self._save(worker, item.halt)
+                    self._save(worker, item.halt)
                 case Release():
-                    if worker is not None:
-                        del self._leases[item.trial]
-                        self._release(worker, item)
-                        released.append(worker)
+                    del self._leases[item.trial]
+                    self._release(worker, item)
+                    released.append(worker)
                 case _:
                     assert_never(item)
         for worker in released:  # a launch on the same worker ends the trial before in the same call
@@ -198,20 +205,21 @@ class RayBackend:
             self._collect(worker)
         for worker in [worker for worker in self._late if worker.deadline is not None and now >= worker.deadline]:
             self._replace(worker)
+        for launch in self._turns.due(now):
+            self._launch(launch)
         pool = self._started_pool
         for worker in pool.retire_rested(now):
             self._limit(worker)
         self._refresh(now, events)
         if self._admission is not None and now >= self._next_look:
-            self._look_at_share(active=bool(self._leases or pool.idle))
+            self._look_at_share(active=bool(self._leases or self._turns or pool.idle))
             self._report_capacity(events)
             for worker in pool.retire_rested(now, int(max(0, min(pool.idle, self._surplus)))):
                 self._limit(worker)
         leg = next(iter(self._legs.values()), math.inf)
         look = self._next_look if self._admission is not None else math.inf
-        return min(
-            [self._next_refresh, look, leg, pool.next_rested(), *(worker.deadline or 0.0 for worker in self._late)]
-        )
+        late = (worker.deadline or 0.0 for worker in self._late)
+        return min([self._next_refresh, look, leg, self._turns.at, pool.next_rested(), *late])
 
     def wake(self) -> None:
         """Have a `poll` that waits return at once; from any thread."""
@@ -230,6 +238,7 @@ class RayBackend:
             with suppress(Exception):  # Ray may be gone
                 if admission is not None:
                     admission.close()
+        self._turns = Turns()
         for held in (self._leases, self._legs, self._late):
             held.clear()
         if self._connected:
@@ -312,6 +321,8 @@ class RayBackend:
         if not self._job.reuse_workers or self._share.crowded or self._surplus >= 0:  # with this one there is one more
             pool.retire(worker)
             self._limit(worker)
+            if self._share.crowded:
+                self._turns.give_way()
             return
         worker.warm = release.warm
         if release.warm:
@@ -329,6 +340,7 @@ class RayBackend:
 
     def _discard(self, worker: RayWorker) -> None:
         """End the process at once and forget it."""
+        self._turns.gave_way()
         self._legs.pop(worker, None)
         self._late.pop(worker, None)
         self._started_pool.discard(worker)

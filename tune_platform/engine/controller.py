@@ -18,7 +18,7 @@ from tune_platform.engine.apply import apply
 from tune_platform.engine.fold import fold
 from tune_platform.engine.news import accepts, deadline, overdue
 from tune_platform.engine.queue import PATIENCE
-from tune_platform.engine.replay import Comparison, behind, moot, problem, settle
+from tune_platform.engine.replay import Comparison, behind, can_await, cloneable, is_saving, moot, problem, settle
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import HELD, Trial, TrialStatus
@@ -162,7 +162,7 @@ class Controller:
             self._act(trial, Stop(reason=reason, completed=True), "stop")
         elif verdict is not None:
             self._decisions.appendleft(Decision(trial.number, verdict))
-        elif trial.waits:
+        elif trial.waits and event.reports:  # a batch of nothing but checkpoints comes after the verdict
             self._go_on(trial, "the scheduler has no objection")
 
     def _on_saved(self, event: Saved) -> None:
@@ -243,11 +243,10 @@ class Controller:
             self._act(self.state.trials[decision.trial], decision.verdict, "scheduler")
 
     def _act(self, trial: Trial, verdict: Verdict, by: str) -> None:
-        idle = trial.waits or trial.status is TrialStatus.PAUSED
-        if isinstance(verdict, Clone) and by == "scheduler" and idle and self._is_saving(verdict.source):
+        if isinstance(verdict, Clone) and by == "scheduler" and can_await(self.state, trial.number, verdict.source):
             self._emit(Awaits(trial=trial.number, step=trial.step, verdict=verdict))
             return
-        if isinstance(verdict, Clone) and not self._cloneable(verdict.source):
+        if isinstance(verdict, Clone) and not cloneable(self.state, verdict.source):
             if trial.waits or trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
                 self._go_on(trial, f"trial {verdict.source} has no checkpoint to clone")
             return
@@ -264,12 +263,8 @@ class Controller:
     def _clone_those_that_wait(self) -> None:
         """Have clones go on whose source has written its checkpoint, or does not write any more."""
         for number, clone in list(self.state.awaiting.items()):
-            if not self._is_saving(clone.source):
+            if not is_saving(self.state, clone.source):
                 self._act(self.state.trials[number], clone, "engine")
-
-    def _is_saving(self, number: int) -> bool:
-        trial = self.state.trials.get(number)
-        return trial is not None and trial.saving
 
     def _go_on(self, trial: Trial, reason: str) -> None:
         until, save = self._milestone(trial)
@@ -280,11 +275,6 @@ class Controller:
         if said := behind(self.state, trial, until):
             raise SchedulerError(f"the scheduler {self._name} answered until({trial.number}): {said}")
         return until, save
-
-    def _cloneable(self, source: int) -> bool:
-        """Whether that trial lives and has a checkpoint."""
-        trial = self.state.trials.get(source)
-        return trial is not None and not trial.status.final and trial.checkpoint is not None
 
     def _let_go(self, trial: Trial) -> None:
         """Let a trial go of the checkpoints that no policy keeps."""

@@ -70,6 +70,24 @@ def moot(state: State, decision: Decision) -> bool:
     return runs and isinstance(decision.verdict, Continue)
 
 
+def can_await(state: State, number: int, source: int) -> bool:
+    """Whether a trial can wait for the checkpoint that another is writing: it does nothing meanwhile."""
+    trial = state.trials[number]
+    return (trial.waits or trial.status is TrialStatus.PAUSED) and is_saving(state, source)
+
+
+def is_saving(state: State, number: int) -> bool:
+    """Whether a checkpoint of that trial is being written."""
+    trial = state.trials.get(number)
+    return trial is not None and trial.saving
+
+
+def cloneable(state: State, number: int) -> bool:
+    """Whether that trial lives and has a checkpoint."""
+    trial = state.trials.get(number)
+    return trial is not None and not trial.status.final and trial.checkpoint is not None
+
+
 class Comparison:
     """Follows a replay; `difference` is the first one, in words."""
 
@@ -126,23 +144,23 @@ class Comparison:
 
     def _pass_over(self) -> None:
         """Leave out what is not carried out, and so not logged, or logged as something else."""
-        while self._now and (moot(self._state, self._now[0]) or self._no_source(self._now[0].verdict)):
+        while self._now and (moot(self._state, self._now[0]) or self._no_source(self._now[0])):
             self._now.popleft()
 
     def _unclonable(self, trial: int) -> bool:
         """Whether a trial goes on only because there is nothing that it could be a clone of."""
         while self._now and moot(self._state, self._now[0]):
             self._now.popleft()
-        found = bool(self._now) and self._now[0].trial == trial and self._no_source(self._now[0].verdict)
+        found = bool(self._now) and self._now[0].trial == trial and self._no_source(self._now[0])
         if found:
             self._now.popleft()
         return found
 
-    def _no_source(self, verdict: Verdict) -> bool:
-        if not isinstance(verdict, Clone):
+    def _no_source(self, decision: Decision) -> bool:
+        if not isinstance(decision.verdict, Clone):
             return False
-        source = self._state.trials.get(verdict.source)
-        return source is None or source.status.final or source.checkpoint is None
+        state, source = self._state, decision.verdict.source
+        return not (can_await(state, decision.trial, source) or cloneable(state, source))
 
     def _compare_choice(self, then: int) -> None:
         now = self._state.scheduler.choose(self._state.queue)

@@ -110,8 +110,9 @@ class State:
             if trial.started is None and not at:  # nothing has told; its process was up then
                 trial.started = trial.launched
             self.move(trial, TrialStatus.RUNNING, "")
-        self.heard[trial.number] = self.elapsed
-        self.heard.move_to_end(trial.number)
+        if trial.number not in self.awaiting:  # that one waits for another, and is never overdue
+            self.heard[trial.number] = self.elapsed
+            self.heard.move_to_end(trial.number)
 
     def hold(self, trial: Trial, held: bool) -> None:
         """Note that a person holds a trial, or does not any more."""

@@ -317,13 +317,22 @@ class Play:
 
     def _train(self, trial: Trial) -> None:
         ends = trial.status is TrialStatus.PAUSING and (trial.waits or self._draw.random() < 0.7)
-        if ends:
+        if trial.saving and trial.waits:  # the checkpoint of its milestone is written: it comes alone, or as an answer
+            self._written(trial, answers=ends and self._draw.random() < 0.5)
+        elif ends:
             ref = self._ref(trial, trial.step) if self._draw.random() < 0.9 else None
             self.feed(Saved(time=self._time(), trial=trial.number, attempt=trial.attempt, checkpoint=ref))
         elif trial.status is TrialStatus.STARTING and self._draw.random() < 0.5:
             self.feed(Started(time=self._time(), trial=trial.number, attempt=trial.attempt))
         else:
             self._report(trial)
+
+    def _written(self, trial: Trial, *, answers: bool) -> None:
+        time, ref = self._time(), self._ref(trial, trial.step)
+        if answers:
+            self.feed(Saved(time=time, trial=trial.number, attempt=trial.attempt, checkpoint=ref))
+        else:
+            self.feed(Reported(time=time, trial=trial.number, attempt=trial.attempt, reports=(), saved=(ref,)))
 
     def _report(self, trial: Trial) -> None:
         reports: list[Report] = []
@@ -337,11 +346,12 @@ class Play:
             reports.append(Report(step, self.world.metrics(step, self._draw), float(step)))
             halts = trial.until is not None and float(reports[-1].value(self.referee.resource)) >= trial.until
         saves = trial.save if halts else self._draw.random() < 0.1
-        saved = (self._ref(trial, step),) if saves and reports else ()
+        saving = bool(saves and reports and not done and self._draw.random() < 0.3)
+        saved = (self._ref(trial, step),) if saves and reports and not saving else ()
         self.feed(
             Reported(
                 time=self._time(), trial=trial.number, attempt=trial.attempt, reports=tuple(reports), saved=saved,
-                done=done,
+                done=done, saving=saving,
             )
         )  # fmt: skip
 

@@ -98,12 +98,12 @@ def test_two_searches_take_turns_on_one_place(tmp_path: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.wait_for_nodes()
-        searches = [search(name, cluster.address, 6, tmp_path / name) for name in ("first", "second")]
+        searches = [search(name, cluster.address, 16, tmp_path / name) for name in ("first", "second")]
         found = [lines(one.communicate(timeout=200)[0]) for one in searches]
     finally:
         cluster.shutdown()
     times = [[line["at"] for line in told if line["kind"] == "Reported"] for told in found]
-    assert [len(each) for each in times] == [6, 6]
+    assert [len(each) for each in times] == [16, 16]
     assert max(each[0] for each in times) < min(each[-1] for each in times), "one waited until the other was done"
 
 

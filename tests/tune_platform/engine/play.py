@@ -35,11 +35,14 @@ class Play:
         self.controller = CheckedController(settings, scheduler or FIFO())
         self.state = self.controller.state
         self.time, self.requests = 0.0, 0
+        self.past: list[tuple[Event, float, tuple[Effect, ...]]] = []  # the log
         self.first = self.do(CapacityChanged(time=0.0, nodes=nodes))
 
     def do(self, event: Event, elapsed: float | None = None) -> list[Command]:
         assert self.controller.accepts(event), f"not accepted: {event}"
-        return list(self.controller.handle(event, elapsed))
+        commands = list(self.controller.handle(event, elapsed))
+        self.past.append((event, event.time if elapsed is None else elapsed, tuple(self.effects)))
+        return commands
 
     @property
     def effects(self) -> list[Effect]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.tune_platform.engine.play import Play, only, running
+from tests.tune_platform.engine.play import Play, Scripted, only, running
+from tune_platform.engine.controller import Controller
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Advance, DropCheckpoints, Launch, Tell
 from tune_platform.protocol.effects import Awaits, Decided
@@ -123,6 +124,23 @@ def test_a_clone_waits_for_the_checkpoint_that_its_source_is_writing() -> None:
     assert (launch.trial, launch.config, launch.checkpoint.uri, launch.until) == (0, {"x": 9}, "1/2/1", 4)
     assert [effect.by for effect in play.effects if isinstance(effect, Decided) and effect.trial == 0] == ["engine"]
     assert not play.state.awaiting
+
+
+def test_a_checkpoint_of_its_own_does_not_send_it_on() -> None:
+    play = awaiting()
+    assert play.report(0, saved=True) == []
+    assert list(play.state.awaiting) == [0]
+
+
+def test_a_resume_sees_nothing_else_in_a_clone_that_waits() -> None:
+    """Its source has no checkpoint yet, and is writing one: told the history, the scheduler decides the same."""
+    play = awaiting()
+    play.report(1, 0.4, saved=True)
+    again = Controller(play.state.settings, Scripted(t0s1=CLONE))
+    for event, elapsed, effects in play.past:
+        again.replay(event, elapsed, effects)
+    assert not again.comparison.difference
+    assert {number: trial.status.value for number, trial in again.state.trials.items()} == play.standing()
 
 
 def test_nobody_is_overdue_for_waiting() -> None:

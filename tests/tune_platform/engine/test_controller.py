@@ -221,6 +221,23 @@ def test_pause_with_a_checkpoint_at_hand() -> None:
     assert play.status(0) is TrialStatus.PAUSED
 
 
+def test_a_checkpoint_that_comes_alone_is_no_objection_to_the_verdict() -> None:
+    """Found in real kills: the trial was sent on because the batch of its checkpoint had no verdict with it."""
+    play = Play(Scripted(t0s1=Pause(reason="rung 0")))
+    play.suggest(0)
+    play.report(0, 1.0, saving=True)
+    assert play.report(0, saved=True) == []
+    assert (play.verdicts(), play.status(0)) == ([], TrialStatus.PAUSING)
+    assert only(play.saved(0), Release) == [Release(trial=0, warm=False)]
+    assert play.status(0) is TrialStatus.PAUSED
+
+
+def test_the_process_of_a_trial_that_has_ended_is_not_kept_warm() -> None:
+    play = Play(keep_warm=True)
+    play.suggest(0)
+    assert only(play.report(0, 1.0, done=True), Release) == [Release(trial=0)]
+
+
 class Eager(Scripted):
     """Sends trial 0 on as soon as it is paused."""
 

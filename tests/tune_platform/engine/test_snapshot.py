@@ -17,6 +17,7 @@ from tune_platform.backends.simulated import Faults
 from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.recovery import recover
+from tune_platform.protocol.events import Resumed
 
 WITH = snapshot.Searcher({"x": 1}, [7])
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -295,3 +296,19 @@ def test_the_state_of_every_moment_survives() -> None:
         assert list(other.state.placed) == list(run.controller.state.placed)
         moments += 1
     assert moments > 20
+
+
+def test_who_has_lost_its_place_with_the_driver_is_in_a_snapshot() -> None:
+    """They get one before all others, also where the next driver is lost before it has said what there is."""
+    scenario = busy(trials=4)
+    run = scenario.build()
+    run.runner.start()
+    for _ in range(6):
+        run.runner.turn()
+    placed = list(run.controller.state.placed)
+    run.controller.handle(Resumed(time=run.runner.backend.now()))
+    text = snapshot.to_text(run.controller.state, WITH)
+    assert text is not None
+    other = Controller(scenario.make_settings(), scenario.make_scheduler())
+    snapshot.load(other.state, text, lambda data: None)
+    assert list(other.state.returning) == list(run.controller.state.returning) == placed != []

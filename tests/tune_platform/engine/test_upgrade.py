@@ -17,7 +17,7 @@ from tune_platform.engine import runner as runner_module
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.upgrade import Upgrade, converted
 from tune_platform.errors import ExperimentError, SpecError
-from tune_platform.protocol.effects import EFFECTS
+from tune_platform.protocol.effects import EFFECTS, Effect, Launched
 from tune_platform.protocol.events import EVENTS
 from tune_platform.resources import Resources
 from tune_platform.store.records import LogRow
@@ -221,11 +221,16 @@ class End:
         self.status, self.attempt, self.reason, self.trial = status, attempt, reason, 0
 
 
-def upgraded(rows: list[LogRow], end: End | None = None, status: str = "running") -> list[Any]:
+def effects_of(rows: list[LogRow], end: End | None = None, status: str = "running") -> list[list[Effect]]:
     """The effects on each of some rows of the former format, of one trial."""
     ends: Any = {0: end} if end is not None else {}
     upgrade = Upgrade(ends, lambda config: Resources(cpu=2.0), (status, "why"))
-    return [[effect.kind for effect in group.effects] for group in upgrade.groups((row, ()) for row in rows)]
+    return [list(group.effects) for group in upgrade.groups((row, ()) for row in rows)]
+
+
+def upgraded(rows: list[LogRow], end: End | None = None, status: str = "running") -> list[Any]:
+    """The kinds of these effects."""
+    return [[effect.kind for effect in effects] for effects in effects_of(rows, end, status)]
 
 
 SUGGESTED = LogRow(1, 0.0, "suggested", 0, {"config": {}})
@@ -256,6 +261,8 @@ def test_a_clone_holds_a_checkpoint_of_its_present_step() -> None:
     rows = [SUGGESTED, reported(2, 1), LogRow(3, 2.0, "verdict", 0, clone), LogRow(4, 2.0, "verdict", 0, pause)]
     rows.append(LogRow(5, 5.0, "verdict", 0, {"step": 0, "verdict": "continue", "reason": "r", "until": 4}))
     assert upgraded(rows) == [["launched"], ["verdict", "launched", "verdict", "verdict", "launched"]]
+    launched = [effect for effects in effects_of(rows) for effect in effects if isinstance(effect, Launched)]
+    assert [effect.attempt for effect in launched] == [1, 2, 3]
     assert upgraded([*rows[:2], *rows[3:]])[1] == ["verdict", "verdict"]  # it is still saving
 
 
