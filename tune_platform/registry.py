@@ -142,10 +142,18 @@ SEARCHERS = Registry(
 SCHEDULERS = Registry(
     "scheduler",
     {
-        "fifo": "tune_platform.schedulers.fifo:FIFO",
         "asha": "tune_platform.schedulers.asha:ASHA",
-        "async_hyperband": "tune_platform.schedulers.asha:ASHA",
-        "asynchyperband": "tune_platform.schedulers.asha:ASHA",
+        "async_hyperband": "tune_platform.schedulers.async_hyperband:AsyncHyperBand",
+        "asynchyperband": "tune_platform.schedulers.async_hyperband:AsyncHyperBand",
+        "fifo": "tune_platform.schedulers.fifo:FIFO",
+        "hyperband": "tune_platform.schedulers.hyperband:HyperBand",
+        "median": "tune_platform.schedulers.median:MedianStopping",
+        "median_stopping_rule": "tune_platform.schedulers.median:MedianStopping",
+        "medianstopping": "tune_platform.schedulers.median:MedianStopping",
+        "mo_asha": "tune_platform.schedulers.mo_asha:MOASHA",
+        "pasha": "tune_platform.schedulers.pasha:PASHA",
+        "pbt": "tune_platform.schedulers.pbt:PBT",
+        "successive_halving": "tune_platform.schedulers.successive_halving:SuccessiveHalving",
     },
     check_scheduler,
 )

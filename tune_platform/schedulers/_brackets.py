@@ -77,8 +77,11 @@ class Brackets:
         if trial is not None:
             return trial.number
         # One that a person had paused on its way to a rung.
-        absent = (n for n, (bracket, rung) in self._home.items() if self._brackets[bracket].rungs[rung].get(n, 0) is None)
-        return next((number for number in absent if candidates.paused(number)), None)
+        for number, (bracket, rung) in self._home.items():
+            absent = self._brackets[bracket].rungs[rung].get(number, 0.0) is None
+            if absent and candidates.paused(number) is not None:
+                return number
+        return None
 
     def on_add(self, trial: TrialView) -> Decisions:
         """Let a trial join the bracket that is being filled, or begin the next."""

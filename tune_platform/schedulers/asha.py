@@ -94,14 +94,20 @@ class ASHA:
 
     def choose(self, candidates: Candidates) -> int | None:
         """Promote from the highest rung that has someone to promote; else start the oldest waiting trial."""
+        if (number := self.promotable(candidates)) is not None:
+            return number
+        trial = next(candidates.waiting(), None)
+        return trial.number if trial else None
+
+    def promotable(self, candidates: Candidates) -> int | None:
+        """Return the best trial of the highest rung that has one to promote; always None in the stopping form."""
         if self._promotion:
-            for rung in reversed(self._rungs):
-                for entry in rung.promotable:
+            for index in reversed(range(len(self._rungs))):
+                for entry in self._rungs[index].promotable if self._promotes(index) else ():
                     # One that a person holds or that does not fit now keeps its turn.
                     if candidates.paused(entry[2]) is not None:
                         return int(entry[2])
-        trial = next(candidates.waiting(), None)
-        return trial.number if trial else None
+        return None
 
     def on_end(self, trial: TrialView, status: str) -> None:
         """Keep the record, which is still a measurement, but promote the trial no more."""
@@ -109,6 +115,10 @@ class ASHA:
 
     def on_supply_end(self) -> None:
         """Nothing changes: rungs never wait for anybody."""
+
+    def _promotes(self, rung: int) -> bool:
+        """Whether trials of that rung may go on."""
+        return True
 
     def _promote(self, number: int) -> None:
         for rung in self._rungs:
