@@ -33,7 +33,7 @@ MAY: Mapping[str, set[str]] = {
     "space": {"errors", "protocol.seeds"},
     "spec": {"errors", "modules", "protocol", "registry", "resources", "space", "trainable"},
     "engine": {"errors", "protocol", "protocol.seeds", "resources", "space", "store"},
-    "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources"},
+    "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources", "space"},
     "searchers": {"errors", "protocol", "protocol.seeds", "registry", "space"},
     "backends": {
         "cluster",

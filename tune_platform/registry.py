@@ -150,7 +150,6 @@ SCHEDULERS = Registry(
         "median": "tune_platform.schedulers.median:MedianStopping",
         "median_stopping_rule": "tune_platform.schedulers.median:MedianStopping",
         "medianstopping": "tune_platform.schedulers.median:MedianStopping",
-        "mo_asha": "tune_platform.schedulers.mo_asha:MOASHA",
         "pasha": "tune_platform.schedulers.pasha:PASHA",
         "pbt": "tune_platform.schedulers.pbt:PBT",
         "successive_halving": "tune_platform.schedulers.successive_halving:SuccessiveHalving",
