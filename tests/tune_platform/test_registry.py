@@ -39,8 +39,14 @@ def test_what_is_built_in_is_an_entry_point_too(parts: Registry) -> None:
 def test_what_is_built_in_needs_no_metadata(parts: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_entry_points", lambda group, path: ())
     assert parts.names() == list(parts.builtin)
+    needed = {"hyperband": {"max": 9}, "pasha": {"max": 9}, "successive_halving": {"max": 9}, "pbt": {"interval": 2}}
     for name in parts.names():
-        parts.check(parts.build(name), parts.names())
+        parts.check(parts.build(name, **needed.get(name, {})), parts.names())
+
+
+def test_an_option_that_is_needed_is_named() -> None:
+    with pytest.raises(SpecError, match=r"scheduler 'pbt' needs interval: \{name: pbt, interval: ...\}"):
+        make_scheduler("pbt")
 
 
 @ALL
