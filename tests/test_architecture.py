@@ -21,7 +21,8 @@ PACKAGE = "tune_platform"
 INSIDE = ("searchers", "trainables")
 
 #: What each part may import of ours, beside itself. A part is a module or a folder of the package; `store.checkpoints`
-#: is the part of the store that workers have too, `protocol.seeds` derives all draws. Some parts are on their way.
+#: is the part of the store that workers have too, `cluster.address` needs no Ray, `protocol.seeds` derives all draws.
+#: Some parts are on their way.
 MAY: Mapping[str, set[str]] = {
     "errors": set(),
     "trainable": set(),  # the waist
@@ -31,12 +32,13 @@ MAY: Mapping[str, set[str]] = {
     "protocol.seeds": set(),
     "registry": {"errors", "protocol"},
     "space": {"errors", "protocol.seeds"},
-    "spec": {"errors", "modules", "protocol", "registry", "resources", "space", "trainable"},
+    "spec": {"cluster.address", "errors", "modules", "protocol", "registry", "resources", "space", "trainable"},
     "engine": {"errors", "protocol", "protocol.seeds", "resources", "space", "store"},
     "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources"},
     "searchers": {"errors", "protocol", "protocol.seeds", "registry", "space"},
     "backends": {
         "cluster",
+        "cluster.address",
         "distributed",
         "errors",
         "modules",
@@ -50,6 +52,7 @@ MAY: Mapping[str, set[str]] = {
     "store": {"errors", "protocol", "resources", "store.checkpoints"},
     "store.checkpoints": {"errors", "protocol"},
     "cluster": {"errors", "protocol", "resources"},
+    "cluster.address": {"errors"},
     "results": {"errors", "protocol", "store", "store.checkpoints"},
     "plots": {"errors", "protocol", "results"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
@@ -77,7 +80,19 @@ MAY: Mapping[str, set[str]] = {
         "store",
         "store.checkpoints",
     },
-    "cli": {"api", "engine", "errors", "protocol", "protocol.seeds", "results", "space", "spec", "store", "version"},
+    "cli": {
+        "api",
+        "cluster.address",
+        "engine",
+        "errors",
+        "protocol",
+        "protocol.seeds",
+        "results",
+        "space",
+        "spec",
+        "store",
+        "version",
+    },
 }
 #: Types of another part in a signature, which nobody needs at run time.
 ONLY_TYPES = {("trainable", "distributed"), ("protocol", "space")}
@@ -145,6 +160,8 @@ def part_of(module: str) -> str:
     _, *inner = module.split(".")
     if inner == ["protocol", "seeds"]:
         return "protocol.seeds"
+    if inner == ["cluster", "address"]:
+        return "cluster.address"
     if inner[:1] == ["store"] and "checkpoint" in inner[-1]:
         return "store.checkpoints"
     return inner[0] if inner else ""
