@@ -51,6 +51,7 @@ MAY: Mapping[str, set[str]] = {
     "store.checkpoints": {"errors", "protocol"},
     "cluster": {"errors", "protocol", "resources"},
     "results": {"errors", "protocol", "store", "store.checkpoints"},
+    "progress": {"engine", "errors", "protocol", "results"},
     "plots": {"errors", "protocol", "results"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},
@@ -69,6 +70,7 @@ MAY: Mapping[str, set[str]] = {
     "api": {
         "engine",
         "errors",
+        "progress",
         "protocol",
         "protocol.seeds",
         "resources",
@@ -77,7 +79,7 @@ MAY: Mapping[str, set[str]] = {
         "store",
         "store.checkpoints",
     },
-    "cli": {"api", "engine", "errors", "protocol", "protocol.seeds", "results", "space", "spec", "store", "version"},
+    "cli": {"api", "errors", "progress", "protocol", "protocol.seeds", "results", "space", "spec", "store", "version"},
 }
 #: Types of another part in a signature, which nobody needs at run time.
 ONLY_TYPES = {("trainable", "distributed"), ("protocol", "space")}
