@@ -20,6 +20,7 @@ from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError
+from tune_platform.location import Location, default_storage
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
@@ -51,7 +52,7 @@ def run(spec: SearchSpec, *, name: str | None = None, listeners: Sequence[Listen
         experiment = store.create(name, spec.to_dict(), created=time.time())
         with contextlib.closing(experiment):
             finish = _drive(spec, experiment, listeners, Runner.start)
-    return _results(name, spec.storage, finish)
+    return _results(name, Location(spec.storage), finish)
 
 
 def resume(
@@ -69,14 +70,14 @@ def resume(
     adds `{"trials": n, "time": seconds}` to the budgets. Raises ExperimentError where another driver still
     runs it, and where the spec differs from the one that it was started with.
     """
-    from tune_platform.spec import SearchSpec, default_storage
+    from tune_platform.spec import SearchSpec
 
-    location = str(storage or (spec.storage if spec else default_storage()))
+    location = Location(storage or (spec.storage if spec else default_storage()))
     with open_store(location) as store:
         experiment = store.open(name)
         with contextlib.closing(experiment):
             if spec is None:
-                spec = SearchSpec.from_dict({**experiment.spec, "storage": _storage_entry(location)})
+                spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
                 _check_same(spec, experiment)
             unknown = set(extend or {}) - {"trials", "time"}
@@ -96,15 +97,13 @@ def resume(
 
 def load(name: str, *, storage: str | Path | None = None) -> Results:
     """Return the results of an experiment, finished, crashed or still running. Raises ExperimentError if unknown."""
-    from tune_platform.spec import default_storage
-
-    return _results(name, str(storage or default_storage()), None)
+    return _results(name, Location(storage or default_storage()), None)
 
 
 # ------------------------------------------------------------------------------------------ inside
 
 
-def _results(name: str, storage: str, finish: Finish | None) -> Results:
+def _results(name: str, storage: Location, finish: Finish | None) -> Results:
     from tune_platform.results import Results
 
     return Results(name, storage=storage, finish=finish)
@@ -241,13 +240,13 @@ def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Set
 
 def _home(spec: SearchSpec, name: str) -> str:
     """Return the experiment's own folder: inside the storage directory, or beside the driver for a database URL."""
-    base = "tune_results" if "://" in spec.storage else spec.storage
+    base = "tune_results" if Location(spec.storage).is_url else spec.storage
     return str((Path(base).expanduser() / name).resolve())
 
 
 def _folder(spec: SearchSpec, name: str) -> str:
     """Return the experiment's own folder where its log lies in it, so that both are moved together; else nothing."""
-    return "" if "://" in spec.storage else _home(spec, name)
+    return "" if Location(spec.storage).is_url else _home(spec, name)
 
 
 def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
@@ -255,10 +254,6 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
     given = spec.checkpoint.storage
     root = f"{given.rstrip('/')}/{name}" if given else f"{_home(spec, name)}/checkpoints"
     return CheckpointStorage(root, folder=_folder(spec, name))
-
-
-def _storage_entry(location: str) -> dict[str, str]:
-    return {"url": location} if "://" in location else {"path": location}
 
 
 def _new_name(spec: SearchSpec) -> str:

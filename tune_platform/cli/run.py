@@ -146,10 +146,13 @@ def resume(
     """
     from tune_platform import api
     from tune_platform.results import locate
+    from tune_platform.store.sql import open_store
 
     overrides_of({})
     more = _extension(extend)
     name, storage = locate(experiment, storage)
+    with open_store(storage) as store:
+        name = store.find(name)
     with _display(name, log_format) as display:
         display.say(f"{name}: going on; Ctrl-C once ends gracefully, twice at once")
         listeners: list[Listener] = [_Interruptions(display), display]
