@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tune_platform.location import VARIABLE, Location, default_storage
 from tune_platform.progress.text import finite
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def experiment_argument(function: F) -> F:
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from tune_platform.errors import TunePlatformError
-    from tune_platform.results import default_storage
     from tune_platform.store.sql import open_store
 
     try:
@@ -94,13 +94,16 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     return found
 
 
-def command_line(verb: str, name: str, storage: str, *rest: str) -> str:
-    """Return a command that can be pasted into a shell; `--storage` is left out where it is the default."""
-    from tune_platform.results import default_storage
+def command_line(verb: str, name: str, storage: Location, *rest: str) -> str:
+    """Return a command that can be pasted into a shell; `--storage` is left out where it is the default.
+
+    A URL with a password is not shown: the shell is to take it from TUNE_PLATFORM_STORAGE.
+    """
     from tune_platform.store.sql import open_store
 
     words = ["tune-platform", verb, name, *rest]
     with open_store(storage) as store, open_store(default_storage()) as default:
-        if store.location != default.location:
-            words += ["--storage", storage if "://" not in storage else store.location]
-    return shlex.join(words)
+        elsewhere = store.location != default.location
+    if elsewhere and storage.has_secret:
+        return f'{shlex.join(words)} --storage "${VARIABLE}"'
+    return shlex.join([*words, "--storage", storage] if elsewhere else words)

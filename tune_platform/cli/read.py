@@ -23,6 +23,7 @@ from tune_platform.cli.common import (
 )
 from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
+from tune_platform.location import default_storage
 from tune_platform.progress.text import counts, duration, finite, number, values
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ def ls(storage: str | None, as_json: bool) -> None:
     \b
     Example: tune-platform ls --storage ~/tune_results
     """
-    from tune_platform.results import default_storage
     from tune_platform.store.sql import open_store
 
     with open_store(storage or default_storage()) as store:

@@ -116,9 +116,10 @@ def run(spec: Path, progress: str | None, log_format: str, dry_run: bool, **opti
         talk(f"would run {trials} trials as {name!r} in {search.storage}; nothing was started")
         return
     opening = f"{name}: results go to {search.storage}; {_CTRL_C}"
-    with shown(name, _form(progress or search.progress, log_format), opening=opening, quiet=0.0) as display:
+    form = _form(progress or search.progress, log_format)
+    with shown(name, form, opening=opening, quiet=0.0) as display:
         results = api.run(search, name=name, listeners=display.listeners, progress="off")
-    _finish(results, as_json="json" in (progress, log_format))
+    _finish(results, as_json=form == "json")
 
 
 @click.command()
@@ -143,12 +144,15 @@ def resume(
     from tune_platform import api
     from tune_platform.progress.shown import shown
     from tune_platform.results import Results, locate
+    from tune_platform.store.sql import open_store
 
     overrides_of({})
     more = _extension(extend)
     name, storage = locate(experiment, storage)
-    form = progress or Results(name, storage=storage).spec.get("progress", "auto")
-    with shown(name, _form(form, log_format), opening=f"{name}: going on; {_CTRL_C}", quiet=0.0) as display:
+    with open_store(storage) as store:
+        name = store.find(name)
+    form = _form(progress or Results(name, storage=storage).spec.get("progress", "auto"), log_format)
+    with shown(name, form, opening=f"{name}: going on; {_CTRL_C}", quiet=0.0) as display:
         results = api.resume(
             name,
             storage=storage,
@@ -157,7 +161,7 @@ def resume(
             extend=more,
             progress="off",
         )
-    _finish(results, as_json="json" in (progress, log_format))
+    _finish(results, as_json=form == "json")
 
 
 def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
