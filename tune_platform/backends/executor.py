@@ -334,7 +334,7 @@ class Executor:
             known = run.step < run.launch.committed
             if not done and (known or not halts(report, self.job.resource, until, self.job.stop)):
                 return "running"
-        self._check_reported(run)
+        self._check_reported(run, at=None if done else until)
         return "done" if done else "waiting"
 
     def _judge(self, run: _Run, report: Report) -> None:
@@ -364,12 +364,19 @@ class Executor:
             )
         run.progress = progress
 
-    def _check_reported(self, run: _Run) -> None:
+    def _check_reported(self, run: _Run, at: float | None = None) -> None:
+        """Fail where a metric has not come by the end, or by the first milestone, which lies `at`."""
         # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
         if run.launch.checkpoint is None:
             for name in self.job.metrics:
                 if name not in run.names:
-                    misreported(f"metric {name!r} is never reported; {reported(name, run.names)}")
+                    known = reported(name, run.names)
+                    if at is None:
+                        misreported(f"metric {name!r} is never reported; {known}")
+                    misreported(
+                        f"metric {name!r} is not reported up to {self.job.resource} {at:g}, where the scheduler "
+                        f"judges it first; {known}. Where it first comes at 5, say `min: 5`"
+                    )
 
     # Checkpoints.
 
