@@ -135,7 +135,7 @@ class Live:
             Text.assemble(
                 (f"  {cell[0]:<{wide[0]}}", "cyan"),
                 f"  {cell[1]:<{wide[1]}}  {cell[2]:<{wide[2]}}  {cell[3]:>{wide[3]}}  ",
-                (standing.configs.text(running.config), "dim"),
+                (standing.configs.text(running.trial.config), "dim"),
             )
             for cell, (_, running) in zip(cells, shown, strict=True)
         ]
