@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -45,6 +47,9 @@ class Worker:
 
     def __init__(self, payload: bytes, path: list[str], gang: Gang | None = None) -> None:
         sys.path.extend(entry for entry in path if entry not in sys.path)
+        if threading.current_thread() is threading.main_thread():
+            # Ray would raise SystemExit in this thread, later, in the middle of whatever trial is here by then.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._payload = payload
         self._gang = gang
         if gang is not None:  # its other workers load torch and the user's code while this process does
@@ -159,7 +164,7 @@ class Worker:
         self._channel.hold()
         try:
             ref = executor.save() if executor is not None else None
-        except Exception as error:
+        except BaseException as error:
             self._channel.answer(None)
             if executor is not None:
                 executor.end(reusable=False)
@@ -199,7 +204,7 @@ class _Log:
         if self._file is None and self._folder:
             path = Path(self._folder, "log.txt")
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8", buffering=1)
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         if self._file is not None:
             self._file.write(text)
 

@@ -170,6 +170,8 @@ class InlineBackend:
             self._turns = deque(turn for turn in self._turns if turn[0] != launch.trial)
         try:
             checkpoint = place.executor.save()
-        except Exception as error:
+        except BaseException as error:
+            if place.executor.passes(error):
+                raise
             return failure_of(error).event(self.now(), launch.trial, launch.attempt)
         return Answer(launch.trial, launch.attempt, checkpoint).event(self.now())
