@@ -44,6 +44,7 @@ from tune_platform.trainable import (
 
 logger = logging.getLogger(__name__)
 
+
 def trial_folder(job: Job, trial: int) -> str:
     """Return the path of the trial's own folder, which is made when somebody needs it; empty where the job has none."""
     return f"{job.directory}/trial-{trial:05d}" if job.directory else ""
