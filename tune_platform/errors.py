@@ -52,7 +52,7 @@ class IllegalTransition(TunePlatformError):  # noqa: N818 (the field's name for 
         super().__init__(f"trial {trial} cannot move from {old} to {new}; its history:\n{story}")
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818 (as Python's own)
+class Interrupted(KeyboardInterrupt):
     """A person ends a run at once: the second Ctrl-C. Training code that raises KeyboardInterrupt only fails."""
 
 

@@ -110,7 +110,7 @@ def test_an_exception_names_the_users_own_line() -> None:
     assert [type(event) for event in batch.events(0.0)] == [Reported, Failed]
 
 
-class Unprintable(Exception):
+class UnprintableError(Exception):
     def __str__(self) -> str:
         raise KeyboardInterrupt
 
@@ -123,7 +123,7 @@ RAISED = [
     (NotImplementedError(), "NotImplementedError ("),
     (KeyboardInterrupt(), "KeyboardInterrupt ("),
     (GeneratorExit(), "GeneratorExit ("),
-    (Unprintable(), "Unprintable: (its text cannot be had: __str__ raises KeyboardInterrupt)"),
+    (UnprintableError(), "UnprintableError: (its text cannot be had: __str__ raises KeyboardInterrupt)"),
     (ValueError("a \ud800 b"), "ValueError: a \\ud800 b ("),
 ]
 
