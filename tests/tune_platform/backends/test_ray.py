@@ -244,7 +244,7 @@ def test_what_was_reported_before_an_odd_exception_is_kept(watch: Watch, tmp_pat
     kinds = {"interrupt": "KeyboardInterrupt (", "exit": "GeneratorExit (", "text": "ValueError: a \\ud800 b ("}
     for trial, (kind, words) in enumerate(kinds.items()):
         watch.backend.submit([launch(trial, None, config={"x": kind})])
-        watch.until(lambda trial=trial: watch.failure(trial))
+        watch.until(partial(watch.failure, trial))
         failure = watch.failure(trial)
         assert failure is not None
         assert failure.cause == "exception"
