@@ -28,7 +28,7 @@ from tune_platform.errors import CheckpointError, Interrupted
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import halts
-from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.protocol.reports import CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
@@ -37,7 +37,6 @@ from tune_platform.trainable import (
     FunctionTrainable,
     Trainable,
     TrialContext,
-    bad_value,
     make_trainable,
     plain_metrics,
 )
@@ -340,6 +339,7 @@ class Executor:
         if metrics or not done:  # {"done": True} alone is an end, not a report
             run.step += 1
             report = Report(run.step, metrics, time.time())
+            self._measure(run, report)
             put(report if run.step > run.launch.committed else None)
             self._judge(run, report)
             known = run.step < run.launch.committed
@@ -353,9 +353,12 @@ class Executor:
         for name in self.job.metrics:
             if name in report.metrics:
                 value = report.metrics[name]
-                if bad_value(value):
+                if finite(value) is None:
                     message = f"metric {name!r} is {value!r} at step {report.step}, which is not a finite number"
                     raise Failing(Failure("bad_metric", message))
+
+    def _measure(self, run: _Run, report: Report) -> None:
+        """See how far the trial is. A report that does not say so is none: no scheduler hears of it."""
         name = self.job.resource
         progress = report.value(name)
         if progress is None:
@@ -363,7 +366,7 @@ class Executor:
                 f"{name!r}, in which milestones are measured, is not in the report of step {report.step}; "
                 f"{reported(name, report.metrics)}. Report it, or measure in 'step'"
             )
-        if bad_value(progress):
+        if finite(progress) is None:
             misreported(f"{name!r} is {progress!r} at step {report.step}; it must be a finite number")
         if run.progress is not None and progress <= run.progress:
             misreported(
