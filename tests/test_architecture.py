@@ -26,12 +26,13 @@ MAY: Mapping[str, set[str]] = {
     "errors": set(),
     "trainable": set(),  # the waist
     "modules": set(),
+    "location": set(),  # where experiments lie; hides passwords
     "resources": {"errors"},
     "protocol": {"errors", "protocol.seeds", "resources"},
     "protocol.seeds": set(),
     "registry": {"errors", "protocol"},
     "space": {"errors", "protocol.seeds"},
-    "spec": {"errors", "modules", "protocol", "registry", "resources", "space", "trainable"},
+    "spec": {"errors", "location", "modules", "protocol", "registry", "resources", "space", "trainable"},
     "engine": {"errors", "protocol", "protocol.seeds", "resources", "space", "store"},
     "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources"},
     "searchers": {"errors", "protocol", "protocol.seeds", "registry", "space"},
@@ -47,10 +48,11 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
     },
     "distributed": {"errors", "protocol", "protocol.seeds", "resources", "trainable"},
-    "store": {"errors", "protocol", "resources", "store.checkpoints"},
+    "store": {"errors", "location", "protocol", "resources", "store.checkpoints"},
     "store.checkpoints": {"errors", "protocol"},
     "cluster": {"errors", "protocol", "resources"},
-    "results": {"errors", "protocol", "store", "store.checkpoints"},
+    "progress": {"engine", "errors", "protocol", "results"},
+    "results": {"errors", "location", "protocol", "store", "store.checkpoints"},
     "plots": {"errors", "protocol", "results"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},
@@ -69,6 +71,8 @@ MAY: Mapping[str, set[str]] = {
     "api": {
         "engine",
         "errors",
+        "location",
+        "progress",
         "protocol",
         "protocol.seeds",
         "resources",
@@ -77,7 +81,19 @@ MAY: Mapping[str, set[str]] = {
         "store",
         "store.checkpoints",
     },
-    "cli": {"api", "engine", "errors", "protocol", "protocol.seeds", "results", "space", "spec", "store", "version"},
+    "cli": {
+        "api",
+        "errors",
+        "location",
+        "progress",
+        "protocol",
+        "protocol.seeds",
+        "results",
+        "space",
+        "spec",
+        "store",
+        "version",
+    },
 }
 #: Types of another part in a signature, which nobody needs at run time.
 ONLY_TYPES = {("trainable", "distributed"), ("protocol", "space")}

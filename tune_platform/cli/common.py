@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from tune_platform.location import VARIABLE, Location, default_storage
+from tune_platform.progress.text import finite
 
 if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
@@ -40,7 +42,6 @@ def experiment_argument(function: F) -> F:
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from tune_platform.errors import TunePlatformError
-    from tune_platform.results import default_storage
     from tune_platform.store.sql import open_store
 
     try:
@@ -60,15 +61,6 @@ def load(experiment: str, storage: str | None) -> Results:
 def print_json(value: Any) -> None:
     """Print JSON to stdout; what is not finite becomes null, as JSON has no word for it."""
     click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
-
-
-def finite(value: Any) -> Any:
-    """Return JSON values with None in the place of NaN and the infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:
@@ -102,13 +94,16 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     return found
 
 
-def command_line(verb: str, name: str, storage: str, *rest: str) -> str:
-    """Return a command that can be pasted into a shell; `--storage` is left out where it is the default."""
-    from tune_platform.results import default_storage
+def command_line(verb: str, name: str, storage: Location, *rest: str) -> str:
+    """Return a command that can be pasted into a shell; `--storage` is left out where it is the default.
+
+    A URL with a password is not shown: the shell is to take it from TUNE_PLATFORM_STORAGE.
+    """
     from tune_platform.store.sql import open_store
 
     words = ["tune-platform", verb, name, *rest]
     with open_store(storage) as store, open_store(default_storage()) as default:
-        if store.location != default.location:
-            words += ["--storage", storage if "://" not in storage else store.location]
-    return shlex.join(words)
+        elsewhere = store.location != default.location
+    if elsewhere and storage.has_secret:
+        return f'{shlex.join(words)} --storage "${VARIABLE}"'
+    return shlex.join([*words, "--storage", storage] if elsewhere else words)

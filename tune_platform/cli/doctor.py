@@ -18,6 +18,7 @@ import click
 
 from tune_platform import __version__
 from tune_platform.cli.common import json_option, print_json, storage_option
+from tune_platform.location import Location, default_storage, unwritable
 
 PACKAGES = ("ray", "torch", "optuna", "sqlalchemy", "pandas", "pyarrow")
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
@@ -44,9 +45,7 @@ def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
     \b
     Example: tune-platform doctor --storage ~/tune_results
     """
-    from tune_platform.results import default_storage
-
-    findings = list(_findings(storage or default_storage()))
+    findings = list(_findings(Location(storage or default_storage())))
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -56,7 +55,7 @@ def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
     ctx.exit(1 if any(finding.state == "fail" for finding in findings) else 0)
 
 
-def _findings(storage: str) -> Iterator[Finding]:
+def _findings(storage: Location) -> Iterator[Finding]:
     yield Finding("ok", "tune-platform", __version__)
     yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
@@ -117,7 +116,7 @@ def _ray() -> Finding:
         return Finding("note", "Ray cluster", f"{address} does not answer: {error}")
 
 
-def _storage(storage: str) -> Iterator[Finding]:
+def _storage(storage: Location) -> Iterator[Finding]:
     from tune_platform.errors import TunePlatformError
     from tune_platform.store.sql import open_store
 
@@ -133,10 +132,9 @@ def _storage(storage: str) -> Iterator[Finding]:
     folder = Path(where)
     while not folder.exists():  # it is made by the first run
         folder = folder.parent
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".tune-platform-doctor-"):
-            yield Finding("ok", "storage", f"{where}: writable, {len(names)} experiments")
-    except OSError as error:
-        yield Finding("fail", "storage", f"{where}: cannot be written: {error}")
+    if said := unwritable(where):
+        yield Finding("fail", "storage", said)
+    else:
+        yield Finding("ok", "storage", f"{where}: writable, {len(names)} experiments")
     free = shutil.disk_usage(folder).free / 2**30
     yield Finding("ok" if free >= 1 else "note", "disk space", f"{free:.1f} GiB free")

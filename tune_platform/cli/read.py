@@ -14,7 +14,6 @@ import click
 from tune_platform.cli.common import (
     command_line,
     experiment_argument,
-    finite,
     json_option,
     load,
     print_json,
@@ -22,8 +21,10 @@ from tune_platform.cli.common import (
     talk,
     trial_json,
 )
-from tune_platform.cli.format import counts, duration, fit, number, table, values, width
+from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
+from tune_platform.location import default_storage
+from tune_platform.progress.text import counts, duration, finite, number, values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,6 @@ def ls(storage: str | None, as_json: bool) -> None:
     \b
     Example: tune-platform ls --storage ~/tune_results
     """
-    from tune_platform.results import default_storage
     from tune_platform.store.sql import open_store
 
     with open_store(storage or default_storage()) as store:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.location import without_secrets
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 #: What a key is called in Ray Tune or in other tools, or belongs to.
@@ -63,7 +64,8 @@ def describe(value: Any) -> str:
     """Return a short text for a value that was not wanted, with its kind."""
     if value is None:
         return "nothing"
-    text = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    text = without_secrets(repr(value))
+    text = text if len(text) <= 60 else text[:57] + "..."
     kinds: Sequence[tuple[Any, str]] = (
         (bool, "true or false"),
         (int, "a whole number"),

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect
 
 from tune_platform.errors import ExperimentError
+from tune_platform.location import Location
 
 BUSY_SECONDS = 10.0
 """How long a SQLite connection waits for another writer, and PostgreSQL for the rest of a transaction."""
@@ -66,7 +67,7 @@ class Database:
 
     def __init__(self, url: URL, *, readonly: bool = False) -> None:
         self.dialect = url.get_backend_name()
-        self.where = url.render_as_string(hide_password=True)
+        self.where = str(Location(url.render_as_string(hide_password=False)))
         self.readonly = readonly
         self._url = url
         file = url.database if self.dialect == "sqlite" else None

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from tune_platform.errors import ExperimentError, SpecError, did_you_mean
+from tune_platform.location import Location, impossible
 from tune_platform.store import migrations, rows, schema
 from tune_platform.store.database import Database, sql
 from tune_platform.store.experiment import SqlExperiment
@@ -35,29 +36,28 @@ def open_store(location: str | Path) -> SqlStore:
     first experiment is. It must be on a local disk: where machines share a file system use PostgreSQL.
     Raises SpecError for any other URL.
     """
-    text = str(location)
-    if "://" not in text:
-        return SqlStore(Path(text).expanduser().absolute())
+    place = Location(location)
+    if not place.is_url:
+        return SqlStore(Path(place).expanduser().absolute(), Location(Path(place).expanduser().absolute()))
     try:
-        url = make_url(text.replace("postgres://", "postgresql://", 1))
-    except sa.exc.ArgumentError:
+        url = make_url(place.unmasked.replace("postgres://", "postgresql://", 1))
+    except (sa.exc.ArgumentError, ValueError):
         url = make_url("unknown://")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise SpecError(
-            f"a store cannot be opened at {text!r}: give a directory, sqlite:///file.db or "
+            f"a store cannot be opened at {str(place)!r}: give a directory, sqlite:///file.db or "
             "postgresql://user@host/database (checkpoints may lie on any fsspec path, the store may not)."
         )
-    return SqlStore(url)
+    return SqlStore(url, place)
 
 
 class SqlStore:
     """All experiments of one place. Made by `open_store`; close it, or use it in a with statement."""
 
-    def __init__(self, place: Path | URL) -> None:
-        self._place = place
+    def __init__(self, place: Path | URL, location: Location) -> None:
+        self._place, self.location = place, location
         self._in_memory = isinstance(place, URL) and place.database in (None, "", ":memory:")
         self._listing: Database | None = None  # of a URL; in memory it is the only one, used by every experiment
-        self.location = str(place) if isinstance(place, Path) else place.render_as_string(hide_password=True)
 
     def __enter__(self) -> SqlStore:
         return self
@@ -68,7 +68,7 @@ class SqlStore:
     def names(self) -> list[str]:
         """Return the names of all experiments, sorted; opens no file of a directory."""
         if isinstance(self._place, Path):
-            return sorted(path.parent.name for path in self._place.glob(f"*/{FILE_NAME}"))
+            return self._names_in_folder(self._place)
         database = self._list_database()
         return sorted(name for (name,) in database.fetch(sa.select(_E.name))) if database else []
 
@@ -98,8 +98,7 @@ class SqlStore:
             created,
             LOG_FORMAT,
         )
-        if isinstance(self._place, Path):
-            (self._place / name).mkdir(parents=True, exist_ok=True)
+        self._make_folder(name)
         database = self._database(name, readonly=False)
         taken = f"experiment {name!r} exists already in {self.location}: resume it or choose another name."
         try:
@@ -113,19 +112,27 @@ class SqlStore:
             self._release(database)
             raise
 
+    def find(self, name: str) -> str:
+        """Return the whole name of an experiment, given that or its unique beginning.
+
+        Raises ExperimentError if there is none.
+        """
+        names = self.names()
+        if name in names:
+            return name
+        longer = [known for known in names if name and known.startswith(name)]
+        if len(longer) != 1:
+            hint = f" (could be {', '.join(longer[:5])})" if longer else did_you_mean(name, names)
+            raise ExperimentError(f"there is no experiment {name!r} in {self.location}{hint}")
+        return longer[0]
+
     def open(self, name: str, readonly: bool = False) -> SqlExperiment:
         """Open an experiment by its name or by the unique beginning of its name.
 
         A read-only one makes no files, never blocks its driver and follows what that appends.
         Raises ExperimentError if there is none, or if it cannot be read.
         """
-        names = self.names()
-        if name not in names:
-            longer = [known for known in names if name and known.startswith(name)]
-            if len(longer) != 1:
-                hint = f" (could be {', '.join(longer[:5])})" if longer else did_you_mean(name, names)
-                raise ExperimentError(f"there is no experiment {name!r} in {self.location}{hint}")
-            name = longer[0]
+        name = self.find(name)
         database = self._database(name, readonly=readonly)
         try:
             migrations.prepare(database)
@@ -139,6 +146,26 @@ class SqlStore:
         if self._listing is not None:
             self._listing.close()
             self._listing = None
+
+    def _names_in_folder(self, folder: Path) -> list[str]:
+        """Return the names of the folders with an experiment; hidden ones are being removed."""
+        if said := impossible(folder):
+            raise ExperimentError(said)
+        try:
+            found = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
+            return sorted(name for name in found if (folder / name / FILE_NAME).exists())
+        except OSError as error:
+            raise ExperimentError(f"{folder} cannot be read: {error.strerror or error}") from error
+
+    def _make_folder(self, name: str) -> None:
+        if not isinstance(self._place, Path):
+            return
+        if said := impossible(self._place):
+            raise ExperimentError(said)
+        try:
+            (self._place / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExperimentError(f"{self._place / name} cannot be made: {error.strerror or error}") from error
 
     def _database(self, name: str, *, readonly: bool) -> Database:
         if isinstance(self._place, Path):
