@@ -57,7 +57,7 @@ def test_a_start_point_may_leave_out_what_decides_whether_a_parameter_exists(see
 
 
 def test_mistakes_in_a_start_point_of_a_function() -> None:
-    with pytest.raises(SpecError, match="lr=3.0 is not in Float"):
+    with pytest.raises(SpecError, match=r"lr=3\.0 is not in Float"):
         Space(by_run).complete({"lr": 3.0}, rng())
     with pytest.raises(SpecError, match=r"'momentumm' in the space \(did you mean 'momentum'"):
         Space(by_run).complete({"momentumm": 0.3}, rng())
