@@ -21,6 +21,7 @@ from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError
 from tune_platform.location import Location, default_storage
+from tune_platform.progress.shown import check_form, shown
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
@@ -38,20 +39,33 @@ if TYPE_CHECKING:
     from tune_platform.spec import SearchSpec
 
 
-def run(spec: SearchSpec, *, name: str | None = None, listeners: Sequence[Listener] = ()) -> Results:
+def run(
+    spec: SearchSpec,
+    *,
+    name: str | None = None,
+    listeners: Sequence[Listener] = (),
+    progress: str | None = None,
+) -> Results:
     """Run a search to its end and return the results.
+
+    `progress` is how it is shown meanwhile, on stderr or in the notebook's cell: "live" is redrawn in place, "plain"
+    are lines, "json" lines for programs, "off" is nothing; "auto" is live on a terminal and in a notebook, else lines
+    that begin after 5 seconds and become ever rarer. None takes the spec's own, "auto" unless it says otherwise.
 
     Ctrl-C or SIGTERM once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
     there; a second time ends it at once, which loses at most the steps since each trial's last checkpoint.
     Raises SpecError before anything starts where the spec cannot work, and ExperimentError where an experiment of
     that name exists already.
     """
+    check_form(progress or spec.progress)
     spec.check()
     name = name or spec.name or _new_name(spec)
     with open_store(spec.storage) as store:
         experiment = store.create(name, spec.to_dict(), created=time.time())
-        with contextlib.closing(experiment):
-            finish = _drive(spec, experiment, listeners, Runner.start)
+        opening = f"{name}: results go to {spec.storage}"
+        with contextlib.closing(experiment), shown(name, progress or spec.progress, opening=opening) as display:
+            finish = _drive(spec, experiment, [*display.listeners, *listeners], Runner.start)
+            display.end(finish)
     return _results(name, Location(spec.storage), finish)
 
 
@@ -63,15 +77,17 @@ def resume(
     listeners: Sequence[Listener] = (),
     retry_failed: bool = False,
     extend: Mapping[str, float] | None = None,
+    progress: str | None = None,
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
     `spec` is needed only where the original had live objects of Python; it must be the same one. `extend`
-    adds `{"trials": n, "time": seconds}` to the budgets. Raises ExperimentError where another driver still
-    runs it, and where the spec differs from the one that it was started with.
+    adds `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`. Raises ExperimentError where
+    another driver still runs it, and where the spec differs from the one that it was started with.
     """
     from tune_platform.spec import SearchSpec
 
+    check_form(progress or "auto")
     location = Location(storage or (spec.storage if spec else default_storage()))
     with open_store(location) as store:
         experiment = store.open(name)
@@ -91,7 +107,9 @@ def resume(
                 recover(runner, retry_failed=retry_failed)
 
             given, left = spec, experiment.row()
-            finish = _drive(spec, experiment, listeners, begin)
+            with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
+                finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+                display.end(finish)
             return _results(experiment.name, location, finish)
 
 

@@ -92,10 +92,13 @@ def optional_modules() -> set[str]:
             if each.marker is None or each.marker.evaluate({"extra": ""})
         ]
     wanted.add("tune-platform")
+    bundled = {path.name for path in Path(str(distribution("ray").locate_file("ray/thirdparty_files"))).iterdir()}
     return {
         module
         for module, brought_by in packages_distributions().items()
-        if module.isidentifier() and not wanted & {canonicalize_name(name) for name in brought_by}
+        if module.isidentifier()
+        and module not in bundled
+        and not wanted & {canonicalize_name(name) for name in brought_by}
     }
 
 

@@ -14,7 +14,6 @@ import click
 from tune_platform.cli.common import (
     command_line,
     experiment_argument,
-    finite,
     json_option,
     load,
     print_json,
@@ -22,10 +21,11 @@ from tune_platform.cli.common import (
     talk,
     trial_json,
 )
-from tune_platform.cli.format import counts, duration, fit, number, table, values, width
+from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
 from tune_platform.extras import require
 from tune_platform.location import default_storage
+from tune_platform.progress.text import counts, duration, finite, number, values
 
 if TYPE_CHECKING:
     import pandas as pd

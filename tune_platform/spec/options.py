@@ -8,7 +8,7 @@ too, a function in `reading` and in `writing`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -19,6 +19,10 @@ from tune_platform.spec.values import Natural, Number, Seconds, Strict, Wait
 VERSION = 1  # of the file
 #: Marks an option that decides where and how fast, not what happens: a resumption may change it.
 ASIDE = "aside"
+
+
+#: How a search is shown while it runs.
+Progress = Literal["auto", "live", "plain", "json", "off"]
 
 
 class Shared(Strict):
@@ -34,6 +38,7 @@ class Shared(Strict):
     grace: Annotated[Wait, ASIDE] = 60.0
     store_patience: Annotated[Wait, ASIDE] = 300.0
     misfit_after: Annotated[Wait | None, ASIDE] = None
+    progress: Annotated[Progress, ASIDE] = "auto"
 
 
 class Option(NamedTuple):
