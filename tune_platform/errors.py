@@ -9,6 +9,8 @@
     ├── SearcherError        a searcher raised or returned something that is not in the space
     └── SchedulerError       a scheduler decided what cannot be done
 
+Beside these `Interrupted`, a KeyboardInterrupt: a person wants the run to end at once.
+
 A message says what happened, the value seen, what is allowed, and how to mend it.
 """
 
@@ -56,6 +58,10 @@ class IllegalTransition(TunePlatformError):  # noqa: N818 (the field's name for 
         self.trial, self.old, self.new = trial, old, new
         story = "\n".join(f"  {entry}" for entry in history)
         super().__init__(f"trial {trial} cannot move from {old} to {new}; its history:\n{story}")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A person ends a run at once: the second Ctrl-C. Training code that raises KeyboardInterrupt only fails."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
