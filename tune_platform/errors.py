@@ -4,6 +4,7 @@
     ├── SpecError            the spec, the space or an argument is wrong; nothing has started
     ├── ExperimentError      the experiment cannot be found, opened, resumed or continued
     ├── CheckpointError      a checkpoint is missing, incomplete or does not match its checksum
+    ├── MissingLibraryError  an optional library is not installed; the message says what to install
     ├── IllegalTransition    a bug in the engine: a trial was moved where it must not go
     ├── SearcherError        a searcher raised or returned something that is not in the space
     └── SchedulerError       a scheduler decided what cannot be done
@@ -33,6 +34,13 @@ class ExperimentError(TunePlatformError):
 
 class CheckpointError(TunePlatformError):
     """A checkpoint is missing, incomplete or does not match its checksum."""
+
+
+class MissingLibraryError(TunePlatformError, ModuleNotFoundError):
+    """What was asked for needs a library that is not installed: `name`, as it is imported."""
+
+    def __init__(self, message: str, name: str | None = None) -> None:
+        super().__init__(message, name=name)
 
 
 class SearcherError(TunePlatformError):
