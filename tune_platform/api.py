@@ -19,12 +19,13 @@ from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
-from tune_platform.errors import CheckpointError, ExperimentError, SpecError
+from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
 from tune_platform.location import Location, default_storage
 from tune_platform.progress.shown import check_form, shown
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
@@ -140,7 +141,7 @@ def _drive(
     except BaseException as error:
         status, reason = "interrupted", "the driver was interrupted; resume goes on from here"
         if isinstance(error, Exception):
-            status, reason = "failed", f"the driver failed: {type(error).__name__}: {error}"
+            status, reason = "failed", plain(f"the driver failed: {type(error).__name__}: {error}")
         try:
             experiment.set_status(status, reason, time.time())
         except ExperimentError as second:  # a store that is away, perhaps: not what the caller has to know first
@@ -300,7 +301,7 @@ def _signals(runner: Runner) -> Iterator[None]:
         nonlocal seen
         seen += 1
         if seen > 1:
-            raise KeyboardInterrupt
+            raise Interrupted
         runner.interrupt()
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
