@@ -114,7 +114,7 @@ class Live:
         lines += self._table(list(standing.running.items())[:SHOWN])
         if len(standing.running) > SHOWN:
             lines.append(Text(f"  ... and {len(standing.running) - SHOWN} more running", style="dim"))
-        told = [note.text for note in standing.notes if note.kind not in ("best", "message")]
+        told = [note.text for note in standing.notes if note.kind != "message"]
         return [*lines, Text(f"last  {told[-1] if told else 'starting ...'}", style="dim")]
 
     def _table(self, shown: Sequence[tuple[int, Running]]) -> list[Text]:

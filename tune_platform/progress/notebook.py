@@ -105,7 +105,7 @@ class Notebook:
             parts.append(f"<b>best</b> &nbsp; <b>{escape(standing.best_words())}</b> &nbsp; {config}")
         if standing.running:
             parts.append(self._table())
-        told = [note.text for note in standing.notes if note.kind != "best"]
+        told = [note.text for note in standing.notes]
         parts += [f'<span style="opacity:0.7">{escape(text)}</span>' for text in (*told, self._opening)]
         return "".join(f'<div style="margin:2px 0">{part}</div>' for part in parts)
 
@@ -138,7 +138,8 @@ class Notebook:
         ]
         head = _row("th", ("trial", "step", standing.metric, "for", "config"))
         more = f"... and {len(standing.running) - SHOWN} more running" if len(standing.running) > SHOWN else ""
-        return f"<table>{head}{''.join(_row('td', row) for row in rows)}</table>{more}"
+        table = head + "".join(_row("td", row) for row in rows)
+        return f'<table style="color:inherit;font-size:inherit">{table}</table>{more}'
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:

@@ -75,7 +75,7 @@ class Standing:
                 if isinstance(effect, (Launched, Decided, Moved)):
                     self._follow(run, effect, now)
             found = self._notes.hear(run, events, effects)
-            self.notes.extend(found)
+            self.notes.extend(note for note in found if note.kind != "best")  # that has a place of its own
         return found
 
     def _follow(self, run: RunView, effect: Launched | Decided | Moved, now: float) -> None:
