@@ -66,8 +66,10 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
+    "claim": {"errors", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {
+        "claim",
         "engine",
         "errors",
         "location",
@@ -81,6 +83,7 @@ MAY: Mapping[str, set[str]] = {
     },
     "cli": {
         "api",
+        "claim",
         "engine",
         "errors",
         "location",

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -17,13 +16,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from tune_platform.cli.common import (
+    command_line,
     experiment_argument,
     finite,
     pairs,
     parse_value,
+    same_command,
     storage_option,
     talk,
 )
+from tune_platform.errors import NameTakenError
+from tune_platform.location import Location
 
 if TYPE_CHECKING:
     from tune_platform.engine.runner import Listener
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from tune_platform.protocol.effects import Effect
     from tune_platform.protocol.events import Event
     from tune_platform.results import Results
+    from tune_platform.spec import SearchSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +46,7 @@ _KEYS = {
     "seed": "search.seed",
     "backend": "backend.name",
     "name": "name",
+    "if_exists": "if_exists",
     "storage": "storage",
 }
 
@@ -74,6 +79,8 @@ def spec_options(function: F) -> F:
             click.option("--seed", type=click.IntRange(min=0), help="Seed of the search."),
             click.option("--backend", metavar="ray|inline", help="Where trials run."),
             click.option("--name", help="Name of the experiment."),
+            click.option("--if-exists", type=click.Choice(["error", "resume", "new", "replace"]),
+                         help="Where there is one of that name: go on with it, start name-2, or delete it."),
             storage_option,
         )
     ):  # fmt: skip
@@ -110,20 +117,43 @@ def run(spec: Path, log_format: str, dry_run: bool, **options: Any) -> None:
     Example: tune-platform run examples/digits.yaml --trials 20 --set schedule.eta=4
     """
     from tune_platform import api
+    from tune_platform.claim import claim, made_up_name
     from tune_platform.spec import resolve
 
     search, _ = resolve(spec, overrides=overrides_of(options))
     for warning in search.check():
         talk(f"{click.style('warning', fg='yellow')}: {warning}")
-    name = search.name or f"{spec.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if dry_run:
+        name = search.name or made_up_name(search, spec.stem)
         trials = "any number of" if search.trials is None else search.trials
         talk(f"would run {trials} trials as {name!r} in {search.storage}; nothing was started")
         return
-    with _display(name, log_format) as display:
-        display.say(f"{name}: results go to {search.storage}; Ctrl-C once ends gracefully, twice at once")
-        results = api.run(search, name=name, listeners=[_Interruptions(display), display])
+    try:
+        with claim(search, stem=spec.stem) as claimed, _display(claimed.experiment.name, log_format) as display:
+            goes = "results go to" if claimed.fresh else "going on in"
+            display.say(
+                f"{claimed.experiment.name}: {goes} {search.storage}; Ctrl-C once ends gracefully, twice at once"
+            )
+            results = api.drive(claimed, search, [_Interruptions(display), display])
+    except NameTakenError as taken:
+        raise _choices(taken, search) from None
     _finish(results, log_format)
+
+
+def _choices(taken: NameTakenError, spec: SearchSpec) -> NameTakenError:
+    """Return the error with the commands for each choice."""
+    show = command_line("show", taken.name, Location(spec.storage))
+    lines = [
+        (show, "look at it"),
+        (same_command("--if-exists", "resume"), "go on with it"),
+        (same_command("--if-exists", "new"), f"start another one, {taken.free!r}"),
+        (same_command("--if-exists", "replace"), "delete it with all that it found, and start"),
+    ]
+    wide = max(len(what) for _, what in lines)
+    listed = "\n".join(f"  {what:<{wide}}  {command}" for command, what in lines)
+    return NameTakenError(
+        f"experiment {taken.name!r} exists already in {spec.storage} ({taken.state}). Say what is to be done:\n{listed}"
+    )
 
 
 @click.command()
