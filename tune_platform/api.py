@@ -20,11 +20,13 @@ from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
-from tune_platform.errors import CheckpointError, ExperimentError, SpecError
+from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
 from tune_platform.location import Location, default_storage
+from tune_platform.progress.shown import check_form, shown
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
@@ -45,8 +47,13 @@ def run(
     name: str | None = None,
     if_exists: str | None = None,
     listeners: Sequence[Listener] = (),
+    progress: str | None = None,
 ) -> Results:
     """Run a search to its end and return the results.
+
+    `progress` is how it is shown meanwhile, on stderr or in the notebook's cell: "live" is redrawn in place, "plain"
+    are lines, "json" lines for programs, "off" is nothing; "auto" is live on a terminal and in a notebook, else lines
+    that begin after 5 seconds and become ever rarer. None takes the spec's own, "auto" unless it says otherwise.
 
     Ctrl-C or SIGTERM once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
     there; a second time ends it at once, which loses at most the steps since each trial's last checkpoint.
@@ -58,19 +65,25 @@ def run(
     Raises SpecError before anything starts where the spec cannot work, NameTakenError where an experiment of that name
     exists already, and ExperimentError where one is to go on that was started with another spec, or that is being run.
     """
+    check_form(progress or spec.progress)
     spec.check()
     with claim(spec, name=name, if_exists=if_exists) as claimed:
-        return drive(claimed, spec, listeners)
+        return drive(claimed, spec, listeners, progress=progress)
 
 
-def drive(claimed: Claim, spec: SearchSpec, listeners: Sequence[Listener] = ()) -> Results:
+def drive(
+    claimed: Claim, spec: SearchSpec, listeners: Sequence[Listener] = (), *, progress: str | None = None
+) -> Results:
     """Run the experiment that `claim` gave for this spec to its end. Raises what `run` raises."""
     experiment = claimed.experiment
     begin: Callable[[Runner], None] = Runner.start
     if not claimed.fresh:
         _check_same(spec, experiment)
         begin = _going_on(spec, experiment)
-    finish = _drive(spec, experiment, listeners, begin)
+    opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
+    with shown(experiment.name, progress or spec.progress, opening=opening) as display:
+        finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+        display.end(finish)
     return _results(experiment.name, Location(spec.storage), finish)
 
 
@@ -82,15 +95,17 @@ def resume(
     listeners: Sequence[Listener] = (),
     retry_failed: bool = False,
     extend: Mapping[str, float] | None = None,
+    progress: str | None = None,
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
     `spec` is needed only where the original had live objects of Python; it must be the same one. `extend`
-    adds `{"trials": n, "time": seconds}` to the budgets. Raises ExperimentError where another driver still
-    runs it, and where the spec differs from the one that it was started with.
+    adds `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`. Raises ExperimentError where
+    another driver still runs it, and where the spec differs from the one that it was started with.
     """
     from tune_platform.spec import SearchSpec
 
+    check_form(progress or "auto")
     location = Location(storage or (spec.storage if spec else default_storage()))
     with open_store(location) as store:
         experiment = store.open(name)
@@ -105,7 +120,9 @@ def resume(
             if extend:
                 experiment.request("extend", None, dict(extend), time.time())
             begin = _going_on(spec, experiment, retry_failed=retry_failed)
-            finish = _drive(spec, experiment, listeners, begin)
+            with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
+                finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+                display.end(finish)
             return _results(experiment.name, location, finish)
 
 
@@ -146,7 +163,7 @@ def _drive(
     except BaseException as error:
         status, reason = "interrupted", "the driver was interrupted; resume goes on from here"
         if isinstance(error, Exception):
-            status, reason = "failed", f"the driver failed: {type(error).__name__}: {error}"
+            status, reason = "failed", plain(f"the driver failed: {type(error).__name__}: {error}")
         try:
             experiment.set_status(status, reason, time.time())
         except ExperimentError as second:  # a store that is away, perhaps: not what the caller has to know first
@@ -301,7 +318,7 @@ def _signals(runner: Runner) -> Iterator[None]:
         nonlocal seen
         seen += 1
         if seen > 1:
-            raise KeyboardInterrupt
+            raise Interrupted
         runner.interrupt()
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tune_platform.location import VARIABLE, Location, default_storage
+from tune_platform.progress.text import finite
 
 if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
@@ -63,15 +63,6 @@ def load(experiment: str, storage: str | None) -> Results:
 def print_json(value: Any) -> None:
     """Print JSON to stdout; what is not finite becomes null, as JSON has no word for it."""
     click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
-
-
-def finite(value: Any) -> Any:
-    """Return JSON values with None in the place of NaN and the infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:

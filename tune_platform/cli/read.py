@@ -14,7 +14,6 @@ import click
 from tune_platform.cli.common import (
     command_line,
     experiment_argument,
-    finite,
     json_option,
     load,
     print_json,
@@ -22,9 +21,11 @@ from tune_platform.cli.common import (
     talk,
     trial_json,
 )
-from tune_platform.cli.format import counts, duration, fit, number, table, values, width
+from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
+from tune_platform.extras import require
 from tune_platform.location import default_storage
+from tune_platform.progress.text import counts, duration, finite, number, values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,6 +302,8 @@ def export(experiment: str, form: str, reports: bool, output: Path | None, stora
     """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("parquet is not for a terminal: give a file with -o")
+    if form == "parquet":
+        require("--format parquet", "pyarrow")
     frame = load(experiment, storage).dataframe(reports)
     data = _encode(frame, form)
     if output is None:

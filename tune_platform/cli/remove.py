@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from tune_platform.cli.common import complete_experiment, storage_option, talk
-from tune_platform.cli.format import counts, size
 from tune_platform.errors import ExperimentError, TunePlatformError
+from tune_platform.progress.text import counts, size
 
 
 @click.command()

@@ -113,6 +113,17 @@ class RunView:
         return self._controller.state.elapsed
 
     @property
+    def expected_trials(self) -> float:
+        """How many trials there will be in all, with those that persons added; infinite where nothing limits them."""
+        supply = self._controller.state.supply
+        return supply.next_number if supply.over else supply.limit
+
+    @property
+    def time_budget(self) -> float:
+        """Seconds of searching after which it ends, with those that persons added; infinite without a budget."""
+        return self._controller.settings.time_budget + self._controller.state.extra_time
+
+    @property
     def finished(self) -> Finish | None:
         """How the run ended, once it has."""
         return self._controller.finished

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
-from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.protocol.reports import CheckpointRef, finite
 from tune_platform.results.history import Reason, reason_of
 from tune_platform.results.places import locate
 from tune_platform.results.trials import (
@@ -20,7 +20,6 @@ from tune_platform.results.trials import (
     flatten,
     front,
     last_values,
-    number,
     result_of,
     row_columns,
     row_of,
@@ -263,7 +262,7 @@ class Results:
         sign = -1.0 if mode == "max" else 1.0
         with self._open() as experiment:
             for report in experiment.reports():
-                value = number(report.metrics.get(metric))
+                value = finite(report.metrics.get(metric))
                 old = best.get(report.trial)
                 if value is not None and (old is None or sign * value < sign * old[0]):
                     best[report.trial] = value, report.step

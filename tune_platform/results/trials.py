@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from tune_platform.protocol.reports import finite
 from tune_platform.store.records import TrialRow
 
 
@@ -82,16 +82,11 @@ def columns_of(rows: Iterable[Mapping[str, Any]], first: Sequence[str]) -> list[
 # ------------------------------------------------------------------------------------------ rankings
 
 
-def number(value: Any) -> float | None:
-    """Return a metric as a finite number; None for anything else."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
-
-
 def last_values(trials: Sequence[TrialResult], metric: str) -> list[TrialResult]:
     """Give each trial that has one the value of its last report in place of its best."""
     found = []
     for trial in trials:
-        value = number(trial.metrics.get(metric))
+        value = finite(trial.metrics.get(metric))
         if value is not None:
             found.append(replace(trial, best=value, best_step=trial.step))
     return found
@@ -102,7 +97,7 @@ def front(trials: Iterable[TrialResult], metrics: Sequence[str], modes: Sequence
     signs = [-1.0 if mode == "max" else 1.0 for mode in modes]
     points = []
     for trial in trials:
-        values = [number(trial.metrics.get(name)) for name in metrics]
+        values = [finite(trial.metrics.get(name)) for name in metrics]
         if values and None not in values:
             points.append((tuple(s * (v or 0.0) for s, v in zip(signs, values, strict=True)), trial))
     found: list[tuple[tuple[float, ...], TrialResult]] = []

@@ -21,6 +21,8 @@ VERSION = 1  # of the file
 ASIDE = "aside"
 
 
+#: How a search is shown while it runs.
+Progress = Literal["auto", "live", "plain", "json", "off"]
 #: What becomes of an experiment that has the name already.
 IfExists = Literal["error", "resume", "new", "replace"]
 
@@ -39,6 +41,7 @@ class Shared(Strict):
     grace: Annotated[Wait, ASIDE] = 60.0
     store_patience: Annotated[Wait, ASIDE] = 300.0
     misfit_after: Annotated[Wait | None, ASIDE] = None
+    progress: Annotated[Progress, ASIDE] = "auto"
 
 
 class Option(NamedTuple):
