@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect
 
 from tune_platform.errors import ExperimentError
+from tune_platform.extras import require
 from tune_platform.location import Location
 
 BUSY_SECONDS = 10.0
@@ -78,6 +79,12 @@ class Database:
         self._connection: Any = None
         self._closed = False
         self._open()
+
+    @property
+    def conflict(self) -> type[Exception]:
+        """What is raised within a transaction where a row with the same key exists already."""
+        error: type[Exception] = self._dbapi.IntegrityError
+        return error
 
     def another(self) -> Database:
         """Return a second connection to the same place; in memory there is but the one, and it is returned."""
@@ -240,8 +247,7 @@ def _sqlite(place: str) -> sqlite3.Connection:
 
 
 def _psycopg() -> ModuleType:
-    try:
-        import psycopg
-    except ModuleNotFoundError:
-        raise ExperimentError('PostgreSQL needs the driver psycopg: pip install "tune-platform[postgresql]"') from None
+    require("a store in PostgreSQL", "psycopg")
+    import psycopg
+
     return psycopg
