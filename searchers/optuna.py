@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_platform.errors import SearcherError, SpecError, did_you_mean
+from tune_platform.extras import require
 from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
 from tune_platform.protocol.seeds import rng
 from tune_platform.searchers import _cma_state
@@ -40,6 +41,8 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "nsgaii": optuna.samplers.NSGAIISampler,
     "qmc": optuna.samplers.QMCSampler,
 }
+#: libraries that Optuna leaves to the user
+_NEEDS = {"gp": ("scipy", "torch"), "cmaes": ("cmaes",), "qmc": ("scipy",)}
 #: those whose suggestions do not depend on results
 _BLIND = ("random", "qmc")
 #: suggestions that a model may make before a constraint is met by uniform draws instead
@@ -91,6 +94,7 @@ class OptunaSearcher:
         if isinstance(sampler, str):
             self._name = sampler
             _check_arguments(sampler, sampler_kwargs)
+            require(f"searcher {sampler!r}", *_NEEDS.get(sampler, ()))
         elif isinstance(sampler, BaseSampler):
             self._own = sampler
             if sampler_kwargs:

@@ -24,18 +24,19 @@ INSIDE = ("searchers", "trainables")
 #: is the part of the store that workers have too, `protocol.seeds` derives all draws. Some parts are on their way.
 MAY: Mapping[str, set[str]] = {
     "errors": set(),
+    "extras": {"errors"},
     "trainable": set(),  # the waist
     "modules": set(),
     "location": set(),  # where experiments lie; hides passwords
     "resources": {"errors"},
     "protocol": {"errors", "protocol.seeds", "resources"},
     "protocol.seeds": set(),
-    "registry": {"errors", "protocol"},
+    "registry": {"errors", "extras", "protocol"},
     "space": {"errors", "protocol.seeds"},
-    "spec": {"errors", "location", "modules", "protocol", "registry", "resources", "space", "trainable"},
+    "spec": {"errors", "extras", "location", "modules", "protocol", "registry", "resources", "space", "trainable"},
     "engine": {"errors", "protocol", "protocol.seeds", "resources", "space", "store"},
     "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources"},
-    "searchers": {"errors", "protocol", "protocol.seeds", "registry", "space"},
+    "searchers": {"errors", "extras", "protocol", "protocol.seeds", "registry", "space"},
     "backends": {
         "cluster",
         "distributed",
@@ -47,9 +48,9 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
-    "distributed": {"errors", "protocol", "protocol.seeds", "resources", "trainable"},
-    "store": {"errors", "location", "protocol", "resources", "store.checkpoints"},
-    "store.checkpoints": {"errors", "protocol"},
+    "distributed": {"errors", "extras", "protocol", "protocol.seeds", "resources", "trainable"},
+    "store": {"errors", "extras", "location", "protocol", "resources", "store.checkpoints"},
+    "store.checkpoints": {"errors", "extras", "protocol"},
     "cluster": {"errors", "protocol", "resources"},
     "progress": {"engine", "errors", "protocol", "results"},
     "results": {"errors", "location", "protocol", "store", "store.checkpoints"},
@@ -61,6 +62,7 @@ MAY: Mapping[str, set[str]] = {
     "trainables": {
         "distributed",
         "errors",
+        "extras",
         "protocol",
         "protocol.seeds",
         "resources",
@@ -84,6 +86,7 @@ MAY: Mapping[str, set[str]] = {
     "cli": {
         "api",
         "errors",
+        "extras",
         "location",
         "progress",
         "protocol",

@@ -19,7 +19,7 @@ from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
-from tune_platform.errors import CheckpointError, ExperimentError, SpecError
+from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
 from tune_platform.location import Location, default_storage
 from tune_platform.progress.shown import check_form, shown
 from tune_platform.protocol.backend import Job
@@ -301,7 +301,7 @@ def _signals(runner: Runner) -> Iterator[None]:
         nonlocal seen
         seen += 1
         if seen > 1:
-            raise KeyboardInterrupt
+            raise Interrupted
         runner.interrupt()
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

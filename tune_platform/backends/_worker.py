@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import fields
 from operator import attrgetter
@@ -47,6 +49,9 @@ class Worker:
 
     def __init__(self, payload: bytes, path: list[str], gang: Gang | None = None) -> None:
         sys.path.extend(entry for entry in path if entry not in sys.path)
+        if threading.current_thread() is threading.main_thread():
+            # Ray would raise SystemExit in this thread, later, in the middle of whatever trial is here by then.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._payload = payload
         self._gang = gang
         if gang is not None:  # its other workers load torch and the user's code while this process does
@@ -160,7 +165,7 @@ class Worker:
         self._channel.hold()
         try:
             ref = executor.save() if executor is not None else None
-        except Exception as error:
+        except BaseException as error:
             self._channel.answer(None)
             if executor is not None:
                 executor.end(reusable=False)

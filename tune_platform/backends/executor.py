@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import bdb
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -22,7 +24,7 @@ from tune_platform.backends._batch import Failure, State, failure_of, traceback_
 from tune_platform.backends._mistakes import Failing, misreported, reported, resolve
 from tune_platform.backends._writer import Writer, Written
 from tune_platform.distributed.gang import Gang, GangKind
-from tune_platform.errors import CheckpointError
+from tune_platform.errors import CheckpointError, Interrupted
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import halts
@@ -41,9 +43,6 @@ from tune_platform.trainable import (
 )
 
 logger = logging.getLogger(__name__)
-
-#: What ends the process, or the debugging session, instead of the trial.
-_PASS = (KeyboardInterrupt, GeneratorExit, bdb.BdbQuit)
 
 
 def trial_folder(job: Job, trial: int) -> str:
@@ -104,9 +103,9 @@ class Executor:
             self._finish(run)
         try:
             self._build(launch)
-        except _PASS:
-            raise
         except BaseException as error:
+            if self.passes(error):
+                raise
             self.end(reusable=False)
             self.clean = self.clean and (self._gang is None or not self._gang.broken)
             return _failure(error)
@@ -129,9 +128,9 @@ class Executor:
             if state == "done":
                 self._writer.flush(run.launch.trial)
                 self._check_written(run)
-        except _PASS:
-            raise
         except BaseException as error:
+            if self.passes(error):
+                raise
             state, failure = "failed", _failure(error)
         if state == "done" or state == "failed":
             self._writer.flush(run.launch.trial)  # a trial that is tried again goes on from the last one
@@ -193,6 +192,18 @@ class Executor:
         self._writer.close()
         if self._gang is not None:
             self._gang.close()
+
+    def passes(self, error: BaseException) -> bool:
+        """Whether it is a person who wants to end the run, or the debugging session: not a failure of the trial.
+
+        Nobody does in a worker process. Elsewhere a KeyboardInterrupt under Python's own handler may be a Ctrl-C.
+        """
+        if self._gang_kind == "ray" or not isinstance(error, (KeyboardInterrupt, bdb.BdbQuit)):
+            return False
+        if isinstance(error, (Interrupted, bdb.BdbQuit)):
+            return True
+        own_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return own_handler and threading.current_thread() is threading.main_thread()
 
     def holds_warm(self, trial: int) -> bool:
         """Whether the paused trial is in memory here."""
@@ -277,9 +288,9 @@ class Executor:
     def _cleanup(self, trainable: Trainable, trial: int) -> None:
         try:
             trainable.cleanup()
-        except _PASS:
-            raise
         except BaseException as error:
+            if self.passes(error):
+                raise
             if isinstance(error, TimeoutError):
                 self.clean = False
             logger.warning("cleanup of trial %d failed", trial, exc_info=True)

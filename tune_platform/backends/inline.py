@@ -177,6 +177,8 @@ class InlineBackend:
         try:
             with place.log:
                 checkpoint = place.executor.save()
-        except Exception as error:
+        except BaseException as error:
+            if place.executor.passes(error):
+                raise
             return failure_of(error).event(self.now(), launch.trial, launch.attempt)
         return Answer(launch.trial, launch.attempt, checkpoint).event(self.now())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -11,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +18,10 @@ import click
 
 from tune_platform import __version__
 from tune_platform.cli.common import json_option, print_json, storage_option
+from tune_platform.extras import EXTRAS, is_installed
 from tune_platform.location import Location, default_storage, unwritable
 
-PACKAGES = ("ray", "torch", "optuna", "sqlalchemy", "pandas", "pyarrow")
+PACKAGES = ("ray", "optuna", "sqlalchemy", "pandas")
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
 _RAY_FILE = "ray/ray_current_cluster"  # in the folder for temporary files: where `ray start` notes its address
 
@@ -65,15 +66,23 @@ def _findings(storage: Location) -> Iterator[Finding]:
         try:
             yield Finding("ok", name, version(name))
         except PackageNotFoundError:
-            yield Finding("fail", name, "not installed; see the README")
+            yield Finding("fail", name, "not installed, though every search needs it: pip install tune-platform")
+    yield _extras()
     yield Finding("ok", "CPUs", f"{_cpus()}, {_memory() / 2**30:.1f} GiB of memory")
     yield _gpus()
     yield _ray()
     yield from _storage(storage)
-    if importlib.util.find_spec("psycopg"):
-        yield Finding("ok", "PostgreSQL", "the driver psycopg is installed")
-    else:
-        yield Finding("note", "PostgreSQL", "no driver; pip install 'tune-platform[postgresql]' if it is wanted")
+
+
+def _extras() -> Finding:
+    here: list[str] = []
+    missing: list[str] = []
+    for extra, modules in groupby(EXTRAS, EXTRAS.__getitem__):
+        (here if all(map(is_installed, modules)) else missing).append(extra)
+    text = ", ".join(here) or "none"
+    if missing:
+        text += f"; not here: {', '.join(missing)} (pip install 'tune-platform[NAME]')"
+    return Finding("ok", "extras", text)
 
 
 def _cpus() -> int:

@@ -23,6 +23,7 @@ from tune_platform.cli.common import (
 )
 from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
+from tune_platform.extras import require
 from tune_platform.location import default_storage
 from tune_platform.progress.text import counts, duration, finite, number, status_word, values
 
@@ -303,6 +304,8 @@ def export(experiment: str, form: str, reports: bool, output: Path | None, stora
     """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("parquet is not for a terminal: give a file with -o")
+    if form == "parquet":
+        require("--format parquet", "pyarrow")
     frame = load(experiment, storage).dataframe(reports)
     data = _encode(frame, form)
     if output is None:

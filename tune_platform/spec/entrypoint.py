@@ -9,7 +9,8 @@ import sys
 import traceback
 from typing import Any
 
-from tune_platform.errors import SpecError
+from tune_platform.errors import MissingLibraryError, SpecError
+from tune_platform.extras import how_to_install
 from tune_platform.modules import entrypoint_today
 from tune_platform.spec.values import describe, hint
 from tune_platform.trainable import Trainable
@@ -50,11 +51,14 @@ def entrypoint_of(trainable: Any) -> str | None:
 def _import(name: str, entrypoint: str) -> Any:
     try:
         return importlib.import_module(name)
+    except MissingLibraryError as error:
+        raise SpecError(f"{entrypoint!r}: {error}") from error
     except ModuleNotFoundError as error:
         missing = error.name or name
         if missing != name and not name.startswith(f"{missing}."):
             raise SpecError(
                 f"{entrypoint!r}: importing {name!r} failed: it imports {missing!r}, which is not installed"
+                f"{how_to_install(missing)}"
             ) from error
         parent = missing.rpartition(".")[0]
         raise SpecError(

@@ -79,7 +79,7 @@ def check_start_points(space: Space, points: Sequence[Any]) -> None:
         if not isinstance(point, Mapping):
             raise SpecError(f"[{index}]: got {describe(point)}; a (partial) config is wanted, such as {{lr: 0.01}}")
         try:
-            space.flatten(point)
+            space.check_point(point)
         except SpecError as error:
             raise SpecError(f"[{index}]: {error}") from None
 

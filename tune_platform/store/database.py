@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect
 
 from tune_platform.errors import ExperimentError
+from tune_platform.extras import require
 from tune_platform.location import Location
 
 BUSY_SECONDS = 10.0
@@ -240,8 +241,7 @@ def _sqlite(place: str) -> sqlite3.Connection:
 
 
 def _psycopg() -> ModuleType:
-    try:
-        import psycopg
-    except ModuleNotFoundError:
-        raise ExperimentError('PostgreSQL needs the driver psycopg: pip install "tune-platform[postgresql]"') from None
+    require("a store in PostgreSQL", "psycopg")
+    import psycopg
+
     return psycopg

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -262,3 +264,15 @@ def test_colours_are_the_users_choice(call: Call, make: Make, monkeypatch: pytes
     assert "\x1b[" in call("show", "digits").stdout
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in call("show", "digits").stdout
+
+
+def test_export_to_parquet_without_pyarrow_is_one_line(
+    call: Call, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = call("export", "digits", "--format", "parquet", "-o", str(tmp_path / "it.parquet"), code=2)
+    assert result.stderr == (
+        "error: --format parquet needs 'pyarrow', which is not installed: pip install 'tune-platform[parquet]'\n"
+    )
+    assert not (tmp_path / "it.parquet").exists()
