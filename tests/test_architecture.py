@@ -69,8 +69,10 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
+    "claim": {"errors", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {
+        "claim",
         "engine",
         "errors",
         "location",
@@ -85,6 +87,7 @@ MAY: Mapping[str, set[str]] = {
     },
     "cli": {
         "api",
+        "claim",
         "errors",
         "extras",
         "location",

@@ -37,6 +37,17 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
 
 
+def size(count: float) -> str:
+    """Return 512 bytes, 4.2 KB, 1.3 GB."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    for unit in ("KB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} TB"
+
+
 def counts(by_status: Mapping[str, int], *, driven: bool = True) -> str:
     """Return "2 running, 40 stopped" in the order of a trial's life; see `status_word` for `driven`."""
     order = ("RUNNING", "STARTING", "PAUSING", "PAUSED", "PENDING", "COMPLETED", "STOPPED", "FAILED")
