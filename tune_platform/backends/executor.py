@@ -30,6 +30,7 @@ from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import halts
 from tune_platform.protocol.reports import CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
+from tune_platform.protocol.trial_log import folder_of
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.trainable import (
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 def trial_folder(job: Job, trial: int) -> str:
     """Return the path of the trial's own folder, which is made when somebody needs it; empty where the job has none."""
-    return f"{job.directory}/trial-{trial:05d}" if job.directory else ""
+    return folder_of(job.directory, trial)
 
 
 @dataclass(slots=True)
