@@ -37,7 +37,7 @@ def test_what_is_built_in_is_an_entry_point_too(parts: Registry) -> None:
 
 @ALL
 def test_what_is_built_in_needs_no_metadata(parts: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda **_: ())
+    monkeypatch.setattr(registry, "_entry_points", lambda group, path: ())
     assert parts.names() == list(parts.builtin)
     for name in parts.names():
         parts.check(parts.build(name), parts.names())
@@ -52,10 +52,10 @@ def test_options_that_are_listed_are_arguments(parts: Registry) -> None:
 def install(monkeypatch: pytest.MonkeyPatch, *entries: EntryPoint) -> None:
     """Have only these entry points installed."""
 
-    def installed(group: str, name: str | None = None) -> list[EntryPoint]:
-        return [entry for entry in entries if entry.group == group and name in (None, entry.name)]
+    def installed(group: str, path: tuple[str, ...]) -> list[EntryPoint]:
+        return [entry for entry in entries if entry.group == group]
 
-    monkeypatch.setattr(registry, "entry_points", installed)
+    monkeypatch.setattr(registry, "_entry_points", installed)
 
 
 class Sampled(RandomSearcher):

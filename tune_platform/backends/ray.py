@@ -27,13 +27,16 @@ from ray.exceptions import RayError, RayTaskError
 
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure
+from tune_platform.backends._obituary import obituary
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own, look_up_nodes
 from tune_platform.backends._ray_connection import Connection
+from tune_platform.backends._ray_noise import Quiet
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_turns import Turns
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
+from tune_platform.backends.executor import trial_folder
 from tune_platform.cluster.address import check_address
 from tune_platform.cluster.admission import ALL, Admission, offered
 from tune_platform.errors import ExperimentError, SpecError
@@ -41,6 +44,7 @@ from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
 from tune_platform.protocol.milestones import halts
+from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 
 logger = logging.getLogger(__name__)
@@ -90,6 +94,7 @@ class RayBackend:
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
         self._connect_s = connect_s
         self._connection: Connection | None = None  # where this backend has made it
+        self._quiet = Quiet()
         self._fixed = False  # no node will join
         self._job: Job | None = None
         self._pool: Pool | None = None
@@ -129,6 +134,7 @@ class RayBackend:
                 "locks and connections inside setup(), or name it as 'module:name'"
             ) from error
         self._connection = connect(self._address, self._init, self._connect_s) or self._connection
+        self._quiet.start()
         self._fixed = self._connection is not None and is_own()
         atexit.register(self.close)
         self._job = job
@@ -254,6 +260,7 @@ class RayBackend:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+        self._quiet.stop()
 
     # leases
 
@@ -436,10 +443,16 @@ class RayBackend:
             if isinstance(error, RayTaskError) or not isinstance(error, RayError):
                 failure = Failure("exception", str(error.__cause__ or error), str(error))
             else:
-                failure = Failure("worker_died", _obituary(worker, lease.trial, error))
+                failure = self._obituary(worker, lease.trial, plain(str(error)))
                 self._mourn(failure.message)
                 self._refresh(math.inf, events)  # first: with its node, perhaps, where it must not be launched again
             events.append(failure.event(self.now(), lease.trial, lease.attempt))
+
+    def _obituary(self, worker: RayWorker, trial: int, said: str) -> Failure:
+        assert self._job is not None
+        message = obituary(worker.name, said, trial_folder(self._job, trial))
+        # What Ray has to say goes where a traceback would be; the last line is the one that is shown in short.
+        return Failure("worker_died", message, f"{said.strip()}\n{message}")
 
     def _mourn(self, message: str) -> None:
         """Raise ExperimentError where it is not a worker that has died but the cluster: no trial is to blame."""
@@ -480,12 +493,3 @@ class RayBackend:
         if offer != self._offered:
             self._offered = offer
             events.append(CapacityChanged(time=self.now(), nodes=self._offered, fixed=self._fixed))
-
-
-def _obituary(worker: RayWorker, trial: int, error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    detail = text[text.find("The actor is dead because") :] if "The actor is dead because" in text else text
-    return (
-        f"the worker process {worker.name or '(not started yet)'} of trial {trial} died: {detail} Common causes: "
-        "it was killed for lack of memory, it crashed in native code, or its node was lost"
-    )
