@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_platform.errors import SearcherError, SpecError, did_you_mean
+from tune_platform.extras import require
 from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
 from tune_platform.protocol.seeds import rng
 from tune_platform.searchers import _cma_state
@@ -40,6 +41,8 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "nsgaii": optuna.samplers.NSGAIISampler,
     "qmc": optuna.samplers.QMCSampler,
 }
+#: libraries that Optuna leaves to the user
+_NEEDS = {"gp": ("scipy", "torch"), "cmaes": ("cmaes",), "qmc": ("scipy",)}
 #: those whose suggestions do not depend on results
 _BLIND = ("random", "qmc")
 #: suggestions that a model may make before a constraint is met by uniform draws instead
@@ -91,6 +94,7 @@ class OptunaSearcher:
         if isinstance(sampler, str):
             self._name = sampler
             _check_arguments(sampler, sampler_kwargs)
+            require(f"searcher {sampler!r}", *_NEEDS.get(sampler, ()))
         elif isinstance(sampler, BaseSampler):
             self._own = sampler
             if sampler_kwargs:
@@ -123,7 +127,25 @@ class OptunaSearcher:
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._domains = {parameter.name: parameter.domain for parameter in space.parameters()}
         self._distributions = {name: distribution_of(domain) for name, domain in self._domains.items()}
+        if len(mode) > 1:
+            self._check_objectives()
         self._running: dict[int, _Open] = {}
+
+    def _check_objectives(self) -> None:
+        """Raise SpecError where the sampler cannot serve several objectives: a copy of it has to suggest something."""
+        try:
+            sampler = copy.deepcopy(self._study.sampler) if self._own else self._build_sampler(0, 0)
+        except Exception:  # it cannot be copied
+            return
+        with _quiet():
+            study = optuna.create_study(sampler=sampler, directions=self._study.directions)
+            try:
+                self._space.build(partial(suggest, study.ask()))
+            except ValueError as error:
+                kind = type(sampler).__name__
+                raise SpecError(
+                    f"{kind} cannot search this space for {self._objectives} objectives: {error}"
+                ) from error
 
     # ------------------------------------------------------------------------------------ ask
 

@@ -21,22 +21,37 @@ PACKAGE = "tune_platform"
 INSIDE = ("searchers", "trainables")
 
 #: What each part may import of ours, beside itself. A part is a module or a folder of the package; `store.checkpoints`
-#: is the part of the store that workers have too, `protocol.seeds` derives all draws. Some parts are on their way.
+#: is the part of the store that workers have too, `cluster.address` needs no Ray, `protocol.seeds` derives all draws.
+#: Some parts are on their way.
 MAY: Mapping[str, set[str]] = {
     "errors": set(),
+    "extras": {"errors"},
     "trainable": set(),  # the waist
     "modules": set(),
+    "location": set(),  # where experiments lie; hides passwords
     "resources": {"errors"},
     "protocol": {"errors", "protocol.seeds", "resources"},
     "protocol.seeds": set(),
-    "registry": {"errors", "protocol"},
+    "registry": {"errors", "extras", "protocol"},
     "space": {"errors", "protocol.seeds"},
-    "spec": {"errors", "modules", "protocol", "registry", "resources", "space", "trainable"},
+    "spec": {
+        "cluster.address",
+        "errors",
+        "extras",
+        "location",
+        "modules",
+        "protocol",
+        "registry",
+        "resources",
+        "space",
+        "trainable",
+    },
     "engine": {"errors", "protocol", "protocol.seeds", "resources", "space", "store"},
     "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources", "space"},
-    "searchers": {"errors", "protocol", "protocol.seeds", "registry", "space"},
+    "searchers": {"errors", "extras", "protocol", "protocol.seeds", "registry", "space"},
     "backends": {
         "cluster",
+        "cluster.address",
         "distributed",
         "errors",
         "modules",
@@ -46,11 +61,13 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
-    "distributed": {"errors", "protocol", "protocol.seeds", "resources", "trainable"},
-    "store": {"errors", "protocol", "resources", "store.checkpoints"},
-    "store.checkpoints": {"errors", "protocol"},
+    "distributed": {"errors", "extras", "protocol", "protocol.seeds", "resources", "trainable"},
+    "store": {"errors", "extras", "location", "protocol", "resources", "store.checkpoints"},
+    "store.checkpoints": {"errors", "extras", "protocol"},
     "cluster": {"errors", "protocol", "resources"},
-    "results": {"errors", "protocol", "store", "store.checkpoints"},
+    "cluster.address": {"errors"},
+    "progress": {"engine", "errors", "protocol", "results"},
+    "results": {"errors", "location", "protocol", "store", "store.checkpoints"},
     "plots": {"errors", "protocol", "results"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},
@@ -59,16 +76,21 @@ MAY: Mapping[str, set[str]] = {
     "trainables": {
         "distributed",
         "errors",
+        "extras",
         "protocol",
         "protocol.seeds",
         "resources",
         "store.checkpoints",
         "trainable",
     },
+    "claim": {"errors", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {
+        "claim",
         "engine",
         "errors",
+        "location",
+        "progress",
         "protocol",
         "protocol.seeds",
         "resources",
@@ -77,7 +99,22 @@ MAY: Mapping[str, set[str]] = {
         "store",
         "store.checkpoints",
     },
-    "cli": {"api", "engine", "errors", "protocol", "protocol.seeds", "results", "space", "spec", "store", "version"},
+    "cli": {
+        "api",
+        "claim",
+        "cluster.address",
+        "errors",
+        "extras",
+        "location",
+        "progress",
+        "protocol",
+        "protocol.seeds",
+        "results",
+        "space",
+        "spec",
+        "store",
+        "version",
+    },
 }
 #: Types of another part in a signature, which nobody needs at run time.
 ONLY_TYPES = {("trainable", "distributed"), ("protocol", "space")}
@@ -145,6 +182,8 @@ def part_of(module: str) -> str:
     _, *inner = module.split(".")
     if inner == ["protocol", "seeds"]:
         return "protocol.seeds"
+    if inner == ["cluster", "address"]:
+        return "cluster.address"
     if inner[:1] == ["store"] and "checkpoint" in inner[-1]:
         return "store.checkpoints"
     return inner[0] if inner else ""

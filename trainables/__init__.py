@@ -2,3 +2,7 @@
 
 Each module names, in its docstring, the metrics it reports and the hyperparameters it reads.
 """
+
+from tune_platform.extras import require
+
+require("what ships in tune_platform.trainables", "torch")

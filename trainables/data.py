@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from tune_platform.extras import require
+
 #: One example: float32 image of C x H x W in [0, 1], and its label.
 Example = tuple[Tensor, int]
 Split = Literal["train", "val", "test"]
@@ -200,6 +202,7 @@ class _Source(NamedTuple):
 
 
 def _read_digits(name: str, folder: Path, seed: int, size: int | None) -> _Source:
+    require("data set 'digits'", "sklearn")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -357,6 +360,7 @@ def _bad(name: str, folder: Path, what: str) -> DataError:
 
 def _stratified(name: str, indices: Indices, labels: Indices, share: float | int, seed: int) -> tuple[Indices, Indices]:
     """Split `indices` in two; the second part is `share` of them, each label in proportion."""
+    require(f"a split of data set {name!r}", "sklearn")
     from sklearn.model_selection import train_test_split
 
     try:

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tune_platform.extras import require
+
+require("an interval or a test", "scipy")
+
 import numpy as np
 from scipy import stats
 

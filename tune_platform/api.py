@@ -13,16 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.claim import Claim, claim
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
-from tune_platform.errors import CheckpointError, ExperimentError, SpecError
+from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
+from tune_platform.location import Location, default_storage
+from tune_platform.progress.shown import check_form, shown
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
@@ -37,21 +41,50 @@ if TYPE_CHECKING:
     from tune_platform.spec import SearchSpec
 
 
-def run(spec: SearchSpec, *, name: str | None = None, listeners: Sequence[Listener] = ()) -> Results:
+def run(
+    spec: SearchSpec,
+    *,
+    name: str | None = None,
+    if_exists: str | None = None,
+    listeners: Sequence[Listener] = (),
+    progress: str | None = None,
+) -> Results:
     """Run a search to its end and return the results.
+
+    `progress` is how it is shown meanwhile, on stderr or in the notebook's cell: "live" is redrawn in place, "plain"
+    are lines, "json" lines for programs, "off" is nothing; "auto" is live on a terminal and in a notebook, else lines
+    that begin after 5 seconds and become ever rarer. None takes the spec's own, "auto" unless it says otherwise.
 
     Ctrl-C or SIGTERM once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
     there; a second time ends it at once, which loses at most the steps since each trial's last checkpoint.
-    Raises SpecError before anything starts where the spec cannot work, and ExperimentError where an experiment of
-    that name exists already.
+
+    `if_exists` says what becomes of an experiment that has the name already (None: what the spec says): "error",
+    "resume" goes on with it, "new" starts one of the name with -2, -3 ... after it, "replace" deletes it and starts.
+    One whose start had failed, without a single trial, is in nobody's way.
+
+    Raises SpecError before anything starts where the spec cannot work, NameTakenError where an experiment of that name
+    exists already, and ExperimentError where one is to go on that was started with another spec, or that is being run.
     """
+    check_form(progress or spec.progress)
     spec.check()
-    name = name or spec.name or _new_name(spec)
-    with open_store(spec.storage) as store:
-        experiment = store.create(name, spec.to_dict(), created=time.time())
-        with contextlib.closing(experiment):
-            finish = _drive(spec, experiment, listeners, Runner.start)
-    return _results(name, spec.storage, finish)
+    with claim(spec, name=name, if_exists=if_exists) as claimed:
+        return drive(claimed, spec, listeners, progress=progress)
+
+
+def drive(
+    claimed: Claim, spec: SearchSpec, listeners: Sequence[Listener] = (), *, progress: str | None = None
+) -> Results:
+    """Run the experiment that `claim` gave for this spec to its end. Raises what `run` raises."""
+    experiment = claimed.experiment
+    begin: Callable[[Runner], None] = Runner.start
+    if not claimed.fresh:
+        _check_same(spec, experiment)
+        begin = _going_on(spec, experiment)
+    opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
+    with shown(experiment.name, progress or spec.progress, opening=opening) as display:
+        finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+        display.end(finish)
+    return _results(experiment.name, Location(spec.storage), finish)
 
 
 def resume(
@@ -62,21 +95,23 @@ def resume(
     listeners: Sequence[Listener] = (),
     retry_failed: bool = False,
     extend: Mapping[str, float] | None = None,
+    progress: str | None = None,
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
     `spec` is needed only where the original had live objects of Python; it must be the same one. `extend`
-    adds `{"trials": n, "time": seconds}` to the budgets. Raises ExperimentError where another driver still
-    runs it, and where the spec differs from the one that it was started with.
+    adds `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`. Raises ExperimentError where
+    another driver still runs it, and where the spec differs from the one that it was started with.
     """
-    from tune_platform.spec import SearchSpec, default_storage
+    from tune_platform.spec import SearchSpec
 
-    location = str(storage or (spec.storage if spec else default_storage()))
+    check_form(progress or "auto")
+    location = Location(storage or (spec.storage if spec else default_storage()))
     with open_store(location) as store:
         experiment = store.open(name)
         with contextlib.closing(experiment):
             if spec is None:
-                spec = SearchSpec.from_dict({**experiment.spec, "storage": _storage_entry(location)})
+                spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
                 _check_same(spec, experiment)
             unknown = set(extend or {}) - {"trials", "time"}
@@ -84,30 +119,35 @@ def resume(
                 raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
             if extend:
                 experiment.request("extend", None, dict(extend), time.time())
-
-            def begin(runner: Runner) -> None:
-                upgrade_log(experiment, given.resources_for, left.status, left.reason)
-                recover(runner, retry_failed=retry_failed)
-
-            given, left = spec, experiment.row()
-            finish = _drive(spec, experiment, listeners, begin)
+            begin = _going_on(spec, experiment, retry_failed=retry_failed)
+            with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
+                finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+                display.end(finish)
             return _results(experiment.name, location, finish)
 
 
 def load(name: str, *, storage: str | Path | None = None) -> Results:
     """Return the results of an experiment, finished, crashed or still running. Raises ExperimentError if unknown."""
-    from tune_platform.spec import default_storage
-
-    return _results(name, str(storage or default_storage()), None)
+    return _results(name, Location(storage or default_storage()), None)
 
 
 # ------------------------------------------------------------------------------------------ inside
 
 
-def _results(name: str, storage: str, finish: Finish | None) -> Results:
+def _results(name: str, storage: Location, finish: Finish | None) -> Results:
     from tune_platform.results import Results
 
     return Results(name, storage=storage, finish=finish)
+
+
+def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool = False) -> Callable[[Runner], None]:
+    left = experiment.row()
+
+    def begin(runner: Runner) -> None:
+        upgrade_log(experiment, spec.resources_for, left.status, left.reason)
+        recover(runner, retry_failed=retry_failed)
+
+    return begin
 
 
 def _drive(
@@ -123,7 +163,7 @@ def _drive(
     except BaseException as error:
         status, reason = "interrupted", "the driver was interrupted; resume goes on from here"
         if isinstance(error, Exception):
-            status, reason = "failed", f"the driver failed: {type(error).__name__}: {error}"
+            status, reason = "failed", plain(f"the driver failed: {type(error).__name__}: {error}")
         try:
             experiment.set_status(status, reason, time.time())
         except ExperimentError as second:  # a store that is away, perhaps: not what the caller has to know first
@@ -241,13 +281,13 @@ def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Set
 
 def _home(spec: SearchSpec, name: str) -> str:
     """Return the experiment's own folder: inside the storage directory, or beside the driver for a database URL."""
-    base = "tune_results" if "://" in spec.storage else spec.storage
+    base = "tune_results" if Location(spec.storage).is_url else spec.storage
     return str((Path(base).expanduser() / name).resolve())
 
 
 def _folder(spec: SearchSpec, name: str) -> str:
     """Return the experiment's own folder where its log lies in it, so that both are moved together; else nothing."""
-    return "" if "://" in spec.storage else _home(spec, name)
+    return "" if Location(spec.storage).is_url else _home(spec, name)
 
 
 def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
@@ -255,15 +295,6 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
     given = spec.checkpoint.storage
     root = f"{given.rstrip('/')}/{name}" if given else f"{_home(spec, name)}/checkpoints"
     return CheckpointStorage(root, folder=_folder(spec, name))
-
-
-def _storage_entry(location: str) -> dict[str, str]:
-    return {"url": location} if "://" in location else {"path": location}
-
-
-def _new_name(spec: SearchSpec) -> str:
-    trainable = spec.trainable if isinstance(spec.trainable, str) else getattr(spec.trainable, "__name__", "search")
-    return f"{trainable.rpartition(':')[2].lower()}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
@@ -277,7 +308,10 @@ def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
 
 @contextlib.contextmanager
 def _signals(runner: Runner) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one."""
+    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one.
+
+    While the backend starts, the first ends at once: there is nothing yet to wait for.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -286,8 +320,8 @@ def _signals(runner: Runner) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         nonlocal seen
         seen += 1
-        if seen > 1:
-            raise KeyboardInterrupt
+        if seen > 1 or runner.starting:
+            raise Interrupted
         runner.interrupt()
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

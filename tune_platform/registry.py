@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.extras import how_to_install
 from tune_platform.protocol.backend import Backend
 from tune_platform.protocol.checks import check_backend, check_scheduler, check_searcher
 from tune_platform.protocol.scheduler import Scheduler
@@ -52,7 +53,8 @@ class Registry:
         try:
             return cast(Callable[..., Any], entry.load())
         except ModuleNotFoundError as error:
-            raise SpecError(f"{self.what} {name!r} needs {error.name!r}, which is not installed") from error
+            missing = f"{error.name!r}, which is not installed{how_to_install(error.name)}"
+            raise SpecError(f"{self.what} {name!r} needs {missing}") from error
         except Exception as error:
             where = f"{entry.value} cannot be loaded"
             raise SpecError(f"{self.what} {name!r}: {where}: {type(error).__name__}: {error}") from error

@@ -3,7 +3,7 @@
 Two ways to write a trainable, after Liaw et al. (2018), section 3, which the engine sees as one:
 
 - a class, driven from outside: subclass `Trainable`;
-- a function that keeps its own loop and calls `report(...)`.
+- a function that keeps its own loop and calls `report(...)`, or yields what it would report.
 
         def train(config):
             model, first = build(config), 1
@@ -19,11 +19,13 @@ worker process imports it.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 ANONYMOUS_METRIC = "_metric"
 #: A class trainable ends itself by reporting this key as true.
 DONE = "done"
+#: Dicts and lists within each other that a metric may be made of.
+_DEEPEST = 20
 #: Seconds that a train function has for its `finally` blocks.
 _UNWIND_S = 10.0
 
@@ -215,13 +219,26 @@ class FunctionTrainable(Trainable):
         self._turn.acquire()
         try:
             if not self._stopped:
-                self._metrics = _final_metrics(self._function(dict(self.config)))
+                returned = self._function(dict(self.config))
+                if isinstance(returned, Generator):
+                    returned = self._drain(returned)
+                self._metrics = _final_metrics(returned)
         except TrialStopped:
             pass
         except BaseException as error:  # handed to the engine, SystemExit of user code too
             self._metrics, self._error = None, error
         self._finished = True
         self._answer.release()
+
+    def _drain(self, reports: Generator[Any, None, Any]) -> Any:
+        """Report what a generator function yields; return what it returns."""
+        with closing(reports):  # its own `finally` blocks run in this thread, however it ends
+            while True:
+                try:
+                    metrics = next(reports)
+                except StopIteration as end:
+                    return end.value
+                self.report(metrics, None)
 
     def report(self, metrics: Mapping[str, Any], checkpoint: str | Path | None) -> None:
         """See the module's `report`; called in a thread of the function's."""
@@ -306,44 +323,86 @@ def make_trainable(trainable: type[Trainable] | TrainFunction, context: TrialCon
 def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics as plain Python values, nested dicts flattened with `/`.
 
-    Zero-dimensional arrays and tensors become numbers. Raises TypeError naming what cannot be stored.
+    Zero-dimensional arrays and tensors become numbers, whole numbers beyond all floats become infinite, and what no
+    encoding can hold in a text becomes an escape. Raises TypeError naming what cannot be stored.
     """
     plain: dict[str, Any] = {}
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            plain.update(plain_metrics({f"{name}/{key}": inner for key, inner in value.items()}))
-        elif isinstance(value, (list, tuple)):
-            plain[str(name)] = [_plain(f"{name}[{index}]", item) for index, item in enumerate(value)]
-        else:
-            plain[str(name)] = _plain(name, value)
+    _flatten("", metrics, plain, 0)
     return plain
 
 
-def _plain(name: str, value: Any) -> Any:
+def _flatten(prefix: str, metrics: Mapping[Any, Any], plain: dict[str, Any], depth: int) -> None:
+    for key, value in metrics.items():
+        name = _text(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            _check_depth(name, depth)
+            _flatten(f"{name}/", value, plain, depth + 1)
+        else:
+            plain[name] = _plain(name, value, depth)
+
+
+def _plain(name: str, value: Any, depth: int) -> Any:
     kind = type(value)
-    if kind is float or kind is int or kind is str or kind is bool or value is None:
+    if kind is float or kind is bool or value is None:
         return value
+    if kind is int:
+        return value if value.bit_length() < sys.float_info.max_exp else _float(value)
+    if kind is str:
+        return _text(value)
+    if kind is list or kind is tuple:
+        _check_depth(name, depth)
+        return [_plain(f"{name}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+    try:
+        plain = _converted(value)
+    except Exception as error:  # of an object of somebody else's
+        raise TypeError(f"metric {name!r} is {kind.__name__}, which cannot be read: {type(error).__name__}") from error
+    if plain is not value:
+        return _plain(name, plain, depth)
+    raise TypeError(
+        f"metric {name!r} is {kind.__name__} {_shown(value)!r}; report numbers, strings, booleans, "
+        "lists of these, or zero-dimensional arrays and tensors"
+    )
+
+
+def _converted(value: Any) -> Any:
+    """Return a plainer form of a value, or the value itself where there is none."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         inner = value.item()
-        if type(inner) is not kind:
-            return _plain(name, inner)
+        if type(inner) is not type(value):
+            return inner
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, (Real, Decimal)):
+        return _float(value)
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _float(value: Any) -> float:
+    try:
         return float(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(f"{name}[{index}]", item) for index, item in enumerate(value)]
-    raise TypeError(
-        f"metric {name!r} is {kind.__name__} {str(value)[:60]!r}; report numbers, strings, booleans, "
-        "lists of these, or zero-dimensional arrays and tensors"
-    )
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except ValueError:  # a signalling NaN
+        return math.nan
 
 
-def bad_value(value: Any) -> bool:
-    """Whether a metric's value cannot be compared: missing, not a number, NaN or infinite."""
-    return not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max
+def _text(value: str) -> str:
+    # Half of a surrogate pair is a text to Python, and to nothing that it could be written to.
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
+def _check_depth(name: str, depth: int) -> None:
+    if depth >= _DEEPEST:
+        raise TypeError(f"metric {name[:60]!r} is nested more than {_DEEPEST} deep; report numbers, or lists of them")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value)[:60]
+    except Exception:
+        return "(it cannot be printed)"
 
 
 def _final_metrics(returned: Any) -> Mapping[str, Any] | None:

@@ -10,7 +10,7 @@ import pytest
 from tests.tune_platform.cli.conftest import SPEC, START, fill
 from tune_platform import CheckpointError, ExperimentError, Results, SpecError
 from tune_platform.protocol.commands import Finish
-from tune_platform.results import NoResultError, default_storage, flatten, locate
+from tune_platform.results import NoResultError, flatten, locate
 from tune_platform.store.records import ReportRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, open_store
 
@@ -163,14 +163,6 @@ def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert locate(path) == here
     assert locate("digits", "/other") == ("digits", "/other")
     assert locate("digi") == ("digi", "/elsewhere")
-
-
-def test_the_default_storage_is_that_of_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tune_platform.spec.model import default_storage as of_the_spec
-
-    for value in ("", "/data"):
-        monkeypatch.setenv("TUNE_PLATFORM_STORAGE", value)
-        assert default_storage() == of_the_spec()
 
 
 def test_flatten() -> None:

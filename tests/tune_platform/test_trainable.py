@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import subprocess
 import sys
 from decimal import Decimal
@@ -15,13 +16,20 @@ from tune_platform.trainable import (
     FunctionTrainable,
     Trainable,
     TrialContext,
-    bad_value,
     get_checkpoint,
     get_context,
     make_trainable,
     plain_metrics,
     report,
 )
+
+
+def lists(depth: int) -> Any:
+    return [lists(depth - 1)] if depth else 1
+
+
+def dicts(depth: int) -> Any:
+    return {"a": dicts(depth - 1)} if depth else 1
 
 
 def test_a_function_runs_to_its_next_report_and_no_further() -> None:
@@ -144,12 +152,49 @@ def test_what_cannot_be_stored_is_named(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "bad"),
-    [(1.0, False), (0, False), (True, False), (float("nan"), True), (float("-inf"), True), (None, True),
-     ("1", True), (10**400, True)],
+    ("value", "plain"),
+    [
+        (10**400, math.inf), (-(10**5000), -math.inf), (2**1022, 2**1022), (Fraction(10**400), math.inf),
+        (Decimal("-1e999"), -math.inf), (Decimal("sNaN"), math.nan), ("\ud800x", "\\ud800x"), ("\u00e4", "\u00e4"),
+        ([10**400], [math.inf]), (np.longdouble("1e4000"), math.inf), (lists(2), [[1]]),
+    ],
+    ids=range(11),  # not all of them can be printed
 )  # fmt: skip
-def test_bad_values(value: Any, bad: bool) -> None:
-    assert bad_value(value) is bad
+def test_what_no_float_or_text_holds_is_written_as_near_as_can_be(value: Any, plain: Any) -> None:
+    (found,) = plain_metrics({"x": value}).values()
+    assert repr(found) == repr(plain)
+
+
+def test_names_are_texts_that_can_be_written() -> None:
+    assert plain_metrics({"\ud800": {3: 1}}) == {"\\ud800/3": 1}
+
+
+class Broken:
+    """Raises wherever it is looked at."""
+
+    shape = ()
+
+    def item(self) -> Any:
+        raise RuntimeError("no")
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Mute:
+    __str__ = Broken.__str__
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Broken(), "'x' is Broken, which cannot be read: RuntimeError"), (Mute(), "'x' is Mute '.it cannot be printed"),
+        (lists(30), "nested more than 20 deep"), (dicts(30), "nested more than 20 deep"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_a_mistake_with_a_name(value: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        plain_metrics({"x": value})
 
 
 def test_only_trainables_are_made() -> None:

@@ -45,7 +45,7 @@ def test_a_field_is_in_results_tables_json_and_docs() -> None:
     assert (result.number, result.duration, result.checkpoint) == (3, 2.0, "uri")
     assert {name: getattr(result, name) for name in NAMES} == {name: getattr(ROW, name) for name in NAMES}
     assert set(row_columns()) == {*NAMES, "duration", "checkpoint"} - {"config", "metrics"}
-    keys = {*NAMES, "duration", "checkpoint"}
+    keys = {*NAMES, "duration", "checkpoint", "folder"}
     assert set(trial_json(result)) == keys
     (sentence,) = re.findall(r"- A \*\*trial\*\*: (.*?)\n- ", (ROOT / "docs/cli.md").read_text(), re.DOTALL)
     assert set(re.findall(r"`(\w+)`", sentence)) == keys

@@ -6,6 +6,10 @@ value prediction and variance reduction, and optimisation landscapes. `docs/poli
 found and what holds here.
 """
 
+from tune_platform.extras import require
+
+require("what trains by policy gradients", "gymnasium")
+
 from tune_platform.trainables.policy_gradient.settings import Settings, paper_settings
 from tune_platform.trainables.policy_gradient.trainable import PolicyGradientTrainable
 

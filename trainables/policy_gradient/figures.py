@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tune_platform.extras import require
+
+require("a figure", "matplotlib")
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tune_platform.extras import require
+
+require("a figure", "matplotlib")
+
 import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes

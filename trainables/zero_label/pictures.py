@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tune_platform.extras import require
+
+require("a picture", "matplotlib")
+
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure

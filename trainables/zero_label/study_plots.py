@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tune_platform.extras import require
+
+require("a figure", "matplotlib")
+
 import numpy as np
 from matplotlib.figure import Figure
 

@@ -159,18 +159,34 @@ def _unpack(
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Return the failure for an exception of the training code, with the innermost line of the user's own."""
-    text = str(error)
+    """Return the failure for an exception of the training code, with the innermost line of the user's own.
+
+    Both texts can be printed and encoded, whatever the exception says of itself.
+    """
+    text = _text_of(error)
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = tracebacks.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
     users = [frame for frame in own if not any(library in frame.filename for library in _LIBRARIES)] or own
     if users:
         message += f" ({users[-1].filename}:{users[-1].lineno})"
+    message = printable(message)
     cause = "worker_died" if isinstance(error, WorkerDied) else "exception"
     return Failure(cause, message, traceback_of(error))
 
 
 def traceback_of(error: BaseException) -> str:
     """Return the whole traceback of an exception as text."""
-    return "".join(tracebacks.format_exception(error))
+    return printable("".join(tracebacks.format_exception(error)))
+
+
+def printable(text: str) -> str:
+    """Return the text with its lone surrogates, which nothing can encode, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as second:  # the user's code as well
+        return f"(its text cannot be had: __str__ raises {type(second).__name__})"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import fields
 from operator import attrgetter
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn
 
 from tune_platform.backends._batch import Answer, Failure, State, failure_of
 from tune_platform.backends._channel import Channel, Sent
+from tune_platform.backends._obituary import exit_words
+from tune_platform.backends._output import ProcessLog
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
 from tune_platform.protocol.commands import Launch
@@ -45,6 +49,9 @@ class Worker:
 
     def __init__(self, payload: bytes, path: list[str], gang: Gang | None = None) -> None:
         sys.path.extend(entry for entry in path if entry not in sys.path)
+        if threading.current_thread() is threading.main_thread():
+            # Ray would raise SystemExit in this thread, later, in the middle of whatever trial is here by then.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._payload = payload
         self._gang = gang
         if gang is not None:  # its other workers load torch and the user's code while this process does
@@ -53,9 +60,8 @@ class Worker:
         self._launch: Launch | None = None
         self._resources = Resources()
         self._channel = Channel()
-        self._log = _Log()
-        sys.stdout = _Tee(sys.stdout, self._log)
-        sys.stderr = _Tee(sys.stderr, self._log)
+        self._log = ProcessLog()
+        os._exit = _telling(os._exit, self._log)  # type: ignore[assignment]
 
     # in the training thread
 
@@ -73,7 +79,7 @@ class Worker:
             executor.end(warm=warm)
             if not executor.clean:
                 return SPOILT
-            self._log.open(trial_folder(executor.job, launch.trial))
+            self._log.open(trial_folder(executor.job, launch.trial), launch.attempt, warm=warm)
         except BaseException as error:
             failure = failure_of(error)
             mistaken = isinstance(error, (ImportError, AttributeError))
@@ -106,7 +112,7 @@ class Worker:
         """End the trial; `warm` keeps it in memory for its next launch."""
         if self._executor is not None:
             self._executor.end(warm=warm)
-        self._log.close()
+        self._log.close(warm=warm)
 
     def close(self) -> bytes | None:
         """Give back whatever is held, before the process ends."""
@@ -159,7 +165,7 @@ class Worker:
         self._channel.hold()
         try:
             ref = executor.save() if executor is not None else None
-        except Exception as error:
+        except BaseException as error:
             self._channel.answer(None)
             if executor is not None:
                 executor.end(reusable=False)
@@ -184,42 +190,13 @@ def _packed(sent: Sent | None) -> bytes | None:
     return pickle.dumps((sent.number, sent.order, name, sent.batch, sent.more), protocol=5)
 
 
-class _Log:
-    """`log.txt` of the present trial, made with the first line that is printed."""
+def _telling(leave: Callable[[int], NoReturn], log: ProcessLog) -> Callable[[int], NoReturn]:
+    """Return `os._exit` with last words in the log: nothing else tells how this process ended."""
+    own = os.getpid()
 
-    def __init__(self) -> None:
-        self._folder = ""
-        self._file: TextIO | None = None
+    def tell(status: int) -> NoReturn:
+        if os.getpid() == own:  # not a copy of it, which ends as it should
+            log.write(exit_words(status))
+        leave(status)
 
-    def open(self, folder: str) -> None:
-        self.close()
-        self._folder = folder
-
-    def write(self, text: str) -> None:
-        if self._file is None and self._folder:
-            path = Path(self._folder, "log.txt")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8", buffering=1)
-        if self._file is not None:
-            self._file.write(text)
-
-    def close(self) -> None:
-        self._folder = ""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-class _Tee:
-    """A text stream that writes to the log as well; all else is the stream's own."""
-
-    def __init__(self, stream: TextIO, log: _Log) -> None:
-        self._stream = stream
-        self._log = log
-
-    def write(self, text: str) -> int:
-        self._log.write(text)
-        return self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    return tell

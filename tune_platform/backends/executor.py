@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import bdb
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -22,12 +24,13 @@ from tune_platform.backends._batch import Failure, State, failure_of, traceback_
 from tune_platform.backends._mistakes import Failing, misreported, reported, resolve
 from tune_platform.backends._writer import Writer, Written
 from tune_platform.distributed.gang import Gang, GangKind
-from tune_platform.errors import CheckpointError
+from tune_platform.errors import CheckpointError, Interrupted
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import halts
-from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.protocol.reports import CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
+from tune_platform.protocol.trial_log import folder_of
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.trainable import (
@@ -35,20 +38,16 @@ from tune_platform.trainable import (
     FunctionTrainable,
     Trainable,
     TrialContext,
-    bad_value,
     make_trainable,
     plain_metrics,
 )
 
 logger = logging.getLogger(__name__)
 
-#: What ends the process, or the debugging session, instead of the trial.
-_PASS = (KeyboardInterrupt, GeneratorExit, bdb.BdbQuit)
-
 
 def trial_folder(job: Job, trial: int) -> str:
     """Return the path of the trial's own folder, which is made when somebody needs it; empty where the job has none."""
-    return f"{job.directory}/trial-{trial:05d}" if job.directory else ""
+    return folder_of(job.directory, trial)
 
 
 @dataclass(slots=True)
@@ -104,9 +103,9 @@ class Executor:
             self._finish(run)
         try:
             self._build(launch)
-        except _PASS:
-            raise
         except BaseException as error:
+            if self.passes(error):
+                raise
             self.end(reusable=False)
             self.clean = self.clean and (self._gang is None or not self._gang.broken)
             return _failure(error)
@@ -129,9 +128,9 @@ class Executor:
             if state == "done":
                 self._writer.flush(run.launch.trial)
                 self._check_written(run)
-        except _PASS:
-            raise
         except BaseException as error:
+            if self.passes(error):
+                raise
             state, failure = "failed", _failure(error)
         if state == "done" or state == "failed":
             self._writer.flush(run.launch.trial)  # a trial that is tried again goes on from the last one
@@ -193,6 +192,18 @@ class Executor:
         self._writer.close()
         if self._gang is not None:
             self._gang.close()
+
+    def passes(self, error: BaseException) -> bool:
+        """Whether it is a person who wants to end the run, or the debugging session: not a failure of the trial.
+
+        Nobody does in a worker process. Elsewhere a KeyboardInterrupt under Python's own handler may be a Ctrl-C.
+        """
+        if self._gang_kind == "ray" or not isinstance(error, (KeyboardInterrupt, bdb.BdbQuit)):
+            return False
+        if isinstance(error, (Interrupted, bdb.BdbQuit)):
+            return True
+        own_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return own_handler and threading.current_thread() is threading.main_thread()
 
     def holds_warm(self, trial: int) -> bool:
         """Whether the paused trial is in memory here."""
@@ -277,9 +288,9 @@ class Executor:
     def _cleanup(self, trainable: Trainable, trial: int) -> None:
         try:
             trainable.cleanup()
-        except _PASS:
-            raise
         except BaseException as error:
+            if self.passes(error):
+                raise
             if isinstance(error, TimeoutError):
                 self.clean = False
             logger.warning("cleanup of trial %d failed", trial, exc_info=True)
@@ -329,12 +340,13 @@ class Executor:
         if metrics or not done:  # {"done": True} alone is an end, not a report
             run.step += 1
             report = Report(run.step, metrics, time.time())
+            self._measure(run, report)
             put(report if run.step > run.launch.committed else None)
             self._judge(run, report)
             known = run.step < run.launch.committed
             if not done and (known or not halts(report, self.job.resource, until, self.job.stop)):
                 return "running"
-        self._check_reported(run)
+        self._check_reported(run, at=None if done else until)
         return "done" if done else "waiting"
 
     def _judge(self, run: _Run, report: Report) -> None:
@@ -342,9 +354,12 @@ class Executor:
         for name in self.job.metrics:
             if name in report.metrics:
                 value = report.metrics[name]
-                if bad_value(value):
+                if finite(value) is None:
                     message = f"metric {name!r} is {value!r} at step {report.step}, which is not a finite number"
                     raise Failing(Failure("bad_metric", message))
+
+    def _measure(self, run: _Run, report: Report) -> None:
+        """See how far the trial is. A report that does not say so is none: no scheduler hears of it."""
         name = self.job.resource
         progress = report.value(name)
         if progress is None:
@@ -352,7 +367,7 @@ class Executor:
                 f"{name!r}, in which milestones are measured, is not in the report of step {report.step}; "
                 f"{reported(name, report.metrics)}. Report it, or measure in 'step'"
             )
-        if bad_value(progress):
+        if finite(progress) is None:
             misreported(f"{name!r} is {progress!r} at step {report.step}; it must be a finite number")
         if run.progress is not None and progress <= run.progress:
             misreported(
@@ -361,12 +376,19 @@ class Executor:
             )
         run.progress = progress
 
-    def _check_reported(self, run: _Run) -> None:
+    def _check_reported(self, run: _Run, at: float | None = None) -> None:
+        """Fail where a metric has not come by the end, or by the first milestone, which lies `at`."""
         # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
         if run.launch.checkpoint is None:
             for name in self.job.metrics:
                 if name not in run.names:
-                    misreported(f"metric {name!r} is never reported; {reported(name, run.names)}")
+                    known = reported(name, run.names)
+                    if at is None:
+                        misreported(f"metric {name!r} is never reported; {known}")
+                    misreported(
+                        f"metric {name!r} is not reported up to {self.job.resource} {at:g}, where the scheduler "
+                        f"judges it first; {known}. Where it first comes at 5, say `min: 5`"
+                    )
 
     # Checkpoints.
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State, failure_of
-from tune_platform.backends.executor import Executor
+from tune_platform.backends._output import StreamLog
+from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import GangKind
 from tune_platform.errors import ExperimentError
 from tune_platform.protocol.backend import Job, Work
@@ -28,6 +29,7 @@ class _Place:
 
     def __init__(self, launch: Launch, executor: Executor) -> None:
         self.launch = launch
+        self.log = StreamLog(trial_folder(executor.job, launch.trial), launch.attempt)
         self.executor = executor
         self.until, self.save = launch.until, launch.save
         self.begun = False
@@ -85,7 +87,8 @@ class InlineBackend:
                 case Release():
                     place = self._places.pop(item.trial, None)
                     if place is not None:
-                        place.executor.end(warm=item.warm)
+                        with place.log:
+                            place.executor.end(warm=item.warm)
                         self._idle.append(place.executor)
                 case _:
                     assert_never(item)
@@ -152,11 +155,14 @@ class InlineBackend:
         items: list[Item] = []
         state: State = "failed"
         failure: Failure | None = None
-        if not place.begun:
-            place.begun = True
-            failure = executor.begin(launch)
-        if failure is None:
-            state, failure = executor.run(place.until, place.save, items.append, back=lambda: True)
+        with place.log:
+            if not place.begun:
+                place.begun = True
+                failure = executor.begin(launch)
+            if failure is None:
+                state, failure = executor.run(place.until, place.save, items.append, back=lambda: True)
+            if failure is not None:
+                place.log.write(failure.traceback or failure.message + "\n")
         batch = Batch.of(launch.trial, launch.attempt, [*items, *executor.late()], state, failure)
         if state == "running":
             self._take_turn(place)
@@ -169,7 +175,10 @@ class InlineBackend:
         if halt:
             self._turns = deque(turn for turn in self._turns if turn[0] != launch.trial)
         try:
-            checkpoint = place.executor.save()
-        except Exception as error:
+            with place.log:
+                checkpoint = place.executor.save()
+        except BaseException as error:
+            if place.executor.passes(error):
+                raise
             return failure_of(error).event(self.now(), launch.trial, launch.attempt)
         return Answer(launch.trial, launch.attempt, checkpoint).event(self.now())

@@ -27,18 +27,24 @@ from ray.exceptions import RayError, RayTaskError
 
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure
+from tune_platform.backends._obituary import obituary
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own, look_up_nodes
+from tune_platform.backends._ray_connection import Connection
+from tune_platform.backends._ray_noise import Quiet
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_turns import Turns
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
+from tune_platform.backends.executor import trial_folder
+from tune_platform.cluster.address import check_address
 from tune_platform.cluster.admission import ALL, Admission, offered
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
 from tune_platform.protocol.milestones import halts
+from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 
 logger = logging.getLogger(__name__)
@@ -59,7 +65,8 @@ class RayBackend:
     starts a Ray of its own. `close` ends what the backend has started, and nothing else. A worker that is in
     the middle of a step when its trial is released has `grace_s` seconds to come back before its process is
     killed. One that has had nothing to do for `idle_s` seconds is ended, so that others can have its place. Nodes are
-    looked up every `refresh_s` seconds. Further arguments go to `ray.init`.
+    looked up every `refresh_s` seconds. A Ray whose address was given has `connect_s` seconds to answer. Further
+    arguments go to `ray.init`. Raises SpecError for an address that is none.
     """
 
     parallel = True
@@ -74,15 +81,20 @@ class RayBackend:
         grace_s: float = 10.0,
         idle_s: float = 5.0,
         refresh_s: float = 5.0,
+        connect_s: float = 15.0,
         **init_kwargs: Any,
     ) -> None:
+        if address is not None:
+            address = check_address(address)
         amounts = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self._init = {name: amount for name, amount in amounts.items() if amount is not None} | init_kwargs
         if address is None and self._init and not os.environ.get("RAY_ADDRESS"):
             address = "local"
         self._address = address
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
-        self._connected = False
+        self._connect_s = connect_s
+        self._connection: Connection | None = None  # where this backend has made it
+        self._quiet = Quiet()
         self._fixed = False  # no node will join
         self._job: Job | None = None
         self._pool: Pool | None = None
@@ -110,7 +122,10 @@ class RayBackend:
         return self._pool is not None and self._pool.has_more
 
     def start(self, job: Job) -> CapacityChanged:
-        """Connect to Ray and take the job. Raises SpecError where the trainable cannot be sent to a worker."""
+        """Connect to Ray and take the job.
+
+        Raises SpecError where the trainable cannot be sent to a worker, and ExperimentError where no Ray is to be had.
+        """
         try:
             payload = dumps(job)
         except Exception as error:
@@ -118,8 +133,9 @@ class RayBackend:
                 f"the trainable {job.trainable!r} cannot be sent to worker processes: {error}. Open files, "
                 "locks and connections inside setup(), or name it as 'module:name'"
             ) from error
-        self._connected = connect(self._address, self._init) or self._connected
-        self._fixed = self._connected and is_own()
+        self._connection = connect(self._address, self._init, self._connect_s) or self._connection
+        self._quiet.start()
+        self._fixed = self._connection is not None and is_own()
         atexit.register(self.close)
         self._job = job
         self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
@@ -241,9 +257,10 @@ class RayBackend:
         self._turns = Turns()
         for held in (self._leases, self._legs, self._late):
             held.clear()
-        if self._connected:
-            self._connected = False
-            ray.shutdown()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self._quiet.stop()
 
     # leases
 
@@ -426,10 +443,16 @@ class RayBackend:
             if isinstance(error, RayTaskError) or not isinstance(error, RayError):
                 failure = Failure("exception", str(error.__cause__ or error), str(error))
             else:
-                failure = Failure("worker_died", _obituary(worker, lease.trial, error))
+                failure = self._obituary(worker, lease.trial, plain(str(error)))
                 self._mourn(failure.message)
                 self._refresh(math.inf, events)  # first: with its node, perhaps, where it must not be launched again
             events.append(failure.event(self.now(), lease.trial, lease.attempt))
+
+    def _obituary(self, worker: RayWorker, trial: int, said: str) -> Failure:
+        assert self._job is not None
+        message = obituary(worker.name, said, trial_folder(self._job, trial))
+        # What Ray has to say goes where a traceback would be; the last line is the one that is shown in short.
+        return Failure("worker_died", message, f"{said.strip()}\n{message}")
 
     def _mourn(self, message: str) -> None:
         """Raise ExperimentError where it is not a worker that has died but the cluster: no trial is to blame."""
@@ -470,12 +493,3 @@ class RayBackend:
         if offer != self._offered:
             self._offered = offer
             events.append(CapacityChanged(time=self.now(), nodes=self._offered, fixed=self._fixed))
-
-
-def _obituary(worker: RayWorker, trial: int, error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    detail = text[text.find("The actor is dead because") :] if "The actor is dead because" in text else text
-    return (
-        f"the worker process {worker.name or '(not started yet)'} of trial {trial} died: {detail} Common causes: "
-        "it was killed for lack of memory, it crashed in native code, or its node was lost"
-    )

@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from tune_platform import __version__
-from tune_platform.cli import check, control, doctor, read, run
+from tune_platform.cli import check, control, doctor, logs, read, remove, run
 from tune_platform.cli.common import talk
-from tune_platform.errors import ExperimentError, SpecError, TunePlatformError
+from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
 
 
 class Commands(click.Group):
@@ -51,7 +51,7 @@ def wants_colour() -> bool | None:
 
 def exit_code(error: TunePlatformError) -> int:
     """Return 2 for what the user can mend in the command or the spec, 1 for what went wrong later."""
-    from_usage = isinstance(error, (SpecError, ExperimentError))
+    from_usage = isinstance(error, (SpecError, ExperimentError, MissingLibraryError))
     return 2 if from_usage and type(error).__name__ != "NoResultError" else 1
 
 
@@ -71,5 +71,7 @@ def main() -> None:
     """
 
 
-for command in (run.run, check.check, run.resume, *read.COMMANDS, *control.COMMANDS, doctor.doctor):
+for command in (
+    run.run, check.check, run.resume, *read.COMMANDS, logs.logs, *control.COMMANDS, *remove.COMMANDS, doctor.doctor,
+):  # fmt: skip
     main.add_command(command)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tune_platform.cli.common import json_option, print_json, talk
-from tune_platform.cli.format import number, table, width
+from tune_platform.cli.format import table, width
 from tune_platform.cli.run import overrides_of, spec_argument, spec_options
+from tune_platform.progress.text import number
 
 if TYPE_CHECKING:
     from tune_platform.spec import SearchSpec

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from tune_platform.location import VARIABLE, Location, default_storage
+from tune_platform.progress.text import finite
 
 if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
@@ -35,12 +38,12 @@ def json_option(function: F) -> F:
 
 def experiment_argument(function: F) -> F:
     """Add the argument EXPERIMENT, which the shell can complete."""
-    return click.argument("experiment", shell_complete=_complete)(function)
+    return click.argument("experiment", shell_complete=complete_experiment)(function)
 
 
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_experiment(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of experiments that begin so."""
     from tune_platform.errors import TunePlatformError
-    from tune_platform.results import default_storage
     from tune_platform.store.sql import open_store
 
     try:
@@ -60,15 +63,6 @@ def load(experiment: str, storage: str | None) -> Results:
 def print_json(value: Any) -> None:
     """Print JSON to stdout; what is not finite becomes null, as JSON has no word for it."""
     click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
-
-
-def finite(value: Any) -> Any:
-    """Return JSON values with None in the place of NaN and the infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:
@@ -102,13 +96,47 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     return found
 
 
-def command_line(verb: str, name: str, storage: str, *rest: str) -> str:
-    """Return a command that can be pasted into a shell; `--storage` is left out where it is the default."""
-    from tune_platform.results import default_storage
+def _program() -> list[str]:
+    """Return how this program was started: where `uv run` did it, the shell may not know it by its own name."""
+    return ["uv", "run", "tune-platform"] if os.environ.get("UV_RUN_RECURSION_DEPTH") else ["tune-platform"]
+
+
+def same_command(*more: str) -> str:
+    """Return the present command as it was given, with `more` after it, to be pasted into a shell."""
+    context = click.get_current_context()
+    words = [*_program(), str(context.info_name)]
+    for param in context.command.params:
+        name, value = str(param.name), context.params.get(str(param.name))
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        option = max(param.opts, key=len)
+        if not given or option in more:
+            continue
+        for each in (value or ()) if param.multiple or param.nargs != 1 else [value]:
+            if isinstance(param, click.Option):
+                words.append(option)
+            if not (isinstance(param, click.Option) and param.is_flag):
+                words.append(_pasted(str(each)))
+    return " ".join([*words, *map(shlex.quote, more)])
+
+
+def _pasted(word: str) -> str:
+    """Return a word as the shell takes it; a URL with a password is to come from the environment."""
+    if not Location(word).has_secret:
+        return shlex.quote(word)
+    key = word.partition("://")[0].rpartition("=")[0]
+    return f'{shlex.quote(key)}="${VARIABLE}"' if key else f'"${VARIABLE}"'
+
+
+def command_line(verb: str, name: str, storage: Location, *rest: str) -> str:
+    """Return a command that can be pasted into a shell; `--storage` is left out where it is the default.
+
+    A URL with a password is not shown: the shell is to take it from TUNE_PLATFORM_STORAGE.
+    """
     from tune_platform.store.sql import open_store
 
-    words = ["tune-platform", verb, name, *rest]
+    words = [*_program(), verb, name, *rest]
     with open_store(storage) as store, open_store(default_storage()) as default:
-        if store.location != default.location:
-            words += ["--storage", storage if "://" not in storage else store.location]
-    return shlex.join(words)
+        elsewhere = store.location != default.location
+    if elsewhere and storage.has_secret:
+        return f'{shlex.join(words)} --storage "${VARIABLE}"'
+    return shlex.join([*words, "--storage", storage] if elsewhere else words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -11,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +18,10 @@ import click
 
 from tune_platform import __version__
 from tune_platform.cli.common import json_option, print_json, storage_option
+from tune_platform.extras import EXTRAS, is_installed
+from tune_platform.location import Location, default_storage, unwritable
 
-PACKAGES = ("ray", "torch", "optuna", "sqlalchemy", "pandas", "pyarrow")
+PACKAGES = ("ray", "optuna", "sqlalchemy", "pandas")
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
 _RAY_FILE = "ray/ray_current_cluster"  # in the folder for temporary files: where `ray start` notes its address
 
@@ -44,9 +46,7 @@ def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
     \b
     Example: tune-platform doctor --storage ~/tune_results
     """
-    from tune_platform.results import default_storage
-
-    findings = list(_findings(storage or default_storage()))
+    findings = list(_findings(Location(storage or default_storage())))
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -56,7 +56,7 @@ def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
     ctx.exit(1 if any(finding.state == "fail" for finding in findings) else 0)
 
 
-def _findings(storage: str) -> Iterator[Finding]:
+def _findings(storage: Location) -> Iterator[Finding]:
     yield Finding("ok", "tune-platform", __version__)
     yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
@@ -66,15 +66,23 @@ def _findings(storage: str) -> Iterator[Finding]:
         try:
             yield Finding("ok", name, version(name))
         except PackageNotFoundError:
-            yield Finding("fail", name, "not installed; see the README")
+            yield Finding("fail", name, "not installed, though every search needs it: pip install tune-platform")
+    yield _extras()
     yield Finding("ok", "CPUs", f"{_cpus()}, {_memory() / 2**30:.1f} GiB of memory")
     yield _gpus()
     yield _ray()
     yield from _storage(storage)
-    if importlib.util.find_spec("psycopg"):
-        yield Finding("ok", "PostgreSQL", "the driver psycopg is installed")
-    else:
-        yield Finding("note", "PostgreSQL", "no driver; pip install 'tune-platform[postgresql]' if it is wanted")
+
+
+def _extras() -> Finding:
+    here: list[str] = []
+    missing: list[str] = []
+    for extra, modules in groupby(EXTRAS, EXTRAS.__getitem__):
+        (here if all(map(is_installed, modules)) else missing).append(extra)
+    text = ", ".join(here) or "none"
+    if missing:
+        text += f"; not here: {', '.join(missing)} (pip install 'tune-platform[NAME]')"
+    return Finding("ok", "extras", text)
 
 
 def _cpus() -> int:
@@ -117,7 +125,7 @@ def _ray() -> Finding:
         return Finding("note", "Ray cluster", f"{address} does not answer: {error}")
 
 
-def _storage(storage: str) -> Iterator[Finding]:
+def _storage(storage: Location) -> Iterator[Finding]:
     from tune_platform.errors import TunePlatformError
     from tune_platform.store.sql import open_store
 
@@ -133,10 +141,9 @@ def _storage(storage: str) -> Iterator[Finding]:
     folder = Path(where)
     while not folder.exists():  # it is made by the first run
         folder = folder.parent
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".tune-platform-doctor-"):
-            yield Finding("ok", "storage", f"{where}: writable, {len(names)} experiments")
-    except OSError as error:
-        yield Finding("fail", "storage", f"{where}: cannot be written: {error}")
+    if said := unwritable(where):
+        yield Finding("fail", "storage", said)
+    else:
+        yield Finding("ok", "storage", f"{where}: writable, {len(names)} experiments")
     free = shutil.disk_usage(folder).free / 2**30
     yield Finding("ok" if free >= 1 else "note", "disk space", f"{free:.1f} GiB free")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tune_platform.cli.common import command_line, trial_json
-from tune_platform.cli.format import COLOURS, counts, duration, number, shorten, values
+from tune_platform.cli.format import COLOURS
 from tune_platform.cli.forms import as_python
-from tune_platform.cli.notes import where
 from tune_platform.errors import ExperimentError
+from tune_platform.progress.notes import where
+from tune_platform.progress.text import counts, duration, number, shorten, values
 
 if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
@@ -35,7 +36,7 @@ def end_screen(results: Results) -> str:
     title = click.style(finish.status, fg=COLOURS.get(finish.status), bold=True)
     lines = [
         f"{title}: {finish.reason}",
-        f"trials  {counts(row.counts)}",
+        f"trials  {counts(row.counts, driven=False)}",
         f"time    {duration(row.heartbeat - row.created)} since it was created",
     ]
     best = _best(results)

@@ -1,14 +1,14 @@
-"""Numbers, times and tables as people read them. ASCII only, so that every terminal shows them."""
+"""Tables for the terminal. ASCII only, so that every terminal shows them."""
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import click
+
+from tune_platform.progress.text import shorten
 
 #: Colour of a status; the word is always there too.
 COLOURS: Mapping[str, str] = {
@@ -16,78 +16,6 @@ COLOURS: Mapping[str, str] = {
     "running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red", "crashed": "red",
     "interrupted": "yellow", "unreadable": "red",
 }  # fmt: skip
-
-
-def number(value: Any) -> str:
-    """Return a number with the digits that matter; other values as they are."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return str(value)
-
-
-def duration(seconds: float | None) -> str:
-    """Return 0.4 s, 12 s, 1m 32s, 2h 05m or 3d 04h."""
-    if seconds is None or not math.isfinite(seconds):
-        return "-"
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
-
-
-def counts(by_status: Mapping[str, int]) -> str:
-    """Return "2 running, 40 stopped" in the order of a trial's life."""
-    order = ("RUNNING", "STARTING", "PAUSING", "PAUSED", "PENDING", "COMPLETED", "STOPPED", "FAILED")
-    known = [(name, by_status[name]) for name in order if by_status.get(name)]
-    return ", ".join(f"{count} {name.lower()}" for name, count in known) or "no trials yet"
-
-
-def values(metrics: Mapping[str, Any]) -> str:
-    """Return "lr 0.01, optimizer/name adamw"."""
-    return ", ".join(f"{name} {value}" for name, value in _flat(metrics).items())
-
-
-class Differences:
-    """The values in which the configs of a search differ: its constants would only fill the line."""
-
-    def __init__(self) -> None:
-        self._first: dict[str, str] | None = None
-        self._names: set[str] = set()
-
-    def see(self, config: Mapping[str, Any]) -> None:
-        """Take note of a config."""
-        flat = _flat(config)
-        first = self._first = flat if self._first is None else self._first
-        if flat != first:
-            self._names.update(name for name in {**first, **flat} if flat.get(name) != first.get(name))
-
-    def text(self, config: Mapping[str, Any]) -> str:
-        """Return "lr 0.01, optimizer/name adamw" of what differs; of everything while nothing does."""
-        self.see(config)
-        flat = _flat(config)
-        return ", ".join(f"{name} {flat[name]}" for name in flat if name in self._names or not self._names)
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, str]:
-    from tune_platform.results import flatten
-
-    return {name: number(value) for name, value in flatten(config).items()}
-
-
-def shorten(text: str, width: int) -> str:
-    """Return the first line of a text, cut to a width."""
-    line = text.splitlines()[0] if text else ""
-    return line if len(line) <= width else line[: max(0, width - 3)] + "..."
 
 
 def width() -> int | None:

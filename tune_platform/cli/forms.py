@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tune_platform.cli.common import finite
+from tune_platform.progress.text import finite
 
 _WIDTH = 88
 

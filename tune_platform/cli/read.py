@@ -14,7 +14,6 @@ import click
 from tune_platform.cli.common import (
     command_line,
     experiment_argument,
-    finite,
     json_option,
     load,
     print_json,
@@ -22,8 +21,11 @@ from tune_platform.cli.common import (
     talk,
     trial_json,
 )
-from tune_platform.cli.format import counts, duration, fit, number, table, values, width
+from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
+from tune_platform.extras import require
+from tune_platform.location import default_storage
+from tune_platform.progress.text import counts, duration, finite, number, status_word, values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,6 @@ def ls(storage: str | None, as_json: bool) -> None:
     \b
     Example: tune-platform ls --storage ~/tune_results
     """
-    from tune_platform.results import default_storage
     from tune_platform.store.sql import open_store
 
     with open_store(storage or default_storage()) as store:
@@ -67,7 +68,7 @@ def _age(then: float, now: float) -> str:
 
 
 def _ls_note(row: ExperimentRow) -> str:
-    return counts(row.counts) if row.status == "running" else row.reason or counts(row.counts)
+    return counts(row.counts) if row.status == "running" else row.reason or counts(row.counts, driven=False)
 
 
 def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def show(
         if as_json:
             print_json({**trial_json(one), "history": [_reason_json(reason) for reason in reasons]})
         else:
-            click.echo(_trial_text(results, one, reasons))
+            click.echo(_trial_text(results, one, reasons, driven=results.status == "running"))
         return
     row = results.row()
     if sort.lstrip("-") == "best":
@@ -128,7 +129,7 @@ def show(
         return
     click.echo(_summary(results, row))
     if trials:
-        click.echo("\n" + _trials_table(results, trials))
+        click.echo("\n" + _trials_table(results, trials, driven=row.status == "running"))
     total = sum(row.counts.values()) if status is None else row.counts.get(status.upper(), 0)
     if len(trials) < total:
         talk(f"{len(trials)} of {total} trials are shown; --limit 0 shows all")
@@ -142,13 +143,13 @@ def _summary(results: Results, row: ExperimentRow) -> str:
     lines = [
         f"{click.style(row.name, bold=True)}  {row.status}" + (f": {row.reason}" if row.reason else ""),
         f"objective  {objectives or '-'}",
-        f"trials     {counts(row.counts)}",
+        f"trials     {counts(row.counts, driven=row.status == 'running')}",
         f"time       {duration(ended - row.created)}, from {_clock(row.created)}",
     ]
     return "\n".join(lines)
 
 
-def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
+def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bool) -> str:
     from tune_platform.results import flatten
 
     configs = [flatten(trial.config) for trial in trials]
@@ -158,7 +159,7 @@ def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
         names = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
     first = ("trial", "status", "step", f"best {results.metric}".strip(), "at")
     rows = [
-        [str(t.number), t.status, str(t.step), number(t.best), number(t.best_step)]
+        [str(t.number), status_word(t.status, driven), str(t.step), number(t.best), number(t.best_step)]
         + [number(config.get(name)) for name in names]
         + [t.reason if t.status != "FAILED" else t.message or t.reason]
         for t, config in zip(trials, configs, strict=True)
@@ -173,10 +174,11 @@ def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
     return table(head, rows, width())
 
 
-def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason]) -> str:
+def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason], *, driven: bool) -> str:
+    status = status_word(trial.status, driven)
     best = "-" if trial.best is None else f"{results.metric} {number(trial.best)} at step {trial.best_step}"
     lines = [
-        f"trial {trial.number} of {results.name}: {trial.status}" + (f", {trial.reason}" if trial.reason else ""),
+        f"trial {trial.number} of {results.name}: {status}" + (f", {trial.reason}" if trial.reason else ""),
         f"reports     {trial.step}, attempt {trial.attempt}" + (f", on {trial.worker}" if trial.worker else ""),
         f"best        {best}",
         f"last        {values(trial.metrics) or '-'}",
@@ -185,6 +187,7 @@ def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason])
         f"ended       {_clock(trial.ended)}"
         + (f" after {duration(trial.duration)}" if trial.duration is not None else ""),
         f"checkpoint  {trial.checkpoint or '-'}",
+        f"log         {trial.log_file or '-'}",
         "config",
         *(f"  {line}" for line in as_yaml(trial.config).splitlines()),
     ]
@@ -301,6 +304,8 @@ def export(experiment: str, form: str, reports: bool, output: Path | None, stora
     """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("parquet is not for a terminal: give a file with -o")
+    if form == "parquet":
+        require("--format parquet", "pyarrow")
     frame = load(experiment, storage).dataframe(reports)
     data = _encode(frame, form)
     if output is None:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tune_platform.cli.common import (
+    command_line,
     experiment_argument,
-    finite,
     pairs,
     parse_value,
+    same_command,
     storage_option,
     talk,
 )
+from tune_platform.errors import NameTakenError
+from tune_platform.location import Location
+from tune_platform.progress import FORMS
+from tune_platform.progress.text import finite
 
 if TYPE_CHECKING:
-    from tune_platform.engine.runner import Listener
-    from tune_platform.engine.view import RunView
-    from tune_platform.protocol.effects import Effect
-    from tune_platform.protocol.events import Event
     from tune_platform.results import Results
+    from tune_platform.spec import SearchSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,18 +38,9 @@ _KEYS = {
     "seed": "search.seed",
     "backend": "backend.name",
     "name": "name",
+    "if_exists": "if_exists",
     "storage": "storage",
 }
-
-
-class Display(Protocol):
-    """A listener that can also say something of its own."""
-
-    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
-        """Show one turn."""
-
-    def say(self, text: str) -> None:
-        """Print a line."""
 
 
 def spec_argument(function: F) -> F:
@@ -74,6 +61,8 @@ def spec_options(function: F) -> F:
             click.option("--seed", type=click.IntRange(min=0), help="Seed of the search."),
             click.option("--backend", metavar="ray|inline", help="Where trials run."),
             click.option("--name", help="Name of the experiment."),
+            click.option("--if-exists", type=click.Choice(["error", "resume", "new", "replace"]),
+                         help="Where there is one of that name: go on with it, start name-2, or delete it."),
             storage_option,
         )
     ):  # fmt: skip
@@ -90,18 +79,30 @@ def overrides_of(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**pairs(options.get("sets", ()), "--set"), **given}
 
 
-_log_format = click.option(
-    "--log-format", type=click.Choice(["auto", "plain", "json"]), default="auto", show_default=True,
-    help="Progress on stderr: redrawn on a terminal, else lines; or lines of JSON.",
-)  # fmt: skip
+_CTRL_C = "Ctrl-C once ends gracefully, twice at once"
+
+
+def _progress_options(function: F) -> F:
+    for option in (
+        click.option("--log-format", type=click.Choice(["auto", "plain", "json"]), default="auto", hidden=True),
+        click.option("--progress", type=click.Choice(FORMS),
+                     help="Progress on stderr: redrawn on a terminal, else lines (auto); or lines of JSON, or none."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def _form(progress: str, log_format: str) -> str:
+    """Return the form of progress; `--log-format` is the older word for two of them."""
+    return progress if log_format == "auto" else log_format
 
 
 @click.command()
 @spec_argument
 @spec_options
-@_log_format
+@_progress_options
 @click.option("--dry-run", is_flag=True, help="Check the spec and say what would run.")
-def run(spec: Path, log_format: str, dry_run: bool, **options: Any) -> None:
+def run(spec: Path, progress: str | None, log_format: str, dry_run: bool, **options: Any) -> None:
     """Run the search that a spec file describes.
 
     Ctrl-C once ends it gracefully, twice at once; `resume` goes on in both cases.
@@ -110,20 +111,44 @@ def run(spec: Path, log_format: str, dry_run: bool, **options: Any) -> None:
     Example: tune-platform run examples/digits.yaml --trials 20 --set schedule.eta=4
     """
     from tune_platform import api
+    from tune_platform.claim import claim, made_up_name
+    from tune_platform.progress.shown import shown
     from tune_platform.spec import resolve
 
     search, _ = resolve(spec, overrides=overrides_of(options))
     for warning in search.check():
         talk(f"{click.style('warning', fg='yellow')}: {warning}")
-    name = search.name or f"{spec.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if dry_run:
+        name = search.name or made_up_name(search, spec.stem)
         trials = "any number of" if search.trials is None else search.trials
         talk(f"would run {trials} trials as {name!r} in {search.storage}; nothing was started")
         return
-    with _display(name, log_format) as display:
-        display.say(f"{name}: results go to {search.storage}; Ctrl-C once ends gracefully, twice at once")
-        results = api.run(search, name=name, listeners=[_Interruptions(display), display])
-    _finish(results, log_format)
+    form = _form(progress or search.progress, log_format)
+    try:
+        with claim(search, stem=spec.stem) as claimed:
+            name = claimed.experiment.name
+            opening = f"{name}: {'results go to' if claimed.fresh else 'going on in'} {search.storage}; {_CTRL_C}"
+            with shown(name, form, opening=opening, quiet=0.0) as display:
+                results = api.drive(claimed, search, display.listeners, progress="off")
+    except NameTakenError as taken:
+        raise _choices(taken, search) from None
+    _finish(results, as_json=form == "json")
+
+
+def _choices(taken: NameTakenError, spec: SearchSpec) -> NameTakenError:
+    """Return the error with the commands for each choice."""
+    show = command_line("show", taken.name, Location(spec.storage))
+    lines = [
+        (show, "look at it"),
+        (same_command("--if-exists", "resume"), "go on with it"),
+        (same_command("--if-exists", "new"), f"start another one, {taken.free!r}"),
+        (same_command("--if-exists", "replace"), "delete it with all that it found, and start"),
+    ]
+    wide = max(len(what) for _, what in lines)
+    listed = "\n".join(f"  {what:<{wide}}  {command}" for command, what in lines)
+    return NameTakenError(
+        f"experiment {taken.name!r} exists already in {spec.storage} ({taken.state}). Say what is to be done:\n{listed}"
+    )
 
 
 @click.command()
@@ -131,12 +156,13 @@ def run(spec: Path, log_format: str, dry_run: bool, **options: Any) -> None:
 @click.option("--retry-failed", is_flag=True, help="Try the failed trials again.")
 @click.option("--extend", multiple=True, metavar="trials=N|time=DURATION", help="Add to a budget. Repeatable.")
 @storage_option
-@_log_format
+@_progress_options
 def resume(
     experiment: str,
     retry_failed: bool,
     extend: tuple[str, ...],
     storage: str | None,
+    progress: str | None,
     log_format: str,
 ) -> None:
     """Go on with an experiment, however it ended.
@@ -145,16 +171,26 @@ def resume(
     Example: tune-platform resume digits --extend trials=100 --extend time=1h
     """
     from tune_platform import api
-    from tune_platform.results import locate
+    from tune_platform.progress.shown import shown
+    from tune_platform.results import Results, locate
+    from tune_platform.store.sql import open_store
 
     overrides_of({})
     more = _extension(extend)
     name, storage = locate(experiment, storage)
-    with _display(name, log_format) as display:
-        display.say(f"{name}: going on; Ctrl-C once ends gracefully, twice at once")
-        listeners: list[Listener] = [_Interruptions(display), display]
-        results = api.resume(name, storage=storage, listeners=listeners, retry_failed=retry_failed, extend=more)
-    _finish(results, log_format)
+    with open_store(storage) as store:
+        name = store.find(name)
+    form = _form(progress or Results(name, storage=storage).spec.get("progress", "auto"), log_format)
+    with shown(name, form, opening=f"{name}: going on; {_CTRL_C}", quiet=0.0) as display:
+        results = api.resume(
+            name,
+            storage=storage,
+            listeners=display.listeners,
+            retry_failed=retry_failed,
+            extend=more,
+            progress="off",
+        )
+    _finish(results, as_json=form == "json")
 
 
 def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
@@ -173,75 +209,11 @@ def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
     return more or None
 
 
-def _finish(results: Results, log_format: str) -> None:
+def _finish(results: Results, *, as_json: bool) -> None:
     from tune_platform.cli.ending import end_json, end_screen, exit_code
 
-    if log_format == "json":
+    if as_json:
         click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
     else:
         click.echo(end_screen(results))
     click.get_current_context().exit(exit_code(results))
-
-
-@contextlib.contextmanager
-def _display(name: str, log_format: str) -> Iterator[Display]:
-    """Choose the display that stderr can show."""
-    stream = sys.stderr
-    forced = bool(os.environ.get("FORCE_COLOR"))
-    if log_format == "auto" and os.environ.get("TERM") != "dumb" and (stream.isatty() or forced):
-        from rich.console import Console
-
-        from tune_platform.cli.live import Live
-
-        with Live(name, Console(file=stream, highlight=False, emoji=False, markup=False)) as live, _spoken(live):
-            yield live
-        return
-    from tune_platform.cli.plain import Plain
-
-    with Plain(stream, as_json=log_format == "json") as plain, _spoken(plain):
-        yield plain
-
-
-@contextlib.contextmanager
-def _spoken(display: Display) -> Iterator[None]:
-    """Show what the platform logs (what an interrupted run waits for, a store that is away) as lines of the display."""
-    logger, handler = logging.getLogger("tune_platform"), _Spoken(display)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Spoken(logging.Handler):
-    def __init__(self, display: Display) -> None:
-        super().__init__(logging.WARNING)
-        self._display = display
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._display.say(self.format(record))
-
-
-class _Interruptions:
-    """Says what a Ctrl-C does. The run's own handlers do it; they are in place by the first turn."""
-
-    def __init__(self, display: Display) -> None:
-        self._display, self._seen, self._set = display, 0, False
-
-    def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
-        if self._set or threading.current_thread() is not threading.main_thread():
-            return
-        self._set = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            inner = signal.getsignal(number)
-            if callable(inner):
-                signal.signal(number, self._announcing(inner))
-
-    def _announcing(self, inner: Callable[[int, Any], Any]) -> Callable[[int, Any], Any]:
-        def handle(number: int, frame: Any) -> Any:
-            self._seen += 1
-            if self._seen == 1:
-                self._display.say("ending gracefully: running trials write a checkpoint; Ctrl-C again ends at once")
-            return inner(number, frame)
-
-        return handle

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.extras import require
+
 if TYPE_CHECKING:
     from tune_platform.distributed.communicator import Communicator, PeerLost, Traffic
     from tune_platform.distributed.data import ShardedBatches
@@ -30,5 +32,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        if name != "Gang":
+            require("a distributed trial", "torch")
         return getattr(importlib.import_module(f"tune_platform.distributed.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

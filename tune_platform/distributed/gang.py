@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 from tune_platform.errors import SpecError
+from tune_platform.extras import require
 
 if TYPE_CHECKING:
     from tune_platform.distributed.group import WorkerGroup
@@ -37,6 +38,7 @@ class Gang:
 
         They unpickle `preload`, so that they have imported what it names.
         """
+        require("a gang of workers", "torch")
         if self.kind == "ray":
             self._ray_launcher().start(self.workers, preload)
 
@@ -44,8 +46,9 @@ class Gang:
         """Return the gang, complete; a group that lost workers is filled up, or replaced where that fails.
 
         `timeout_s` bounds every collective. Raises PeerLost where the workers do not start, SpecError where
-        they hold GPUs that torch does not see.
+        they hold GPUs that torch does not see, MissingLibraryError where torch is not installed.
         """
+        require("a gang of workers", "torch")
         from tune_platform.distributed.communicator import PeerLost
 
         group = self._group

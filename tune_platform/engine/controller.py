@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tune_platform.engine.apply import apply
 from tune_platform.engine.fold import fold
@@ -47,6 +48,7 @@ from tune_platform.protocol.events import (
     Suggested,
 )
 from tune_platform.protocol.scheduler import Scheduler
+from tune_platform.protocol.text import plain
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Resize, Stop, Verdict
 
 __all__ = ["PATIENCE", "Best", "Controller", "Settings"]
@@ -240,7 +242,10 @@ class Controller:
                 raise SchedulerError(
                     f"the scheduler {self._name} decided {decision.verdict} on trial {decision.trial}: {said}"
                 )
-            self._act(self.state.trials[decision.trial], decision.verdict, "scheduler")
+            verdict = decision.verdict
+            if "\x1b" in verdict.reason:
+                verdict = replace(verdict, reason=plain(verdict.reason))
+            self._act(self.state.trials[decision.trial], verdict, "scheduler")
 
     def _act(self, trial: Trial, verdict: Verdict, by: str) -> None:
         if isinstance(verdict, Clone) and by == "scheduler" and can_await(self.state, trial.number, verdict.source):

@@ -13,6 +13,7 @@ from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.protocol.effects import Awaits, Decided, Effect, Launched, verdict_to_data
 from tune_platform.protocol.events import Event, Reported
 from tune_platform.protocol.milestones import stopped_by
+from tune_platform.protocol.reports import number
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Verdict
 
 
@@ -34,7 +35,7 @@ def settle(
     if state.settings.stop:
         for report in event.reports:
             if met := stopped_by(report, state.settings.stop):
-                return None, (met, float(report.value(met))), others
+                return None, (met, number(report.value(met)) or 0.0), others
     verdict = next((verdict for verdict in own if not isinstance(verdict, Continue)), own[-1]) if own else None
     if isinstance(verdict, Continue) and behind(state, state.trials[event.trial], verdict.until):
         verdict = None

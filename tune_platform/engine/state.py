@@ -7,7 +7,6 @@ answers is given back, to be carried out (`Controller.handle`) or to be compared
 
 from __future__ import annotations
 
-import math
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
@@ -20,7 +19,8 @@ from tune_platform.protocol.commands import Command, Finish, Tell
 from tune_platform.protocol.effects import (
     Ending,
 )
-from tune_platform.protocol.reports import CheckpointRef, Config, Report
+from tune_platform.protocol.reports import CheckpointRef, Config, Report, finite
+from tune_platform.protocol.reports import number as number_of
 from tune_platform.protocol.scheduler import Scheduler
 from tune_platform.protocol.searcher import Outcome
 from tune_platform.protocol.verdicts import Clone
@@ -76,13 +76,11 @@ class State:
 
     def value(self, report: Report) -> float | None:
         """Return the first metric, where it was reported and is a finite number."""
-        value = report.value(self.metric)
-        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+        return finite(report.value(self.metric))
 
     def reached(self, report: Report) -> float | None:
         """Return how far a trial is, in the scheduler's unit, where it says so."""
-        value = report.value(self.scheduler.resource)
-        return float(value) if isinstance(value, (int, float)) else None
+        return number_of(report.value(self.scheduler.resource))
 
     def forget(self, number: int) -> None:
         """Drop an ended trial, once the store has it: memory does not grow with history.

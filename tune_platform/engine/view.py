@@ -19,6 +19,9 @@ from tune_platform.protocol.reports import Report
 from tune_platform.protocol.verdicts import Clone
 from tune_platform.resources import Resources
 
+#: Types whose values need no copy.
+_FIXED = frozenset((int, float, str, bool, type(None)))
+
 
 class TrialLook:
     """A trial as it is at the moment."""
@@ -113,6 +116,17 @@ class RunView:
         return self._controller.state.elapsed
 
     @property
+    def expected_trials(self) -> float:
+        """How many trials there will be in all, with those that persons added; infinite where nothing limits them."""
+        supply = self._controller.state.supply
+        return supply.next_number if supply.over else supply.limit
+
+    @property
+    def time_budget(self) -> float:
+        """Seconds of searching after which it ends, with those that persons added; infinite without a budget."""
+        return self._controller.settings.time_budget + self._controller.state.extra_time
+
+    @property
     def finished(self) -> Finish | None:
         """How the run ended, once it has."""
         return self._controller.finished
@@ -151,7 +165,8 @@ def _shown_clone(effect: Decided) -> Effect:
 
 
 def _copied(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    return MappingProxyType(copy.deepcopy(dict(config)))
+    own = dict(config)  # mostly of values that nobody can change: then that is all, and much faster
+    return MappingProxyType(own if _FIXED.issuperset(map(type, own.values())) else copy.deepcopy(own))
 
 
 def _read_only(report: Report) -> Report:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
+from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 
 
@@ -59,6 +60,9 @@ class Exhausted(Event):
     kind: ClassVar[str] = "exhausted"
     reason: str
     failed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", plain(self.reason))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +125,10 @@ class Failed(Event):
     message: str
     traceback: str = ""
     fatal: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", plain(self.message))
+        object.__setattr__(self, "traceback", plain(self.traceback))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

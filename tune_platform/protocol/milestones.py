@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune_platform.protocol.reports import Report
+from tune_platform.protocol.reports import Report, number
 
 
 def stopped_by(report: Report, stop: Mapping[str, float]) -> str | None:
@@ -27,4 +27,5 @@ def halts(report: Report, resource: str, until: float | None, stop: Mapping[str,
 
 
 def _at_least(value: Any, threshold: float) -> bool:
-    return isinstance(value, (int, float)) and value >= threshold
+    found = number(value)
+    return found is not None and found >= threshold

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 Config = Mapping[str, Any]
 Metrics = Mapping[str, Any]
+
+
+def number(value: Any) -> float | None:
+    """Return a reported value as a number, infinite where it is beyond all floats; None for what is none."""
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def finite(value: Any) -> float | None:
+    """Return a reported value as a finite number; None for anything else: only these are compared."""
+    found = number(value)
+    return found if found is not None and math.isfinite(found) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ the store holds at that moment. What does not belong here: anything that changes
 
 from tune_platform.results.core import NoResultError, Results
 from tune_platform.results.history import Reason
-from tune_platform.results.places import default_storage, locate
+from tune_platform.results.places import locate
 from tune_platform.results.trials import TrialResult, flatten
 
-__all__ = ["NoResultError", "Reason", "Results", "TrialResult", "default_storage", "flatten", "locate"]
+__all__ = ["NoResultError", "Reason", "Results", "TrialResult", "flatten", "locate"]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
-from tune_platform.protocol.reports import CheckpointRef
-from tune_platform.results.history import Reason, reason_of
+from tune_platform.protocol.reports import CheckpointRef, finite
+from tune_platform.protocol.trial_log import folder_of
+from tune_platform.results.history import Reason, reasons_of
 from tune_platform.results.places import locate
 from tune_platform.results.trials import (
     TrialResult,
@@ -20,7 +21,6 @@ from tune_platform.results.trials import (
     flatten,
     front,
     last_values,
-    number,
     result_of,
     row_columns,
     row_of,
@@ -126,12 +126,13 @@ class Results:
                 saved = self._newest([kept for row in rows for kept in experiment.checkpoints(row.trial)])
             else:
                 saved = self._newest(experiment.checkpoints())
-        return [result_of(row, saved.get(row.trial)) for row in rows]
+        return [result_of(row, saved.get(row.trial), self._folder(row.trial)) for row in rows]
 
     def trial(self, number: int) -> TrialResult:
         """Return one trial. Raises ExperimentError if there is none of this number."""
         with self._open() as experiment:
-            return result_of(experiment.trial(number), self._newest(experiment.checkpoints(number)).get(number))
+            saved = self._newest(experiment.checkpoints(number)).get(number)
+            return result_of(experiment.trial(number), saved, self._folder(number))
 
     def best(self, scope: Scope = "best", metric: str | None = None, mode: str | None = None) -> TrialResult:
         """Return the best trial, with its value as `best` and the report that had it as `best_step`.
@@ -177,7 +178,7 @@ class Results:
         with self._open() as experiment:
             now = experiment.trial(trial)
             history, facts = experiment.history(trial), experiment.causes(trial)
-        lines = [line for row in history if (line := reason_of(row, facts.get(row.stimulus or 0))) is not None]
+        lines = list(reasons_of(history, facts))
         if now.ended is not None:
             told = bool(lines) and now.reason in lines[-1].reason  # the verdict has said so already
             text = now.status if told else f"{now.status}: {now.reason}"
@@ -202,6 +203,11 @@ class Results:
 
     def _newest(self, rows: Sequence[CheckpointRow]) -> dict[int, str]:
         return {row.trial: self._located(row.uri) for row in rows}  # they come by step: the last one stays
+
+    def _folder(self, trial: int) -> str:
+        """Return the trial's own folder: beside the log, or, for a database, below the folder of the driver."""
+        base = Path("tune_results" if "://" in self.storage else self.storage)
+        return folder_of(str(base.expanduser().absolute() / self.name / "trials"), trial)
 
     def _located(self, uri: str) -> str:
         """Return where a checkpoint lies that may be named by its path within the experiment's folder."""
@@ -263,7 +269,7 @@ class Results:
         sign = -1.0 if mode == "max" else 1.0
         with self._open() as experiment:
             for report in experiment.reports():
-                value = number(report.metrics.get(metric))
+                value = finite(report.metrics.get(metric))
                 old = best.get(report.trial)
                 if value is not None and (old is None or sign * value < sign * old[0]):
                     best[report.trial] = value, report.step

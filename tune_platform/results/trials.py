@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
+from tune_platform.protocol.reports import finite
+from tune_platform.protocol.trial_log import LOG
+from tune_platform.results.logs import tail
 from tune_platform.store.records import TrialRow
 
 
@@ -15,6 +18,7 @@ class TrialResult(TrialRow):
     """What is known of one trial. Times are in seconds since the epoch; `best` is of the first metric."""
 
     checkpoint: str | None = None  # URI of the newest checkpoint
+    folder: str = ""  # its own, for its log and the files that its code writes; on the machine that ran it
 
     @property
     def number(self) -> int:
@@ -32,13 +36,27 @@ class TrialResult(TrialRow):
         lines = [line for line in self.error.splitlines() if line.strip()]
         return lines[-1].strip() if lines else ""
 
+    @property
+    def log_file(self) -> Path | None:
+        """The file with what it printed; None where it printed nothing, or where that lies on another machine."""
+        path = Path(self.folder, LOG)
+        return path if self.folder and path.is_file() else None
+
+    def logs(self, *, all_attempts: bool = False, limit: int = 1_000_000) -> str:
+        """Return what its last attempt printed, or all of them; the last `limit` bytes at most, in whole lines.
+
+        Empty where there is no `log_file`.
+        """
+        path = self.log_file
+        return "" if path is None else tail(path, every_attempt=all_attempts, limit=limit)
+
 
 _NAMES = [field.name for field in fields(TrialRow)]
 
 
-def result_of(row: TrialRow, checkpoint: str | None) -> TrialResult:
-    """Return a trial of the store as a result, with the URI of its newest checkpoint."""
-    return TrialResult(**{name: getattr(row, name) for name in _NAMES}, checkpoint=checkpoint)
+def result_of(row: TrialRow, checkpoint: str | None, folder: str = "") -> TrialResult:
+    """Return a trial of the store as a result, with the URI of its newest checkpoint and the path of its folder."""
+    return TrialResult(**{name: getattr(row, name) for name in _NAMES}, checkpoint=checkpoint, folder=folder)
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -82,16 +100,11 @@ def columns_of(rows: Iterable[Mapping[str, Any]], first: Sequence[str]) -> list[
 # ------------------------------------------------------------------------------------------ rankings
 
 
-def number(value: Any) -> float | None:
-    """Return a metric as a finite number; None for anything else."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
-
-
 def last_values(trials: Sequence[TrialResult], metric: str) -> list[TrialResult]:
     """Give each trial that has one the value of its last report in place of its best."""
     found = []
     for trial in trials:
-        value = number(trial.metrics.get(metric))
+        value = finite(trial.metrics.get(metric))
         if value is not None:
             found.append(replace(trial, best=value, best_step=trial.step))
     return found
@@ -102,7 +115,7 @@ def front(trials: Iterable[TrialResult], metrics: Sequence[str], modes: Sequence
     signs = [-1.0 if mode == "max" else 1.0 for mode in modes]
     points = []
     for trial in trials:
-        values = [number(trial.metrics.get(name)) for name in metrics]
+        values = [finite(trial.metrics.get(name)) for name in metrics]
         if values and None not in values:
             points.append((tuple(s * (v or 0.0) for s, v in zip(signs, values, strict=True)), trial))
     found: list[tuple[tuple[float, ...], TrialResult]] = []

@@ -12,7 +12,7 @@ from tune_platform.resources import Resources
 from tune_platform.spec.blocks import Budget, CheckpointPolicy
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.file import json_schema
-from tune_platform.spec.model import SearchSpec, default_storage
+from tune_platform.spec.model import SearchSpec
 from tune_platform.spec.options import NOT_IN_FINGERPRINT, OPTIONS
 from tune_platform.spec.sources import ENVIRONMENT, explain, load_spec, resolve
 
@@ -24,7 +24,6 @@ __all__ = [
     "CheckpointPolicy",
     "Resources",
     "SearchSpec",
-    "default_storage",
     "explain",
     "json_schema",
     "load_entrypoint",

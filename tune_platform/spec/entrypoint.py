@@ -9,10 +9,11 @@ import sys
 import traceback
 from typing import Any
 
-from tune_platform.errors import SpecError
+from tune_platform.errors import MissingLibraryError, SpecError
+from tune_platform.extras import how_to_install
 from tune_platform.modules import entrypoint_today
-from tune_platform.spec.values import describe, hint
-from tune_platform.trainable import Trainable
+from tune_platform.spec.trainables import check_trainable
+from tune_platform.spec.values import hint
 
 ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -28,10 +29,10 @@ def load_entrypoint(entrypoint: str) -> Any:
             where = f"module {module_name!r}" if found is module else repr(found)
             raise SpecError(f"{entrypoint!r}: {where} has no {part!r}{hint(part, known)}")
         found = getattr(found, part)
-    if not callable(found):
-        raise SpecError(f"{entrypoint!r} is {describe(found)}; a subclass of Trainable or a function is wanted")
-    if isinstance(found, type) and not issubclass(found, Trainable):
-        raise SpecError(f"{entrypoint!r} is a class that is not a subclass of tune_platform.Trainable")
+    try:
+        check_trainable(found)
+    except SpecError as error:
+        raise SpecError(f"{entrypoint!r}: {error}") from None
     return found
 
 
@@ -50,11 +51,14 @@ def entrypoint_of(trainable: Any) -> str | None:
 def _import(name: str, entrypoint: str) -> Any:
     try:
         return importlib.import_module(name)
+    except MissingLibraryError as error:
+        raise SpecError(f"{entrypoint!r}: {error}") from error
     except ModuleNotFoundError as error:
         missing = error.name or name
         if missing != name and not name.startswith(f"{missing}."):
             raise SpecError(
                 f"{entrypoint!r}: importing {name!r} failed: it imports {missing!r}, which is not installed"
+                f"{how_to_install(missing)}"
             ) from error
         parent = missing.rpartition(".")[0]
         raise SpecError(

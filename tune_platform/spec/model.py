@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from tune_platform.errors import SpecError
+from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
 from tune_platform.resources import Resources
 from tune_platform.spec.agreement import contradictions
@@ -38,10 +39,10 @@ from tune_platform.spec.parts import (
     build_searcher,
     build_space,
     check_start_points,
-    check_trainable,
     take_backend,
     take_resources,
     take_retries,
+    take_trainable,
 )
 from tune_platform.spec.values import (
     Count,
@@ -61,12 +62,7 @@ if TYPE_CHECKING:
     from tune_platform.space import Space
 
 
-def default_storage() -> str:
-    """Return TUNE_PLATFORM_STORAGE, or `tune_results` in the present folder."""
-    return os.environ.get("TUNE_PLATFORM_STORAGE") or "tune_results"
-
-
-def check_storage(location: Any) -> str:
+def check_storage(location: Any) -> Location:
     """Return a directory with `~` filled in, or a database URL. Raises SpecError."""
     if isinstance(location, Mapping) and len(location) == 1 and set(location) <= {"path", "url"}:
         (location,) = location.values()  # as in a file
@@ -74,7 +70,7 @@ def check_storage(location: Any) -> str:
         location = str(location)
     if not isinstance(location, str) or not location.strip():
         raise SpecError(f"got {describe(location)}; a directory or a database URL is wanted")
-    return location if "://" in location else str(Path(location).expanduser())
+    return Location(location if "://" in location else Path(location).expanduser())
 
 
 def _many(value: Any) -> Any:
@@ -106,7 +102,7 @@ class SearchSpec(Shared):
     Raises SpecError, with all that is wrong, when it is built. The arguments are described in `docs/spec.md`.
     """
 
-    trainable: Annotated[Any, AfterValidator(check_trainable)] = Field(examples=["entrypoint: my_module:train"])
+    trainable: Annotated[Any, AfterValidator(take_trainable)] = Field(examples=["entrypoint: my_module:train"])
     param_space: Any = Field(default_factory=dict)
     metric: Annotated[str | Sequence[str], BeforeValidator(_many)] = Field(examples=['metric="val_loss"'])
     mode: Annotated[str | Sequence[str], BeforeValidator(_check_modes)] = Field(examples=['mode="min"'])
@@ -123,7 +119,7 @@ class SearchSpec(Shared):
         default_factory=lambda: take_retries({})
     )
     seed: Natural = 0
-    storage: Annotated[str, BeforeValidator(check_storage)] = Field(default_factory=default_storage)
+    storage: Annotated[str, PlainValidator(check_storage)] = Field(default_factory=default_storage)
     backend: Annotated[Any, AfterValidator(take_backend)] = "ray"
 
     if not TYPE_CHECKING:  # type checkers see the fields
@@ -193,6 +189,7 @@ class SearchSpec(Shared):
                 problems.append(Problem((key,), str(error)))
 
         attempt("trainable", self.load_trainable)
+        attempt("storage", self._check_folder)
         attempt("space", lambda: self.space.check(self.seed))
         if not problems:
             searcher = self.make_searcher()
@@ -201,10 +198,18 @@ class SearchSpec(Shared):
             raise spec_error(problems, self.name or "spec")
         return self._warnings()
 
+    def _check_folder(self) -> None:
+        if not Location(self.storage).is_url and (said := unwritable(self.storage)):
+            raise SpecError(said)
+
     def _warnings(self) -> list[str]:
         found = []
         if isinstance(self.param_space, Mapping) and not self.space.parameters():
             found.append("space: has no parameters, so all trials have the same config")
+        if type(getattr(self.trainable, "_resources", None)).__name__ == "PlacementGroupFactory":
+            found.append(
+                "resources: those that Ray Tune's with_resources gave the trainable are not read; give them here"
+            )
         scheduler = self.make_scheduler()
         last = getattr(scheduler, "max", None)
         limit = self.stop.get(scheduler.resource)

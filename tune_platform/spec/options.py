@@ -8,7 +8,7 @@ too, a function in `reading` and in `writing`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -21,10 +21,17 @@ VERSION = 1  # of the file
 ASIDE = "aside"
 
 
+#: How a search is shown while it runs.
+Progress = Literal["auto", "live", "plain", "json", "off"]
+#: What becomes of an experiment that has the name already.
+IfExists = Literal["error", "resume", "new", "replace"]
+
+
 class Shared(Strict):
     """Options that have the same name and the same form in Python and in a file."""
 
     name: Annotated[Name, ASIDE] = ""
+    if_exists: Annotated[IfExists, ASIDE] = "error"
     description: Annotated[str, ASIDE] = ""
     stop: Mapping[str, Number] = Field(default_factory=dict)
     checkpoint: CheckpointPolicy = CheckpointPolicy()
@@ -34,6 +41,7 @@ class Shared(Strict):
     grace: Annotated[Wait, ASIDE] = 60.0
     store_patience: Annotated[Wait, ASIDE] = 300.0
     misfit_after: Annotated[Wait | None, ASIDE] = None
+    progress: Annotated[Progress, ASIDE] = "auto"
 
 
 class Option(NamedTuple):
@@ -48,7 +56,7 @@ def _shared(*names: str) -> tuple[Option, ...]:
     return tuple(Option(name, name, ASIDE in Shared.model_fields[name].metadata) for name in names)
 
 
-_FIRST = ("name", "description")
+_FIRST = ("name", "if_exists", "description")
 _MIDDLE = ("stop", "checkpoint")
 #: All options, in the order of the file. `version` is the file's own.
 OPTIONS = (

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tune_platform.errors import SpecError
+from tune_platform.location import without_secrets
 from tune_platform.spec.values import Problem, describe, yaml_number
 
 KeyPath = tuple[str | int, ...]
@@ -109,6 +110,6 @@ def _syntax(error: yaml.YAMLError, text: str) -> str:
     if mark is None:
         return f"is not YAML: {said}"
     lines = text.splitlines()
-    shown = f": {lines[mark.line].strip()!r}" if mark.line < len(lines) else ""
+    shown = f": {without_secrets(lines[mark.line].strip())!r}" if mark.line < len(lines) else ""
     tab = "; indent with spaces, not tabs" if "\\t" in said else ""
     return f"line {mark.line + 1} is not YAML: {said}{shown}{tab}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tune_platform.location import Location
 from tune_platform.resources import Resources
 from tune_platform.space.domains import Categorical, Constant, Domain
 from tune_platform.space.files import space_to_dict
@@ -43,11 +43,6 @@ def _objective(block: Mapping[str, Any]) -> Any:
     if len(block["metric"]) == 1:
         return {"metric": block["metric"][0], "mode": block["mode"][0], "target": block["target"]}
     return [{"metric": m, "mode": mode} for m, mode in zip(block["metric"], block["mode"], strict=True)]
-
-
-def without_password(url: str) -> str:
-    """Return the URL with `***` for its password: specs are stored and shown."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
 
 
 def _python(value: Any) -> dict[str, str]:
@@ -113,8 +108,8 @@ def _resources(resources: Any) -> dict[str, Any]:
     }
 
 
-def _storage(location: str) -> dict[str, str]:
-    return {"url": without_password(location)} if "://" in location else {"path": location}
+def _storage(location: Location) -> dict[str, str]:
+    return {"url" if location.is_url else "path": str(location)}  # a password is not written
 
 
 #: What has another form in the file than in Python.
@@ -131,6 +126,6 @@ _FORMS: Mapping[str, Callable[[SearchSpec], Any]] = {
     "stop": lambda spec: dict(spec.stop),
     "checkpoint": lambda spec: spec.checkpoint.model_dump(),
     "retries": lambda spec: dict(spec.retries),
-    "storage": lambda spec: _storage(spec.storage),
+    "storage": lambda spec: _storage(Location(spec.storage)),
     "backend": lambda spec: _named(spec.backend),
 }

@@ -20,6 +20,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect
 
 from tune_platform.errors import ExperimentError
+from tune_platform.extras import require
+from tune_platform.location import Location
 
 BUSY_SECONDS = 10.0
 """How long a SQLite connection waits for another writer, and PostgreSQL for the rest of a transaction."""
@@ -66,7 +68,7 @@ class Database:
 
     def __init__(self, url: URL, *, readonly: bool = False) -> None:
         self.dialect = url.get_backend_name()
-        self.where = url.render_as_string(hide_password=True)
+        self.where = str(Location(url.render_as_string(hide_password=False)))
         self.readonly = readonly
         self._url = url
         file = url.database if self.dialect == "sqlite" else None
@@ -77,6 +79,12 @@ class Database:
         self._connection: Any = None
         self._closed = False
         self._open()
+
+    @property
+    def conflict(self) -> type[Exception]:
+        """What is raised within a transaction where a row with the same key exists already."""
+        error: type[Exception] = self._dbapi.IntegrityError
+        return error
 
     def another(self) -> Database:
         """Return a second connection to the same place; in memory there is but the one, and it is returned."""
@@ -239,8 +247,7 @@ def _sqlite(place: str) -> sqlite3.Connection:
 
 
 def _psycopg() -> ModuleType:
-    try:
-        import psycopg
-    except ModuleNotFoundError:
-        raise ExperimentError('PostgreSQL needs the driver psycopg: pip install "tune-platform[postgresql]"') from None
+    require("a store in PostgreSQL", "psycopg")
+    import psycopg
+
     return psycopg

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import bdb
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 from tune_platform.backends._batch import Batch
 from tune_platform.backends._writer import MAX_PENDING
 from tune_platform.backends.executor import Executor
+from tune_platform.errors import Interrupted
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.events import Failed, Reported
@@ -85,7 +88,15 @@ def test_what_is_wrong_with_a_report_is_said(
 def test_a_metric_may_be_missing_between_milestones() -> None:
     batch = run(reporting({"other": 1}, {"other": 2}, {"loss": 1.0}), until=3)
     assert batch.state == "waiting"
-    assert run(reporting({"other": 1}), until=1).state == "failed"
+
+
+def test_a_metric_that_comes_after_the_first_milestone_is_told_of_otherwise() -> None:
+    failure = run(reporting({"other": 1}, {"other": 2}, {"loss": 1.0}), until=2).failure
+    assert failure is not None
+    assert failure.message == (
+        "metric 'loss' is not reported up to step 2, where the scheduler judges it first; reported: other. "
+        "Where it first comes at 5, say `min: 5`"
+    )
 
 
 def test_done_is_not_a_metric() -> None:
@@ -107,13 +118,79 @@ def test_an_exception_names_the_users_own_line() -> None:
     assert [type(event) for event in batch.events(0.0)] == [Reported, Failed]
 
 
-@pytest.mark.parametrize("error", [SystemExit, MemoryError, NotImplementedError])
-def test_whatever_user_code_raises_is_a_failure(error: type[BaseException]) -> None:
-    class Raises(Trainable):
-        def setup(self, config: dict[str, Any]) -> None:
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+    __repr__ = __str__
+
+
+RAISED = [
+    (SystemExit(3), "SystemExit: 3 ("),
+    (MemoryError(), "MemoryError ("),
+    (NotImplementedError(), "NotImplementedError ("),
+    (KeyboardInterrupt(), "KeyboardInterrupt ("),
+    (GeneratorExit(), "GeneratorExit ("),
+    (UnprintableError(), "UnprintableError: (its text cannot be had: __str__ raises KeyboardInterrupt)"),
+    (ValueError("a \ud800 b"), "ValueError: a \\ud800 b ("),
+]
+
+
+@pytest.mark.parametrize("where", ["setup", "step", "save_checkpoint", "cleanup", "function"])
+@pytest.mark.parametrize(("error", "words"), RAISED, ids=[type(error).__name__ for error, _ in RAISED])
+def test_whatever_training_code_raises_is_its_failure(
+    error: BaseException, words: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a run has it: then a KeyboardInterrupt of this kind is no Ctrl-C.
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+
+    def maybe(place: str) -> None:
+        if place == where:
             raise error
 
-    assert run(Raises).state == "failed"
+    class Raises(Trainable):
+        reported = 0
+
+        def setup(self, config: dict[str, Any]) -> None:
+            maybe("setup")
+
+        def step(self) -> dict[str, Any] | None:
+            self.reported += 1
+            if self.reported == 2:
+                maybe("step")
+            return {"loss": 1.0}
+
+        def save_checkpoint(self, directory: Path) -> None:
+            maybe("save_checkpoint")
+
+        def cleanup(self) -> None:
+            maybe("cleanup")
+
+    def train(config: dict[str, Any]) -> None:
+        report({"loss": 1.0})
+        raise error
+
+    trainable = train if where == "function" else Raises
+    batch = run(trainable, begin=launch(0, 2.0, save=True), checkpoints=str(tmp_path))
+    if where == "cleanup":  # only told in the log: the trial had all it was to do
+        assert (batch.state, len(batch.reports)) == ("waiting", 2)
+        return
+    assert batch.failure is not None
+    assert batch.failure.cause == "exception"
+    assert batch.failure.message.startswith(words)
+    assert len(batch.reports) == {"setup": 0, "save_checkpoint": 2}.get(where, 1)
+    for text in (batch.failure.message, batch.failure.traceback):
+        text.encode()
+
+
+@pytest.mark.parametrize("error", [Interrupted, bdb.BdbQuit])
+def test_who_ends_the_run_or_the_debugger_is_no_failure(error: type[BaseException]) -> None:
+    class Raises(Trainable):
+        def step(self) -> dict[str, Any]:
+            raise error
+
+    with pytest.raises(error):
+        run(Raises)
 
 
 @pytest.mark.parametrize(

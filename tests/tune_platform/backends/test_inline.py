@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tune_platform.backends.inline import InlineBackend
-from tune_platform.errors import ExperimentError
+from tune_platform.errors import ExperimentError, Interrupted
 from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.events import Reported
 from tune_platform.testing.backends import BackendContract, Curve, falling, launch, trainable_of
@@ -39,13 +39,13 @@ def test_one_poll_is_one_step_in_turn() -> None:
     assert backend.poll(0) == []
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, bdb.BdbQuit])
+@pytest.mark.parametrize("error", [Interrupted, bdb.BdbQuit])
 def test_an_interrupt_leaves_the_backend(error: type[BaseException]) -> None:
-    class Interrupted(Trainable):
+    class Leaves(Trainable):
         def step(self) -> Mapping[str, Any]:
             raise error
 
-    backend = started(Interrupted)
+    backend = started(Leaves)
     backend.submit([launch(0, 1)])
     with pytest.raises(error):
         backend.poll(0)

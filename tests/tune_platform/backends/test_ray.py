@@ -95,17 +95,19 @@ class TestRay(BackendContract):
         return RayBackend()
 
 
-def test_a_killed_process_fails_its_trial_alone(watch: Watch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_fails_its_trial_alone(watch: Watch, number: signal.Signals) -> None:
+    """SIGTERM too ends the process at once: Ray's own handler ended another trial in it, some time later."""
     watch.backend.submit([launch(0, None, config={"sleep": 0.05}), launch(1, None, config={"sleep": 0.05})])
     first, second = pid_of(watch, 0), pid_of(watch, 1)
     assert first != second
-    os.kill(first, signal.SIGKILL)
+    os.kill(first, number)
     watch.until(lambda: watch.failure(0))
     failure = watch.failure(0)
     assert failure is not None
     assert failure.cause == "worker_died"
     assert str(first) in failure.message
-    assert "killed for lack of memory" in failure.message
+    assert "SIGKILL" in failure.message
     before = len(watch.reports(1))
     watch.until(lambda: len(watch.reports(1)) > before + 5)
     watch.backend.submit([Release(trial=0, kill=True), launch(2, 1)])
@@ -221,6 +223,35 @@ def test_what_a_trial_prints_is_in_its_log(watch: Watch, tmp_path: Path) -> None
     watch.backend.submit([launch(7, None)])
     watch.until(lambda: watch.done(7))
     assert (tmp_path / "trial-00007" / "log.txt").read_text() == "hello from the trial\n"
+
+
+def raising(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"loss": 1.0}
+    raise {"interrupt": KeyboardInterrupt(), "exit": GeneratorExit(), "text": ValueError("a \ud800 b")}[config["x"]]
+
+
+class Raising(Trainable):
+    def setup(self, config: dict[str, Any]) -> None:
+        self.reports = raising(config)
+
+    def step(self) -> Mapping[str, Any]:
+        return next(self.reports)
+
+
+@pytest.mark.parametrize("watch", [{"trainable": Raising}], indirect=True)
+def test_what_was_reported_before_an_odd_exception_is_kept(watch: Watch, tmp_path: Path) -> None:
+    """And the trial's log holds the whole traceback, in an encoding that every program reads."""
+    kinds = {"interrupt": "KeyboardInterrupt (", "exit": "GeneratorExit (", "text": "ValueError: a \\ud800 b ("}
+    for trial, (kind, words) in enumerate(kinds.items()):
+        watch.backend.submit([launch(trial, None, config={"x": kind})])
+        watch.until(partial(watch.failure, trial))
+        failure = watch.failure(trial)
+        assert failure is not None
+        assert failure.cause == "exception"
+        assert failure.message.startswith(words)
+        assert watch.has_steps(trial, 1)
+        assert words.removesuffix(" (") in (tmp_path / f"trial-{trial:05d}" / "log.txt").read_text(encoding="utf-8")
+        watch.backend.submit([Release(trial=trial, kill=False)])
 
 
 def any_end(watch: Watch) -> bool:

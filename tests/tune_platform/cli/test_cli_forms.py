@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_platform.cli.common import finite, parse_value
-from tune_platform.cli.format import counts, duration, number, shorten, table
+from tune_platform.cli.common import parse_value
+from tune_platform.cli.format import table
 from tune_platform.cli.forms import as_args, as_json, as_python, as_yaml
+from tune_platform.progress.text import counts, duration, finite, number, shorten
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 CONFIGS = st.dictionaries(

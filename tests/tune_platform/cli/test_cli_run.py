@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -14,7 +13,6 @@ import pytest
 
 from tests.tune_platform.cli.conftest import SPEC, Call, Make
 from tune_platform.cli.ending import exit_code
-from tune_platform.cli.run import _display
 from tune_platform.protocol.commands import Finish
 from tune_platform.results import Results
 
@@ -246,7 +244,8 @@ def test_doctor_finds_that_no_bytecode_is_kept(call: Call, monkeypatch: pytest.M
 def test_help_is_there_for_every_command_and_has_an_example(call: Call) -> None:
     names = [line.split()[0] for line in call("--help").stdout.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
     assert names == [
-        "run", "check", "resume", "ls", "show", "best", "why", "export", "stop", "pause", "unpause", "enqueue",
+        "run", "check", "resume", "ls", "show", "best", "why", "export", "logs", "stop", "pause", "unpause", "enqueue",
+        "rm",
         "doctor",
     ]  # fmt: skip
     for name in names:
@@ -262,15 +261,3 @@ def test_help_imports_nothing_heavy() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
-
-
-@pytest.mark.parametrize("log_format", ["plain", "json"])
-def test_what_the_platform_logs_is_a_line_of_the_display(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with _display("toy", log_format):
-        logging.getLogger("tune_platform.engine").warning("waiting for trials %s", "0, 1")
-    line = capsys.readouterr().err
-    if log_format == "json":
-        assert {**json.loads(line), "time": 0} == {"time": 0, "event": "message", "text": "waiting for trials 0, 1"}
-    else:
-        assert line[8:] == " waiting for trials 0, 1\n"
-    assert not logging.getLogger("tune_platform").handlers

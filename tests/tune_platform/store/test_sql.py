@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError
 from tune_platform.store import reader as reading_side
 from tune_platform.store.records import LOG_FORMAT, CheckpointRow, LogRow, ReportRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, SqlStore, open_store
@@ -98,7 +98,7 @@ def test_a_password_is_never_shown() -> None:
 
 def test_psycopg_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ExperimentError, match=r'pip install "tune-platform\[postgresql\]"'):
+    with pytest.raises(MissingLibraryError, match=r"pip install 'tune-platform\[postgresql\]'"):
         open_store("postgresql://localhost/db").names()
 
 

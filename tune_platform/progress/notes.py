@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tune_platform.cli.format import number, shorten
+from tune_platform.progress.text import number, shorten
 from tune_platform.protocol.effects import Decided, Effect
 from tune_platform.protocol.events import CapacityChanged, Event, Exhausted, Failed, Requested, Resumed
 from tune_platform.protocol.verdicts import Clone, Pause, Resize, Stop

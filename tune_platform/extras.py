@@ -1,0 +1,53 @@
+"""Libraries that the core does without, and the extra that brings each; none of them is loaded here.
+
+    pip install 'tune-platform[torch]'
+
+`docs/install.md` says what the extras are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from tune_platform.errors import MissingLibraryError
+
+#: The extra by the name that the library is imported by.
+EXTRAS: Mapping[str, str] = {
+    "torch": "torch",
+    "torchvision": "torch",
+    "pyarrow": "parquet",
+    "cmaes": "samplers",
+    "scipy": "samplers",
+    "adlfs": "cluster",
+    "gcsfs": "cluster",
+    "s3fs": "cluster",
+    "matplotlib": "plots",
+    "psycopg": "postgresql",
+    "sklearn": "examples",
+    "gymnasium": "policy-gradient",
+    "mujoco": "policy-gradient",
+}
+
+
+def how_to_install(module: str | None) -> str:
+    """Return ": pip install ..." for a module that an extra brings, an empty string for any other."""
+    extra = EXTRAS.get((module or "").partition(".")[0])
+    return f": pip install 'tune-platform[{extra}]'" if extra else ""
+
+
+def require(what: str, *modules: str) -> None:
+    """Raise MissingLibraryError for the first of `modules` that is not installed; `what` needs it. Imports none."""
+    for module in modules:
+        if not is_installed(module):
+            raise MissingLibraryError(
+                f"{what} needs {module!r}, which is not installed{how_to_install(module)}", module
+            )
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module can be imported, by looking for its file only."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # its package is not there, or was blocked
+        return False

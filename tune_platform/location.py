@@ -1,0 +1,115 @@
+"""Where experiments lie: a folder or the URL of a database, which hides its password whenever it becomes text."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+_HIDDEN = "***"
+# Up to the last @, as a password that nobody encoded may hold one: too much is hidden rather than too little.
+_IN_TEXT = re.compile(r"(://[^\s/:@?]*):\S*@")
+_IN_LOCATION = re.compile(r"(://[^/:@?]*):.*@", re.DOTALL)
+_IN_QUERY = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE)
+_USER = re.compile(r"(?P<head>[^/]*://[^/:@?]*:)(?P<password>[^?]*)(?P<rest>@.*)", re.DOTALL)
+
+#: Holds the default storage; the place for a URL with a password, which on a command line everybody could read.
+VARIABLE = "TUNE_PLATFORM_STORAGE"
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with `***` in the place of the passwords of the URLs in it."""
+    return _IN_QUERY.sub(rf"\1{_HIDDEN}", _IN_TEXT.sub(rf"\1:{_HIDDEN}@", text))
+
+
+class Location(str):
+    """A folder, or the URL of a database. As text it is the URL with `***` for its password; `unmasked` is the URL.
+
+    So it may be shown, logged and written anywhere. A copy and a pickle of it have the password.
+    """
+
+    _unmasked: str
+
+    def __new__(cls, text: str | Path) -> Location:
+        """Take a text, or a location."""
+        if isinstance(text, Location):
+            return text
+        whole = str(text)
+        shown = whole
+        if "://" in whole:
+            shown = _IN_QUERY.sub(rf"\1{_HIDDEN}", _IN_LOCATION.sub(rf"\1:{_HIDDEN}@", whole))
+        made = super().__new__(cls, shown)
+        made._unmasked = whole
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Location, (self._unmasked,)
+
+    @property
+    def unmasked(self) -> str:
+        """The folder, or the URL with its password, whose signs with a meaning of their own are encoded."""
+        match = _USER.fullmatch(self._unmasked)
+        if match is None:
+            return self._unmasked
+        return match["head"] + quote(match["password"], safe="%!$&'()*+,;=:~") + match["rest"]
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is a database, not a folder."""
+        return "://" in self
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether something of it is not shown."""
+        return self != self._unmasked
+
+
+def default_storage() -> Location:
+    """Return TUNE_PLATFORM_STORAGE, or `tune_results` in the present folder."""
+    return Location(os.environ.get(VARIABLE) or "tune_results")
+
+
+def impossible(folder: str | Path) -> str:
+    """Say why no experiments can lie in a folder, whatever is done; an empty text where they may.
+
+    What the folder is, and the folders above it, is looked at; nothing is written.
+    """
+    text = str(folder)
+    if "\0" in text:
+        return f"{text!r} is no path: it holds a NUL character"
+    path = Path(text).expanduser().absolute()
+    depth = 0
+    for part in path.parts[1:]:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return f"{text} leads above the root of the file system"
+    try:
+        while not path.exists():
+            path = path.parent
+        if not path.is_dir():
+            what = "is" if path == Path(text).expanduser().absolute() else f"leads through {path}, which is"
+            return f"{text} {what} a {'file' if path.is_file() else 'device'}, not a folder"
+    except OSError as error:
+        return f"{text} cannot be looked at: {error.strerror or error}"
+    return ""
+
+
+def unwritable(folder: str | Path) -> str:
+    """Say why no folder can be made, or no file written, there; an empty text where they can.
+
+    A file without content is made for the question in the nearest folder that is there, and deleted.
+    """
+    import tempfile
+
+    if said := impossible(folder):
+        return said
+    path = Path(folder).expanduser().absolute()
+    while not path.exists():
+        path = path.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".tune-platform-"):
+            return ""
+    except OSError as error:
+        return f"{folder} cannot be written: {error.strerror or error} ({path})"

@@ -1,0 +1,13 @@
+"""Text that is stored and shown elsewhere than where it was made."""
+
+from __future__ import annotations
+
+import re
+
+#: Escape sequences of a terminal: colours and cursor moves (CSI), titles and links (OSC), and those of two characters.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-Z\\-~])")
+
+
+def plain(text: str) -> str:
+    """Return text without a terminal's colours and other escape sequences."""
+    return _ESCAPES.sub("", text).replace("\x1b", "") if "\x1b" in text else text
