@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import TinyPBT
-from tune_platform import ASHA, FIFO, SearchSpec, registry, uniform
+from tune_platform import ASHA, FIFO, AsyncHyperBand, SearchSpec, registry, uniform
 from tune_platform.backends.inline import InlineBackend
 from tune_platform.errors import SpecError
 from tune_platform.registry import (
@@ -111,7 +111,7 @@ def test_by_name() -> None:
     asha = make_scheduler("asha", max=27, type="promotion")
     assert isinstance(asha, ASHA)
     assert (asha.max, asha.type) == (27, "promotion")
-    assert isinstance(make_scheduler("async_hyperband"), ASHA)
+    assert isinstance(make_scheduler("async_hyperband"), AsyncHyperBand)
     assert isinstance(make_searcher("grid"), GridSearcher)
     assert isinstance(make_backend("inline", num_cpus=2), InlineBackend)
 
@@ -134,7 +134,9 @@ def test_mistakes() -> None:
         make_scheduler("fifo", max=9)
     with pytest.raises(SpecError, match=r"is not a backend: it has no start, submit, .*or one of ray, inline"):
         make_backend(object())
-    with pytest.raises(SpecError, match=r"is not a scheduler: it has no .*on_report, .*or one of fifo, asha"):
+    with pytest.raises(
+        SpecError, match=r"is not a scheduler: it has no .*on_report, .*or one of asha, async_hyperband"
+    ):
         make_scheduler(GridSearcher())
 
 

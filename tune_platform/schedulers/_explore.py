@@ -83,10 +83,6 @@ class Explorer:
                     return self._config(config, changed, rng), said
         return config, []
 
-    def with_values(self, config: Config, values: Mapping[str, Any], rng: np.random.Generator) -> Config:
-        """Return the config with some parameters' values. Raises SpecError where a constraint forbids them."""
-        return self._config(config, {**self._values(config), **values}, rng)
-
     def _values(self, config: Config) -> dict[str, Any]:
         """The parameters' values in a config, by flat name."""
         if self._space is not None:
