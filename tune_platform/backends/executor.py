@@ -27,7 +27,7 @@ from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError, Interrupted
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
-from tune_platform.protocol.milestones import halts
+from tune_platform.protocol.milestones import betters, halts
 from tune_platform.protocol.reports import CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
 from tune_platform.resources import Resources
@@ -58,6 +58,8 @@ class _Run:
     step: int
     progress: float | None = None  # the resource attribute of the last report of this attempt
     names: dict[str, None] = field(default_factory=dict)  # of all metrics that this attempt reported
+    best: float | None = None  # of the first metric in this attempt, where checkpoints depend on it
+    better: bool = False  # the last step has reported it
     saved_step: int = -1
     draft: Draft | None = None  # copied from what the function's last report brought
     restored: ExitStack = field(default_factory=ExitStack)  # holds the checkpoint that it was resumed from
@@ -312,6 +314,7 @@ class Executor:
                     (state == "waiting" and save)
                     or (state == "done" and self.job.checkpoint_at_end)
                     or (every > 0 and run.step > 0 and run.step % every == 0)
+                    or run.better
                     or run.draft is not None
                 ):
                     self._keep(run)
@@ -325,6 +328,7 @@ class Executor:
 
     def _step(self, run: _Run, until: float | None, put: Callable[[Report | None], None]) -> State:
         self._check_written(run)
+        run.better = False
         returned = run.trainable.step()
         if returned is None:
             self._check_reported(run)
@@ -356,6 +360,8 @@ class Executor:
                 if finite(value) is None:
                     message = f"metric {name!r} is {value!r} at step {report.step}, which is not a finite number"
                     raise Failing(Failure("bad_metric", message))
+        if self.job.checkpoint_best and betters(report, self.job.metrics[0], self.job.checkpoint_best, run.best):
+            run.best, run.better = finite(report.metrics[self.job.metrics[0]]), True
 
     def _measure(self, run: _Run, report: Report) -> None:
         """See how far the trial is. A report that does not say so is none: no scheduler hears of it."""

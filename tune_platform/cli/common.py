@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
 
 F = TypeVar("F", bound=Callable[..., Any])
+_TIMES = ("created", "started", "ended")
 
 
 def talk(text: str) -> None:
@@ -64,8 +64,13 @@ def print_json(value: Any) -> None:
 
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:
-    """Return a trial in the form that `--json` prints."""
-    return {**{field.name: getattr(trial, field.name) for field in fields(trial)}, "duration": trial.duration}
+    """Return a trial in the form that `--json` prints: times are in seconds since the epoch."""
+    from tune_platform.results.tables import row_columns
+
+    found = {name: getattr(trial, name) for name in row_columns()}
+    found |= {name: None if (time := found[name]) is None else time.timestamp() for name in _TIMES}
+    found["checkpoint"] = None if trial.checkpoint is None else trial.checkpoint.uri
+    return {**found, "config": trial.config, "metrics": trial.last, "metrics_at_best": trial.metrics}
 
 
 def parse_value(text: str) -> Any:

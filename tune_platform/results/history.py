@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from tune_platform.results.trials import moment
 from tune_platform.store.records import LogRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One line of a trial's history: at `time` (epoch seconds), after report `step`, this happened."""
+    """One line of a trial's history: at `time`, after report `step`, this happened."""
 
-    time: float
+    time: datetime
     step: int | None
     #: suggested | launched | continue | pause | stop | clone | resize | moved | failed | requested | ended | resumed
     verdict: str
@@ -22,7 +24,7 @@ class Reason:
 def reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
     """Return the line that a row of the log is worth in the history of a trial, if any; `fact` is what caused it."""
     if row.kind == "resumed":
-        return Reason(time=row.time, step=None, verdict="resumed", reason="a new driver took over")
+        return Reason(time=moment(row.time), step=None, verdict="resumed", reason="a new driver took over")
     if row.trial is None:
         return None
     step, verdict, data = row.data.get("step"), row.kind, row.data
@@ -49,7 +51,7 @@ def reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
     else:
         return None
     cause = _in_words(fact) if fact is not None else ""
-    return Reason(time=row.time, step=step, verdict=verdict, reason=reason, cause=cause)
+    return Reason(time=moment(row.time), step=step, verdict=verdict, reason=reason, cause=cause)
 
 
 def _in_words(row: LogRow) -> str:
