@@ -70,8 +70,10 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
+    "claim": {"errors", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {
+        "claim",
         "engine",
         "errors",
         "location",
@@ -86,6 +88,7 @@ MAY: Mapping[str, set[str]] = {
     },
     "cli": {
         "api",
+        "claim",
         "errors",
         "extras",
         "location",

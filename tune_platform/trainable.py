@@ -3,7 +3,7 @@
 Two ways to write a trainable, after Liaw et al. (2018), section 3, which the engine sees as one:
 
 - a class, driven from outside: subclass `Trainable`;
-- a function that keeps its own loop and calls `report(...)`.
+- a function that keeps its own loop and calls `report(...)`, or yields what it would report.
 
         def train(config):
             model, first = build(config), 1
@@ -25,8 +25,8 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
@@ -222,13 +222,26 @@ class FunctionTrainable(Trainable):
         self._turn.acquire()
         try:
             if not self._stopped:
-                self._metrics = _final_metrics(self._function(dict(self.config)))
+                returned = self._function(dict(self.config))
+                if isinstance(returned, Generator):
+                    returned = self._drain(returned)
+                self._metrics = _final_metrics(returned)
         except TrialStopped:
             pass
         except BaseException as error:  # handed to the engine, SystemExit of user code too
             self._metrics, self._error = None, error
         self._finished = True
         self._answer.release()
+
+    def _drain(self, reports: Generator[Any, None, Any]) -> Any:
+        """Report what a generator function yields; return what it returns."""
+        with closing(reports):  # its own `finally` blocks run in this thread, however it ends
+            while True:
+                try:
+                    metrics = next(reports)
+                except StopIteration as end:
+                    return end.value
+                self.report(metrics, None)
 
     def report(self, metrics: Mapping[str, Any], checkpoint: Any) -> None:
         """See the module's `report`; called in a thread of the function's."""

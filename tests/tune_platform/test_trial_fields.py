@@ -52,7 +52,7 @@ def test_a_field_is_in_results_tables_json_and_docs() -> None:
     assert {name: getattr(result, name) for name in NAMES} == {**rest, **changed}
     assert result.last == ROW.metrics
     assert set(row_columns()) == {*NAMES, "duration", "checkpoint"} - {"config", "metrics"}
-    keys = {*NAMES, "duration", "checkpoint", "metrics_at_best"}
+    keys = {*NAMES, "duration", "checkpoint", "metrics_at_best", "folder"}
     assert set(trial_json(result)) == keys
     (sentence,) = re.findall(r"- A \*\*trial\*\*: (.*?)\n- ", (ROOT / "docs/cli.md").read_text(), re.DOTALL)
     assert set(re.findall(r"`(\w+)`", sentence)) == keys

@@ -30,6 +30,7 @@ from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import betters, halts
 from tune_platform.protocol.reports import CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
+from tune_platform.protocol.trial_log import folder_of
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.trainable import (
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 def trial_folder(job: Job, trial: int) -> str:
     """Return the path of the trial's own folder, which is made when somebody needs it; empty where the job has none."""
-    return f"{job.directory}/trial-{trial:05d}" if job.directory else ""
+    return folder_of(job.directory, trial)
 
 
 @dataclass(slots=True)
@@ -349,7 +350,7 @@ class Executor:
             known = run.step < run.launch.committed
             if not done and (known or not halts(report, self.job.resource, until, self.job.stop)):
                 return "running"
-        self._check_reported(run)
+        self._check_reported(run, at=None if done else until)
         return "done" if done else "waiting"
 
     def _judge(self, run: _Run, report: Report) -> None:
@@ -381,12 +382,19 @@ class Executor:
             )
         run.progress = progress
 
-    def _check_reported(self, run: _Run) -> None:
+    def _check_reported(self, run: _Run, at: float | None = None) -> None:
+        """Fail where a metric has not come by the end, or by the first milestone, which lies `at`."""
         # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
         if run.launch.checkpoint is None:
             for name in self.job.metrics:
                 if name not in run.names:
-                    misreported(f"metric {name!r} is never reported; {reported(name, run.names)}")
+                    known = reported(name, run.names)
+                    if at is None:
+                        misreported(f"metric {name!r} is never reported; {known}")
+                    misreported(
+                        f"metric {name!r} is not reported up to {self.job.resource} {at:g}, where the scheduler "
+                        f"judges it first; {known}. Where it first comes at 5, say `min: 5`"
+                    )
 
     # Checkpoints.
 

@@ -36,7 +36,7 @@ def end_screen(results: Results) -> str:
     title = click.style(finish.status, fg=COLOURS.get(finish.status), bold=True)
     lines = [
         f"{title}: {finish.reason}",
-        f"trials  {counts(row.counts)}",
+        f"trials  {counts(row.counts, driven=False)}",
         f"time    {duration(row.heartbeat - row.created)} since it was created",
     ]
     best = _best(results)

@@ -26,7 +26,7 @@ from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
 from tune_platform.extras import require
 from tune_platform.location import default_storage
-from tune_platform.progress.text import counts, duration, finite, number, values
+from tune_platform.progress.text import counts, duration, finite, number, status_word, values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def _age(then: float, now: float) -> str:
 
 
 def _ls_note(row: ExperimentRow) -> str:
-    return counts(row.counts) if row.status == "running" else row.reason or counts(row.counts)
+    return counts(row.counts) if row.status == "running" else row.reason or counts(row.counts, driven=False)
 
 
 def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def show(
         if as_json:
             print_json({**trial_json(one), "history": [_reason_json(reason) for reason in reasons]})
         else:
-            click.echo(_trial_text(results, one, reasons))
+            click.echo(_trial_text(results, one, reasons, driven=results.status == "running"))
         return
     row = results.row()
     if sort.lstrip("-") == "best":
@@ -130,7 +130,7 @@ def show(
         return
     click.echo(_summary(results, row))
     if trials:
-        click.echo("\n" + _trials_table(results, trials))
+        click.echo("\n" + _trials_table(results, trials, driven=row.status == "running"))
     total = sum(row.counts.values()) if status is None else row.counts.get(status.upper(), 0)
     if len(trials) < total:
         talk(f"{len(trials)} of {total} trials are shown; --limit 0 shows all")
@@ -144,13 +144,13 @@ def _summary(results: Results, row: ExperimentRow) -> str:
     lines = [
         f"{click.style(row.name, bold=True)}  {row.status}" + (f": {row.reason}" if row.reason else ""),
         f"objective  {objectives or '-'}",
-        f"trials     {counts(row.counts)}",
+        f"trials     {counts(row.counts, driven=row.status == 'running')}",
         f"time       {duration(ended - row.created)}, from {_clock(row.created)}",
     ]
     return "\n".join(lines)
 
 
-def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
+def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bool) -> str:
     from tune_platform.results import flatten
 
     configs = [flatten(trial.config) for trial in trials]
@@ -160,7 +160,7 @@ def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
         names = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
     first = ("trial", "status", "step", f"best {results.metric}".strip(), "at")
     rows = [
-        [str(t.number), t.status, str(t.step), number(t.best), number(t.best_step)]
+        [str(t.number), status_word(t.status, driven), str(t.step), number(t.best), number(t.best_step)]
         + [number(config.get(name)) for name in names]
         + [t.reason if t.status != "FAILED" else t.message or t.reason]
         for t, config in zip(trials, configs, strict=True)
@@ -175,10 +175,11 @@ def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
     return table(head, rows, width())
 
 
-def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason]) -> str:
+def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason], *, driven: bool) -> str:
+    status = status_word(trial.status, driven)
     best = "-" if trial.best is None else f"{results.metric} {number(trial.best)} at step {trial.best_step}"
     lines = [
-        f"trial {trial.number} of {results.name}: {trial.status}" + (f", {trial.reason}" if trial.reason else ""),
+        f"trial {trial.number} of {results.name}: {status}" + (f", {trial.reason}" if trial.reason else ""),
         f"reports     {trial.step}, attempt {trial.attempt}" + (f", on {trial.worker}" if trial.worker else ""),
         f"best        {best}",
         f"last        {values(trial.last) or '-'}",
@@ -187,6 +188,7 @@ def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason])
         f"ended       {_clock(trial.ended)}"
         + (f" after {duration(trial.duration)}" if trial.duration is not None else ""),
         f"checkpoint  {_saved(trial) or '-'}",
+        f"log         {trial.log_file or '-'}",
         "config",
         *(f"  {line}" for line in as_yaml(trial.config).splitlines()),
     ]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import finite
+from tune_platform.protocol.trial_log import folder_of
 from tune_platform.results.checkpoints import Checkpoint, Origin
-from tune_platform.results.history import Reason, reason_of
+from tune_platform.results.history import Reason, reasons_of
 from tune_platform.results.places import locate
 from tune_platform.results.tables import flatten, frame_of, row_columns, row_of
 from tune_platform.results.trials import TrialResult, front, last_values, moment, result_of
@@ -177,7 +178,7 @@ class Results:
         with self._open() as experiment:
             now = experiment.trial(trial)
             history, facts = experiment.history(trial), experiment.causes(trial)
-        lines = [line for row in history if (line := reason_of(row, facts.get(row.stimulus or 0))) is not None]
+        lines = list(reasons_of(history, facts))
         if now.ended is not None:
             told = bool(lines) and now.reason in lines[-1].reason  # the verdict has said so already
             text = now.status if told else f"{now.status}: {now.reason}"
@@ -206,11 +207,21 @@ class Results:
         saved = [each for n in numbers for each in experiment.checkpoints(n)] if few else experiment.checkpoints()
         for each in saved:
             kept.setdefault(each.trial, []).append(each)
-        return [result_of(row, at_best.get(row.trial), self._kept(row, kept.get(row.trial, ()))) for row in rows]
+        return [
+            result_of(
+                row, at_best.get(row.trial), self._kept(row, kept.get(row.trial, ())), folder=self._folder(row.trial)
+            )
+            for row in rows
+        ]
 
     def _kept(self, row: TrialRow, kept: Iterable[CheckpointRow]) -> list[Checkpoint]:
         origin = Origin(self.name, self._trainable, row.config)
         return [Checkpoint(row.trial, each.step, self._located(each.uri), each.bytes, origin=origin) for each in kept]
+
+    def _folder(self, trial: int) -> str:
+        """Return the trial's own folder: beside the log, or, for a database, below the folder of the driver."""
+        base = Path("tune_results" if "://" in self.storage else self.storage)
+        return folder_of(str(base.expanduser().absolute() / self.name / "trials"), trial)
 
     def _located(self, uri: str) -> str:
         """Return where a checkpoint lies that may be named by its path within the experiment's folder."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tune_platform.protocol.reports import finite
+from tune_platform.protocol.trial_log import LOG
 from tune_platform.results.checkpoints import Checkpoint, nearest
+from tune_platform.results.logs import tail
 from tune_platform.store.records import TrialRow
 
 
@@ -38,6 +41,7 @@ class TrialResult:
     ended: datetime | None = None
     worker: str = ""  #: where it ran last
     checkpoints: tuple[Checkpoint, ...] = ()  #: those that are kept, by step
+    folder: str = ""  #: its own, for its log and the files that its code writes; on the machine that ran it
 
     @property
     def number(self) -> int:
@@ -60,6 +64,20 @@ class TrialResult:
         lines = [line for line in self.error.splitlines() if line.strip()]
         return lines[-1].strip() if lines else ""
 
+    @property
+    def log_file(self) -> Path | None:
+        """The file with what it printed; None where it printed nothing, or where that lies on another machine."""
+        path = Path(self.folder, LOG)
+        return path if self.folder and path.is_file() else None
+
+    def logs(self, *, all_attempts: bool = False, limit: int = 1_000_000) -> str:
+        """Return what its last attempt printed, or all of them; the last `limit` bytes at most, in whole lines.
+
+        Empty where there is no `log_file`.
+        """
+        path = self.log_file
+        return "" if path is None else tail(path, every_attempt=all_attempts, limit=limit)
+
     def _repr_html_(self) -> str:
         from tune_platform.results.html import trial_html
 
@@ -75,14 +93,16 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def result_of(row: TrialRow, metrics: Mapping[str, Any] | None, checkpoints: Sequence[Checkpoint]) -> TrialResult:
+def result_of(
+    row: TrialRow, metrics: Mapping[str, Any] | None, checkpoints: Sequence[Checkpoint], folder: str = ""
+) -> TrialResult:
     """Return a trial of the store as a result, with the metrics of its best report where they are not its last."""
     values = {name: getattr(row, name) for name in _NAMES}
     values.update({name: moment(values[name]) for name in _TIMES if values[name] is not None})
     values["last"] = row.metrics
     if metrics is not None:
         values["metrics"] = metrics
-    return TrialResult(**values, checkpoints=tuple(checkpoints))
+    return TrialResult(**values, checkpoints=tuple(checkpoints), folder=folder)
 
 
 # ------------------------------------------------------------------------------------------ rankings

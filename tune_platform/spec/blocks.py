@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
@@ -13,7 +14,7 @@ from tune_platform.spec.values import Count, Natural, Number, Seconds, Strict
 class Budget(Strict):
     """When the search ends, whichever comes first; None is no limit.
 
-    `trials`: started at all; `time`: seconds, or text such as "6h"; `target`: a value of the metric;
+    `trials`: started at all; `time`: seconds, a timedelta, or text such as "6h"; `target`: a value of the metric;
     `failures`: more failed trials than this end the search as failed.
     """
 
@@ -28,7 +29,7 @@ class Budget(Strict):
             self,
             *,
             trials: int | None = None,
-            time: float | str | None = None,
+            time: float | str | timedelta | None = None,
             target: float | None = None,
             failures: int | None = None,
         ) -> None: ...

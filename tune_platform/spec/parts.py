@@ -13,6 +13,7 @@ from tune_platform.errors import SpecError
 from tune_platform.registry import BACKENDS, SCHEDULERS, SEARCHERS, Registry
 from tune_platform.resources import Resources
 from tune_platform.spec.entrypoint import ENTRYPOINT
+from tune_platform.spec.trainables import check_trainable
 from tune_platform.spec.values import check_keys, describe, hint, number, whole
 
 if TYPE_CHECKING:
@@ -49,18 +50,17 @@ def check_samples(value: int) -> int:
     return value
 
 
-def check_trainable(value: Any) -> Any:
+def take_trainable(value: Any) -> Any:
     """Return a trainable, or an entrypoint that looks like one. Raises SpecError."""
-    if isinstance(value, str):
-        if not ENTRYPOINT.fullmatch(value):
-            raise SpecError(f'got {value!r}; an entrypoint is "module:name", such as "my_module:train"')
-    elif not callable(value):
-        raise SpecError(f'got {describe(value)}; a subclass of Trainable, a function or "module:name" is wanted')
+    if not isinstance(value, str):
+        return check_trainable(value)
+    if not ENTRYPOINT.fullmatch(value):
+        raise SpecError(f'got {value!r}; an entrypoint is "module:name", such as "my_module:train"')
     return value
 
 
 Name = Annotated[str, AfterValidator(check_name)]
-Entrypoint = Annotated[str, AfterValidator(check_trainable)]
+Entrypoint = Annotated[str, AfterValidator(take_trainable)]
 Samples = Annotated[int, BeforeValidator(whole), AfterValidator(check_samples)]
 
 
@@ -126,6 +126,8 @@ def _built(registry: Registry, value: Any) -> Any:
 
 def take_resources(value: Any) -> Resources | Callable[[Mapping[str, Any]], Any]:
     """Take Resources, a dict of its fields (Ray's CPU and GPU too), or a function. Raises SpecError."""
+    if type(value).__name__ == "PlacementGroupFactory":
+        raise SpecError(f"got Ray Tune's {value!r}; write {_of_bundles(value)}")
     if isinstance(value, Resources) or (callable(value) and not isinstance(value, type)):
         return value
     if not isinstance(value, Mapping):
@@ -147,6 +149,18 @@ def take_resources(value: Any) -> Resources | Callable[[Mapping[str, Any]], Any]
             raise SpecError(f"custom: got {describe(given['custom'])}; names and amounts are wanted")
         taken["custom"] = {str(k): _prefixed(f"custom.{k}", number, v) for k, v in given["custom"].items()}
     return Resources(**taken)
+
+
+def _of_bundles(factory: Any) -> str:
+    """Return what to write for Ray Tune's bundles: the first is the trial's own, each other one a worker's."""
+    bundles = [dict(bundle) for bundle in getattr(factory, "bundles", ())]
+    bundle = bundles[-1] if bundles else {}
+    parts = [f"{_RAY_NAMES[key]}={bundle[key]:g}" for key in _RAY_NAMES if key in bundle]
+    custom = {key: amount for key, amount in bundle.items() if key not in _RAY_NAMES}
+    parts += [f"custom={custom}"] if custom else []
+    workers = len(bundles) - (len(bundles) > 1 and bundles[0] != bundle)
+    parts += [f"workers={workers}, strategy={factory.strategy!r}"] if workers > 1 else []
+    return f"Resources({', '.join(parts)})"
 
 
 def take_retries(value: Any) -> dict[str, int]:

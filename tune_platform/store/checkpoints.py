@@ -121,6 +121,20 @@ class CheckpointStorage:
         """Delete a checkpoint; one that is not there is deleted already."""
         self._store.delete(self._name(ref.uri))
 
+    def clear(self) -> int:
+        """Delete all checkpoints, whole or not, and the root if nothing else is in it; return the bytes of the whole.
+
+        What else somebody keeps there stays.
+        """
+        freed = sum(ref.bytes for ref in self.list())
+        for name in self._store.names():
+            self._store.delete(name)
+        self._store.tidy()
+        if isinstance(self._store, Local):
+            with suppress(OSError):
+                Path(self.root).rmdir()
+        return freed
+
     def list(self) -> list[CheckpointRef]:
         """Return the whole checkpoints, ordered by trial, step and attempt; files are not checked."""
         found = []

@@ -19,6 +19,8 @@ from tune_platform.store.records import CheckpointRow, ExperimentRow, LogRow, Re
 # collector looks at few; more where each query is a journey.
 _CHUNK = {"sqlite": 250, "postgresql": 2000}
 _SEQ = attrgetter("seq")
+CREATED = "created but not started"
+"""The reason of an experiment whose driver is about to take the lease."""
 _ORDERS = ("trial", "best", "step", "created", "started", "ended")
 _E, _L, _R = schema.experiments.c, schema.log.c, schema.reports.c
 _T, _C = schema.trials.c, schema.checkpoints.c
@@ -62,6 +64,17 @@ class ExperimentReader:
                 batches = {seq: tuple(batch) for seq, batch in groupby(brought, _SEQ)}
             yield from [(row, batches.get(row.seq, ())) for row in rows.to_logs(found)]
             after = found[-1][0]
+
+    def begun(self) -> bool:
+        """Whether any trial was ever started."""
+        query = sa.select(_T.trial).where(_T.experiment == self._id, (_T.attempt > 0) | (_T.step > 0)).limit(1)
+        return bool(self._fetch(query))
+
+    def driven(self) -> bool:
+        """Whether somebody drives it, or is about to."""
+        query = sa.select(_E.status, _E.reason, _E.driver, _E.heartbeat).where(_E.id == self._id)
+        status, reason, driver, heartbeat = self._fetch(query)[0]
+        return bool(driver) and (status == "running" or reason == CREATED) and lease.is_held(driver, heartbeat)
 
     def snapshots(self) -> Iterator[tuple[int, str]]:
         """Yield the snapshots, newest first: the state as of log row `seq`, as a text of JSON."""
