@@ -309,7 +309,10 @@ def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
 
 @contextlib.contextmanager
 def _signals(runner: Runner) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one."""
+    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one.
+
+    While the backend starts, the first ends at once: there is nothing yet to wait for.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -318,7 +321,7 @@ def _signals(runner: Runner) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         nonlocal seen
         seen += 1
-        if seen > 1:
+        if seen > 1 or runner.starting:
             raise Interrupted
         runner.interrupt()
 
