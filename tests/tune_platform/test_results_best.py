@@ -106,6 +106,12 @@ def test_a_late_nan_does_not_hide_the_best(search: Search) -> None:
     assert (best.best, best.best_step, best.metrics) == (4.0, 2, {"loss": 4.0})
 
 
+def test_of_several_objectives_the_last_values_count(search: Search) -> None:
+    results = search(dips, metric=["loss", "twice"], mode="min")
+    assert results[0].metrics == results[0].last == results.pareto()[0].metrics == {"loss": 10.0, "twice": 20.0}
+    assert results.best().metrics == {"loss": 4.0, "twice": 8.0}
+
+
 def test_a_frame_has_the_best_report_or_the_last(search: Search) -> None:
     results = search(dips)
     assert results.dataframe()["metrics/loss"].to_list() == [4.0]

@@ -143,7 +143,7 @@ class Results:
             raise SpecError(f"scope: got {scope!r}; allowed: best, last")
         if scope == "last":
             found = [trial for trial in last_values(self.trials(), metric) if trial.best is not None]
-        elif metric == self.metric and mode == self.mode:
+        elif self.metrics == (metric,) and mode == self.mode:
             found = self.trials(order="-best" if mode == "max" else "best", limit=1)
             found = [trial for trial in found if trial.best is not None]
         else:
@@ -202,7 +202,8 @@ class Results:
     def _made(self, experiment: SqlExperiment, rows: Sequence[TrialRow], *, few: bool) -> list[TrialResult]:
         """Return rows as results. `few`: of perhaps very many trials, so that what belongs to others is not read."""
         numbers = [row.trial for row in rows]
-        at_best = experiment.best_reports(numbers if few else None)
+        # Of several objectives none is the one whose best report counts: as for searchers, the last values do.
+        at_best = experiment.best_reports(numbers if few else None) if len(self.metrics) == 1 else {}
         kept: dict[int, list[CheckpointRow]] = {}
         saved = [each for n in numbers for each in experiment.checkpoints(n)] if few else experiment.checkpoints()
         for each in saved:

@@ -21,7 +21,7 @@ class TrialResult:
 
     `best` is the best value of the metric that counts (the search's first, unless another was asked for) and
     `best_step` the report that had it; `metrics` are all metrics of that report, `last` those of the last one. Where
-    the trial has no value of that metric, `metrics` is `last`.
+    the trial has no value of that metric, or the search several objectives, `metrics` is `last`.
     """
 
     trial: int
