@@ -26,9 +26,10 @@ from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
-from tune_platform.protocol.milestones import halts
+from tune_platform.protocol.milestones import betters, halts
 from tune_platform.protocol.reports import CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
+from tune_platform.protocol.trial_log import folder_of
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.trainable import (
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 def trial_folder(job: Job, trial: int) -> str:
     """Return the path of the trial's own folder, which is made when somebody needs it; empty where the job has none."""
-    return f"{job.directory}/trial-{trial:05d}" if job.directory else ""
+    return folder_of(job.directory, trial)
 
 
 @dataclass(slots=True)
@@ -57,6 +58,8 @@ class _Run:
     step: int
     progress: float | None = None  # the resource attribute of the last report of this attempt
     names: dict[str, None] = field(default_factory=dict)  # of all metrics that this attempt reported
+    best: float | None = None  # of the first metric in this attempt, where checkpoints depend on it
+    better: bool = False  # the last step has reported it
     saved_step: int = -1
     draft: Draft | None = None  # copied from what the function's last report brought
     restored: ExitStack = field(default_factory=ExitStack)  # holds the checkpoint that it was resumed from
@@ -318,6 +321,7 @@ class Executor:
                     (state == "waiting" and save)
                     or (state == "done" and self.job.checkpoint_at_end)
                     or (every > 0 and run.step > 0 and run.step % every == 0)
+                    or run.better
                     or run.draft is not None
                 ):
                     self._keep(run)
@@ -331,6 +335,7 @@ class Executor:
 
     def _step(self, run: _Run, until: float | None, put: Callable[[Report | None], None]) -> State:
         self._check_written(run)
+        run.better = False
         returned = run.trainable.step()
         if returned is None:
             self._check_reported(run)
@@ -351,7 +356,7 @@ class Executor:
             known = run.step < run.launch.committed
             if not done and (known or not halts(report, self.job.resource, until, self.job.stop)):
                 return "running"
-        self._check_reported(run)
+        self._check_reported(run, at=None if done else until)
         return "done" if done else "waiting"
 
     def _judge(self, run: _Run, report: Report) -> None:
@@ -362,6 +367,8 @@ class Executor:
                 if finite(value) is None:
                     message = f"metric {name!r} is {value!r} at step {report.step}, which is not a finite number"
                     raise Failing(Failure("bad_metric", message))
+        if self.job.checkpoint_best and betters(report, self.job.metrics[0], self.job.checkpoint_best, run.best):
+            run.best, run.better = finite(report.metrics[self.job.metrics[0]]), True
 
     def _measure(self, run: _Run, report: Report) -> None:
         """See how far the trial is. A report that does not say so is none: no scheduler hears of it."""
@@ -381,12 +388,19 @@ class Executor:
             )
         run.progress = progress
 
-    def _check_reported(self, run: _Run) -> None:
+    def _check_reported(self, run: _Run, at: float | None = None) -> None:
+        """Fail where a metric has not come by the end, or by the first milestone, which lies `at`."""
         # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
         if run.launch.checkpoint is None:
             for name in self.job.metrics:
                 if name not in run.names:
-                    misreported(f"metric {name!r} is never reported; {reported(name, run.names)}")
+                    known = reported(name, run.names)
+                    if at is None:
+                        misreported(f"metric {name!r} is never reported; {known}")
+                    misreported(
+                        f"metric {name!r} is not reported up to {self.job.resource} {at:g}, where the scheduler "
+                        f"judges it first; {known}. Where it first comes at 5, say `min: 5`"
+                    )
 
     # Checkpoints.
 
