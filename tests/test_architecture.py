@@ -26,7 +26,8 @@ INSIDE = ("searchers", "trainables")
 MAY: Mapping[str, set[str]] = {
     "errors": set(),
     "extras": {"errors"},
-    "trainable": set(),  # the waist
+    "trainable": {"state"},  # the waist
+    "state": set(),
     "modules": set(),
     "location": set(),  # where experiments lie; hides passwords
     "resources": {"errors"},
@@ -67,7 +68,7 @@ MAY: Mapping[str, set[str]] = {
     "cluster": {"errors", "protocol", "resources"},
     "cluster.address": {"errors"},
     "progress": {"engine", "errors", "protocol", "results"},
-    "results": {"errors", "location", "protocol", "store", "store.checkpoints"},
+    "results": {"errors", "location", "modules", "protocol", "state", "store", "store.checkpoints", "trainable"},
     "plots": {"errors", "protocol", "results"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},

@@ -84,7 +84,7 @@ def drive(
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
         finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
         display.end(finish)
-    return _results(experiment.name, Location(spec.storage), finish)
+    return _results(experiment.name, Location(spec.storage), finish, spec.trainable)
 
 
 def resume(
@@ -123,7 +123,7 @@ def resume(
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
                 finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
                 display.end(finish)
-            return _results(experiment.name, location, finish)
+            return _results(experiment.name, location, finish, spec.trainable)
 
 
 def load(name: str, *, storage: str | Path | None = None) -> Results:
@@ -134,10 +134,10 @@ def load(name: str, *, storage: str | Path | None = None) -> Results:
 # ------------------------------------------------------------------------------------------ inside
 
 
-def _results(name: str, storage: Location, finish: Finish | None) -> Results:
+def _results(name: str, storage: Location, finish: Finish | None, trainable: Any = None) -> Results:
     from tune_platform.results import Results
 
-    return Results(name, storage=storage, finish=finish)
+    return Results(name, storage=storage, finish=finish, trainable=trainable)
 
 
 def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool = False) -> Callable[[Runner], None]:
@@ -202,6 +202,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         resource=scheduler.resource,
         stop=spec.stop,
         checkpoint_every=spec.checkpoint.every,
+        checkpoint_best=spec.modes[0] if spec.checkpoint.keep_best and not spec.checkpoint.every else "",
         checkpoint_at_end=spec.checkpoint.at_end,
         checkpoints=storage.root,
         folder=_folder(spec, experiment.name),
