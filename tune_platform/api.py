@@ -85,7 +85,7 @@ def drive(
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
         finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
         display.end(finish)
-    return _results(experiment.name, Location(spec.storage), finish)
+    return _results(experiment.name, Location(spec.storage), finish, spec.trainable)
 
 
 def resume(
@@ -124,7 +124,7 @@ def resume(
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
                 finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
                 display.end(finish)
-            return _results(experiment.name, location, finish)
+            return _results(experiment.name, location, finish, spec.trainable)
 
 
 def load(name: str, *, storage: str | Path | None = None) -> Results:
@@ -135,10 +135,10 @@ def load(name: str, *, storage: str | Path | None = None) -> Results:
 # ------------------------------------------------------------------------------------------ inside
 
 
-def _results(name: str, storage: Location, finish: Finish | None) -> Results:
+def _results(name: str, storage: Location, finish: Finish | None, trainable: Any = None) -> Results:
     from tune_platform.results import Results
 
-    return Results(name, storage=storage, finish=finish)
+    return Results(name, storage=storage, finish=finish, trainable=trainable)
 
 
 def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool = False) -> Callable[[Runner], None]:
@@ -203,6 +203,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         resource=scheduler.resource,
         stop=spec.stop,
         checkpoint_every=spec.checkpoint.every,
+        checkpoint_best=spec.modes[0] if spec.checkpoint.keep_best and not spec.checkpoint.every else "",
         checkpoint_at_end=spec.checkpoint.at_end,
         checkpoints=storage.root,
         folder=_folder(spec, experiment.name),
@@ -310,7 +311,10 @@ def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
 
 @contextlib.contextmanager
 def _signals(runner: Runner) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one."""
+    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one.
+
+    While the backend starts, the first ends at once: there is nothing yet to wait for.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -319,7 +323,7 @@ def _signals(runner: Runner) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         nonlocal seen
         seen += 1
-        if seen > 1:
+        if seen > 1 or runner.starting:
             raise Interrupted
         runner.interrupt()
 

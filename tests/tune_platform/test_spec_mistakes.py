@@ -194,6 +194,10 @@ MISTAKES: list[tuple[str, str]] = [
         "line 6, backend: there is no backend 'slurm'; known: ray, inline",
     ),
     (
+        "backend: {name: ray, address: 10.0.0.5}\n",
+        "line 6, backend: address: got '10.0.0.5', which has no port; allowed: host:port of a cluster's head node, such as 10.0.0.5:6379; auto (the cluster that runs here); local",
+    ),
+    (
         "backend: {name: ray, cpus: 2}\n",
         "line 6, backend: backend 'ray' has no option 'cpus' (did you mean 'num_cpus'?); its options: address, num_cpus, num_gpus",
     ),
