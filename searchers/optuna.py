@@ -127,7 +127,25 @@ class OptunaSearcher:
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._domains = {parameter.name: parameter.domain for parameter in space.parameters()}
         self._distributions = {name: distribution_of(domain) for name, domain in self._domains.items()}
+        if len(mode) > 1:
+            self._check_objectives()
         self._running: dict[int, _Open] = {}
+
+    def _check_objectives(self) -> None:
+        """Raise SpecError where the sampler cannot serve several objectives: a copy of it has to suggest something."""
+        try:
+            sampler = copy.deepcopy(self._study.sampler) if self._own else self._build_sampler(0, 0)
+        except Exception:  # it cannot be copied
+            return
+        with _quiet():
+            study = optuna.create_study(sampler=sampler, directions=self._study.directions)
+            try:
+                self._space.build(partial(suggest, study.ask()))
+            except ValueError as error:
+                kind = type(sampler).__name__
+                raise SpecError(
+                    f"{kind} cannot search this space for {self._objectives} objectives: {error}"
+                ) from error
 
     # ------------------------------------------------------------------------------------ ask
 

@@ -18,6 +18,8 @@ from hypothesis import settings
 # most of the tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Commands that are told to people begin with `uv run` where that is how they began.
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 
 # What fails here fails everywhere. Set TUNE_PLATFORM_EXPLORE=1 to look for new cases.
 settings.register_profile("repeatable", derandomize=True)

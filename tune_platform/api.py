@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.claim import Claim, claim
 from tune_platform.engine.controller import Controller
+from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
@@ -44,6 +46,7 @@ def run(
     spec: SearchSpec,
     *,
     name: str | None = None,
+    if_exists: str | None = None,
     listeners: Sequence[Listener] = (),
     progress: str | None = None,
 ) -> Results:
@@ -55,19 +58,34 @@ def run(
 
     Ctrl-C or SIGTERM once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
     there; a second time ends it at once, which loses at most the steps since each trial's last checkpoint.
-    Raises SpecError before anything starts where the spec cannot work, and ExperimentError where an experiment of
-    that name exists already.
+
+    `if_exists` says what becomes of an experiment that has the name already (None: what the spec says): "error",
+    "resume" goes on with it, "new" starts one of the name with -2, -3 ... after it, "replace" deletes it and starts.
+    One whose start had failed, without a single trial, is in nobody's way.
+
+    Raises SpecError before anything starts where the spec cannot work, NameTakenError where an experiment of that name
+    exists already, and ExperimentError where one is to go on that was started with another spec, or that is being run.
     """
     check_form(progress or spec.progress)
     spec.check()
-    name = name or spec.name or _new_name(spec)
-    with open_store(spec.storage) as store:
-        experiment = store.create(name, spec.to_dict(), created=time.time())
-        opening = f"{name}: results go to {spec.storage}"
-        with contextlib.closing(experiment), shown(name, progress or spec.progress, opening=opening) as display:
-            finish = _drive(spec, experiment, [*display.listeners, *listeners], Runner.start)
-            display.end(finish)
-    return _results(name, Location(spec.storage), finish)
+    with claim(spec, name=name, if_exists=if_exists) as claimed:
+        return drive(claimed, spec, listeners, progress=progress)
+
+
+def drive(
+    claimed: Claim, spec: SearchSpec, listeners: Sequence[Listener] = (), *, progress: str | None = None
+) -> Results:
+    """Run the experiment that `claim` gave for this spec to its end. Raises what `run` raises."""
+    experiment = claimed.experiment
+    begin: Callable[[Runner], None] = Runner.start
+    if not claimed.fresh:
+        _check_same(spec, experiment)
+        begin = _going_on(spec, experiment)
+    opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
+    with shown(experiment.name, progress or spec.progress, opening=opening) as display:
+        finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+        display.end(finish)
+    return _results(experiment.name, Location(spec.storage), finish, spec.trainable)
 
 
 def resume(
@@ -102,16 +120,11 @@ def resume(
                 raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
             if extend:
                 experiment.request("extend", None, dict(extend), time.time())
-
-            def begin(runner: Runner) -> None:
-                upgrade_log(experiment, given.resources_for, left.status, left.reason)
-                recover(runner, retry_failed=retry_failed)
-
-            given, left = spec, experiment.row()
+            begin = _going_on(spec, experiment, retry_failed=retry_failed)
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
                 finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
                 display.end(finish)
-            return _results(experiment.name, location, finish)
+            return _results(experiment.name, location, finish, spec.trainable)
 
 
 def load(name: str, *, storage: str | Path | None = None) -> Results:
@@ -122,10 +135,20 @@ def load(name: str, *, storage: str | Path | None = None) -> Results:
 # ------------------------------------------------------------------------------------------ inside
 
 
-def _results(name: str, storage: Location, finish: Finish | None) -> Results:
+def _results(name: str, storage: Location, finish: Finish | None, trainable: Any = None) -> Results:
     from tune_platform.results import Results
 
-    return Results(name, storage=storage, finish=finish)
+    return Results(name, storage=storage, finish=finish, trainable=trainable)
+
+
+def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool = False) -> Callable[[Runner], None]:
+    left = experiment.row()
+
+    def begin(runner: Runner) -> None:
+        upgrade_log(experiment, spec.resources_for, left.status, left.reason)
+        recover(runner, retry_failed=retry_failed)
+
+    return begin
 
 
 def _drive(
@@ -180,6 +203,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         resource=scheduler.resource,
         stop=spec.stop,
         checkpoint_every=spec.checkpoint.every,
+        checkpoint_best=spec.modes[0] if spec.checkpoint.keep_best and not spec.checkpoint.every else "",
         checkpoint_at_end=spec.checkpoint.at_end,
         checkpoints=storage.root,
         folder=_folder(spec, experiment.name),
@@ -248,6 +272,7 @@ def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Set
         stop=spec.stop,
         retries=spec.retries,
         max_failures=bound(spec.budget.failures),
+        fail_alike=FEWEST if spec.budget.failures is None else 0,
         time_budget=bound(spec.budget.time),
         target=spec.budget.target,
         step_timeout=bound(spec.step_timeout),
@@ -275,11 +300,6 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
     return CheckpointStorage(root, folder=_folder(spec, name))
 
 
-def _new_name(spec: SearchSpec) -> str:
-    trainable = spec.trainable if isinstance(spec.trainable, str) else getattr(spec.trainable, "__name__", "search")
-    return f"{trainable.rpartition(':')[2].lower()}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
 def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
     differences = spec.differences(experiment.spec)
     if differences:
@@ -291,7 +311,10 @@ def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
 
 @contextlib.contextmanager
 def _signals(runner: Runner) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one."""
+    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one.
+
+    While the backend starts, the first ends at once: there is nothing yet to wait for.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -300,7 +323,7 @@ def _signals(runner: Runner) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         nonlocal seen
         seen += 1
-        if seen > 1:
+        if seen > 1 or runner.starting:
             raise Interrupted
         runner.interrupt()
 

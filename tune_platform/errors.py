@@ -3,6 +3,7 @@
     TunePlatformError
     ├── SpecError            the spec, the space or an argument is wrong; nothing has started
     ├── ExperimentError      the experiment cannot be found, opened, resumed or continued
+    │   └── NameTakenError   there is one of that name already
     ├── CheckpointError      a checkpoint is missing, incomplete or does not match its checksum
     ├── MissingLibraryError  an optional library is not installed; the message says what to install
     ├── IllegalTransition    a bug in the engine: a trial was moved where it must not go
@@ -30,6 +31,17 @@ class SpecError(TunePlatformError, ValueError):
 
 class ExperimentError(TunePlatformError):
     """An experiment cannot be found, opened, resumed or continued."""
+
+
+class NameTakenError(ExperimentError):
+    """There is an experiment of that name already.
+
+    `name` is that, `state` how it stands ("finished: all 4 trials are done"), `free` another name that nobody has.
+    """
+
+    def __init__(self, message: str, name: str = "", state: str = "", free: str = "") -> None:
+        super().__init__(message)
+        self.name, self.state, self.free = name, state, free
 
 
 class CheckpointError(TunePlatformError):

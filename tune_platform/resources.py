@@ -37,6 +37,12 @@ class Resources:
         for name, amount in {"cpu": self.cpu, "gpu": self.gpu, **self.custom}.items():
             if not 0 <= amount < float("inf"):
                 raise SpecError(f"resource {name}: must be a number of at least 0, got {amount!r}")
+        if self.gpu > 1 and self.gpu != int(self.gpu):
+            whole = int(self.gpu)
+            raise SpecError(
+                f"resource gpu: got {self.gpu!r}; Ray shares one GPU between trials or gives whole ones: "
+                f"a fraction below 1, or {whole} or {whole + 1}"
+            )
         if self.workers < 1:
             raise SpecError(f"workers: must be at least 1, got {self.workers!r}")
         known = get_args(Strategy)

@@ -177,7 +177,7 @@ def test_unknown_names(make: Make, tmp_path: Path) -> None:
 
 def test_a_name_is_taken_once(make: Make) -> None:
     before = table(run(make()))
-    with pytest.raises(ExperimentError, match=r"exists already.*resume"):
+    with pytest.raises(ExperimentError, match=r"(?s)exists already.*resume"):
         run(make(seed=8))
     assert table(load("toy", storage=make().storage)) == before
 

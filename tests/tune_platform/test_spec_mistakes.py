@@ -23,7 +23,7 @@ HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode:
 MISTAKES: list[tuple[str, str]] = [
     (
         "sheduler: asha\n",
-        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress",
     ),
     (
         "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
@@ -194,6 +194,10 @@ MISTAKES: list[tuple[str, str]] = [
         "line 6, backend: there is no backend 'slurm'; known: ray, inline",
     ),
     (
+        "backend: {name: ray, address: 10.0.0.5}\n",
+        "line 6, backend: address: got '10.0.0.5', which has no port; allowed: host:port of a cluster's head node, such as 10.0.0.5:6379; auto (the cluster that runs here); local",
+    ),
+    (
         "backend: {name: ray, cpus: 2}\n",
         "line 6, backend: backend 'ray' has no option 'cpus' (did you mean 'num_cpus'?); its options: address, num_cpus, num_gpus",
     ),
@@ -259,7 +263,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "sheduler: asha\nbudget: {trials: -5}\n",
-        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress\n  line 7, budget.trials: got -5; must be at least 1",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress\n  line 7, budget.trials: got -5; must be at least 1",
     ),
 ]
 

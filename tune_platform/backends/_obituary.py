@@ -7,7 +7,7 @@ import re
 import signal
 from pathlib import Path
 
-from tune_platform.backends._output import LOG, MARK
+from tune_platform.protocol.trial_log import LOG, MARK
 
 #: Bytes at the end of the log in which last words are looked for: a crash there comes with the stack of each thread.
 _TAIL = 100_000

@@ -16,11 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-logger = logging.getLogger(__name__)
+from tune_platform.protocol.trial_log import LOG, MARK
 
-#: The file's name, and how the line begins that parts an attempt from those before.
-LOG = "log.txt"
-MARK = b"---- attempt "
+logger = logging.getLogger(__name__)
 
 
 def mark(attempt: int, where: str) -> bytes:
@@ -119,6 +117,8 @@ class StreamLog:
 
     def write(self, text: str) -> None:
         """Add text; where there can be no log, it is left out."""
+        if self._path is None:
+            return
         with contextlib.suppress(OSError, ValueError):  # ValueError: a thread that prints when the step is over
             if self._file is None:
                 self._file = self._open()

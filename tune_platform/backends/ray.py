@@ -31,11 +31,13 @@ from tune_platform.backends._obituary import obituary
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own, look_up_nodes
+from tune_platform.backends._ray_connection import Connection
 from tune_platform.backends._ray_noise import Quiet
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_turns import Turns
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
 from tune_platform.backends.executor import trial_folder
+from tune_platform.cluster.address import check_address
 from tune_platform.cluster.admission import ALL, Admission, offered
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Job, Work
@@ -63,7 +65,8 @@ class RayBackend:
     starts a Ray of its own. `close` ends what the backend has started, and nothing else. A worker that is in
     the middle of a step when its trial is released has `grace_s` seconds to come back before its process is
     killed. One that has had nothing to do for `idle_s` seconds is ended, so that others can have its place. Nodes are
-    looked up every `refresh_s` seconds. Further arguments go to `ray.init`.
+    looked up every `refresh_s` seconds. A Ray whose address was given has `connect_s` seconds to answer. Further
+    arguments go to `ray.init`. Raises SpecError for an address that is none.
     """
 
     parallel = True
@@ -78,15 +81,19 @@ class RayBackend:
         grace_s: float = 10.0,
         idle_s: float = 5.0,
         refresh_s: float = 5.0,
+        connect_s: float = 15.0,
         **init_kwargs: Any,
     ) -> None:
+        if address is not None:
+            address = check_address(address)
         amounts = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self._init = {name: amount for name, amount in amounts.items() if amount is not None} | init_kwargs
         if address is None and self._init and not os.environ.get("RAY_ADDRESS"):
             address = "local"
         self._address = address
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
-        self._connected = False
+        self._connect_s = connect_s
+        self._connection: Connection | None = None  # where this backend has made it
         self._quiet = Quiet()
         self._fixed = False  # no node will join
         self._job: Job | None = None
@@ -105,6 +112,7 @@ class RayBackend:
         self._next_look = 0.0
         self._next_check = 0.0
         self._turns = Turns()
+        self._told_spoilt = False
         self._never_ran = 0  # workers in a row that Ray gave up before they ran
 
     # the protocol
@@ -115,7 +123,10 @@ class RayBackend:
         return self._pool is not None and self._pool.has_more
 
     def start(self, job: Job) -> CapacityChanged:
-        """Connect to Ray and take the job. Raises SpecError where the trainable cannot be sent to a worker."""
+        """Connect to Ray and take the job.
+
+        Raises SpecError where the trainable cannot be sent to a worker, and ExperimentError where no Ray is to be had.
+        """
         try:
             payload = dumps(job)
         except Exception as error:
@@ -123,9 +134,9 @@ class RayBackend:
                 f"the trainable {job.trainable!r} cannot be sent to worker processes: {error}. Open files, "
                 "locks and connections inside setup(), or name it as 'module:name'"
             ) from error
-        self._connected = connect(self._address, self._init) or self._connected
+        self._connection = connect(self._address, self._init, self._connect_s) or self._connection
         self._quiet.start()
-        self._fixed = self._connected and is_own()
+        self._fixed = self._connection is not None and is_own()
         atexit.register(self.close)
         self._job = job
         self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
@@ -247,9 +258,9 @@ class RayBackend:
         self._turns = Turns()
         for held in (self._leases, self._legs, self._late):
             held.clear()
-        if self._connected:
-            self._connected = False
-            ray.shutdown()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
         self._quiet.stop()
 
     # leases
@@ -364,6 +375,17 @@ class RayBackend:
             del self._leases[launch.trial]
             self._launch(launch)
 
+    def _tell_spoilt(self, worker: RayWorker, left: str) -> None:
+        """Say, once, why a process that has served a trial does not serve another."""
+        if not self._told_spoilt:
+            self._told_spoilt = True
+            logger.warning(
+                "a trial in the worker %s has ended, but %s still runs training code there, which cannot be ended from "
+                "outside: the process is replaced, here and wherever it happens again. End threads in `finally` or "
+                "cleanup(), or set `reuse_workers: false`, which gives each trial a process of its own",
+                worker.name, left,
+            )  # fmt: skip
+
     # results of calls
 
     def _settle(self, worker: RayWorker, call: Call, value: Any, events: list[Event]) -> None:
@@ -372,8 +394,9 @@ class RayBackend:
         came_back = worker.returned(call)
         if isinstance(value, BaseException):
             self._lose(worker, value, events)
-        elif value == _worker.SPOILT:
+        elif isinstance(value, bytes) and value.startswith(_worker.SPOILT):
             if call.lease is worker.lease:
+                self._tell_spoilt(worker, value.removeprefix(_worker.SPOILT).decode())
                 self._replace(worker)
         elif call.kind == "ask":
             self._take_asked(worker, call, value)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
 
 F = TypeVar("F", bound=Callable[..., Any])
+_TIMES = ("created", "started", "ended")
 
 
 def talk(text: str) -> None:
@@ -37,10 +38,11 @@ def json_option(function: F) -> F:
 
 def experiment_argument(function: F) -> F:
     """Add the argument EXPERIMENT, which the shell can complete."""
-    return click.argument("experiment", shell_complete=_complete)(function)
+    return click.argument("experiment", shell_complete=complete_experiment)(function)
 
 
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_experiment(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of experiments that begin so."""
     from tune_platform.errors import TunePlatformError
     from tune_platform.store.sql import open_store
 
@@ -64,8 +66,14 @@ def print_json(value: Any) -> None:
 
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:
-    """Return a trial in the form that `--json` prints."""
-    return {**{field.name: getattr(trial, field.name) for field in fields(trial)}, "duration": trial.duration}
+    """Return a trial in the form that `--json` prints: times are in seconds since the epoch."""
+    from tune_platform.results.tables import row_columns
+
+    found = {name: getattr(trial, name) for name in row_columns()}
+    found |= {name: None if (time := found[name]) is None else time.timestamp() for name in _TIMES}
+    found["checkpoint"] = None if trial.checkpoint is None else trial.checkpoint.uri
+    found["folder"] = trial.folder
+    return {**found, "config": trial.config, "metrics": trial.last, "metrics_at_best": trial.metrics}
 
 
 def parse_value(text: str) -> Any:
@@ -94,6 +102,37 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     return found
 
 
+def _program() -> list[str]:
+    """Return how this program was started: where `uv run` did it, the shell may not know it by its own name."""
+    return ["uv", "run", "tune-platform"] if os.environ.get("UV_RUN_RECURSION_DEPTH") else ["tune-platform"]
+
+
+def same_command(*more: str) -> str:
+    """Return the present command as it was given, with `more` after it, to be pasted into a shell."""
+    context = click.get_current_context()
+    words = [*_program(), str(context.info_name)]
+    for param in context.command.params:
+        name, value = str(param.name), context.params.get(str(param.name))
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        option = max(param.opts, key=len)
+        if not given or option in more:
+            continue
+        for each in (value or ()) if param.multiple or param.nargs != 1 else [value]:
+            if isinstance(param, click.Option):
+                words.append(option)
+            if not (isinstance(param, click.Option) and param.is_flag):
+                words.append(_pasted(str(each)))
+    return " ".join([*words, *map(shlex.quote, more)])
+
+
+def _pasted(word: str) -> str:
+    """Return a word as the shell takes it; a URL with a password is to come from the environment."""
+    if not Location(word).has_secret:
+        return shlex.quote(word)
+    key = word.partition("://")[0].rpartition("=")[0]
+    return f'{shlex.quote(key)}="${VARIABLE}"' if key else f'"${VARIABLE}"'
+
+
 def command_line(verb: str, name: str, storage: Location, *rest: str) -> str:
     """Return a command that can be pasted into a shell; `--storage` is left out where it is the default.
 
@@ -101,7 +140,7 @@ def command_line(verb: str, name: str, storage: Location, *rest: str) -> str:
     """
     from tune_platform.store.sql import open_store
 
-    words = ["tune-platform", verb, name, *rest]
+    words = [*_program(), verb, name, *rest]
     with open_store(storage) as store, open_store(default_storage()) as default:
         elsewhere = store.location != default.location
     if elsewhere and storage.has_secret:

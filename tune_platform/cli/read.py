@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
 from tune_platform.extras import require
 from tune_platform.location import default_storage
-from tune_platform.progress.text import counts, duration, finite, number, values
+from tune_platform.progress.text import counts, duration, finite, number, status_word, values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ def _age(then: float, now: float) -> str:
 
 
 def _ls_note(row: ExperimentRow) -> str:
-    return counts(row.counts) if row.status == "running" else row.reason or counts(row.counts)
+    return counts(row.counts) if row.status == "running" else row.reason or counts(row.counts, driven=False)
 
 
 def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def show(
         if as_json:
             print_json({**trial_json(one), "history": [_reason_json(reason) for reason in reasons]})
         else:
-            click.echo(_trial_text(results, one, reasons))
+            click.echo(_trial_text(results, one, reasons, driven=results.status == "running"))
         return
     row = results.row()
     if sort.lstrip("-") == "best":
@@ -129,7 +130,7 @@ def show(
         return
     click.echo(_summary(results, row))
     if trials:
-        click.echo("\n" + _trials_table(results, trials))
+        click.echo("\n" + _trials_table(results, trials, driven=row.status == "running"))
     total = sum(row.counts.values()) if status is None else row.counts.get(status.upper(), 0)
     if len(trials) < total:
         talk(f"{len(trials)} of {total} trials are shown; --limit 0 shows all")
@@ -143,13 +144,13 @@ def _summary(results: Results, row: ExperimentRow) -> str:
     lines = [
         f"{click.style(row.name, bold=True)}  {row.status}" + (f": {row.reason}" if row.reason else ""),
         f"objective  {objectives or '-'}",
-        f"trials     {counts(row.counts)}",
+        f"trials     {counts(row.counts, driven=row.status == 'running')}",
         f"time       {duration(ended - row.created)}, from {_clock(row.created)}",
     ]
     return "\n".join(lines)
 
 
-def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
+def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bool) -> str:
     from tune_platform.results import flatten
 
     configs = [flatten(trial.config) for trial in trials]
@@ -159,7 +160,7 @@ def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
         names = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
     first = ("trial", "status", "step", f"best {results.metric}".strip(), "at")
     rows = [
-        [str(t.number), t.status, str(t.step), number(t.best), number(t.best_step)]
+        [str(t.number), status_word(t.status, driven), str(t.step), number(t.best), number(t.best_step)]
         + [number(config.get(name)) for name in names]
         + [t.reason if t.status != "FAILED" else t.message or t.reason]
         for t, config in zip(trials, configs, strict=True)
@@ -174,24 +175,34 @@ def _trials_table(results: Results, trials: Sequence[TrialResult]) -> str:
     return table(head, rows, width())
 
 
-def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason]) -> str:
+def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason], *, driven: bool) -> str:
+    status = status_word(trial.status, driven)
     best = "-" if trial.best is None else f"{results.metric} {number(trial.best)} at step {trial.best_step}"
     lines = [
-        f"trial {trial.number} of {results.name}: {trial.status}" + (f", {trial.reason}" if trial.reason else ""),
+        f"trial {trial.number} of {results.name}: {status}" + (f", {trial.reason}" if trial.reason else ""),
         f"reports     {trial.step}, attempt {trial.attempt}" + (f", on {trial.worker}" if trial.worker else ""),
         f"best        {best}",
-        f"last        {values(trial.metrics) or '-'}",
+        f"last        {values(trial.last) or '-'}",
         f"created     {_clock(trial.created)} ({trial.origin})",
         f"started     {_clock(trial.started)}",
         f"ended       {_clock(trial.ended)}"
         + (f" after {duration(trial.duration)}" if trial.duration is not None else ""),
-        f"checkpoint  {trial.checkpoint or '-'}",
+        f"checkpoint  {_saved(trial) or '-'}",
+        f"log         {trial.log_file or '-'}",
         "config",
         *(f"  {line}" for line in as_yaml(trial.config).splitlines()),
     ]
     if trial.error:
         lines += ["error", *(f"  {line}" for line in trial.error.rstrip().splitlines())]
     return "\n".join([*lines, "history", *(f"  {line}" for line in _history(reasons))])
+
+
+def _saved(trial: TrialResult) -> str:
+    """Where its checkpoint lies, and of which step it is where that is not the best one."""
+    kept = trial.checkpoint
+    if kept is None:
+        return ""
+    return kept.location + (f" (of step {kept.step}; that of the best is not kept)" if kept.nearest_to else "")
 
 
 # ------------------------------------------------------------------------------------------ best
@@ -225,19 +236,18 @@ def best(
     if form is not None:
         click.echo(FORMS[form](trial.config))
         return
-    metrics = results.metrics_at(trial.number, trial.best_step)
     name = metric or results.metric
     if as_json:
-        extra = {"experiment": results.name, "metric": name, "scope": scope, "metrics_at_best": metrics}
+        extra = {"experiment": results.name, "metric": name, "scope": scope}
         print_json({**trial_json(trial), **extra})
         return
     click.echo(f"trial {trial.number}: {name} {number(trial.best)} at step {trial.best_step}")
-    others = {key: value for key, value in metrics.items() if key != name}
+    others = {key: value for key, value in trial.metrics.items() if key != name}
     if others:
         click.echo(f"there     {values(others)}")
     click.echo(f"status    {trial.status}" + (f", {trial.reason}" if trial.reason else ""))
-    if trial.checkpoint:
-        click.echo(f"saved at  {trial.checkpoint}")
+    if trial.checkpoint is not None:
+        click.echo(f"saved at  {_saved(trial)}")
     click.echo(as_python(trial.config))
 
 
@@ -273,7 +283,7 @@ def _history(reasons: Sequence[Reason]) -> list[str]:
 
 def _reason_json(reason: Reason) -> dict[str, Any]:
     return {
-        "time": reason.time,
+        "time": reason.time.timestamp(),
         "step": reason.step,
         "verdict": reason.verdict,
         "reason": reason.reason,
@@ -281,7 +291,9 @@ def _reason_json(reason: Reason) -> dict[str, Any]:
     }
 
 
-def _clock(then: float | None) -> str:
+def _clock(then: datetime | float | None) -> str:
+    if isinstance(then, datetime):
+        then = then.timestamp()
     return "-" if then is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(then))
 
 
@@ -317,7 +329,7 @@ def _encode(frame: pd.DataFrame, form: str) -> bytes:
     if form == "csv":
         return frame.to_csv(index=False).encode()
     if form == "json":
-        records = [finite(record) for record in frame.to_dict("records")]
+        records = [finite(_told(record)) for record in frame.to_dict("records")]
         return (json.dumps(records, ensure_ascii=False, indent=1) + "\n").encode()
     for name in frame.columns:
         cells = frame[name]
@@ -328,8 +340,18 @@ def _encode(frame: pd.DataFrame, form: str) -> bytes:
     return data
 
 
+def _told(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row for JSON: times in ISO 8601, what is missing as None."""
+    return {
+        str(name): None if _missing(cell) else cell.isoformat() if isinstance(cell, datetime) else cell
+        for name, cell in record.items()
+    }
+
+
 def _missing(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, float) and cell != cell)
+    import pandas as pd
+
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and cell != cell)
 
 
 COMMANDS = (ls, show, best, why, export)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,17 +11,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tune_platform.cli.common import (
+    command_line,
     experiment_argument,
     pairs,
     parse_value,
+    same_command,
     storage_option,
     talk,
 )
+from tune_platform.errors import NameTakenError
+from tune_platform.location import Location
 from tune_platform.progress import FORMS
 from tune_platform.progress.text import finite
 
 if TYPE_CHECKING:
     from tune_platform.results import Results
+    from tune_platform.spec import SearchSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +38,7 @@ _KEYS = {
     "seed": "search.seed",
     "backend": "backend.name",
     "name": "name",
+    "if_exists": "if_exists",
     "storage": "storage",
 }
 
@@ -56,6 +61,8 @@ def spec_options(function: F) -> F:
             click.option("--seed", type=click.IntRange(min=0), help="Seed of the search."),
             click.option("--backend", metavar="ray|inline", help="Where trials run."),
             click.option("--name", help="Name of the experiment."),
+            click.option("--if-exists", type=click.Choice(["error", "resume", "new", "replace"]),
+                         help="Where there is one of that name: go on with it, start name-2, or delete it."),
             storage_option,
         )
     ):  # fmt: skip
@@ -104,22 +111,44 @@ def run(spec: Path, progress: str | None, log_format: str, dry_run: bool, **opti
     Example: tune-platform run examples/digits.yaml --trials 20 --set schedule.eta=4
     """
     from tune_platform import api
+    from tune_platform.claim import claim, made_up_name
     from tune_platform.progress.shown import shown
     from tune_platform.spec import resolve
 
     search, _ = resolve(spec, overrides=overrides_of(options))
     for warning in search.check():
         talk(f"{click.style('warning', fg='yellow')}: {warning}")
-    name = search.name or f"{spec.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if dry_run:
+        name = search.name or made_up_name(search, spec.stem)
         trials = "any number of" if search.trials is None else search.trials
         talk(f"would run {trials} trials as {name!r} in {search.storage}; nothing was started")
         return
-    opening = f"{name}: results go to {search.storage}; {_CTRL_C}"
     form = _form(progress or search.progress, log_format)
-    with shown(name, form, opening=opening, quiet=0.0) as display:
-        results = api.run(search, name=name, listeners=display.listeners, progress="off")
+    try:
+        with claim(search, stem=spec.stem) as claimed:
+            name = claimed.experiment.name
+            opening = f"{name}: {'results go to' if claimed.fresh else 'going on in'} {search.storage}; {_CTRL_C}"
+            with shown(name, form, opening=opening, quiet=0.0) as display:
+                results = api.drive(claimed, search, display.listeners, progress="off")
+    except NameTakenError as taken:
+        raise _choices(taken, search) from None
     _finish(results, as_json=form == "json")
+
+
+def _choices(taken: NameTakenError, spec: SearchSpec) -> NameTakenError:
+    """Return the error with the commands for each choice."""
+    show = command_line("show", taken.name, Location(spec.storage))
+    lines = [
+        (show, "look at it"),
+        (same_command("--if-exists", "resume"), "go on with it"),
+        (same_command("--if-exists", "new"), f"start another one, {taken.free!r}"),
+        (same_command("--if-exists", "replace"), "delete it with all that it found, and start"),
+    ]
+    wide = max(len(what) for _, what in lines)
+    listed = "\n".join(f"  {what:<{wide}}  {command}" for command, what in lines)
+    return NameTakenError(
+        f"experiment {taken.name!r} exists already in {spec.storage} ({taken.state}). Say what is to be done:\n{listed}"
+    )
 
 
 @click.command()

@@ -24,7 +24,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
     """
     controller, backend = runner.controller, runner.backend
     state = controller.state
-    capacity = backend.start(runner.job)
+    capacity = runner.start_backend()
     after, searcher = (0, None) if retry_failed else _load_snapshot(runner)
     memory = Memory(searcher.ahead if searcher else ())
     memory.owed.extend(Ask(trial=number) for number in state.supply.asked)

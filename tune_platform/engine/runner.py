@@ -25,7 +25,16 @@ from tune_platform.errors import TunePlatformError
 from tune_platform.protocol.backend import Backend, Job, Work
 from tune_platform.protocol.commands import Ask, Command, DropCheckpoints, Finish, Tell
 from tune_platform.protocol.effects import Effect
-from tune_platform.protocol.events import Event, Interrupted, Requested, Resumed, Saved, Suggested, Ticked
+from tune_platform.protocol.events import (
+    CapacityChanged,
+    Event,
+    Interrupted,
+    Requested,
+    Resumed,
+    Saved,
+    Suggested,
+    Ticked,
+)
 from tune_platform.protocol.reports import CheckpointRef
 
 _WORK = get_args(Work)  # a tuple: asking a union costs several times as much
@@ -69,6 +78,7 @@ class Runner:
         self.controller, self.feed, self.backend, self.log, self.job = controller, feed, backend, log, job
         self.early: deque[Event] = deque()  # events of our own, for the next turns
         self.seq = 0
+        self.starting = False  # nothing runs yet that could end gracefully
         self._complete, self._drop, self._listeners = complete, drop, list(listeners)
         self._grace, self._say = grace, say
         self._view = RunView(controller)
@@ -83,7 +93,15 @@ class Runner:
 
     def start(self) -> None:
         """Start the backend and the experiment. Raises ExperimentError where the backend cannot start."""
-        self.early.append(self.backend.start(self.job))
+        self.early.append(self.start_backend())
+
+    def start_backend(self) -> CapacityChanged:
+        """Start the backend, which may take a while, and return what it has. Raises ExperimentError."""
+        self.starting = True
+        try:
+            return self.backend.start(self.job)
+        finally:
+            self.starting = False
 
     def go_on_from(self, seq: int, elapsed: float, snapshot: int) -> None:
         """Take over where the log ends: its last row, the seconds of searching so far, and the last snapshot's row."""

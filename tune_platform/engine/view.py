@@ -19,6 +19,9 @@ from tune_platform.protocol.reports import Report
 from tune_platform.protocol.verdicts import Clone
 from tune_platform.resources import Resources
 
+#: Types whose values need no copy.
+_FIXED = frozenset((int, float, str, bool, type(None)))
+
 
 class TrialLook:
     """A trial as it is at the moment."""
@@ -162,7 +165,8 @@ def _shown_clone(effect: Decided) -> Effect:
 
 
 def _copied(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    return MappingProxyType(copy.deepcopy(dict(config)))
+    own = dict(config)  # mostly of values that nobody can change: then that is all, and much faster
+    return MappingProxyType(own if _FIXED.issuperset(map(type, own.values())) else copy.deepcopy(own))
 
 
 def _read_only(report: Report) -> Report:

@@ -114,7 +114,7 @@ class Live:
         lines += self._table(list(standing.running.items())[:SHOWN])
         if len(standing.running) > SHOWN:
             lines.append(Text(f"  ... and {len(standing.running) - SHOWN} more running", style="dim"))
-        told = [note.text for note in standing.notes if note.kind not in ("best", "message")]
+        told = [note.text for note in standing.notes if note.kind != "message"]
         return [*lines, Text(f"last  {told[-1] if told else 'starting ...'}", style="dim")]
 
     def _table(self, shown: Sequence[tuple[int, Running]]) -> list[Text]:
@@ -135,7 +135,7 @@ class Live:
             Text.assemble(
                 (f"  {cell[0]:<{wide[0]}}", "cyan"),
                 f"  {cell[1]:<{wide[1]}}  {cell[2]:<{wide[2]}}  {cell[3]:>{wide[3]}}  ",
-                (standing.configs.text(running.config), "dim"),
+                (standing.configs.text(running.trial.config), "dim"),
             )
             for cell, (_, running) in zip(cells, shown, strict=True)
         ]

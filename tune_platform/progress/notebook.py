@@ -5,6 +5,7 @@ The page's own colours are kept, so that it can be read in light and in dark; ea
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -49,11 +50,9 @@ class Notebook:
     """A listener that keeps the output up to date. Use it in a with statement."""
 
     def __init__(self, standing: Standing, *, opening: str = "") -> None:
-        self._standing = standing
+        self._standing, self._opening = standing, opening
         self._handle: Any = None
         self._ticker = Ticker(self.draw, PERIOD)
-        if opening:
-            standing.say(opening)
 
     def __enter__(self) -> Notebook:
         from IPython.display import display
@@ -82,8 +81,9 @@ class Notebook:
         self._standing.end = f"{finish.status}: {finish.reason}"
 
     def draw(self) -> None:
-        """Put the present state in the place of the last one."""
-        self._handle.update(self._bundle(), raw=True)
+        """Put the present state in the place of the last one; a notebook that is gone is no reason to end a search."""
+        with contextlib.suppress(Exception):
+            self._handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, str]:
         standing = self._standing
@@ -103,9 +103,11 @@ class Notebook:
         if standing.best is not None:
             config = escape(standing.configs.text(standing.best.config))
             parts.append(f"<b>best</b> &nbsp; <b>{escape(standing.best_words())}</b> &nbsp; {config}")
-        parts.append(self._table())
-        parts += [f'<span style="opacity:0.7">{escape(note.text)}</span>' for note in standing.notes]
-        return "".join(f'<div style="margin:2px 0">{part}</div>' for part in parts if part)
+        if standing.running:
+            parts.append(self._table())
+        told = [note.text for note in standing.notes]
+        parts += [f'<span style="opacity:0.7">{escape(text)}</span>' for text in (*told, self._opening)]
+        return "".join(f'<div style="margin:2px 0">{part}</div>' for part in parts)
 
     def _bar(self) -> str:
         counts = {status: count for status in _COLOURS if (count := self._standing.counts.get(status))}
@@ -130,15 +132,14 @@ class Notebook:
                 str(running.step),
                 number(running.value) if running.step else "",
                 duration(now - running.since),
-                standing.configs.text(running.config),
+                standing.configs.text(running.trial.config),
             )
             for trial, running in list(standing.running.items())[:SHOWN]
         ]
-        if not rows:
-            return ""
         head = _row("th", ("trial", "step", standing.metric, "for", "config"))
         more = f"... and {len(standing.running) - SHOWN} more running" if len(standing.running) > SHOWN else ""
-        return f"<table>{head}{''.join(_row('td', row) for row in rows)}</table>{more}"
+        table = head + "".join(_row("td", row) for row in rows)
+        return f'<table style="color:inherit;font-size:inherit">{table}</table>{more}'
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,22 @@ from tune_platform.protocol.events import Reported
 
 if TYPE_CHECKING:
     from tune_platform.engine.state import Best
-    from tune_platform.engine.view import RunView
+    from tune_platform.engine.view import RunView, TrialLook
     from tune_platform.protocol.effects import Effect
     from tune_platform.protocol.events import Event
 
 #: Notes that are kept to be shown.
 KEPT = 5
+#: Launches whose configs tell what differs in a search; later ones are looked at only when they are shown.
+SEEN = 100
 ENDED = ("COMPLETED", "STOPPED", "FAILED")
 
 
 @dataclass(slots=True)
 class Running:
-    """A trial that holds a place."""
+    """A trial that holds a place; its config is looked at when it is drawn."""
 
-    config: Mapping[str, Any]
+    trial: TrialLook
     since: float
     step: int = 0
     value: Any = None
@@ -54,6 +56,7 @@ class Standing:
         self.notes: deque[Note] = deque(maxlen=KEPT)
         self.trials = self.time_budget = math.inf
         self.end = ""  # how it ended
+        self._launches = 0
         self._notes, self._pace = Notes(clock), Pace()
         self._elapsed, self._at = 0.0, clock()  # seconds of searching, when that was so
 
@@ -72,7 +75,7 @@ class Standing:
                 if isinstance(effect, (Launched, Decided, Moved)):
                     self._follow(run, effect, now)
             found = self._notes.hear(run, events, effects)
-            self.notes.extend(found)
+            self.notes.extend(note for note in found if note.kind != "best")  # that has a place of its own
         return found
 
     def _follow(self, run: RunView, effect: Launched | Decided | Moved, now: float) -> None:
@@ -82,8 +85,10 @@ class Standing:
             if gone is not None and (trial is None or trial.ended):
                 self._pace.ended(now, now - gone.since)
         elif isinstance(effect, Launched):
-            self.configs.see(trial.config)
-            self.running[effect.trial] = Running(trial.config, now, trial.step)
+            if self._launches < SEEN:
+                self.configs.see(trial.config)
+            self._launches += 1
+            self.running[effect.trial] = Running(trial, now, trial.step)
             self._pace.launched(now, len(self.running))
 
     def say(self, text: str) -> Note:

@@ -37,11 +37,27 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
 
 
-def counts(by_status: Mapping[str, int]) -> str:
-    """Return "2 running, 40 stopped" in the order of a trial's life."""
+def size(count: float) -> str:
+    """Return 512 bytes, 4.2 KB, 1.3 GB."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    for unit in ("KB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} TB"
+
+
+def counts(by_status: Mapping[str, int], *, driven: bool = True) -> str:
+    """Return "2 running, 40 stopped" in the order of a trial's life; see `status_word` for `driven`."""
     order = ("RUNNING", "STARTING", "PAUSING", "PAUSED", "PENDING", "COMPLETED", "STOPPED", "FAILED")
     known = [(name, by_status[name]) for name in order if by_status.get(name)]
-    return ", ".join(f"{count} {name.lower()}" for name, count in known) or "no trials yet"
+    return ", ".join(f"{count} {status_word(name, driven).lower()}" for name, count in known) or "no trials yet"
+
+
+def status_word(status: str, driven: bool) -> str:
+    """Return the status of a trial as people are told it: without a driver (not `driven`) no trial runs."""
+    return f"was {status.lower()}" if not driven and status in _PLACED else status
 
 
 def values(metrics: Mapping[str, Any]) -> str:
@@ -53,6 +69,10 @@ def shorten(text: str, width: int) -> str:
     """Return the first line of a text, cut to a width."""
     line = text.splitlines()[0] if text else ""
     return line if len(line) <= width else line[: max(0, width - 3)] + "..."
+
+
+#: Where a trial has a place, as long as somebody drives the search.
+_PLACED = ("RUNNING", "STARTING", "PAUSING")
 
 
 class Differences:

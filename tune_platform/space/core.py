@@ -12,13 +12,14 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol import seeds
 from tune_platform.space import define_by_run
 from tune_platform.space.constraints import Constraint
-from tune_platform.space.define_by_run import Pick, SpaceTrial
+from tune_platform.space.define_by_run import Pick, Point, SpaceTrial
 from tune_platform.space.domains import Domain, Grid
 from tune_platform.space.enumeration import Enumeration
 from tune_platform.space.files import space_from_dict, space_to_dict
 from tune_platform.space.functions_of_config import apply_functions
 from tune_platform.space.match import match
 from tune_platform.space.tree import Tree, read_tree
+from tune_platform.space.values import unboxed
 
 ParamSpace = Mapping[str, Any] | Callable[[SpaceTrial], Any]
 Rule = str | Callable[[Mapping[str, Any]], bool]
@@ -104,8 +105,28 @@ class Space:
         return self._draw(rng, fixed or {}, must_exist=False)
 
     def complete(self, partial: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Draw what a start point leaves out. SpecError when it cannot be in the space."""
-        return self._draw(rng, self.flatten(partial), must_exist=True)
+        """Draw what a start point leaves out. SpecError when it cannot be in the space.
+
+        Of a function, what the point has beside the parameters is in the config as it is there.
+        """
+        if self._function is None:
+            return self._draw(rng, self.flatten(partial), must_exist=True)
+        partial = unboxed(dict(partial))
+        point = self._point(partial)
+        config = self._draw(rng, point.values, must_exist=True)
+        return define_by_run.with_constants(config, point.constants, partial) if point.constants else config
+
+    def check_point(self, partial: Mapping[str, Any]) -> None:
+        """Raise SpecError for a start point that cannot be in the space."""
+        if self._function is None:
+            self.flatten(partial)
+        else:
+            self._point(unboxed(dict(partial)))
+
+    def _point(self, partial: Mapping[str, Any]) -> Point:
+        assert self._function is not None
+        generator = seeds.rng(0, 0, "point")
+        return define_by_run.read_point(self._function, partial, lambda domain: domain.sample(generator))
 
     def _draw(self, rng: np.random.Generator, fixed: Mapping[str, Any], *, must_exist: bool) -> dict[str, Any]:
         failed: Counter[str] = Counter()
@@ -137,6 +158,8 @@ class Space:
         `build` gives the config back from them. SpecError for unknown names and values out of range.
         For a function, the values are found by the parameters' names, so its config must use them.
         """
+        if isinstance(config, Mapping):
+            config = unboxed(dict(config))
         if self._function is not None:
             return define_by_run.values_of(self._function, config)
         assert self._tree is not None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tune_platform.errors import SpecError
+from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.space.domains import Categorical, Domain, Float, Int
+from tune_platform.space.values import unboxed
 
 Pick = Callable[[str, Domain], Any]
+#: How often a function is run to learn which names it may ask for.
+_RUNS = 100
 
 
 class SpaceTrial:
@@ -50,7 +54,7 @@ class SpaceTrial:
 def run(function: Callable[[SpaceTrial], Any], pick: Pick) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run the function once; return the config and the parameters that it asked for.
 
-    The config is what the function returned, or the parameters when it returned None.
+    The config is what the function returned, and the parameters that are not in there by their names, as in Ray Tune.
     """
     trial = SpaceTrial(pick)
     returned = function(trial)
@@ -59,7 +63,68 @@ def run(function: Callable[[SpaceTrial], Any], pick: Pick) -> tuple[dict[str, An
     if not isinstance(returned, Mapping):
         name = getattr(function, "__qualname__", function)
         raise SpecError(f"the space function {name} must return a dict or None, seen {returned!r}")
-    return dict(returned), trial.params
+    config = unboxed(dict(returned))
+    there = flatten_names(config).keys() | config.keys()
+    return {**config, **{name: value for name, value in trial.params.items() if name not in there}}, trial.params
+
+
+class Point(NamedTuple):
+    """A start point of a function: the parameters' values by name, and the rest, which is the config's as it is."""
+
+    values: dict[str, Any]
+    constants: dict[str, Any]
+
+
+def read_point(
+    function: Callable[[SpaceTrial], Any], point: Mapping[str, Any], sample: Callable[[Domain], Any]
+) -> Point:
+    """Tell what in a (partial) config is a parameter, by running the function with other values of those left out.
+
+    Raises SpecError for a value that no run allows, and for a name that looks like one of a parameter.
+    """
+    flat = flatten_names(point)
+    values: dict[str, Any] = {}
+    refused: dict[str, Domain] = {}
+    known: set[str] = set()
+
+    def pick(name: str, domain: Domain) -> Any:
+        known.add(name)
+        if name not in flat:
+            return sample(domain)
+        if not domain.contains(flat[name]):
+            refused[name] = domain
+            return sample(domain)
+        values[name] = domain.cast(flat[name])
+        return values[name]
+
+    returned: set[str] = set()
+    for _ in range(_RUNS):
+        config, _params = run(function, pick)
+        returned |= flatten_names(config).keys()
+        if values.keys() == flat.keys():
+            break
+    for name, domain in refused.items():
+        if name not in values:
+            raise SpecError(f"{name}={flat[name]!r} is not in {domain}")
+    constants = {name: value for name, value in flat.items() if name not in values}
+    for name in constants.keys() - returned:
+        if hint := did_you_mean(name, known - flat.keys()):
+            raise SpecError(f"there is no parameter {name!r} in the space{hint}")
+    return Point(values, constants)
+
+
+def with_constants(config: dict[str, Any], constants: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with the constants of a start point, by flat name, each at the place that it has in there."""
+    config = copy.deepcopy(config)
+    for name, value in constants.items():
+        *above, last = [name] if name in point else name.split("/")
+        level = config
+        for part in above:
+            inner = level.get(part)
+            level[part] = inner if isinstance(inner, dict) else {}
+            level = level[part]
+        level[last] = value
+    return config
 
 
 def values_of(function: Callable[[SpaceTrial], Any], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.space.domains import Categorical, Constant, Domain, Function, Grid
 from tune_platform.space.ray_domains import from_ray, is_ray_domain
-from tune_platform.space.values import plain, same
+from tune_platform.space.values import plain, same, unboxed
 
 Path = tuple[str, ...]
 
@@ -193,7 +193,7 @@ class _Reader:
             parts = [self.read(item, (*path, str(i)), guards, branches) for i, item in enumerate(value)]
             node = Items(list if isinstance(value, list) else tuple, parts)
         elif isinstance(value, Constant) or not isinstance(value, Domain):
-            node = Fixed(value.value if isinstance(value, Constant) else value, path, guards)
+            node = Fixed(unboxed(value.value if isinstance(value, Constant) else value), path, guards)
             self.paths.setdefault(path, []).append(node)
         else:
             node = self._leaf(value, path, guards, branches)

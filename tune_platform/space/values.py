@@ -28,12 +28,27 @@ def same(a: Any, b: Any) -> bool:
         return False
 
 
+def unboxed(value: Any) -> Any:
+    """Return `value` with the scalars of NumPy in it, at any depth, as Python's own.
+
+    Those of few digits become what they are written as: `np.float32(0.1)` is 0.1, not 0.10000000149.
+    """
+    if isinstance(value, np.floating) and value.dtype.itemsize < 8:
+        return float(str(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    kind = type(value)
+    if kind is dict:
+        return {unboxed(key): unboxed(item) for key, item in value.items()}
+    return kind(map(unboxed, value)) if kind is list or kind is tuple else value
+
+
 def plain(value: Any) -> Any:
     """Return `value` as JSON values; what JSON cannot hold becomes its name or its `repr`."""
     if hasattr(value, "to_dict") and hasattr(value, "contains"):  # a domain
         return value.to_dict()
     if isinstance(value, np.generic):
-        return value.item()
+        return unboxed(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -62,8 +77,7 @@ def is_number(value: Any) -> bool:
 
 def finite(where: str, what: str, value: Any) -> float:
     """Return `value` if it is a finite number; else SpecError, naming the function `where` and its `what`."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = unboxed(value)
     if not is_number(value):
         advice = number_from_text(value) if isinstance(value, str) else ""
         raise SpecError(f"{where}({what}={value!r}): a finite number is needed{advice}")
@@ -101,7 +115,7 @@ def list_of(where: str, values: Any) -> tuple[Any, ...]:
     """Return the values of a choice, NumPy scalars as plain ones; SpecError when there are none."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise SpecError(f"{where}({values!r}): a list of values is needed, such as {where}([1, 2])")
-    found = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
+    found = tuple(map(unboxed, values))
     if not found:
         raise SpecError(f"{where}([]): at least one value is needed")
     return found

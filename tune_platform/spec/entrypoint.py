@@ -12,8 +12,8 @@ from typing import Any
 from tune_platform.errors import MissingLibraryError, SpecError
 from tune_platform.extras import how_to_install
 from tune_platform.modules import entrypoint_today
-from tune_platform.spec.values import describe, hint
-from tune_platform.trainable import Trainable
+from tune_platform.spec.trainables import check_trainable
+from tune_platform.spec.values import hint
 
 ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -29,10 +29,10 @@ def load_entrypoint(entrypoint: str) -> Any:
             where = f"module {module_name!r}" if found is module else repr(found)
             raise SpecError(f"{entrypoint!r}: {where} has no {part!r}{hint(part, known)}")
         found = getattr(found, part)
-    if not callable(found):
-        raise SpecError(f"{entrypoint!r} is {describe(found)}; a subclass of Trainable or a function is wanted")
-    if isinstance(found, type) and not issubclass(found, Trainable):
-        raise SpecError(f"{entrypoint!r} is a class that is not a subclass of tune_platform.Trainable")
+    try:
+        check_trainable(found)
+    except SpecError as error:
+        raise SpecError(f"{entrypoint!r}: {error}") from None
     return found
 
 

@@ -39,10 +39,10 @@ from tune_platform.spec.parts import (
     build_searcher,
     build_space,
     check_start_points,
-    check_trainable,
     take_backend,
     take_resources,
     take_retries,
+    take_trainable,
 )
 from tune_platform.spec.values import (
     Count,
@@ -102,7 +102,7 @@ class SearchSpec(Shared):
     Raises SpecError, with all that is wrong, when it is built. The arguments are described in `docs/spec.md`.
     """
 
-    trainable: Annotated[Any, AfterValidator(check_trainable)] = Field(examples=["entrypoint: my_module:train"])
+    trainable: Annotated[Any, AfterValidator(take_trainable)] = Field(examples=["entrypoint: my_module:train"])
     param_space: Any = Field(default_factory=dict)
     metric: Annotated[str | Sequence[str], BeforeValidator(_many)] = Field(examples=['metric="val_loss"'])
     mode: Annotated[str | Sequence[str], BeforeValidator(_check_modes)] = Field(examples=['mode="min"'])
@@ -206,6 +206,10 @@ class SearchSpec(Shared):
         found = []
         if isinstance(self.param_space, Mapping) and not self.space.parameters():
             found.append("space: has no parameters, so all trials have the same config")
+        if type(getattr(self.trainable, "_resources", None)).__name__ == "PlacementGroupFactory":
+            found.append(
+                "resources: those that Ray Tune's with_resources gave the trainable are not read; give them here"
+            )
         scheduler = self.make_scheduler()
         last = getattr(scheduler, "max", None)
         limit = self.stop.get(scheduler.resource)
@@ -266,8 +270,14 @@ class SearchSpec(Shared):
         return build_searcher(self.searcher)
 
     def make_scheduler(self) -> Scheduler:
-        """Build the scheduler (or return the object given), not set up yet."""
-        return build_scheduler(self.scheduler)
+        """Build the scheduler (or return the object given), not set up yet.
+
+        One with a `prepare` is given the space, the metrics and their modes. Raises SpecError where these do not fit.
+        """
+        scheduler = build_scheduler(self.scheduler)
+        if (prepare := getattr(scheduler, "prepare", None)) is not None:
+            prepare(self.space, self.metrics, self.modes)
+        return scheduler
 
     def make_backend(self) -> Backend:
         """Build the backend (or return the object given), not started yet."""

@@ -23,12 +23,15 @@ ASIDE = "aside"
 
 #: How a search is shown while it runs.
 Progress = Literal["auto", "live", "plain", "json", "off"]
+#: What becomes of an experiment that has the name already.
+IfExists = Literal["error", "resume", "new", "replace"]
 
 
 class Shared(Strict):
     """Options that have the same name and the same form in Python and in a file."""
 
     name: Annotated[Name, ASIDE] = ""
+    if_exists: Annotated[IfExists, ASIDE] = "error"
     description: Annotated[str, ASIDE] = ""
     stop: Mapping[str, Number] = Field(default_factory=dict)
     checkpoint: CheckpointPolicy = CheckpointPolicy()
@@ -53,7 +56,7 @@ def _shared(*names: str) -> tuple[Option, ...]:
     return tuple(Option(name, name, ASIDE in Shared.model_fields[name].metadata) for name in names)
 
 
-_FIRST = ("name", "description")
+_FIRST = ("name", "if_exists", "description")
 _MIDDLE = ("stop", "checkpoint")
 #: All options, in the order of the file. `version` is the file's own.
 OPTIONS = (

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import AfterValidator, BeforeValidator
 
+from tune_platform.cluster.address import check_address
 from tune_platform.errors import SpecError
 from tune_platform.registry import BACKENDS, SCHEDULERS, SEARCHERS, Registry
 from tune_platform.resources import Resources
 from tune_platform.spec.entrypoint import ENTRYPOINT
+from tune_platform.spec.trainables import check_trainable
 from tune_platform.spec.values import check_keys, describe, hint, number, whole
 
 if TYPE_CHECKING:
@@ -49,18 +51,17 @@ def check_samples(value: int) -> int:
     return value
 
 
-def check_trainable(value: Any) -> Any:
+def take_trainable(value: Any) -> Any:
     """Return a trainable, or an entrypoint that looks like one. Raises SpecError."""
-    if isinstance(value, str):
-        if not ENTRYPOINT.fullmatch(value):
-            raise SpecError(f'got {value!r}; an entrypoint is "module:name", such as "my_module:train"')
-    elif not callable(value):
-        raise SpecError(f'got {describe(value)}; a subclass of Trainable, a function or "module:name" is wanted')
+    if not isinstance(value, str):
+        return check_trainable(value)
+    if not ENTRYPOINT.fullmatch(value):
+        raise SpecError(f'got {value!r}; an entrypoint is "module:name", such as "my_module:train"')
     return value
 
 
 Name = Annotated[str, AfterValidator(check_name)]
-Entrypoint = Annotated[str, AfterValidator(check_trainable)]
+Entrypoint = Annotated[str, AfterValidator(take_trainable)]
 Samples = Annotated[int, BeforeValidator(whole), AfterValidator(check_samples)]
 
 
@@ -79,7 +80,7 @@ def check_start_points(space: Space, points: Sequence[Any]) -> None:
         if not isinstance(point, Mapping):
             raise SpecError(f"[{index}]: got {describe(point)}; a (partial) config is wanted, such as {{lr: 0.01}}")
         try:
-            space.flatten(point)
+            space.check_point(point)
         except SpecError as error:
             raise SpecError(f"[{index}]: {error}") from None
 
@@ -126,6 +127,8 @@ def _built(registry: Registry, value: Any) -> Any:
 
 def take_resources(value: Any) -> Resources | Callable[[Mapping[str, Any]], Any]:
     """Take Resources, a dict of its fields (Ray's CPU and GPU too), or a function. Raises SpecError."""
+    if type(value).__name__ == "PlacementGroupFactory":
+        raise SpecError(f"got Ray Tune's {value!r}; write {_of_bundles(value)}")
     if isinstance(value, Resources) or (callable(value) and not isinstance(value, type)):
         return value
     if not isinstance(value, Mapping):
@@ -149,6 +152,18 @@ def take_resources(value: Any) -> Resources | Callable[[Mapping[str, Any]], Any]
     return Resources(**taken)
 
 
+def _of_bundles(factory: Any) -> str:
+    """Return what to write for Ray Tune's bundles: the first is the trial's own, each other one a worker's."""
+    bundles = [dict(bundle) for bundle in getattr(factory, "bundles", ())]
+    bundle = bundles[-1] if bundles else {}
+    parts = [f"{_RAY_NAMES[key]}={bundle[key]:g}" for key in _RAY_NAMES if key in bundle]
+    custom = {key: amount for key, amount in bundle.items() if key not in _RAY_NAMES}
+    parts += [f"custom={custom}"] if custom else []
+    workers = len(bundles) - (len(bundles) > 1 and bundles[0] != bundle)
+    parts += [f"workers={workers}, strategy={factory.strategy!r}"] if workers > 1 else []
+    return f"Resources({', '.join(parts)})"
+
+
 def take_retries(value: Any) -> dict[str, int]:
     """Take one number for all causes, or numbers by cause beside the defaults. Raises SpecError."""
     if not isinstance(value, Mapping):
@@ -165,6 +180,8 @@ def take_backend(value: Any) -> Any:
     name, options = named(value, "backend")
     if isinstance(name, str):
         BACKENDS.check_options(name, options)
+        if options.get("address") is not None:
+            check_address(options["address"])
         for key in ("num_cpus", "num_gpus"):
             if options.get(key) is not None and _prefixed(key, number, options[key]) < 0:
                 raise SpecError(f"{key}: got {options[key]!r}; must not be negative")

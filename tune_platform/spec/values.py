@@ -6,7 +6,8 @@ import math
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, get_args
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,10 +35,33 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _EXPONENT = re.compile(r"([-+]?)(\d+)\.?(\d*)[eE]([-+]?)(\d+)")
 
 
-class Strict(BaseModel):
+class _InWords(type(BaseModel)):  # type: ignore[misc]
+    """Has a model that a person makes tell what is wrong in our words; inside another, that one tells it."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        if args:
+            raise SpecError(f"{cls.__name__} takes keywords only: {', '.join(cls.keys())}")
+        try:
+            return super().__call__(**values)
+        except ValidationError as error:
+            raise spec_error(problems_of(error, cls), cls.__name__) from None
+
+
+if TYPE_CHECKING:  # type checkers see the fields
+    _Base = BaseModel
+else:
+    _Base = _InWords("_Base", (BaseModel,), {"__module__": __name__})
+
+
+class Strict(_Base):
     """A frozen model that knows all its keys; built when first used, which keeps the import quick."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, defer_build=True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in type(self).model_fields:
+            raise SpecError(f"{type(self).__name__}.{name} cannot be changed; make a new one with the other value")
+        super().__setattr__(name, value)
 
     @classmethod
     def keys(cls) -> list[str]:
@@ -64,7 +88,10 @@ def describe(value: Any) -> str:
     """Return a short text for a value that was not wanted, with its kind."""
     if value is None:
         return "nothing"
-    text = without_secrets(repr(value))
+    try:
+        text = without_secrets(repr(value))
+    except Exception:  # a number of thousands of digits, or an object of somebody else's
+        text = f"an unprintable {type(value).__name__}"
     text = text if len(text) <= 60 else text[:57] + "..."
     kinds: Sequence[tuple[Any, str]] = (
         (bool, "true or false"),
@@ -100,6 +127,8 @@ def number(value: Any) -> float:
         taken = float(value)
     except (TypeError, ValueError):
         raise SpecError(f"got {describe(value)}; a number is wanted") from None
+    except OverflowError:
+        raise SpecError(f"got {describe(value)}; that is more than a float holds") from None
     if not math.isfinite(taken):
         raise SpecError(f"got {value}; a finite number is wanted")
     return taken
@@ -119,7 +148,7 @@ def whole(value: Any) -> int:
 
 
 def seconds(value: Any) -> float:
-    """Take a duration above zero: seconds, or text such as "90s", "1h30m", "2d". Raises SpecError."""
+    """Take a duration above zero: seconds, a timedelta, or text such as "90s", "1h30m", "2d". Raises SpecError."""
     taken = wait(value)
     if taken == 0:
         raise SpecError(f"got {value!r}; a duration must be above zero")
@@ -128,6 +157,8 @@ def seconds(value: Any) -> float:
 
 def wait(value: Any) -> float:
     """Take how long to wait for something, as `seconds` does; zero is not at all. Raises SpecError."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     if isinstance(value, str):
         text = value.replace(" ", "").lower()
         if not _DURATION.fullmatch(text):

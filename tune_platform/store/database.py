@@ -80,6 +80,12 @@ class Database:
         self._closed = False
         self._open()
 
+    @property
+    def conflict(self) -> type[Exception]:
+        """What is raised within a transaction where a row with the same key exists already."""
+        error: type[Exception] = self._dbapi.IntegrityError
+        return error
+
     def another(self) -> Database:
         """Return a second connection to the same place; in memory there is but the one, and it is returned."""
         return self if self.dialect == "sqlite" and self._path is None else Database(self._url, readonly=self.readonly)

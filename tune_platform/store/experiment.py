@@ -150,6 +150,34 @@ class SqlExperiment(ExperimentReader):
         self._persist(write)
         self._let_go()
 
+    def rename(self, name: str) -> None:
+        """Give an experiment in a database another name. Raises ExperimentError if another driver has the lease."""
+
+        def write(cursor: Any, again: bool) -> None:
+            self._lock_ours(cursor)
+            cursor.execute(*compiled(sa.update(schema.experiments).where(_E.id == self._id).values(name=name),
+                                     self._db.dialect))  # fmt: skip
+
+        self._persist(write)
+        self.name = name
+
+    def delete_rows(self) -> None:
+        """Delete all that the database has of this experiment, in one transaction, and let the lease go.
+
+        Raises ExperimentError if another driver has taken the lease.
+        """
+        owned = [table for table in schema.metadata.sorted_tables if "experiment" in table.c]
+
+        def write(cursor: Any, again: bool) -> None:
+            if not again:
+                self._lock_ours(cursor)
+            for table in owned:
+                cursor.execute(*compiled(sa.delete(table).where(table.c.experiment == self._id), self._db.dialect))
+            cursor.execute(*compiled(sa.delete(schema.experiments).where(_E.id == self._id), self._db.dialect))
+
+        self._persist(write)
+        self._let_go()
+
     # ------------------------------------------------------------------ anybody's side
 
     def request(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -19,6 +19,8 @@ from tune_platform.store.records import CheckpointRow, ExperimentRow, LogRow, Re
 # collector looks at few; more where each query is a journey.
 _CHUNK = {"sqlite": 250, "postgresql": 2000}
 _SEQ = attrgetter("seq")
+CREATED = "created but not started"
+"""The reason of an experiment whose driver is about to take the lease."""
 _ORDERS = ("trial", "best", "step", "created", "started", "ended")
 _E, _L, _R = schema.experiments.c, schema.log.c, schema.reports.c
 _T, _C = schema.trials.c, schema.checkpoints.c
@@ -62,6 +64,17 @@ class ExperimentReader:
                 batches = {seq: tuple(batch) for seq, batch in groupby(brought, _SEQ)}
             yield from [(row, batches.get(row.seq, ())) for row in rows.to_logs(found)]
             after = found[-1][0]
+
+    def begun(self) -> bool:
+        """Whether any trial was ever started."""
+        query = sa.select(_T.trial).where(_T.experiment == self._id, (_T.attempt > 0) | (_T.step > 0)).limit(1)
+        return bool(self._fetch(query))
+
+    def driven(self) -> bool:
+        """Whether somebody drives it, or is about to."""
+        query = sa.select(_E.status, _E.reason, _E.driver, _E.heartbeat).where(_E.id == self._id)
+        status, reason, driver, heartbeat = self._fetch(query)[0]
+        return bool(driver) and (status == "running" or reason == CREATED) and lease.is_held(driver, heartbeat)
 
     def snapshots(self) -> Iterator[tuple[int, str]]:
         """Yield the snapshots, newest first: the state as of log row `seq`, as a text of JSON."""
@@ -133,6 +146,15 @@ class ExperimentReader:
             yield from rows.to_reports(found)
             last = sa.tuple_(*found[-1][:2])
             found = self._fetch(query.where(sa.tuple_(_R.trial, _R.step) > last)) if len(found) == chunk else []
+
+    def best_reports(self, trials: Sequence[int] | None = None) -> dict[int, Mapping[str, Any]]:
+        """Return the metrics of the best report of each trial whose best is not its last, perhaps of these only."""
+        best = sa.and_(_T.experiment == _R.experiment, _T.trial == _R.trial, _T.best_step == _R.step)
+        query = sa.select(*schema.columns(schema.reports)).join(schema.trials, best)
+        query = query.where(_R.experiment == self._id, _T.best_step != _T.step)
+        if trials is not None:
+            query = query.where(sa.or_(sa.false(), *(_R.trial == number for number in trials)))
+        return {report.trial: report.metrics for report in rows.to_reports(self._fetch(query))}
 
     def checkpoints(self, trial: int | None = None, include_deleted: bool = False) -> list[CheckpointRow]:
         """Return the checkpoints of one trial or of all, ordered by trial and step."""

@@ -185,7 +185,7 @@ READ_LEASE = sa.select(experiments.c.status, experiments.c.driver, experiments.c
     experiments.c.id == _place("experiment")
 )
 LOCK_EXPERIMENT = READ_LEASE.with_for_update()
-_NEW = ("name", "spec", "status", "reason", "created", "heartbeat", "log_format")
+_NEW = ("name", "spec", "status", "reason", "created", "heartbeat", "driver", "log_format")
 ADD_EXPERIMENT = sa.insert(experiments).values({name: sa.bindparam(f"new_{name}") for name in _NEW})
 ADD_REQUEST = sa.insert(requests)
 LAST_REQUEST = sa.select(sa.func.max(requests.c.id)).where(requests.c.experiment == _place("experiment"))

@@ -13,18 +13,21 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
-from tune_platform.errors import ExperimentError, SpecError, did_you_mean
+from tune_platform.errors import ExperimentError, NameTakenError, SpecError, did_you_mean
 from tune_platform.location import Location, impossible
-from tune_platform.store import migrations, rows, schema
+from tune_platform.store import lease, migrations, rows, schema
 from tune_platform.store.database import Database, sql
 from tune_platform.store.experiment import SqlExperiment
-from tune_platform.store.reader import read_experiment
+from tune_platform.store.reader import CREATED, read_experiment
 from tune_platform.store.records import LOG_FORMAT, ExperimentRow
 
 __all__ = ["FILE_NAME", "SqlExperiment", "SqlStore", "open_store"]
 
 FILE_NAME = "experiment.db"
 """Name of the SQLite file in an experiment's folder."""
+
+REMOVED = ".removed-"
+"""How the names of folders begin whose experiment is being removed."""
 
 _E = schema.experiments.c
 
@@ -57,6 +60,7 @@ class SqlStore:
     def __init__(self, place: Path | URL, location: Location) -> None:
         self._place, self.location = place, location
         self._in_memory = isinstance(place, URL) and place.database in (None, "", ":memory:")
+        self.folder = place if isinstance(place, Path) else None
         self._listing: Database | None = None  # of a URL; in memory it is the only one, used by every experiment
 
     def __enter__(self) -> SqlStore:
@@ -65,8 +69,14 @@ class SqlStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def names(self) -> list[str]:
-        """Return the names of all experiments, sorted; opens no file of a directory."""
+    def names(self, *, removed: bool = False) -> list[str]:
+        """Return the names of all experiments, sorted; opens no file of a directory.
+
+        With `removed`, the names by which those are hidden whose removal is on its way, or was interrupted.
+        """
+        return [name for name in self._all_names() if name.startswith(REMOVED) == removed]
+
+    def _all_names(self) -> list[str]:
         if isinstance(self._place, Path):
             return self._names_in_folder(self._place)
         database = self._list_database()
@@ -81,21 +91,27 @@ class SqlStore:
             return [self._peek(name) for name in self.names()]
         database = self._list_database()
         found = database.fetch(sa.select(_E.id, _E.name).order_by(_E.name)) if database else []
-        return [read_experiment(database, number, name) for number, name in found if database]
+        return [
+            read_experiment(database, number, name)
+            for number, name in found
+            if database and not name.startswith(REMOVED)
+        ]
 
     def create(self, name: str, spec: Mapping[str, Any], created: float) -> SqlExperiment:
         """Make a new experiment and open it for writing; `created` is in seconds since the epoch.
 
-        Raises ExperimentError if the name is taken or cannot name a folder, SpecError if `spec` is not JSON.
+        Raises NameTakenError if the name is taken, ExperimentError if it cannot name a folder or if the folder holds
+        something else, SpecError if `spec` is not JSON.
         """
         _check_name(name)
         values = (
             name,
             rows.encode(spec, "spec field"),
             "interrupted",
-            "created but not started",
+            CREATED,
             created,
             created,
+            lease.new_driver(),  # until it has a lease, too, nobody is to think it forsaken
             LOG_FORMAT,
         )
         self._make_folder(name)
@@ -103,36 +119,59 @@ class SqlStore:
         taken = f"experiment {name!r} exists already in {self.location}: resume it or choose another name."
         try:
             migrations.prepare(database)
-            with database.transaction(conflict=taken) as cursor:
+            with database.transaction() as cursor:
                 if self._find(database, name) is not None:
-                    raise ExperimentError(taken)
-                cursor.execute(sql(schema.ADD_EXPERIMENT, database.dialect), values)
+                    raise NameTakenError(taken, name)
+                try:
+                    cursor.execute(sql(schema.ADD_EXPERIMENT, database.dialect), values)
+                except database.conflict as error:  # another process was quicker
+                    raise NameTakenError(taken, name) from error
             return self._experiment(database, name)
         except BaseException:
             self._release(database)
             raise
 
-    def find(self, name: str) -> str:
-        """Return the whole name of an experiment, given that or its unique beginning.
+    def find(self, name: str, *, exact: bool = False) -> str:
+        """Return the whole name of an experiment, given that or, unless `exact`, its unique beginning.
 
         Raises ExperimentError if there is none.
         """
         names = self.names()
-        if name in names:
+        if name in names or (exact and name in self._all_names()):
             return name
         longer = [known for known in names if name and known.startswith(name)]
-        if len(longer) != 1:
+        if len(longer) != 1 or exact:
             hint = f" (could be {', '.join(longer[:5])})" if longer else did_you_mean(name, names)
             raise ExperimentError(f"there is no experiment {name!r} in {self.location}{hint}")
         return longer[0]
 
-    def open(self, name: str, readonly: bool = False) -> SqlExperiment:
-        """Open an experiment by its name or by the unique beginning of its name.
+    def row(self, name: str) -> ExperimentRow:
+        """Return the row of the experiment of this very name, as `experiments` does."""
+        return self._peek(name)
+
+    def is_idle_start(self, name: str) -> bool:
+        """Whether the experiment of this very name never began a trial, and nobody is about to."""
+        try:
+            with self.open(name, readonly=True, exact=True) as experiment:
+                return not experiment.begun() and not experiment.driven()
+        except ExperimentError:
+            return False
+
+    def is_unmade(self, name: str) -> bool:
+        """Whether the making of an experiment in a folder was cut short, so that it has no row."""
+        database = self._database(name, readonly=True)
+        try:
+            return migrations.version(database) is None or self._find(database, name) is None
+        finally:
+            database.close()
+
+    def open(self, name: str, readonly: bool = False, *, exact: bool = False) -> SqlExperiment:
+        """Open an experiment by its name or, unless `exact`, by the unique beginning of its name.
 
         A read-only one makes no files, never blocks its driver and follows what that appends.
         Raises ExperimentError if there is none, or if it cannot be read.
         """
-        name = self.find(name)
+        name = self.find(name, exact=exact)
         database = self._database(name, readonly=readonly)
         try:
             migrations.prepare(database)
@@ -148,11 +187,11 @@ class SqlStore:
             self._listing = None
 
     def _names_in_folder(self, folder: Path) -> list[str]:
-        """Return the names of the folders with an experiment; hidden ones are being removed."""
+        """Return the names of the folders with an experiment."""
         if said := impossible(folder):
             raise ExperimentError(said)
         try:
-            found = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
+            found = [path.name for path in folder.iterdir()] if folder.exists() else []
             return sorted(name for name in found if (folder / name / FILE_NAME).exists())
         except OSError as error:
             raise ExperimentError(f"{folder} cannot be read: {error.strerror or error}") from error
@@ -164,6 +203,11 @@ class SqlStore:
             raise ExperimentError(said)
         try:
             (self._place / name).mkdir(parents=True, exist_ok=True)
+            foreign = {path.name for path in (self._place / name).iterdir()} - {"checkpoints", "trials"}
+            if foreign and FILE_NAME not in foreign:  # the experiment would be removed with all that is in the folder
+                raise ExperimentError(
+                    f"{self._place / name} holds other files already, such as {min(foreign)!r}; choose another name"
+                )
         except OSError as error:
             raise ExperimentError(f"{self._place / name} cannot be made: {error.strerror or error}") from error
 

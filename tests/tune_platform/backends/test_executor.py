@@ -88,7 +88,15 @@ def test_what_is_wrong_with_a_report_is_said(
 def test_a_metric_may_be_missing_between_milestones() -> None:
     batch = run(reporting({"other": 1}, {"other": 2}, {"loss": 1.0}), until=3)
     assert batch.state == "waiting"
-    assert run(reporting({"other": 1}), until=1).state == "failed"
+
+
+def test_a_metric_that_comes_after_the_first_milestone_is_told_of_otherwise() -> None:
+    failure = run(reporting({"other": 1}, {"other": 2}, {"loss": 1.0}), until=2).failure
+    assert failure is not None
+    assert failure.message == (
+        "metric 'loss' is not reported up to step 2, where the scheduler judges it first; reported: other. "
+        "Where it first comes at 5, say `min: 5`"
+    )
 
 
 def test_done_is_not_a_metric() -> None:

@@ -37,14 +37,14 @@ def test_ls(call: Call, make: Make) -> None:
 SHOWN = """\
 digits  interrupted: the driver was interrupted
 objective  max accuracy
-trials     1 running, 1 completed, 1 stopped, 1 failed
+trials     1 was running, 1 completed, 1 stopped, 1 failed
 time       1m 00s, from 2023-11-14 22:13:20
 
-trial  status     step  best accuracy  at      lr  optimizer  model/width  momentum  reason
-    0  COMPLETED     3        0.93125   2    0.01  adamw               64         -  the training code ended
-    3  RUNNING       2           0.25   1     0.1  sgd                 64       0.5
-    1  STOPPED       1          0.125   1     0.5  sgd                 32       0.9  rung 1: rank 2 of 2, keep 1
-    2  FAILED        0              -   -  0.0001  adamw               32         -  ValueError: the loss exploded
+trial  status       step  best accuracy  at      lr  optimizer  model/width  momentum  reason
+    0  COMPLETED       3        0.93125   2    0.01  adamw               64         -  the training code ended
+    3  was running     2           0.25   1     0.1  sgd                 64       0.5
+    1  STOPPED         1          0.125   1     0.5  sgd                 32       0.9  rung 1: rank 2 of 2, keep 1
+    2  FAILED          0              -   -  0.0001  adamw               32         -  ValueError: the loss exploded
 """
 
 SHOWN_TRIAL = """\
@@ -55,7 +55,8 @@ last        accuracy 0.92, loss 0.08, epoch 3
 created     2023-11-14 22:13:20 (start)
 started     2023-11-14 22:13:21
 ended       2023-11-14 22:13:51 after 30 s
-checkpoint  /ckpt/trial-00000/step-00000003-a1
+checkpoint  /ckpt/trial-00000/step-00000002-a1/files
+log         -
 config
   lr: 0.01
   optimizer: adamw
@@ -76,6 +77,15 @@ def test_show(call: Call, make: Make) -> None:
     assert result.stdout == SHOWN
     assert result.stderr == "to go on: tune-platform resume digits\n"
     assert call("show", "digits", "0").stdout == SHOWN_TRIAL
+
+
+def test_a_trial_runs_only_as_long_as_somebody_drives_the_search(call: Call, make: Make) -> None:
+    make("alive", "running")
+    assert "1 running, " in call("show", "alive").stdout
+    assert lines(call("show", "alive", "3"))[0] == "trial 3 of alive: RUNNING"
+    make("left", "interrupted")
+    assert lines(call("show", "left", "3"))[0] == "trial 3 of left: was running"
+    assert json.loads(call("show", "left", "3", "--json").stdout)["status"] == "RUNNING"  # as it is stored
 
 
 def test_show_limits_sorts_and_selects(call: Call, make: Make) -> None:
@@ -115,7 +125,7 @@ BEST = """\
 trial 0: accuracy 0.93125 at step 2
 there     loss 0.06875, epoch 2
 status    COMPLETED, the training code ended
-saved at  /ckpt/trial-00000/step-00000003-a1
+saved at  /ckpt/trial-00000/step-00000002-a1/files
 config = {
     "lr": 0.01,
     "optimizer": "adamw",
@@ -215,8 +225,8 @@ def test_why_walks_from_an_effect_to_its_fact(call: Call, make: Make) -> None:
 def test_show_knows_trials_that_start(call: Call, make: Make) -> None:
     make(write=with_causes)
     text = call("show", "digits").stdout
-    assert "1 starting, 2 stopped" in text
-    assert "STARTING" in text
+    assert "1 was starting, 2 stopped" in text
+    assert "2  was starting" in text
 
 
 @pytest.mark.parametrize("reports", [False, True])

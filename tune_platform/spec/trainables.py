@@ -1,0 +1,96 @@
+"""What is a trainable: a subclass of `Trainable`, a function of the config, or the name of one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+from tune_platform.errors import SpecError
+from tune_platform.spec.values import describe
+from tune_platform.trainable import Trainable
+
+#: The methods of a class that are called, with how many arguments.
+_METHODS = {
+    "setup": 1, "step": 0, "save_checkpoint": 1, "load_checkpoint": 1, "reset_config": 1, "cleanup": 0,
+}  # fmt: skip
+_WANTED = 'a subclass of Trainable, a function of the config or "module:name" is wanted'
+
+
+def check_trainable(value: Any) -> Any:
+    """Return a live trainable. Raises SpecError for what could not run a single trial."""
+    if isinstance(value, Trainable):
+        raise SpecError(f"got an object of {type(value).__qualname__}; give the class itself: each trial makes its own")
+    if isinstance(value, types.ModuleType):
+        raise SpecError(f"got the module {value.__name__}; {_WANTED}, such as {value.__name__}.train")
+    if not callable(value):
+        raise SpecError(f"got {describe(value)}; {_WANTED}")
+    if isinstance(value, type):
+        _check_class(value)
+    else:
+        _check_function(value)
+    return value
+
+
+def _check_class(value: type) -> None:
+    name = value.__qualname__
+    if not issubclass(value, Trainable):
+        raise SpecError(
+            f"the class {name} is not a subclass of tune_platform.Trainable, with setup and step of its own"
+        )
+    if value.step is Trainable.step:
+        raise SpecError(f"the class {name} has no step(self), which trains a little and returns metrics")
+    if inspect.isabstract(value):
+        missing = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
+        raise SpecError(f"the class {name} is abstract: {missing} is missing")
+    if not _takes(value, 0):
+        raise SpecError(f"the class {name} is made without arguments, but its __init__ needs some; use setup(config)")
+    for method, count in _METHODS.items():
+        found = getattr(value, method)
+        if inspect.iscoroutinefunction(found) or inspect.isgeneratorfunction(found):
+            raise SpecError(f"{name}.{method} is {_kind(found)}; it must be a plain method that returns")
+        if not isinstance(inspect.getattr_static(value, method), staticmethod) and not _takes(found, count + 1):
+            wanted = ", ".join(["self", *inspect.signature(getattr(Trainable, method)).parameters][: count + 2][1:])
+            raise SpecError(f"{name}.{method}{_arguments(found)} cannot be called as {method}({wanted})")
+
+
+def _check_function(value: Callable[..., Any]) -> None:
+    inner: Any = value
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    code = inner if inspect.isroutine(inner) else type(inner).__call__
+    name = getattr(inner, "__qualname__", type(inner).__qualname__)
+    if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
+        raise SpecError(f"{name} is {_kind(code)}, which nobody awaits; write a plain function, and asyncio.run in it")
+    if not _takes(value, 1):
+        raise SpecError(
+            f"{name}{_arguments(value)} cannot be called with the config alone: write {name}(config), and "
+            "give what else it needs by functools.partial or in the space"
+        )
+
+
+def _takes(value: Callable[..., Any], count: int) -> bool:
+    """Whether it can be called with so many arguments; so it is taken where that is not to be known."""
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _arguments(function: Callable[..., Any]) -> str:
+    signature = inspect.signature(function)
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+
+
+def _kind(function: Any) -> str:
+    if inspect.isasyncgenfunction(function):
+        return "an async generator"
+    return "async" if inspect.iscoroutinefunction(function) else "a generator"
