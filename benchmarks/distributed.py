@@ -225,7 +225,7 @@ def measure_warm_start(trials: int) -> dict[str, float]:
         results = run(spec)
         reports = results.dataframe(reports=True)
         first = reports[reports["step"] == 1].set_index("trial")["metrics/at"]
-        waits = [float(first[trial.number]) - float(trial.started or 0.0) for trial in results.trials()]
+        waits = [float(first[trial.number]) - trial.started.timestamp() for trial in results if trial.started]
     return {"cold_start_s": waits[0], "warm_start_s": statistics.median(waits[1:])}
 
 

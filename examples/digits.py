@@ -40,6 +40,5 @@ SPEC = SearchSpec(
 if __name__ == "__main__":
     results = run(SPEC)
     best = results.best()
-    report = results.metrics_at(best.number, best.best_step)
-    print(f"trial {best.number}, epoch {report['epoch']}: {best.config}")
-    print(f"test accuracy {report['test_accuracy']:.4f}, chosen by {best.best:.4f} on validation")
+    print(f"trial {best.number}, epoch {best.metrics['epoch']}: {best.config}")
+    print(f"test accuracy {best.metrics['test_accuracy']:.4f}, chosen by {best.best:.4f} on validation")

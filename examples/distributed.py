@@ -55,7 +55,7 @@ if __name__ == "__main__":
     results = run(SPEC)
     rows = sorted((trial for trial in results.trials() if trial.best is not None), key=lambda t: -(t.best or 0.0))
     for trial in rows[:5]:
-        at = results.metrics_at(trial.number, trial.best_step)
+        at = trial.metrics
         print(
             f"trial {trial.number:2d}  validation {trial.best:.4f}  test {at['test_accuracy']:.4f}  "
             f"{at['bytes_sent'] / 1e6:5.1f} MB  {trial.config['workers']} workers  {trial.config['strategy']}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.claim import Claim, claim
 from tune_platform.engine.controller import Controller
+from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
@@ -84,7 +85,7 @@ def drive(
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
         finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
         display.end(finish)
-    return _results(experiment.name, Location(spec.storage), finish)
+    return _results(experiment.name, Location(spec.storage), finish, spec.trainable)
 
 
 def resume(
@@ -123,7 +124,7 @@ def resume(
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
                 finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
                 display.end(finish)
-            return _results(experiment.name, location, finish)
+            return _results(experiment.name, location, finish, spec.trainable)
 
 
 def load(name: str, *, storage: str | Path | None = None) -> Results:
@@ -134,10 +135,10 @@ def load(name: str, *, storage: str | Path | None = None) -> Results:
 # ------------------------------------------------------------------------------------------ inside
 
 
-def _results(name: str, storage: Location, finish: Finish | None) -> Results:
+def _results(name: str, storage: Location, finish: Finish | None, trainable: Any = None) -> Results:
     from tune_platform.results import Results
 
-    return Results(name, storage=storage, finish=finish)
+    return Results(name, storage=storage, finish=finish, trainable=trainable)
 
 
 def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool = False) -> Callable[[Runner], None]:
@@ -202,6 +203,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         resource=scheduler.resource,
         stop=spec.stop,
         checkpoint_every=spec.checkpoint.every,
+        checkpoint_best=spec.modes[0] if spec.checkpoint.keep_best and not spec.checkpoint.every else "",
         checkpoint_at_end=spec.checkpoint.at_end,
         checkpoints=storage.root,
         folder=_folder(spec, experiment.name),
@@ -270,6 +272,7 @@ def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Set
         stop=spec.stop,
         retries=spec.retries,
         max_failures=bound(spec.budget.failures),
+        fail_alike=FEWEST if spec.budget.failures is None else 0,
         time_budget=bound(spec.budget.time),
         target=spec.budget.target,
         step_timeout=bound(spec.step_timeout),

@@ -7,30 +7,33 @@ Two ways to write a trainable, after Liaw et al. (2018), section 3, which the en
 
         def train(config):
             model, first = build(config), 1
-            if path := get_checkpoint():
-                first = load(model, path)
+            if saved := get_checkpoint():
+                first = load(model, saved.load())
             for epoch in range(first, 31):
-                report({"loss": fit(model), "epoch": epoch})
+                report({"loss": fit(model), "epoch": epoch}, checkpoint=model.state_dict())
 
 Nothing here knows of a backend, a searcher or Ray: the same code runs in a worker process of a cluster,
-in the caller's process under a debugger, or by hand. This module imports nothing of ours, because every
-worker process imports it.
+in the caller's process under a debugger, or by hand. This module imports nothing of ours but `state`, because
+every worker process imports it.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from tune_platform.state import StateDirectory, save_state
 
 if TYPE_CHECKING:
     from tune_platform.distributed.gang import Gang
@@ -158,7 +161,7 @@ class FunctionTrainable(Trainable):
         self._error: BaseException | None = None
         self._stopped = False
         self._finished = False
-        self._restored: Path | None = None
+        self._restored: StateDirectory | None = None
         self._staged: Path | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -191,7 +194,7 @@ class FunctionTrainable(Trainable):
 
     def load_checkpoint(self, directory: Path) -> None:
         """Make `directory` what `get_checkpoint` returns."""
-        self._restored = directory
+        self._restored = StateDirectory(directory)
 
     def cleanup(self) -> None:
         """Unwind the function, if it still waits in a report, through its `finally` blocks.
@@ -240,17 +243,15 @@ class FunctionTrainable(Trainable):
                     return end.value
                 self.report(metrics, None)
 
-    def report(self, metrics: Mapping[str, Any], checkpoint: str | Path | None) -> None:
+    def report(self, metrics: Mapping[str, Any], checkpoint: Any) -> None:
         """See the module's `report`; called in a thread of the function's."""
         if self._stopped:
             raise TrialStopped
         if not isinstance(metrics, Mapping):
             raise TypeError(f"report() takes a dict of metrics, got {metrics!r} ({type(metrics).__name__})")
         if checkpoint is not None:
-            source = Path(checkpoint)
-            if not source.is_dir():
-                raise ValueError(f"report(checkpoint=...) takes an existing directory, got {str(source)!r}")
-            (self.copy or self._stage)(source)
+            with _as_directory(checkpoint) as source:
+                (self.copy or self._stage)(source)
         self._metrics = dict(metrics)
         self._answer.release()
         self._turn.acquire()
@@ -266,6 +267,20 @@ class FunctionTrainable(Trainable):
         if self._staged is not None:
             shutil.rmtree(self._staged, ignore_errors=True)
             self._staged = None
+
+
+@contextmanager
+def _as_directory(checkpoint: Any) -> Iterator[Path]:
+    """Give the directory that a report names, or a temporary one with the state that it brings."""
+    if isinstance(checkpoint, (str, os.PathLike)):
+        source = Path(checkpoint)
+        if not source.is_dir():
+            raise ValueError(f"report(checkpoint=...) takes an existing directory, got {str(source)!r}")
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="tune-platform-state-") as made:
+        save_state(Path(made), checkpoint)
+        yield Path(made)
 
 
 class _Process:
@@ -288,16 +303,21 @@ def _session(caller: str) -> FunctionTrainable:
     return session
 
 
-def report(metrics: Mapping[str, Any], checkpoint: str | Path | None = None) -> None:
-    """Report one result from a train function; `checkpoint` is a directory with the state to resume from.
+def report(metrics: Mapping[str, Any], checkpoint: Any = None) -> None:
+    """Report one result from a train function; `checkpoint` is what to resume from.
 
-    Returns when the trial may go on. Raises TrialStopped (a BaseException) when it may not: let it pass.
+    That is the state itself (any object that can be pickled, such as a dict of tensors), which
+    `get_checkpoint().load()` gives back, or the path of a directory with files. Returns when the trial may go on.
+    Raises TrialStopped (a BaseException) when it may not: let it pass.
     """
     _session("report").report(metrics, checkpoint)
 
 
-def get_checkpoint() -> Path | None:
-    """Return the directory to resume from, or None at a fresh start. Read it before the first report."""
+def get_checkpoint() -> StateDirectory | None:
+    """Return the directory to resume from, or None at a fresh start. Read it before the first report.
+
+    It is a path; `load()` gives back the state that was reported, tensors on the CPU.
+    """
     return _session("get_checkpoint")._restored
 
 

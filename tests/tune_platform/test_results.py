@@ -52,7 +52,8 @@ def test_a_trial(tmp_path: Path) -> None:
     trial = results[0]
     assert (trial.status, trial.best, trial.best_step, trial.step, trial.duration) == ("COMPLETED", 0.93125, 2, 3, 30.0)
     assert trial.config["model"] == {"width": 64}
-    assert trial.checkpoint == "/ckpt/trial-00000/step-00000003-a1"
+    assert trial.checkpoint is not None
+    assert trial.checkpoint.uri == "/ckpt/trial-00000/step-00000002-a1", "of the best step"
     assert results[2].message == "ValueError: the loss exploded"
     assert results[3].duration is None
     with pytest.raises(ExperimentError, match="no trial 4"):
@@ -122,7 +123,7 @@ def test_errors_and_history(tmp_path: Path) -> None:
 
 def test_checkpoints(tmp_path: Path) -> None:
     results = make(tmp_path)
-    assert results.checkpoint(0).step == 3
+    assert (results.checkpoint(0).step, results.checkpoint(0, step=3).step) == (2, 3)
     assert results.checkpoint(0, step=2).uri.endswith("step-00000002-a1")
     with pytest.raises(CheckpointError, match="no checkpoint of step 1; kept: 2, 3"):
         results.checkpoint(0, step=1)

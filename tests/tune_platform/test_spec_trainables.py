@@ -146,7 +146,7 @@ def test_what_a_generator_yields_is_reported(tmp_path: Path, trainable: Any, los
     results = run(spec(trainable, storage=str(tmp_path), backend="inline"))
     assert [value for _, value in results.curves()[0]] == losses
     assert results[0].status == "COMPLETED"
-    assert results[0].metrics.get("_metric") == (1.0 if trainable is returning else None)
+    assert results[0].last.get("_metric") == (1.0 if trainable is returning else None)
 
 
 def test_a_generator_that_is_stopped_runs_its_finally_blocks(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from tune_platform.cli.common import trial_json
 from tune_platform.engine.log import trial_row
 from tune_platform.engine.trial import Trial
 from tune_platform.resources import Resources
-from tune_platform.results.trials import TrialResult, result_of, row_columns
+from tune_platform.results.checkpoints import Checkpoint
+from tune_platform.results.tables import row_columns
+from tune_platform.results.trials import TrialResult, moment, result_of
 from tune_platform.store import schema
 from tune_platform.store.records import TrialRow
 from tune_platform.store.rows import to_trial, trial_values
@@ -40,12 +42,17 @@ def test_a_field_comes_from_the_engines_trial() -> None:
 
 
 def test_a_field_is_in_results_tables_json_and_docs() -> None:
-    result = result_of(ROW, "uri")
+    kept = Checkpoint(3, 4, "uri")
+    result = result_of(ROW, {"loss": 0.25}, [kept])
     assert isinstance(result, TrialResult)
-    assert (result.number, result.duration, result.checkpoint) == (3, 2.0, "uri")
-    assert {name: getattr(result, name) for name in NAMES} == {name: getattr(ROW, name) for name in NAMES}
+    assert (result.number, result.duration, result.checkpoint) == (3, 2.0, kept)
+    changed: dict[str, object] = {name: moment(getattr(ROW, name)) for name in ("created", "started", "ended")}
+    changed["metrics"] = {"loss": 0.25}
+    rest = {name: getattr(ROW, name) for name in NAMES if name not in changed}
+    assert {name: getattr(result, name) for name in NAMES} == {**rest, **changed}
+    assert result.last == ROW.metrics
     assert set(row_columns()) == {*NAMES, "duration", "checkpoint"} - {"config", "metrics"}
-    keys = {*NAMES, "duration", "checkpoint", "folder"}
+    keys = {*NAMES, "duration", "checkpoint", "metrics_at_best", "folder"}
     assert set(trial_json(result)) == keys
     (sentence,) = re.findall(r"- A \*\*trial\*\*: (.*?)\n- ", (ROOT / "docs/cli.md").read_text(), re.DOTALL)
     assert set(re.findall(r"`(\w+)`", sentence)) == keys

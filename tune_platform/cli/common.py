@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
 
 F = TypeVar("F", bound=Callable[..., Any])
+_TIMES = ("created", "started", "ended")
 
 
 def talk(text: str) -> None:
@@ -66,8 +66,14 @@ def print_json(value: Any) -> None:
 
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:
-    """Return a trial in the form that `--json` prints."""
-    return {**{field.name: getattr(trial, field.name) for field in fields(trial)}, "duration": trial.duration}
+    """Return a trial in the form that `--json` prints: times are in seconds since the epoch."""
+    from tune_platform.results.tables import row_columns
+
+    found = {name: getattr(trial, name) for name in row_columns()}
+    found |= {name: None if (time := found[name]) is None else time.timestamp() for name in _TIMES}
+    found["checkpoint"] = None if trial.checkpoint is None else trial.checkpoint.uri
+    found["folder"] = trial.folder
+    return {**found, "config": trial.config, "metrics": trial.last, "metrics_at_best": trial.metrics}
 
 
 def parse_value(text: str) -> Any:

@@ -42,8 +42,7 @@ def end_screen(results: Results) -> str:
     best = _best(results)
     if best is not None:
         lines.append(f"best    trial {best.number}: {results.metric} {number(best.best)} at step {best.best_step}")
-        metrics = results.metrics_at(best.number, best.best_step)
-        others = {name: value for name, value in metrics.items() if name != results.metric}
+        others = {name: value for name, value in best.metrics.items() if name != results.metric}
         if others:
             lines.append(f"        {values(others)}")
     lines += _failures(results)

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,12 +182,12 @@ def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason],
         f"trial {trial.number} of {results.name}: {status}" + (f", {trial.reason}" if trial.reason else ""),
         f"reports     {trial.step}, attempt {trial.attempt}" + (f", on {trial.worker}" if trial.worker else ""),
         f"best        {best}",
-        f"last        {values(trial.metrics) or '-'}",
+        f"last        {values(trial.last) or '-'}",
         f"created     {_clock(trial.created)} ({trial.origin})",
         f"started     {_clock(trial.started)}",
         f"ended       {_clock(trial.ended)}"
         + (f" after {duration(trial.duration)}" if trial.duration is not None else ""),
-        f"checkpoint  {trial.checkpoint or '-'}",
+        f"checkpoint  {_saved(trial) or '-'}",
         f"log         {trial.log_file or '-'}",
         "config",
         *(f"  {line}" for line in as_yaml(trial.config).splitlines()),
@@ -194,6 +195,14 @@ def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason],
     if trial.error:
         lines += ["error", *(f"  {line}" for line in trial.error.rstrip().splitlines())]
     return "\n".join([*lines, "history", *(f"  {line}" for line in _history(reasons))])
+
+
+def _saved(trial: TrialResult) -> str:
+    """Where its checkpoint lies, and of which step it is where that is not the best one."""
+    kept = trial.checkpoint
+    if kept is None:
+        return ""
+    return kept.location + (f" (of step {kept.step}; that of the best is not kept)" if kept.nearest_to else "")
 
 
 # ------------------------------------------------------------------------------------------ best
@@ -227,19 +236,18 @@ def best(
     if form is not None:
         click.echo(FORMS[form](trial.config))
         return
-    metrics = results.metrics_at(trial.number, trial.best_step)
     name = metric or results.metric
     if as_json:
-        extra = {"experiment": results.name, "metric": name, "scope": scope, "metrics_at_best": metrics}
+        extra = {"experiment": results.name, "metric": name, "scope": scope}
         print_json({**trial_json(trial), **extra})
         return
     click.echo(f"trial {trial.number}: {name} {number(trial.best)} at step {trial.best_step}")
-    others = {key: value for key, value in metrics.items() if key != name}
+    others = {key: value for key, value in trial.metrics.items() if key != name}
     if others:
         click.echo(f"there     {values(others)}")
     click.echo(f"status    {trial.status}" + (f", {trial.reason}" if trial.reason else ""))
-    if trial.checkpoint:
-        click.echo(f"saved at  {trial.checkpoint}")
+    if trial.checkpoint is not None:
+        click.echo(f"saved at  {_saved(trial)}")
     click.echo(as_python(trial.config))
 
 
@@ -275,7 +283,7 @@ def _history(reasons: Sequence[Reason]) -> list[str]:
 
 def _reason_json(reason: Reason) -> dict[str, Any]:
     return {
-        "time": reason.time,
+        "time": reason.time.timestamp(),
         "step": reason.step,
         "verdict": reason.verdict,
         "reason": reason.reason,
@@ -283,7 +291,9 @@ def _reason_json(reason: Reason) -> dict[str, Any]:
     }
 
 
-def _clock(then: float | None) -> str:
+def _clock(then: datetime | float | None) -> str:
+    if isinstance(then, datetime):
+        then = then.timestamp()
     return "-" if then is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(then))
 
 
@@ -319,7 +329,7 @@ def _encode(frame: pd.DataFrame, form: str) -> bytes:
     if form == "csv":
         return frame.to_csv(index=False).encode()
     if form == "json":
-        records = [finite(record) for record in frame.to_dict("records")]
+        records = [finite(_told(record)) for record in frame.to_dict("records")]
         return (json.dumps(records, ensure_ascii=False, indent=1) + "\n").encode()
     for name in frame.columns:
         cells = frame[name]
@@ -330,8 +340,18 @@ def _encode(frame: pd.DataFrame, form: str) -> bytes:
     return data
 
 
+def _told(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row for JSON: times in ISO 8601, what is missing as None."""
+    return {
+        str(name): None if _missing(cell) else cell.isoformat() if isinstance(cell, datetime) else cell
+        for name, cell in record.items()
+    }
+
+
 def _missing(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, float) and cell != cell)
+    import pandas as pd
+
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and cell != cell)
 
 
 COMMANDS = (ls, show, best, why, export)

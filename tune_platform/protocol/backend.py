@@ -26,8 +26,9 @@ class Job:
     `trainable` is a class, a function, or an entrypoint "module:name" that the worker imports itself. `metrics` are
     the names that are judged: each must be a finite number wherever it is reported. `resource` is the attribute
     in which milestones are measured. `stop` ends a trial once a reported value reaches the given one.
-    `checkpoint_every` counts steps (0: never). `flush_s` bounds how long a report may wait in a worker while the driver
-    is there; one that is away finds all of them, in order.
+    `checkpoint_every` counts steps (0: never). `checkpoint_best` is min or max where a checkpoint is also written when
+    an attempt reports a better value of the first metric than before. `flush_s` bounds how long a report may wait in a
+    worker while the driver is there; one that is away finds all of them, in order.
     `keep_warm` paused trials stay in the memory of each worker.
     """
 
@@ -37,6 +38,7 @@ class Job:
     resource: str = "step"
     stop: Mapping[str, float] = field(default_factory=dict)
     checkpoint_every: int = 0
+    checkpoint_best: str = ""
     checkpoint_at_end: bool = False
     checkpoints: str = ""  # root of the checkpoint storage: any fsspec path
     folder: str = ""  # the experiment's own: URIs of checkpoints within it are relative to it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune_platform.protocol.reports import Report, number
+from tune_platform.protocol.reports import Report, finite, number
 
 
 def stopped_by(report: Report, stop: Mapping[str, float]) -> str | None:
@@ -29,3 +29,9 @@ def halts(report: Report, resource: str, until: float | None, stop: Mapping[str,
 def _at_least(value: Any, threshold: float) -> bool:
     found = number(value)
     return found is not None and found >= threshold
+
+
+def betters(report: Report, metric: str, mode: str, best: float | None) -> bool:
+    """Whether a report has a better value (`mode`: min or max) of the metric than `best`, if there was one."""
+    value = finite(report.value(metric))
+    return value is not None and (best is None or (value > best if mode == "max" else value < best))

@@ -8,9 +8,11 @@ Works on an experiment that is finished, still running, or whose driver was kill
 the store holds at that moment. What does not belong here: anything that changes an experiment.
 """
 
+from tune_platform.results.checkpoints import Checkpoint
 from tune_platform.results.core import NoResultError, Results
 from tune_platform.results.history import Reason
 from tune_platform.results.places import locate
-from tune_platform.results.trials import TrialResult, flatten
+from tune_platform.results.tables import flatten
+from tune_platform.results.trials import TrialResult
 
-__all__ = ["NoResultError", "Reason", "Results", "TrialResult", "flatten", "locate"]
+__all__ = ["Checkpoint", "NoResultError", "Reason", "Results", "TrialResult", "flatten", "locate"]

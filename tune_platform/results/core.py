@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
-from tune_platform.protocol.reports import CheckpointRef, finite
+from tune_platform.protocol.reports import finite
 from tune_platform.protocol.trial_log import folder_of
+from tune_platform.results.checkpoints import Checkpoint, Origin
 from tune_platform.results.history import Reason, reasons_of
 from tune_platform.results.places import locate
-from tune_platform.results.trials import (
-    TrialResult,
-    columns_of,
-    flatten,
-    front,
-    last_values,
-    result_of,
-    row_columns,
-    row_of,
-)
-from tune_platform.store.records import CheckpointRow, ExperimentRow
+from tune_platform.results.tables import flatten, frame_of, row_columns, row_of
+from tune_platform.results.trials import TrialResult, front, last_values, moment, result_of
+from tune_platform.store.records import CheckpointRow, ExperimentRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, open_store
 
 if TYPE_CHECKING:
@@ -42,11 +35,19 @@ class Results:
     """The results of one experiment.
 
     `name` may be the unique beginning of a name, or the path of an experiment's folder; `storage` is the
-    directory or database URL that holds it. `finish` is how a run that has just ended did.
+    directory or database URL that holds it. `finish` is how a run that has just ended did; `trainable` the live
+    class or function, where the store has only its name.
     Raises ExperimentError where there is no such experiment.
     """
 
-    def __init__(self, name: str | Path, *, storage: str | Path | None = None, finish: Finish | None = None) -> None:
+    def __init__(
+        self,
+        name: str | Path,
+        *,
+        storage: str | Path | None = None,
+        finish: Finish | None = None,
+        trainable: Any = None,
+    ) -> None:
         name, self.storage = locate(name, storage)
         self.name = name
         with self._open() as experiment:
@@ -57,6 +58,7 @@ class Results:
         self.metrics = tuple(str(each["metric"]) for each in objectives)
         self.modes = tuple(str(each["mode"]) for each in objectives)
         self._finish = finish
+        self._trainable = self.spec.get("entrypoint") if trainable is None else trainable
 
     # ------------------------------------------------------------------------------- the experiment
 
@@ -122,22 +124,17 @@ class Results:
         """
         with self._open() as experiment:
             rows = experiment.trials(status=status and status.upper(), order=order, limit=limit)
-            if limit is not None and len(rows) <= 50:  # few of perhaps very many
-                saved = self._newest([kept for row in rows for kept in experiment.checkpoints(row.trial)])
-            else:
-                saved = self._newest(experiment.checkpoints())
-        return [result_of(row, saved.get(row.trial), self._folder(row.trial)) for row in rows]
+            return self._made(experiment, rows, few=limit is not None and len(rows) <= 50)
 
     def trial(self, number: int) -> TrialResult:
         """Return one trial. Raises ExperimentError if there is none of this number."""
         with self._open() as experiment:
-            saved = self._newest(experiment.checkpoints(number)).get(number)
-            return result_of(experiment.trial(number), saved, self._folder(number))
+            return self._made(experiment, [experiment.trial(number)], few=True)[0]
 
     def best(self, scope: Scope = "best", metric: str | None = None, mode: str | None = None) -> TrialResult:
-        """Return the best trial, with its value as `best` and the report that had it as `best_step`.
+        """Return the best trial: `best` is its value, `best_step` the report that had it, `metrics` are that report's.
 
-        `scope` says which value counts: "best" the best that it ever reported, "last" that of its last
+        `scope` says which value counts: "best" the best finite one that a trial ever reported, "last" that of its last
         report (what Ray Tune takes). `metric` is the first of the search if None; a metric that the search
         did not optimise needs a `mode`. Raises NoResultError, which says why, where no trial has a value.
         """
@@ -145,8 +142,8 @@ class Results:
         if scope not in ("best", "last"):
             raise SpecError(f"scope: got {scope!r}; allowed: best, last")
         if scope == "last":
-            found = last_values(self.trials(), metric)
-        elif metric == self.metric and mode == self.mode:
+            found = [trial for trial in last_values(self.trials(), metric) if trial.best is not None]
+        elif self.metrics == (metric,) and mode == self.mode:
             found = self.trials(order="-best" if mode == "max" else "best", limit=1)
             found = [trial for trial in found if trial.best is not None]
         else:
@@ -157,8 +154,11 @@ class Results:
         return min(found, key=lambda trial: (sign * (trial.best or 0.0), trial.number))
 
     def pareto(self) -> list[TrialResult]:
-        """Return the trials that no other one beats in every metric, by the values of their last reports."""
-        return front(self.trials(), self.metrics, self.modes)
+        """Return the trials that no other one beats in every metric, by the values of their last reports.
+
+        Those are their `metrics` here.
+        """
+        return front(last_values(self.trials(), self.metric), self.metrics, self.modes)
 
     def metrics_at(self, trial: int, step: int | None) -> dict[str, Any]:
         """Return all metrics of one report, such as a trial's best; empty where there is no such report."""
@@ -182,27 +182,42 @@ class Results:
         if now.ended is not None:
             told = bool(lines) and now.reason in lines[-1].reason  # the verdict has said so already
             text = now.status if told else f"{now.status}: {now.reason}"
-            lines.append(Reason(time=now.ended, step=now.step, verdict="ended", reason=text))
+            lines.append(Reason(time=moment(now.ended), step=now.step, verdict="ended", reason=text))
         return lines
 
-    def checkpoint(self, trial: int, step: int | None = None) -> CheckpointRef:
-        """Return where the checkpoint of a trial lies, as a path or URL; the newest, if `step` is None.
+    def checkpoint(self, trial: int, step: int | None = None) -> Checkpoint:
+        """Return a checkpoint of a trial: of its best step or the nearest that is kept, or of exactly `step`.
 
         Raises CheckpointError where there is none.
         """
-        with self._open() as experiment:
-            experiment.trial(trial)
-            rows = experiment.checkpoints(trial)
-        kept = [row for row in rows if step is None or row.step == step]
-        if not kept:
-            steps = ", ".join(str(row.step) for row in rows) or "none"
+        found = self.trial(trial)
+        exact = next((each for each in reversed(found.checkpoints) if each.step == step), None)
+        kept = found.checkpoint if step is None else exact
+        if kept is None:
+            steps = ", ".join(str(each.step) for each in found.checkpoints) or "none"
             wanted = "" if step is None else f" of step {step}"
             raise CheckpointError(f"trial {trial} of {self.name!r} has no checkpoint{wanted}; kept: {steps}")
-        row = kept[-1]
-        return CheckpointRef(row.trial, row.step, self._located(row.uri), row.bytes)
+        return kept
 
-    def _newest(self, rows: Sequence[CheckpointRow]) -> dict[int, str]:
-        return {row.trial: self._located(row.uri) for row in rows}  # they come by step: the last one stays
+    def _made(self, experiment: SqlExperiment, rows: Sequence[TrialRow], *, few: bool) -> list[TrialResult]:
+        """Return rows as results. `few`: of perhaps very many trials, so that what belongs to others is not read."""
+        numbers = [row.trial for row in rows]
+        # Of several objectives none is the one whose best report counts: as for searchers, the last values do.
+        at_best = experiment.best_reports(numbers if few else None) if len(self.metrics) == 1 else {}
+        kept: dict[int, list[CheckpointRow]] = {}
+        saved = [each for n in numbers for each in experiment.checkpoints(n)] if few else experiment.checkpoints()
+        for each in saved:
+            kept.setdefault(each.trial, []).append(each)
+        return [
+            result_of(
+                row, at_best.get(row.trial), self._kept(row, kept.get(row.trial, ())), folder=self._folder(row.trial)
+            )
+            for row in rows
+        ]
+
+    def _kept(self, row: TrialRow, kept: Iterable[CheckpointRow]) -> list[Checkpoint]:
+        origin = Origin(self.name, self._trainable, row.config)
+        return [Checkpoint(row.trial, each.step, self._located(each.uri), each.bytes, origin=origin) for each in kept]
 
     def _folder(self, trial: int) -> str:
         """Return the trial's own folder: beside the log, or, for a database, below the folder of the driver."""
@@ -228,23 +243,31 @@ class Results:
                     curves.setdefault(report.trial, []).append((report.step, float(value)))
         return curves
 
-    def dataframe(self, reports: bool = False) -> pd.DataFrame:
+    def dataframe(self, reports: bool = False, *, scope: Scope = "best") -> pd.DataFrame:
         """Return one row per trial, or one per report.
 
-        Configs are in columns such as "config/lr", metrics (of the last report, or of this one) in
-        "metrics/loss"; times are in seconds since the epoch.
+        Configs are in columns such as "config/lr", metrics in "metrics/loss": those of a trial's best report, with
+        `scope` "last" those of its last, with `reports` those of each. Times are datetimes in UTC, durations seconds;
+        whole numbers stay whole where some are missing.
         """
-        import pandas as pd
-
+        if scope not in ("best", "last"):
+            raise SpecError(f"scope: got {scope!r}; allowed: best, last")
         if reports:
             with self._open() as experiment:
                 rows = [
-                    {"trial": r.trial, "step": r.step, "time": r.time, **flatten(r.metrics, "metrics")}
+                    {"trial": r.trial, "step": r.step, "time": moment(r.time), **flatten(r.metrics, "metrics")}
                     for r in experiment.reports()
                 ]
-            return pd.DataFrame(rows, columns=columns_of(rows, ("trial", "step", "time")))
-        table = [row_of(trial) for trial in self.trials()]
-        return pd.DataFrame(table, columns=columns_of(table, row_columns()))
+            return frame_of(rows, ("trial", "step", "time"))
+        trials = self.trials()
+        if scope == "last":
+            trials = [replace(trial, metrics=trial.last) for trial in trials]
+        return frame_of([row_of(trial) for trial in trials], row_columns())
+
+    def _repr_html_(self) -> str:
+        from tune_platform.results.html import results_html
+
+        return results_html(self)
 
     # ------------------------------------------------------------------------------- inside
 
@@ -265,19 +288,20 @@ class Results:
         return metric, mode or known[metric]
 
     def _best_values(self, metric: str, mode: str) -> list[TrialResult]:
-        best: dict[int, tuple[float, int]] = {}
+        best: dict[int, tuple[float, int, Mapping[str, Any]]] = {}
         sign = -1.0 if mode == "max" else 1.0
         with self._open() as experiment:
             for report in experiment.reports():
                 value = finite(report.metrics.get(metric))
                 old = best.get(report.trial)
                 if value is not None and (old is None or sign * value < sign * old[0]):
-                    best[report.trial] = value, report.step
-        return [
-            replace(trial, best=best[trial.number][0], best_step=best[trial.number][1])
-            for trial in self.trials()
-            if trial.number in best
-        ]
+                    best[report.trial] = value, report.step, report.metrics
+        found = []
+        for trial in self.trials():
+            if trial.number in best:
+                value, step, metrics = best[trial.number]
+                found.append(replace(trial, best=value, best_step=step, metrics=metrics))
+        return found
 
     def _no_value(self, metric: str) -> str:
         trials = self.trials()
@@ -289,5 +313,5 @@ class Results:
         text += ": " + ", ".join(f"{count} {status}" for status, count in counts.items())
         for cause, count in causes.most_common(3):
             text += f"\n  {count} x {cause}"
-        names = sorted({name for trial in trials for name in trial.metrics})
+        names = sorted({name for trial in trials for name in trial.last})
         return text + (f"\n  reported were: {', '.join(names)}{did_you_mean(metric, names)}" if names else "")

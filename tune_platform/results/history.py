@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
+from tune_platform.results.trials import moment
 from tune_platform.store.records import LogRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One line of a trial's history: at `time` (epoch seconds), after report `step`, this happened."""
+    """One line of a trial's history: at `time`, after report `step`, this happened."""
 
-    time: float
+    time: datetime
     step: int | None
     #: suggested | launched | started | continue | pause | stop | clone | resize | moved | failed | requested | ended |
     #: resumed
@@ -29,14 +31,14 @@ def reasons_of(rows: Iterable[LogRow], facts: Mapping[int, LogRow]) -> Iterator[
         if row.kind in ("started", "reported") and attempt is not None and attempt not in begun:
             begun.add(attempt)  # one that reports at once has no row for its start
             where = f" in {row.data['worker']}" if row.data.get("worker") else ""
-            yield Reason(time=row.time, step=None, verdict="started", reason=f"attempt {attempt}{where}")
+            yield Reason(time=moment(row.time), step=None, verdict="started", reason=f"attempt {attempt}{where}")
         elif (reason := _reason_of(row, facts.get(row.stimulus or 0))) is not None:
             yield reason
 
 
 def _reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
     if row.kind == "resumed":
-        return Reason(time=row.time, step=None, verdict="resumed", reason="a new driver took over")
+        return Reason(time=moment(row.time), step=None, verdict="resumed", reason="a new driver took over")
     if row.trial is None:
         return None
     step, verdict, data = row.data.get("step"), row.kind, row.data
@@ -63,7 +65,7 @@ def _reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
     else:
         return None
     cause = _in_words(fact) if fact is not None else ""
-    return Reason(time=row.time, step=step, verdict=verdict, reason=reason, cause=cause)
+    return Reason(time=moment(row.time), step=step, verdict=verdict, reason=reason, cause=cause)
 
 
 def _in_words(row: LogRow) -> str:

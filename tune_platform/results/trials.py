@@ -1,24 +1,47 @@
-"""One trial as people see it, and what is made of several: rows of a table, rankings, the Pareto front."""
+"""One trial as people see it, and what is made of several: rankings, the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tune_platform.protocol.reports import finite
 from tune_platform.protocol.trial_log import LOG
+from tune_platform.results.checkpoints import Checkpoint, nearest
 from tune_platform.results.logs import tail
 from tune_platform.store.records import TrialRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialResult(TrialRow):
-    """What is known of one trial. Times are in seconds since the epoch; `best` is of the first metric."""
+class TrialResult:
+    """What is known of one trial.
 
-    checkpoint: str | None = None  # URI of the newest checkpoint
-    folder: str = ""  # its own, for its log and the files that its code writes; on the machine that ran it
+    `best` is the best value of the metric that counts (the search's first, unless another was asked for) and
+    `best_step` the report that had it; `metrics` are all metrics of that report, `last` those of the last one. Where
+    the trial has no value of that metric, or the search several objectives, `metrics` is `last`.
+    """
+
+    trial: int
+    status: str  #: PENDING | STARTING | RUNNING | PAUSING | PAUSED | COMPLETED | STOPPED | FAILED
+    config: Mapping[str, Any]  #: nested, as the training code got it
+    reason: str = ""  #: why it is in this state
+    origin: str = "searcher"  #: searcher | start | user
+    attempt: int = 0  #: how often it was launched
+    step: int = 0  #: number of reports
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    last: Mapping[str, Any] = field(default_factory=dict)
+    best: float | None = None
+    best_step: int | None = None
+    error: str = ""  #: traceback or message of the last failure
+    created: datetime
+    started: datetime | None = None
+    ended: datetime | None = None
+    worker: str = ""  #: where it ran last
+    checkpoints: tuple[Checkpoint, ...] = ()  #: those that are kept, by step
+    folder: str = ""  #: its own, for its log and the files that its code writes; on the machine that ran it
 
     @property
     def number(self) -> int:
@@ -26,9 +49,14 @@ class TrialResult(TrialRow):
         return self.trial
 
     @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint of `best_step`, else the nearest that is kept, which says so; the newest without a best."""
+        return nearest(self.checkpoints, self.best_step)
+
+    @property
     def duration(self) -> float | None:
         """Seconds from its first start to its end; None where it has not both."""
-        return None if self.started is None or self.ended is None else self.ended - self.started
+        return None if self.started is None or self.ended is None else (self.ended - self.started).total_seconds()
 
     @property
     def message(self) -> str:
@@ -50,63 +78,43 @@ class TrialResult(TrialRow):
         path = self.log_file
         return "" if path is None else tail(path, every_attempt=all_attempts, limit=limit)
 
+    def _repr_html_(self) -> str:
+        from tune_platform.results.html import trial_html
 
-_NAMES = [field.name for field in fields(TrialRow)]
-
-
-def result_of(row: TrialRow, checkpoint: str | None, folder: str = "") -> TrialResult:
-    """Return a trial of the store as a result, with the URI of its newest checkpoint and the path of its folder."""
-    return TrialResult(**{name: getattr(row, name) for name in _NAMES}, checkpoint=checkpoint, folder=folder)
+        return trial_html(self)
 
 
-# ------------------------------------------------------------------------------------------ tables
+_NAMES = [each.name for each in fields(TrialRow)]
+_TIMES = ("created", "started", "ended")
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a nested dict by their paths: {"a": {"b": 1}} is {"a/b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}/{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, path))
-        else:
-            flat[path] = value
-    return flat
+def moment(seconds: float) -> datetime:
+    """Return a stored time as a datetime in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
-def row_columns() -> tuple[str, ...]:
-    """Return the columns that a table of trials always has, in order."""
-    plain = [name for name in _NAMES if name not in ("config", "metrics")]
-    after = plain.index("ended") + 1
-    return (*plain[:after], "duration", *plain[after:], "checkpoint")
-
-
-def row_of(trial: TrialResult) -> dict[str, Any]:
-    """Return a trial as a row of a table: config and metrics flat, of the error its last line."""
-    values = {name: getattr(trial, name) for name in row_columns()}
-    return {**values, "error": trial.message, **flatten(trial.config, "config"), **flatten(trial.metrics, "metrics")}
-
-
-def columns_of(rows: Iterable[Mapping[str, Any]], first: Sequence[str]) -> list[str]:
-    """Return the columns of a table: `first`, then those of configs, then those of metrics."""
-    names = dict.fromkeys(first)
-    for row in rows:
-        names.update(dict.fromkeys(row))
-    rest = list(names)[len(first) :]
-    # All of the config before all of the metrics, in the order in which they first came.
-    return [*first, *sorted(rest, key=lambda name: not name.startswith("config/"))]
+def result_of(
+    row: TrialRow, metrics: Mapping[str, Any] | None, checkpoints: Sequence[Checkpoint], folder: str = ""
+) -> TrialResult:
+    """Return a trial of the store as a result, with the metrics of its best report where they are not its last."""
+    values = {name: getattr(row, name) for name in _NAMES}
+    values.update({name: moment(values[name]) for name in _TIMES if values[name] is not None})
+    values["last"] = row.metrics
+    if metrics is not None:
+        values["metrics"] = metrics
+    return TrialResult(**values, checkpoints=tuple(checkpoints), folder=folder)
 
 
 # ------------------------------------------------------------------------------------------ rankings
 
 
 def last_values(trials: Sequence[TrialResult], metric: str) -> list[TrialResult]:
-    """Give each trial that has one the value of its last report in place of its best."""
+    """Give each trial the value of its last report in place of its best; none where that is no finite number."""
     found = []
     for trial in trials:
-        value = finite(trial.metrics.get(metric))
-        if value is not None:
-            found.append(replace(trial, best=value, best_step=trial.step))
+        value = finite(trial.last.get(metric))
+        step = trial.step if value is not None else None
+        found.append(replace(trial, best=value, best_step=step, metrics=trial.last))
     return found
 
 
@@ -115,7 +123,7 @@ def front(trials: Iterable[TrialResult], metrics: Sequence[str], modes: Sequence
     signs = [-1.0 if mode == "max" else 1.0 for mode in modes]
     points = []
     for trial in trials:
-        values = [finite(trial.metrics.get(name)) for name in metrics]
+        values = [finite(trial.last.get(name)) for name in metrics]
         if values and None not in values:
             points.append((tuple(s * (v or 0.0) for s, v in zip(signs, values, strict=True)), trial))
     found: list[tuple[tuple[float, ...], TrialResult]] = []

@@ -9,9 +9,11 @@ root that is not local. A checkpoint without a manifest does not exist.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -95,6 +97,25 @@ class CheckpointStorage:
             for path, entry in entries.items():
                 verify_file(files / path, entry, f"{self.root}/{name}: file {path!r}", verify)
             yield files
+
+    def fetch(self, ref: CheckpointRef, cache: Path, *, verify: bool = True) -> Path:
+        """Return a directory with the files of `ref` that stays: its own, or of an object store a copy in `cache`.
+
+        Checks and raises what `restore` does; what has been fetched once is not fetched again.
+        """
+        if isinstance(self._store, Local):
+            with self.restore(ref, verify=verify) as files:
+                return files
+        name = self._name(ref.uri)
+        content = json.dumps([self.root, name, self._entries(name)], sort_keys=True)
+        target = cache / f"{name.replace('/', '-')}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        if not target.is_dir():
+            cache.mkdir(parents=True, exist_ok=True)
+            with self.restore(ref, verify=verify) as files, tempfile.TemporaryDirectory(dir=cache) as made:
+                whole = Path(shutil.copytree(files, f"{made}/whole"))
+                with suppress(OSError):  # another process was faster
+                    whole.rename(target)
+        return target
 
     def delete(self, ref: CheckpointRef) -> None:
         """Delete a checkpoint; one that is not there is deleted already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -146,6 +146,15 @@ class ExperimentReader:
             yield from rows.to_reports(found)
             last = sa.tuple_(*found[-1][:2])
             found = self._fetch(query.where(sa.tuple_(_R.trial, _R.step) > last)) if len(found) == chunk else []
+
+    def best_reports(self, trials: Sequence[int] | None = None) -> dict[int, Mapping[str, Any]]:
+        """Return the metrics of the best report of each trial whose best is not its last, perhaps of these only."""
+        best = sa.and_(_T.experiment == _R.experiment, _T.trial == _R.trial, _T.best_step == _R.step)
+        query = sa.select(*schema.columns(schema.reports)).join(schema.trials, best)
+        query = query.where(_R.experiment == self._id, _T.best_step != _T.step)
+        if trials is not None:
+            query = query.where(sa.or_(sa.false(), *(_R.trial == number for number in trials)))
+        return {report.trial: report.metrics for report in rows.to_reports(self._fetch(query))}
 
     def checkpoints(self, trial: int | None = None, include_deleted: bool = False) -> list[CheckpointRow]:
         """Return the checkpoints of one trial or of all, ordered by trial and step."""

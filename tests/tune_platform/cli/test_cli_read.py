@@ -55,7 +55,7 @@ last        accuracy 0.92, loss 0.08, epoch 3
 created     2023-11-14 22:13:20 (start)
 started     2023-11-14 22:13:21
 ended       2023-11-14 22:13:51 after 30 s
-checkpoint  /ckpt/trial-00000/step-00000003-a1
+checkpoint  /ckpt/trial-00000/step-00000002-a1/files
 log         -
 config
   lr: 0.01
@@ -125,7 +125,7 @@ BEST = """\
 trial 0: accuracy 0.93125 at step 2
 there     loss 0.06875, epoch 2
 status    COMPLETED, the training code ended
-saved at  /ckpt/trial-00000/step-00000003-a1
+saved at  /ckpt/trial-00000/step-00000002-a1/files
 config = {
     "lr": 0.01,
     "optimizer": "adamw",
