@@ -72,7 +72,7 @@ def main() -> None:
 
 
 for command in (
-    init.init, run.run, check.check, run.resume, *read.COMMANDS, logs.logs, *control.COMMANDS,
-    *remove.COMMANDS, doctor.doctor,
+    init.init, run.run, check.check, run.resume, *read.COMMANDS, logs.logs, *control.COMMANDS, *remove.COMMANDS,
+    doctor.doctor,
 ):  # fmt: skip
     main.add_command(command)
