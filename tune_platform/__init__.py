@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tune_platform.api import load, resume, run
+    from tune_platform.callbacks import Callback
     from tune_platform.errors import (
         CheckpointError,
         ExperimentError,
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
     )
     from tune_platform.resources import Resources
     from tune_platform.results import Results, TrialResult
-    from tune_platform.schedulers import ASHA, FIFO
+    from tune_platform.schedulers import (
+        ASHA,
+        FIFO,
+        MOASHA,
+        PASHA,
+        PBT,
+        AsyncHyperBand,
+        HyperBand,
+        MedianStopping,
+        SuccessiveHalving,
+    )
     from tune_platform.space import (
         Space,
         choice,
@@ -46,10 +57,21 @@ __version__ = "0.1.0"
 
 _HOME = {
     "api": ("load", "resume", "run"),
+    "callbacks": ("Callback",),
     "errors": ("CheckpointError", "ExperimentError", "SearcherError", "SpecError", "TunePlatformError"),
     "resources": ("Resources",),
     "results": ("Results", "TrialResult"),
-    "schedulers": ("ASHA", "FIFO"),
+    "schedulers": (
+        "ASHA",
+        "FIFO",
+        "MOASHA",
+        "PASHA",
+        "PBT",
+        "AsyncHyperBand",
+        "HyperBand",
+        "MedianStopping",
+        "SuccessiveHalving",
+    ),
     "space": (
         "Space",
         "choice",
@@ -75,16 +97,24 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "ASHA",
     "FIFO",
+    "MOASHA",
+    "PASHA",
+    "PBT",
+    "AsyncHyperBand",
     "Budget",
+    "Callback",
     "CheckpointError",
     "CheckpointPolicy",
     "ExperimentError",
+    "HyperBand",
+    "MedianStopping",
     "Resources",
     "Results",
     "SearchSpec",
     "SearcherError",
     "Space",
     "SpecError",
+    "SuccessiveHalving",
     "Trainable",
     "TrialResult",
     "TunePlatformError",

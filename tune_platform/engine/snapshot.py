@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, NamedTuple
 
+from tune_platform.engine.failures import FirstTrials
 from tune_platform.engine.log import LOGGER
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
@@ -74,6 +75,7 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         | {"asked": list(supply.asked), "ordinary": resources_to_data(supply.ordinary)},
         "counts": {status.value: count for status, count in state.counts.items()},
         "best": [state.best.value, state.best.trial, state.best.step, state.best.config] if state.best else None,
+        "first": asdict(state.first),
         "ending": [state.ending.status, state.ending.reason] if state.ending else None,
         "finished": [state.finished.status, state.finished.reason] if state.finished else None,
         "capacity": state.ledger.capacity,
@@ -114,6 +116,8 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
     supply.asked = dict.fromkeys(saved["asked"])
     supply.ordinary = Resources(**saved["ordinary"])
     state.best = Best(*data["best"]) if data["best"] else None
+    # One of a former release does not say what the first trials had in common.
+    state.first = FirstTrials(**data.get("first", {"differ": True, "good": data["best"] is not None}))
     state.ending = Ending(status=data["ending"][0], reason=data["ending"][1]) if data["ending"] else None
     state.finished = Finish(status=data["finished"][0], reason=data["finished"][1]) if data["finished"] else None
     state.ledger.resize(data["capacity"])

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from tune_platform.callbacks import check_callbacks
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
@@ -121,6 +122,7 @@ class SearchSpec(Shared):
     seed: Natural = 0
     storage: Annotated[str, PlainValidator(check_storage)] = Field(default_factory=default_storage)
     backend: Annotated[Any, AfterValidator(take_backend)] = "ray"
+    callbacks: Annotated[tuple[Any, ...], BeforeValidator(check_callbacks)] = ()
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
@@ -270,8 +272,14 @@ class SearchSpec(Shared):
         return build_searcher(self.searcher)
 
     def make_scheduler(self) -> Scheduler:
-        """Build the scheduler (or return the object given), not set up yet."""
-        return build_scheduler(self.scheduler)
+        """Build the scheduler (or return the object given), not set up yet.
+
+        One with a `prepare` is given the space, the metrics and their modes. Raises SpecError where these do not fit.
+        """
+        scheduler = build_scheduler(self.scheduler)
+        if (prepare := getattr(scheduler, "prepare", None)) is not None:
+            prepare(self.space, self.metrics, self.modes)
+        return scheduler
 
     def make_backend(self) -> Backend:
         """Build the backend (or return the object given), not started yet."""
