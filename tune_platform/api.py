@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.callbacks import Callback, check_callbacks
 from tune_platform.claim import Claim, claim
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
+from tune_platform.engine.hooks import Hooks
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
@@ -47,6 +49,7 @@ def run(
     *,
     name: str | None = None,
     if_exists: str | None = None,
+    callbacks: Sequence[Callback] = (),
     listeners: Sequence[Listener] = (),
     progress: str | None = None,
 ) -> Results:
@@ -63,17 +66,25 @@ def run(
     "resume" goes on with it, "new" starts one of the name with -2, -3 ... after it, "replace" deletes it and starts.
     One whose start had failed, without a single trial, is in nobody's way.
 
+    `callbacks` hear how it goes, after those of the spec: see `Callback`.
+
     Raises SpecError before anything starts where the spec cannot work, NameTakenError where an experiment of that name
     exists already, and ExperimentError where one is to go on that was started with another spec, or that is being run.
     """
     check_form(progress or spec.progress)
+    callbacks = check_callbacks(callbacks)
     spec.check()
     with claim(spec, name=name, if_exists=if_exists) as claimed:
-        return drive(claimed, spec, listeners, progress=progress)
+        return drive(claimed, spec, listeners, callbacks=callbacks, progress=progress)
 
 
 def drive(
-    claimed: Claim, spec: SearchSpec, listeners: Sequence[Listener] = (), *, progress: str | None = None
+    claimed: Claim,
+    spec: SearchSpec,
+    listeners: Sequence[Listener] = (),
+    *,
+    callbacks: Sequence[Callback] = (),
+    progress: str | None = None,
 ) -> Results:
     """Run the experiment that `claim` gave for this spec to its end. Raises what `run` raises."""
     experiment = claimed.experiment
@@ -83,7 +94,7 @@ def drive(
         begin = _going_on(spec, experiment)
     opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
-        finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+        finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
         display.end(finish)
     return _results(experiment.name, Location(spec.storage), finish, spec.trainable)
 
@@ -93,6 +104,7 @@ def resume(
     *,
     storage: str | Path | None = None,
     spec: SearchSpec | None = None,
+    callbacks: Sequence[Callback] = (),
     listeners: Sequence[Listener] = (),
     retry_failed: bool = False,
     extend: Mapping[str, float] | None = None,
@@ -100,13 +112,15 @@ def resume(
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
-    `spec` is needed only where the original had live objects of Python; it must be the same one. `extend`
-    adds `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`. Raises ExperimentError where
-    another driver still runs it, and where the spec differs from the one that it was started with.
+    `spec` is needed only where the original had live objects of Python; it must be the same one. Callbacks are not
+    kept with the experiment: those of `spec` and `callbacks` are called, with what is new. `extend` adds
+    `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`. Raises ExperimentError where another
+    driver still runs it, and where the spec differs from the one that it was started with.
     """
     from tune_platform.spec import SearchSpec
 
     check_form(progress or "auto")
+    callbacks = check_callbacks(callbacks)
     location = Location(storage or (spec.storage if spec else default_storage()))
     with open_store(location) as store:
         experiment = store.open(name)
@@ -122,7 +136,7 @@ def resume(
                 experiment.request("extend", None, dict(extend), time.time())
             begin = _going_on(spec, experiment, retry_failed=retry_failed)
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
-                finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+                finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
                 display.end(finish)
             return _results(experiment.name, location, finish, spec.trainable)
 
@@ -152,25 +166,33 @@ def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool
 
 
 def _drive(
-    spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener], begin: Callable[[Runner], None]
+    spec: SearchSpec,
+    experiment: SqlExperiment,
+    listeners: Sequence[Listener],
+    begin: Callable[[Runner], None],
+    callbacks: Sequence[Callback],
 ) -> Finish:
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
     experiment.acquire(patience=spec.store_patience)
+    hooks = Hooks([*spec.callbacks, *callbacks], _folder(spec, experiment.name))
     try:
-        with _assemble(spec, experiment, listeners) as runner, _signals(runner):
+        with _assemble(spec, experiment, [*listeners, hooks]) as runner, _signals(runner):
             begin(runner)
+            hooks.begin(runner.view)
             finish = runner.run()
         _tidy(spec, experiment)
     except BaseException as error:
-        status, reason = "interrupted", "the driver was interrupted; resume goes on from here"
+        finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
         if isinstance(error, Exception):
-            status, reason = "failed", plain(f"the driver failed: {type(error).__name__}: {error}")
+            finish = Finish(status="failed", reason=plain(f"the driver failed: {type(error).__name__}: {error}"))
         try:
-            experiment.set_status(status, reason, time.time())
+            experiment.set_status(finish.status, finish.reason, time.time())
         except ExperimentError as second:  # a store that is away, perhaps: not what the caller has to know first
             _LOG.warning("the status of %r could not be written: %s", experiment.name, second)
+        hooks.finish(finish)
         raise
     experiment.set_status(finish.status, finish.reason, time.time())
+    hooks.finish(finish)
     return finish
 
 

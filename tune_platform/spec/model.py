@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from tune_platform.callbacks import check_callbacks
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
@@ -121,6 +122,7 @@ class SearchSpec(Shared):
     seed: Natural = 0
     storage: Annotated[str, PlainValidator(check_storage)] = Field(default_factory=default_storage)
     backend: Annotated[Any, AfterValidator(take_backend)] = "ray"
+    callbacks: Annotated[tuple[Any, ...], BeforeValidator(check_callbacks)] = ()
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
