@@ -27,7 +27,17 @@ from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
 from tune_platform.protocol.seeds import rng
 from tune_platform.protocol.verdicts import Clone, Continue, Verdict
 from tune_platform.resources import Resources
-from tune_platform.schedulers import ASHA, FIFO
+from tune_platform.schedulers import (
+    ASHA,
+    FIFO,
+    PASHA,
+    PBT,
+    AsyncHyperBand,
+    HyperBand,
+    MedianStopping,
+    SuccessiveHalving,
+)
+from tune_platform.space import uniform
 from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, RequestRow, TrialRow
 
 
@@ -353,6 +363,14 @@ class Scenario:
             "stopping": lambda: ASHA(min=1, max=8, eta=2),
             "promotion": lambda: ASHA(min=1, max=8, eta=2, type="promotion"),
             "epochs": lambda: ASHA(resource="epoch", min=3, eta=3, max=14, type="promotion"),
+            "halving": lambda: SuccessiveHalving(n=4, max=8, eta=2),
+            "hyperband": lambda: HyperBand(max=8, eta=2),
+            "brackets": lambda: AsyncHyperBand(max=8, eta=2, brackets=3, type="promotion"),
+            "pasha": lambda: PASHA(max=8, eta=2),
+            "median": lambda: MedianStopping(min_samples=2, max=8),
+            "median-soft": lambda: MedianStopping(min_samples=2, hard=False),
+            "members": lambda: PBT(interval=2, mutations={"x": uniform(0, 1)}, quantile=0.5),
+            "generation": lambda: PBT(interval=2, mutations={"x": uniform(0, 1)}, synchronous=True, max=8),
             "pbt": TinyPBT,
             "synchronous": Synchronous,
             "thaw": Thaw,

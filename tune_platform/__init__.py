@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     )
     from tune_platform.resources import Resources
     from tune_platform.results import Results, TrialResult
-    from tune_platform.schedulers import ASHA, FIFO
+    from tune_platform.schedulers import (
+        ASHA,
+        FIFO,
+        MOASHA,
+        PASHA,
+        PBT,
+        AsyncHyperBand,
+        HyperBand,
+        MedianStopping,
+        SuccessiveHalving,
+    )
     from tune_platform.space import (
         Space,
         choice,
@@ -49,7 +59,17 @@ _HOME = {
     "errors": ("CheckpointError", "ExperimentError", "SearcherError", "SpecError", "TunePlatformError"),
     "resources": ("Resources",),
     "results": ("Results", "TrialResult"),
-    "schedulers": ("ASHA", "FIFO"),
+    "schedulers": (
+        "ASHA",
+        "FIFO",
+        "MOASHA",
+        "PASHA",
+        "PBT",
+        "AsyncHyperBand",
+        "HyperBand",
+        "MedianStopping",
+        "SuccessiveHalving",
+    ),
     "space": (
         "Space",
         "choice",
@@ -75,16 +95,23 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "ASHA",
     "FIFO",
+    "MOASHA",
+    "PASHA",
+    "PBT",
+    "AsyncHyperBand",
     "Budget",
     "CheckpointError",
     "CheckpointPolicy",
     "ExperimentError",
+    "HyperBand",
+    "MedianStopping",
     "Resources",
     "Results",
     "SearchSpec",
     "SearcherError",
     "Space",
     "SpecError",
+    "SuccessiveHalving",
     "Trainable",
     "TrialResult",
     "TunePlatformError",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.claim import Claim, claim
 from tune_platform.engine.controller import Controller
+from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
@@ -271,6 +272,7 @@ def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Set
         stop=spec.stop,
         retries=spec.retries,
         max_failures=bound(spec.budget.failures),
+        fail_alike=FEWEST if spec.budget.failures is None else 0,
         time_budget=bound(spec.budget.time),
         target=spec.budget.target,
         step_timeout=bound(spec.step_timeout),

@@ -105,6 +105,10 @@ class Registry:
         parameters = inspect.signature(factory).parameters
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             self._check_known(name, given, list(parameters))
+        needed = [key for key, one in parameters.items() if one.default is one.empty and one.kind is one.KEYWORD_ONLY]
+        if missing := [key for key in needed if key not in given]:
+            example = ", ".join(f"{key}: ..." for key in missing)
+            raise SpecError(f"{self.what} {name!r} needs {' and '.join(missing)}: {{name: {name}, {example}}}")
 
     def _check_known(self, name: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
         for key in given:
@@ -144,10 +148,18 @@ SEARCHERS = Registry(
 SCHEDULERS = Registry(
     "scheduler",
     {
-        "fifo": "tune_platform.schedulers.fifo:FIFO",
         "asha": "tune_platform.schedulers.asha:ASHA",
-        "async_hyperband": "tune_platform.schedulers.asha:ASHA",
-        "asynchyperband": "tune_platform.schedulers.asha:ASHA",
+        "async_hyperband": "tune_platform.schedulers.async_hyperband:AsyncHyperBand",
+        "asynchyperband": "tune_platform.schedulers.async_hyperband:AsyncHyperBand",
+        "fifo": "tune_platform.schedulers.fifo:FIFO",
+        "hyperband": "tune_platform.schedulers.hyperband:HyperBand",
+        "median": "tune_platform.schedulers.median:MedianStopping",
+        "median_stopping_rule": "tune_platform.schedulers.median:MedianStopping",
+        "medianstopping": "tune_platform.schedulers.median:MedianStopping",
+        "mo_asha": "tune_platform.schedulers.mo_asha:MOASHA",
+        "pasha": "tune_platform.schedulers.pasha:PASHA",
+        "pbt": "tune_platform.schedulers.pbt:PBT",
+        "successive_halving": "tune_platform.schedulers.successive_halving:SuccessiveHalving",
     },
     check_scheduler,
 )

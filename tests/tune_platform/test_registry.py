@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import TinyPBT
-from tune_platform import ASHA, FIFO, SearchSpec, registry, uniform
+from tune_platform import ASHA, FIFO, AsyncHyperBand, SearchSpec, registry, uniform
 from tune_platform.backends.inline import InlineBackend
 from tune_platform.errors import SpecError
 from tune_platform.registry import (
@@ -39,8 +39,14 @@ def test_what_is_built_in_is_an_entry_point_too(parts: Registry) -> None:
 def test_what_is_built_in_needs_no_metadata(parts: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_entry_points", lambda group, path: ())
     assert parts.names() == list(parts.builtin)
+    needed = {"hyperband": {"max": 9}, "pasha": {"max": 9}, "successive_halving": {"max": 9}, "pbt": {"interval": 2}}
     for name in parts.names():
-        parts.check(parts.build(name), parts.names())
+        parts.check(parts.build(name, **needed.get(name, {})), parts.names())
+
+
+def test_an_option_that_is_needed_is_named() -> None:
+    with pytest.raises(SpecError, match=r"scheduler 'pbt' needs interval: \{name: pbt, interval: ...\}"):
+        make_scheduler("pbt")
 
 
 @ALL
@@ -105,7 +111,7 @@ def test_by_name() -> None:
     asha = make_scheduler("asha", max=27, type="promotion")
     assert isinstance(asha, ASHA)
     assert (asha.max, asha.type) == (27, "promotion")
-    assert isinstance(make_scheduler("async_hyperband"), ASHA)
+    assert isinstance(make_scheduler("async_hyperband"), AsyncHyperBand)
     assert isinstance(make_searcher("grid"), GridSearcher)
     assert isinstance(make_backend("inline", num_cpus=2), InlineBackend)
 
@@ -128,7 +134,9 @@ def test_mistakes() -> None:
         make_scheduler("fifo", max=9)
     with pytest.raises(SpecError, match=r"is not a backend: it has no start, submit, .*or one of ray, inline"):
         make_backend(object())
-    with pytest.raises(SpecError, match=r"is not a scheduler: it has no .*on_report, .*or one of fifo, asha"):
+    with pytest.raises(
+        SpecError, match=r"is not a scheduler: it has no .*on_report, .*or one of asha, async_hyperband"
+    ):
         make_scheduler(GridSearcher())
 
 

@@ -167,12 +167,19 @@ def failure_of(error: BaseException) -> Failure:
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = tracebacks.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
-    users = [frame for frame in own if not any(library in frame.filename for library in _LIBRARIES)] or own
+    users = [frame for frame in own if is_users(frame.filename)] or own
     if users:
         message += f" ({users[-1].filename}:{users[-1].lineno})"
     message = printable(message)
     cause = "worker_died" if isinstance(error, WorkerDied) else "exception"
     return Failure(cause, message, traceback_of(error))
+
+
+def is_users(filename: str) -> bool:
+    """Whether a file, as tracebacks name it, is neither Python's own, nor a library's, nor ours."""
+    if filename.startswith((_PACKAGE, "<frozen", "<string>")):
+        return False
+    return not any(library in filename for library in _LIBRARIES)
 
 
 def traceback_of(error: BaseException) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bdb
 import importlib
+import signal
+import threading
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from tune_platform.backends._batch import Failure, traceback_of
-from tune_platform.errors import did_you_mean
+from tune_platform.errors import Interrupted, did_you_mean
 from tune_platform.modules import entrypoint_today
 
 
@@ -17,6 +20,19 @@ class Failing(Exception):  # noqa: N818 (it carries a failure out of the loop, n
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+def ends_the_run(error: BaseException) -> bool:
+    """Whether a person wants to end the run, or the debugging session: that is no failure of the trial.
+
+    A plain KeyboardInterrupt may be a Ctrl-C where Python's own handler stands; a run has its own, which raises
+    Interrupted.
+    """
+    if isinstance(error, (Interrupted, bdb.BdbQuit)):
+        return True
+    own_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return isinstance(error, KeyboardInterrupt) and own_handler and in_main_thread
 
 
 def resolve(trainable: Any) -> Any:

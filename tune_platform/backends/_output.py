@@ -117,6 +117,8 @@ class StreamLog:
 
     def write(self, text: str) -> None:
         """Add text; where there can be no log, it is left out."""
+        if self._path is None:
+            return
         with contextlib.suppress(OSError, ValueError):  # ValueError: a thread that prints when the step is over
             if self._file is None:
                 self._file = self._open()

@@ -22,7 +22,7 @@ from tune_platform.distributed.gang import Gang
 from tune_platform.protocol.commands import Launch
 from tune_platform.resources import Resources
 
-#: What `launch` answers where the trial before still runs in some thread: the process must be replaced.
+#: What `launch` answers, with what it is, where something of a trial before still runs: the process must be replaced.
 SPOILT = b"spoilt"
 
 
@@ -78,7 +78,7 @@ class Worker:
                 self._channel.attach(executor)
             executor.end(warm=warm)
             if not executor.clean:
-                return SPOILT
+                return SPOILT + executor.left.encode(errors="replace")
             self._log.open(trial_folder(executor.job, launch.trial), launch.attempt, warm=warm)
         except BaseException as error:
             failure = failure_of(error)

@@ -8,10 +8,7 @@ nor the store's database nor numpy.
 
 from __future__ import annotations
 
-import bdb
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -21,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from tune_platform.backends._batch import Failure, State, failure_of, traceback_of
-from tune_platform.backends._mistakes import Failing, misreported, reported, resolve
+from tune_platform.backends._mistakes import Failing, ends_the_run, misreported, reported, resolve
+from tune_platform.backends._process import Process
+from tune_platform.backends._process import State as ProcessState
 from tune_platform.backends._writer import Writer, Written
 from tune_platform.distributed.gang import Gang, GangKind
-from tune_platform.errors import CheckpointError, Interrupted
+from tune_platform.errors import CheckpointError
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import betters, halts
@@ -64,12 +63,14 @@ class _Run:
     saved_step: int = -1
     draft: Draft | None = None  # copied from what the function's last report brought
     restored: ExitStack = field(default_factory=ExitStack)  # holds the checkpoint that it was resumed from
+    state: ProcessState | None = None  # of the process, as a paused trial has left it
 
 
 class Executor:
     """Hosts the trials of one job, one at a time. All methods are called from one thread.
 
-    `clean` turns False once something of an ended trial still runs: the process should then be replaced.
+    `clean` turns False once something of an ended trial still runs: the process should then be replaced; `left` names
+    it. `process` is this process's state, which executors that take turns share.
 
     With `on_written`, checkpoints are finished behind the training by a thread, which calls `on_written()` after each:
     where one could not be written its trial fails at the next step. Without it they are finished in the training's
@@ -82,9 +83,12 @@ class Executor:
         gang: GangKind = "threads",
         started: Gang | None = None,
         on_written: Callable[[], None] | None = None,
+        process: Process | None = None,
     ) -> None:
         self.job = job
         self.clean = True
+        self.left = ""
+        self._process = process or Process()
         self._gang_kind = gang
         self._gang = started  # of the trials with several workers
         self._storage = CheckpointStorage(job.checkpoints, folder=job.folder) if job.checkpoints else None
@@ -100,6 +104,8 @@ class Executor:
         if run is not None and _goes_on(run, launch):
             run.launch = launch
             self._run = run
+            if run.state is not None:
+                self._process.enter(run.state)
             return None
         if run is not None:
             self._finish(run)
@@ -178,6 +184,7 @@ class Executor:
             while len(self._warm) >= self.job.keep_warm:
                 self._finish(self._warm.pop(next(iter(self._warm))))
             self._warm[run.launch.trial] = run
+            run.state = self._process.leave()
         elif reusable and type(run.trainable).reset_config is not Trainable.reset_config:
             run.restored.close()
             self._drop_spare()
@@ -196,16 +203,8 @@ class Executor:
             self._gang.close()
 
     def passes(self, error: BaseException) -> bool:
-        """Whether it is a person who wants to end the run, or the debugging session: not a failure of the trial.
-
-        Nobody does in a worker process. Elsewhere a KeyboardInterrupt under Python's own handler may be a Ctrl-C.
-        """
-        if self._gang_kind == "ray" or not isinstance(error, (KeyboardInterrupt, bdb.BdbQuit)):
-            return False
-        if isinstance(error, (Interrupted, bdb.BdbQuit)):
-            return True
-        own_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        return own_handler and threading.current_thread() is threading.main_thread()
+        """Whether it ends the run, not the trial. In a worker process nobody does that."""
+        return self._gang_kind != "ray" and ends_the_run(error)
 
     def holds_warm(self, trial: int) -> bool:
         """Whether the paused trial is in memory here."""
@@ -220,10 +219,13 @@ class Executor:
             folder=trial_folder(self.job, launch.trial), gang=self._gang_for(launch.resources),
         )  # fmt: skip
         config = dict(launch.config)
+        found = resolve(self.job.trainable)  # first: what its import does to the process is no trial's doing
+        self._process.begin(context.seed if launch.start == 0 else derive(context.seed, "from", launch.start))
         trainable = self._reset(context, config)
         fresh = trainable is None
         if trainable is None:
-            trainable = make_trainable(resolve(self.job.trainable), context)
+            trainable = make_trainable(found, context)
+            self._process.hold()
         run = self._run = _Run(launch, trainable, launch.start)
         trainable.config = config
         if isinstance(trainable, FunctionTrainable):
@@ -295,7 +297,11 @@ class Executor:
                 raise
             if isinstance(error, TimeoutError):
                 self.clean = False
+                self.left = "the train function itself"
             logger.warning("cleanup of trial %d failed", trial, exc_info=True)
+        if threads := self._process.let_go(trial):
+            self.clean = False
+            self.left = f"the thread(s) {threads}"
 
     # The loop.
 

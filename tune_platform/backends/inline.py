@@ -6,6 +6,7 @@ depend on how long they take: the same seed gives the same table of trials.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,15 @@ from typing import assert_never
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State, failure_of
 from tune_platform.backends._output import StreamLog
+from tune_platform.backends._process import Process
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import GangKind
 from tune_platform.errors import ExperimentError
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
+
+logger = logging.getLogger(__name__)
 
 #: Seconds to sleep at most where nothing runs: what a person asks for meanwhile should not wait long.
 _IDLE_S = 0.1
@@ -57,6 +61,8 @@ class InlineBackend:
         amounts = {"cpu": float(num_cpus), "gpu": float(num_gpus), **(custom or {})}
         self._node = {name: amount for name, amount in amounts.items() if amount > 0}
         self._job: Job | None = None
+        self._process = Process()
+        self._told = False
         self._places: dict[int, _Place] = {}
         self._idle: list[Executor] = []
         self._turns: deque[tuple[int, int]] = deque()  # (trial, attempt) of those that run, in turn
@@ -87,8 +93,9 @@ class InlineBackend:
                 case Release():
                     place = self._places.pop(item.trial, None)
                     if place is not None:
-                        with place.log:
+                        with place.log, self._process.inside(place.executor):
                             place.executor.end(warm=item.warm)
+                        self._tell_what_is_left(place)
                         self._idle.append(place.executor)
                 case _:
                     assert_never(item)
@@ -125,8 +132,12 @@ class InlineBackend:
         self._turns.clear()
         self._asked.clear()
         self._idle = []
-        for executor in executors:
-            executor.close()
+        try:
+            for executor in executors:
+                with self._process.inside(executor):
+                    executor.close()
+        finally:
+            self._process.close()
 
     def _launch(self, launch: Launch) -> None:
         place = self._places.get(launch.trial)  # a clone goes on in the place that it has
@@ -143,7 +154,7 @@ class InlineBackend:
             return self._idle.pop()
         if self._job is None:
             raise ExperimentError("the backend has not been started: call start(job) before submit()")
-        return Executor(self._job, self._gang)
+        return Executor(self._job, self._gang, process=self._process)
 
     def _take_turn(self, place: _Place) -> None:
         turn = (place.launch.trial, place.launch.attempt)
@@ -155,7 +166,7 @@ class InlineBackend:
         items: list[Item] = []
         state: State = "failed"
         failure: Failure | None = None
-        with place.log:
+        with place.log, self._process.inside(executor):
             if not place.begun:
                 place.begun = True
                 failure = executor.begin(launch)
@@ -163,6 +174,7 @@ class InlineBackend:
                 state, failure = executor.run(place.until, place.save, items.append, back=lambda: True)
             if failure is not None:
                 place.log.write(failure.traceback or failure.message + "\n")
+        self._tell_what_is_left(place)
         batch = Batch.of(launch.trial, launch.attempt, [*items, *executor.late()], state, failure)
         if state == "running":
             self._take_turn(place)
@@ -170,12 +182,21 @@ class InlineBackend:
                 return []  # a report that is known already
         return batch.events(self.now(), "inline")
 
+    def _tell_what_is_left(self, place: _Place) -> None:
+        """Say, once, that something of a trial goes on in this process, which cannot be replaced."""
+        if not place.executor.clean and not self._told:
+            self._told = True
+            logger.warning(
+                "trial %d has ended, but %s still runs training code in this process, beside the trials that follow: "
+                "end threads in `finally` or cleanup()", place.launch.trial, place.executor.left,
+            )  # fmt: skip
+
     def _save(self, place: _Place, halt: bool) -> Event:
         launch = place.launch
         if halt:
             self._turns = deque(turn for turn in self._turns if turn[0] != launch.trial)
         try:
-            with place.log:
+            with place.log, self._process.inside(place.executor):
                 checkpoint = place.executor.save()
         except BaseException as error:
             if place.executor.passes(error):

@@ -112,6 +112,7 @@ class RayBackend:
         self._next_look = 0.0
         self._next_check = 0.0
         self._turns = Turns()
+        self._told_spoilt = False
         self._never_ran = 0  # workers in a row that Ray gave up before they ran
 
     # the protocol
@@ -374,6 +375,17 @@ class RayBackend:
             del self._leases[launch.trial]
             self._launch(launch)
 
+    def _tell_spoilt(self, worker: RayWorker, left: str) -> None:
+        """Say, once, why a process that has served a trial does not serve another."""
+        if not self._told_spoilt:
+            self._told_spoilt = True
+            logger.warning(
+                "a trial in the worker %s has ended, but %s still runs training code there, which cannot be ended from "
+                "outside: the process is replaced, here and wherever it happens again. End threads in `finally` or "
+                "cleanup(), or set `reuse_workers: false`, which gives each trial a process of its own",
+                worker.name, left,
+            )  # fmt: skip
+
     # results of calls
 
     def _settle(self, worker: RayWorker, call: Call, value: Any, events: list[Event]) -> None:
@@ -382,8 +394,9 @@ class RayBackend:
         came_back = worker.returned(call)
         if isinstance(value, BaseException):
             self._lose(worker, value, events)
-        elif value == _worker.SPOILT:
+        elif isinstance(value, bytes) and value.startswith(_worker.SPOILT):
             if call.lease is worker.lease:
+                self._tell_spoilt(worker, value.removeprefix(_worker.SPOILT).decode())
                 self._replace(worker)
         elif call.kind == "ask":
             self._take_asked(worker, call, value)

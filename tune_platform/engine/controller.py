@@ -208,10 +208,15 @@ class Controller:
 
     def _fail(self, trial: Trial, reason: str, *, kill: bool = False) -> None:
         self._emit(Moved(trial=trial.number, status="FAILED", reason=reason, kill=kill))
-        failed = self.state.counts[TrialStatus.FAILED]
-        if failed > self.settings.max_failures:
-            text = f"{failed} trials failed, more than the budget of {self.settings.max_failures:g}; the last: {reason}"
+        state, settings = self.state, self.settings
+        failed = state.counts[TrialStatus.FAILED]
+        if failed > settings.max_failures:
+            text = f"{failed} trials failed, more than the budget of {settings.max_failures:g}; the last: {reason}"
             self._end("failed", text, cancel=True)
+        elif settings.fail_alike and not state.first.differ:
+            places = min(state.ledger.slots(state.supply.ordinary), settings.max_concurrent)
+            if text := state.first.hopeless(settings.fail_alike, int(places)):
+                self._end("failed", text, cancel=True)
 
     def _paused(self, trial: Trial, *, kill: bool = False) -> None:
         """Pause a trial that was to pause; where it has been sent on meanwhile, it waits for a place at once."""
@@ -407,7 +412,7 @@ class Controller:
     def _finish_if_done(self, stalled: bool) -> None:
         state = self.state
         if state.ending is not None:
-            self._emit(Finished(status=state.ending.status, reason=state.ending.reason))
+            self._finish(state.ending.status, state.ending.reason)
             return
         if not state.ledger.capacity or state.supply.asked or state.paused or state.interrupted or state.held:
             return  # somebody is still to say something
@@ -417,14 +422,21 @@ class Controller:
                 f"the scheduler {self._name} lets none of {waiting} trials go on although nothing runs and there are "
                 "places: choose() returned None, and nothing will happen of itself that could change that"
             )
-            self._emit(Finished(status="failed", reason=reason))
+            self._finish("failed", reason)
         elif not state.queue.size and state.supply.over:
             self._stop_paused()
             if self.supplied:  # the scheduler had an answer to that
                 self._schedule()
                 return
             reason = state.supply.exhausted or f"all {state.supply.next_number} trials are done"
-            self._emit(Finished(status="finished", reason=reason))
+            self._finish("finished", reason)
+
+    def _finish(self, status: str, reason: str) -> None:
+        first = self.state.first
+        if status == "finished" and not first.good:
+            status, reason = "failed", f"{reason}, and none has a value of {self.state.metric!r} and ended well"
+            reason += f"; the last error: {first.error}" if first.error else ""
+        self._emit(Finished(status=status, reason=reason))
 
     def _stop_paused(self) -> None:
         """Stop the trials that nobody sends on any more."""

@@ -137,6 +137,8 @@ def _interrupted(state: State, event: Interrupted) -> list[Decision]:
 
 
 def _resumed(state: State, event: Resumed) -> list[Decision]:
+    if state.finished is not None or event.retry_failed:
+        state.first.again()
     state.finished = state.ending = None
     state.interrupted = False
     state.moved = True

@@ -23,6 +23,7 @@ class Settings:
     stop: Mapping[str, float] = field(default_factory=dict)
     retries: Mapping[str, int] = field(default_factory=dict)  # by cause of failure
     max_failures: float = math.inf  # failed trials that the experiment survives
+    fail_alike: int = 0  # so many first trials (as many as run at a time, if more) that fail alike end it; 0: never
     time_budget: float = math.inf  # seconds
     target: float | None = None  # value of the first metric that ends the experiment
     step_timeout: float = math.inf  # seconds without a report

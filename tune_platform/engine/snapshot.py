@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, NamedTuple
 
+from tune_platform.engine.failures import FirstTrials
 from tune_platform.engine.log import LOGGER
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
@@ -77,6 +78,7 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         "best": [state.best.value, state.best.trial, state.best.step, to_json(state.best.config)]
         if state.best
         else None,
+        "first": asdict(state.first),
         "ending": [state.ending.status, state.ending.reason] if state.ending else None,
         "finished": [state.finished.status, state.finished.reason] if state.finished else None,
         "capacity": state.ledger.capacity,
@@ -119,6 +121,8 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
     if data["best"]:
         value, number, step, config = data["best"]
         state.best = Best(value, number, step, from_json(config))
+    # One of a former release does not say what the first trials had in common.
+    state.first = FirstTrials(**data.get("first", {"differ": True, "good": data["best"] is not None}))
     state.ending = Ending(status=data["ending"][0], reason=data["ending"][1]) if data["ending"] else None
     state.finished = Finish(status=data["finished"][0], reason=data["finished"][1]) if data["finished"] else None
     state.ledger.resize(data["capacity"])

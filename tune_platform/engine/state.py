@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
+from tune_platform.engine.failures import FirstTrials
 from tune_platform.engine.queue import Queue
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.shelf import Shelf
@@ -50,6 +51,7 @@ class State:
         self.supply = Supply(settings)
         self.counts: Counter[TrialStatus] = Counter()
         self.best: Best | None = None
+        self.first = FirstTrials()
         self.ending: Ending | None = None  # no new launches; over once nothing runs
         self.finished: Finish | None = None
         self.paused = False  # a person wants no new launches for now
@@ -130,6 +132,8 @@ class State:
         self.counts[trial.status] -= 1
         self.queue.discard(trial)
         trial.move(status, self.now, reason)
+        if status.final:
+            self.first.note(reason if status is TrialStatus.FAILED else None, valued=trial.best is not None)
         self.counts[status] += 1
         number = trial.number
         if status is TrialStatus.STARTING:

@@ -6,7 +6,9 @@ resumed experiment rebuilds it by telling it again, and one whose code has chang
 It draws random numbers only from generators derived from `seed` and the trial's number. Persons pause trials, too, and
 it is not told: one that does not come to its milestone, `choose` may find among the waiting or the paused.
 
-A scheduler may also have `state() -> plain data` with `load_state(data)`: a resumed experiment then need not tell
+A scheduler may also have `prepare(space, metrics, modes)`, which is called before `setup` with the search space and all
+objectives; it raises SpecError where they do not fit. One with `needs_checkpoints = True` is refused for a trainable
+that cannot save. It may have `state() -> plain data` with `load_state(data)`: a resumed experiment then need not tell
 it the whole history. `tune_platform.testing.SchedulerContract` checks an implementation.
 """
 

@@ -25,10 +25,10 @@ def results_html(results: Results) -> str:
     configs = [flatten(shown(trial.config)) for trial in trials]
     names = list(dict.fromkeys(name for config in configs for name in config))
     varied = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1 or len(trials) == 1]
-    shown = varied[:_PARAMETERS]
-    head = ["trial", "status", "step", f"best {results.metric}", "at step", *shown]
+    columns = varied[:_PARAMETERS]
+    head = ["trial", "status", "step", f"best {results.metric}", "at step", *columns]
     lines = [
-        [trial.number, trial.status, trial.step, trial.best, trial.best_step, *(config.get(name) for name in shown)]
+        [trial.number, trial.status, trial.step, trial.best, trial.best_step, *(config.get(name) for name in columns)]
         for trial, config in zip(trials, configs, strict=True)
     ]
     counts = ", ".join(f"{count} {status.lower()}" for status, count in row.counts.items()) or "no trials yet"

@@ -16,20 +16,14 @@ Equal values rank by arrival, so the rule is exact on the log. Each decision cos
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Literal
-
-from sortedcontainers import SortedList
 
 from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Continue, Pause, Stop, Verdict
-
-Entry = tuple[float, int, int]  # (loss, order of arrival, trial number): smaller is better
+from tune_platform.schedulers._rungs import Entry, Ladder, Rung, reached
 
 
 class ASHA:
@@ -48,57 +42,27 @@ class ASHA:
         eta: float = 3,
         type: Literal["stopping", "promotion"] = "stopping",
     ) -> None:
-        for name, value in (("min", min), ("max", max), ("eta", eta)):
-            if not (value is None and name == "max") and (
-                isinstance(value, bool) or not isinstance(value, (int, float))
-            ):
-                raise SpecError(f"asha: {name} must be a number, got {value!r}")
-        if not 0 < min < math.inf:
-            raise SpecError(f"asha: min (the resource of the first rung) must be above 0, got {min!r}")
-        if max is not None and not max >= min:
-            raise SpecError(f"asha: max must be at least min ({min:g}), got {max!r}")
-        if not 1 < eta < math.inf:
-            raise SpecError(f"asha: eta (the reduction factor) must be above 1, got {eta!r}; the papers use 3 or 4")
+        self._ladder = Ladder("asha", min=min, max=max, eta=eta)
         if type not in ("stopping", "promotion"):
             raise SpecError(f"asha: type must be 'stopping' or 'promotion', got {type!r}")
         self.resource, self.min, self.eta, self.type = resource, min, eta, type
-        self.max = None if max == math.inf else max
-        self._levels: list[float] = [min]
-        self._power = 0  # eta's in the last of the levels
+        self.max = self._ladder.max
         self._promotion = type == "promotion"
         self.setup(metric="", mode="min", seed=0)
 
     def setup(self, *, metric: str, mode: str, seed: int) -> None:
         """Start with empty rungs. The seed is not used: ASHA draws nothing."""
         self._metric, self._sign = metric, (1.0 if mode == "min" else -1.0)
-        self._rungs: list[_Rung] = []
+        self._rungs: list[Rung] = []
 
     def level(self, rung: int) -> float:
-        """Return the resource of rung `rung`, counted from 0; `max` for any beyond the last.
-
-        Where `min` is a whole number the resource is taken for a count: levels are rounded down, and a rung that
-        falls on the one before it (an eta below 2) is left out.
-        """
-        while len(self._levels) <= rung:
-            top = self._levels[-1]
-            if top == self.max:
-                return top
-            self._levels.append(self._next_level(top))
-        return self._levels[rung]
-
-    def _next_level(self, top: float) -> float:
-        level = top
-        while level <= top:
-            self._power += 1
-            level = self.min * self.eta**self._power
-            if float(self.min).is_integer():
-                level = math.floor(level + 1e-9)
-        return level if self.max is None else min(level, self.max)
+        """Return the resource of rung `rung`, counted from 0; `max` for any beyond the last. See `Ladder`."""
+        return self._ladder.level(rung)
 
     def until(self, trial: TrialView) -> tuple[float | None, bool]:
         """Return the level of the next rung above the trial's last report; promotion saves there."""
-        rung = self._below(self._reached(trial.last)) if trial.last else -1
-        if rung >= 0 and self._levels[rung] == self.max:
+        rung = self._ladder.below(reached(trial.last, self.resource)) if trial.last else -1
+        if rung >= 0 and self.level(rung) == self.max:
             return None, False
         return self.level(rung + 1), self._promotion
 
@@ -111,8 +75,7 @@ class ASHA:
 
     def on_report(self, trial: TrialView, report: Report) -> Verdict | None:
         """Record a trial that has reached a rung, and say whether it goes on."""
-        reached = self._reached(report)
-        rung = self._rung_at(trial.number, reached)
+        rung = self._rung_at(trial.number, reached(report, self.resource))
         if rung is None:
             return None
         level = self.level(rung)
@@ -131,14 +94,20 @@ class ASHA:
 
     def choose(self, candidates: Candidates) -> int | None:
         """Promote from the highest rung that has someone to promote; else start the oldest waiting trial."""
+        if (number := self.promotable(candidates)) is not None:
+            return number
+        trial = next(candidates.waiting(), None)
+        return trial.number if trial else None
+
+    def promotable(self, candidates: Candidates) -> int | None:
+        """Return the best trial of the highest rung that has one to promote; always None in the stopping form."""
         if self._promotion:
-            for rung in reversed(self._rungs):
-                for entry in rung.promotable:
+            for index in reversed(range(len(self._rungs))):
+                for entry in self._rungs[index].promotable if self._promotes(index) else ():
                     # One that a person holds or that does not fit now keeps its turn.
                     if candidates.paused(entry[2]) is not None:
                         return int(entry[2])
-        trial = next(candidates.waiting(), None)
-        return trial.number if trial else None
+        return None
 
     def on_end(self, trial: TrialView, status: str) -> None:
         """Keep the record, which is still a measurement, but promote the trial no more."""
@@ -146,6 +115,10 @@ class ASHA:
 
     def on_supply_end(self) -> None:
         """Nothing changes: rungs never wait for anybody."""
+
+    def _promotes(self, rung: int) -> bool:
+        """Whether trials of that rung may go on."""
+        return True
 
     def _promote(self, number: int) -> None:
         for rung in self._rungs:
@@ -160,21 +133,12 @@ class ASHA:
 
     def state(self) -> Mapping[str, Any]:
         """Return who was recorded in each rung, in the order of arrival, and who was promoted, as plain data."""
-        return {
-            "rungs": [
-                {
-                    "trials": list(rung.entries),
-                    "losses": [loss for loss, _, _ in rung.entries.values()],
-                    "promoted": sorted(rung.promoted),
-                }
-                for rung in self._rungs
-            ]
-        }
+        return {"rungs": [rung.to_data() for rung in self._rungs]}
 
     def load_state(self, data: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
         self._rungs = [
-            _Rung.of(self.eta, saved["trials"], saved["losses"], set(saved["promoted"])) for saved in data["rungs"]
+            Rung.of(self.eta, saved["trials"], saved["losses"], set(saved["promoted"])) for saved in data["rungs"]
         ]
 
     def describe(self) -> Mapping[str, Any]:
@@ -193,87 +157,14 @@ class ASHA:
             ],
         }
 
-    def _reached(self, report: Report) -> float:
-        value = report.value(self.resource)
-        return float(value) if isinstance(value, (int, float)) else 0.0
-
-    def _below(self, reached: float) -> int:
-        """The highest rung at or below `reached`; -1 if there is none."""
-        while self._levels[-1] <= reached and self._levels[-1] != self.max:
-            self.level(len(self._levels))
-        return bisect_right(self._levels, reached) - 1
-
-    def _rung_at(self, number: int, reached: float) -> int | None:
-        """The highest rung at or below `reached` where the trial is not recorded yet; None if there is none."""
-        rung = self._below(reached)
+    def _rung_at(self, number: int, resource: float) -> int | None:
+        """The highest rung at or below that resource where the trial is not recorded yet; None if there is none."""
+        rung = self._ladder.below(resource)
         if rung < 0 or (rung < len(self._rungs) and number in self._rungs[rung].entries):
             return None
         return rung
 
     def _record(self, rung: int, number: int, report: Report) -> Entry:
         while len(self._rungs) <= rung:
-            self._rungs.append(_Rung(self.eta))
+            self._rungs.append(Rung(self.eta))
         return self._rungs[rung].add(self._sign * float(report.value(self._metric)), number)
-
-
-@dataclass(slots=True)
-class _Rung:
-    """The results recorded at one level, split at the cut: the best floor(n / eta), and the rest."""
-
-    eta: float
-    entries: dict[int, Entry] = field(default_factory=dict)
-    top: SortedList = field(default_factory=SortedList)
-    rest: SortedList = field(default_factory=SortedList)
-    promotable: SortedList = field(default_factory=SortedList)  # those of `top` that were not promoted
-    promoted: set[int] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, eta: float, trials: Sequence[int], losses: Sequence[float], promoted: set[int]) -> _Rung:
-        """Build a rung at once from those that arrived, in their order."""
-        entries = list(zip(losses, range(len(trials)), trials, strict=True))
-        rung = cls(eta, dict(zip(trials, entries, strict=True)), promoted=promoted)
-        ranked, keep = sorted(entries), rung.keep()
-        rung.top, rung.rest = SortedList(ranked[:keep]), SortedList(ranked[keep:])
-        rung.promotable = SortedList(entry for entry in ranked[:keep] if entry[2] not in promoted)
-        return rung
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def keep(self) -> int:
-        return math.floor(len(self.entries) / self.eta + 1e-9)
-
-    def best(self) -> Entry:
-        return (self.top or self.rest)[0]  # type: ignore[no-any-return]
-
-    def rank(self, entry: Entry) -> int:
-        """Rank of a recorded entry, from 1."""
-        if self.top and entry <= self.top[-1]:
-            return int(self.top.bisect_left(entry)) + 1
-        return len(self.top) + int(self.rest.bisect_left(entry)) + 1
-
-    def add(self, loss: float, number: int) -> Entry:
-        entry = (loss, len(self.entries), number)
-        self.entries[number] = entry
-        if self.top and entry < self.top[-1]:
-            self._raise(entry)
-        else:
-            self.rest.add(entry)
-        # An arrival moves the cut by at most one either way, so the split is kept in O(log n).
-        keep = self.keep()
-        while len(self.top) > keep:
-            fallen = self.top.pop()
-            self.promotable.discard(fallen)
-            self.rest.add(fallen)
-        while len(self.top) < keep:
-            self._raise(self.rest.pop(0))
-        return entry
-
-    def promote(self, entry: Entry) -> None:
-        self.promoted.add(entry[2])
-        self.promotable.discard(entry)
-
-    def _raise(self, entry: Entry) -> None:
-        self.top.add(entry)
-        if entry[2] not in self.promoted:
-            self.promotable.add(entry)

@@ -15,7 +15,8 @@ class Budget(Strict):
     """When the search ends, whichever comes first; None is no limit.
 
     `trials`: started at all; `time`: seconds, a timedelta, or text such as "6h"; `target`: a value of the metric;
-    `failures`: more failed trials than this end the search as failed.
+    `failures`: more failed trials than this end the search as failed. None: so does the same error in all of the
+    first trials (3, or as many as run at a time).
     """
 
     trials: Count | None = None

@@ -270,8 +270,14 @@ class SearchSpec(Shared):
         return build_searcher(self.searcher)
 
     def make_scheduler(self) -> Scheduler:
-        """Build the scheduler (or return the object given), not set up yet."""
-        return build_scheduler(self.scheduler)
+        """Build the scheduler (or return the object given), not set up yet.
+
+        One with a `prepare` is given the space, the metrics and their modes. Raises SpecError where these do not fit.
+        """
+        scheduler = build_scheduler(self.scheduler)
+        if (prepare := getattr(scheduler, "prepare", None)) is not None:
+            prepare(self.space, self.metrics, self.modes)
+        return scheduler
 
     def make_backend(self) -> Backend:
         """Build the backend (or return the object given), not started yet."""

@@ -278,7 +278,7 @@ class Play:
             if finished is None:
                 self._move()
                 continue
-            assert finished.status == "finished", finished.reason
+            assert finished.status == "finished" or not self.state.first.good, finished.reason
             left = [n for n, trial in self.state.trials.items() if not trial.status.final]
             assert not left, f"the experiment is finished, but trials {left} are not"
             if extended:

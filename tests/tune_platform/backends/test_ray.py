@@ -15,6 +15,7 @@ import cloudpickle
 import pytest
 import ray
 
+from tests.tune_platform.backends import spoiling
 from tune_platform.backends.ray import RayBackend
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Backend, Job
@@ -113,6 +114,58 @@ def test_a_killed_process_fails_its_trial_alone(watch: Watch, number: signal.Sig
     watch.backend.submit([Release(trial=0, kill=True), launch(2, 1)])
     assert pid_of(watch, 2) not in (first, second)
     assert watch.failure(1) is None
+
+
+@pytest.fixture
+def by_value() -> Iterator[None]:
+    cloudpickle.register_pickle_by_value(spoiling)
+    yield
+    cloudpickle.unregister_pickle_by_value(spoiling)
+
+
+def alone(watch: Watch, trial: int, x: float = 1.0) -> dict[str, Any]:
+    """Run a trial to its first report, and give its process free."""
+    watch.backend.submit([launch(trial, 1, config={"x": x})])
+    watch.until(lambda: watch.reports(trial))
+    watch.backend.submit([Release(trial=trial)])
+    return dict(watch.reports(trial)[0].metrics)
+
+
+@pytest.mark.usefixtures("by_value")
+@pytest.mark.parametrize("watch", [{"trainable": spoiling.Spoiling}], indirect=True)
+def test_a_trial_finds_what_the_first_one_in_its_process_found(watch: Watch) -> None:
+    first, second = alone(watch, 0), alone(watch, 1)
+    assert first["pid"] == second["pid"]
+    assert first.pop("draws") != second["draws"]
+    assert first == {name: value for name, value in second.items() if name != "draws"}
+    # In a new process it is the same, draws and all.
+    watch.backend.submit([launch(2, 1)])
+    watch.backend.submit([Release(trial=2, kill=True)])
+    third = alone(Watch(watch.backend), 1)
+    assert third.pop("pid") != second.pop("pid")
+    assert third == second
+
+
+@pytest.mark.usefixtures("by_value")
+@pytest.mark.parametrize("watch", [{"trainable": spoiling.leave_a_process}], indirect=True)
+def test_processes_that_a_trial_leaves_end_with_it(watch: Watch, tmp_path: Path) -> None:
+    first, second = alone(watch, 0), alone(watch, 1)
+    assert first["pid"] == second["pid"]
+    assert gone(int(first["child"]))
+    assert "trial 0 left processes behind, which were ended" in (tmp_path / "trial-00000" / "log.txt").read_text()
+
+
+@pytest.mark.usefixtures("by_value")
+@pytest.mark.parametrize("watch", [{"trainable": spoiling.leave_a_thread}], indirect=True)
+def test_a_process_with_a_thread_of_a_trial_is_replaced_and_that_is_told_once(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pids = [alone(watch, trial, x)["pid"] for trial, x in enumerate([1.0, 0.0, 0.0, 1.0, 1.0])]
+    assert pids[0] == pids[1]
+    assert len(set(pids)) == 3
+    assert pids[3] == pids[4]
+    assert caplog.text.count("reuse_workers: false") == 1
+    assert "the thread(s) forever" in caplog.text
 
 
 def test_processes_serve_one_trial_after_the_other(watch: Watch) -> None:
@@ -388,6 +441,7 @@ def test_the_first_report_is_quick_on_a_prepared_backend(watch: Watch) -> None:
 
 SCRIPT = """
 import ray
+from tests.tune_platform.backends import spoiling
 from tune_platform.backends.ray import RayBackend
 from tune_platform.protocol.backend import Job
 from tune_platform.testing.backends import Watch, falling, launch, trainable_of

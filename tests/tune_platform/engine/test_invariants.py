@@ -52,6 +52,7 @@ def scenarios(draw: st.DrawFn, max_trials: int = 12) -> Scenario:
         "max_concurrent": draw(st.sampled_from([math.inf, 1, 3])),
         "retries": draw(st.sampled_from([{}, {"exception": 1, "worker_died": 3, "timeout": 1}])),
         "max_failures": draw(st.sampled_from([math.inf, math.inf, 1])),
+        "fail_alike": draw(st.sampled_from([0, 2, 3])),
         "step_timeout": draw(st.sampled_from([4.0, 40.0])),
         "time_budget": draw(st.sampled_from([math.inf, math.inf, 20.0])),
         "target": draw(st.sampled_from([None, None, None, 0.3])),

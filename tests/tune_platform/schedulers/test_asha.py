@@ -15,7 +15,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.verdicts import Continue, Pause, Stop
 from tune_platform.schedulers import ASHA
-from tune_platform.schedulers.asha import _Rung
+from tune_platform.schedulers._rungs import Rung
 from tune_platform.testing.schedulers import FakeCandidates, FakeTrial, SchedulerContract
 
 
@@ -292,7 +292,7 @@ def test_a_decision_costs_a_bounded_number_of_comparisons() -> None:
     draw = random.Random(0)
 
     def cost(n: int) -> float:
-        rung = _Rung(3)
+        rung = Rung(3)
         for number in range(n):
             rung.add(Counted(draw.random()), number)
         Counted.compared = 0

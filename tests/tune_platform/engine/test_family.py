@@ -1,0 +1,76 @@
+"""Every scheduler through the whole engine, on the virtual clock, with faults and persons, cut anywhere."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+
+from tests.support import Run, Scenario
+from tests.tune_platform.engine.test_invariants import check_cut, check_end
+from tune_platform.backends.simulated import Faults
+
+KINDS = ("halving", "hyperband", "brackets", "pasha", "median", "median-soft", "members", "generation")
+#: Of each kind, in the slow form; with TUNE_PLATFORM_SEEDS=10000 it takes some forty minutes.
+SEEDS = int(os.environ.get("TUNE_PLATFORM_SEEDS", "150"))
+
+
+def scenario(kind: str, seed: int) -> Scenario:
+    """Circumstances that are a function of the seed."""
+    draw = random.Random(f"{kind} {seed}")
+    trials = draw.randint(1, 14)
+    rate = draw.choice((0.0, 0.05, 0.15))
+    plan: list[Any] = []
+    for after in sorted(draw.sample(range(1, 60), draw.randint(0, 5))):
+        action = draw.choice(("pause", "unpause", "stop", "pause", "unpause", "extend"))
+        number, data = (None, {"trials": 2}) if action == "extend" else (draw.randrange(trials), {})
+        plan.append((after, action, number, data))
+    plan += [(10**9, "unpause", None, {}), (10**9, "cancel", None, {})]  # where all wait for a person
+    return Scenario(
+        scheduler=kind,
+        trials=trials,
+        nodes=draw.choice([({"cpu": 1.0},), ({"cpu": 3.0},), ({"cpu": 2.0}, {"cpu": 4.0})]),
+        mode=draw.choice(("min", "max")),
+        seed=seed,
+        faults=Faults(exception=rate, worker_died=rate, nan=rate / 3, hang=rate / 3),
+        choices=draw.choice([{}, {"length": [1, 4, 9]}]),
+        plan=plan,
+        settings={"retries": draw.choice([{}, {"exception": 1, "worker_died": 3, "timeout": 1}]), "step_timeout": 20.0},
+        batch=draw.choice((1, 16)),
+        checkpoint_every=draw.randint(0, 2),
+    )
+
+
+def ended(run: Run) -> None:
+    check_end(run)
+    finished = run.controller.finished
+    assert finished is not None
+    assert finished.status != "failed", finished.reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_ends_whatever_fails(kind: str) -> None:
+    for seed in range(12):
+        ended(scenario(kind, seed).run())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_after_any_row_changes_nothing(kind: str) -> None:
+    one = scenario(kind, 1)
+    whole = one.run()
+    length = len(whole.log.rows)
+    for seq in range(0, length + 1, max(1, length // 40)):
+        check_cut(one, whole, seq)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(36000)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_ends_whatever_fails_for_many_seeds(kind: str) -> None:
+    for seed in range(100, 100 + SEEDS):
+        one = scenario(kind, seed)
+        whole = one.run()
+        ended(whole)
+        check_cut(one, whole, random.Random(seed).randint(0, len(whole.log.rows)))

@@ -1,0 +1,138 @@
+"""What a trial leaves running behind itself: processes, which are ended, and threads, which nobody can end."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakSet
+
+from tune_platform.backends._batch import is_users
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a process has to end after SIGTERM, and a thread to come to its end.
+_TERM_S = 2.0
+_JOIN_S = 1.0
+#: Processes that serve all of a process and not a trial, by words of their command lines: those of multiprocessing and
+#: joblib, the compilers of torch, the workers of a gang.
+_HELPERS = (b"resource_tracker", b"forkserver", b"compile_worker", b"tune_platform.distributed.processes")
+_LOKY = ("joblib.externals.loky.reusable_executor", "loky.reusable_executor")
+
+
+class Leftovers:
+    """The processes and threads that have been started since `begin`."""
+
+    def __init__(self) -> None:
+        self._children: set[int] = set()
+        self._threads: WeakSet[threading.Thread] = WeakSet()
+
+    def begin(self) -> None:
+        """What there is now belongs to no trial."""
+        self._children = children()
+        self._threads = WeakSet(threading.enumerate())
+
+    def end(self, trial: int) -> str:
+        """End the processes; return the names of threads in which training code still runs, or nothing."""
+        if has_children():
+            self._end_children(trial)
+        return ", ".join(thread.name for thread in self._running())
+
+    def _new_children(self) -> set[int]:
+        return {pid for pid in children() - self._children if not _is_helper(pid)}
+
+    def _end_children(self, trial: int) -> None:
+        if not self._new_children():
+            return
+        gc.collect()  # many end their processes with the object that has started them
+        for name in _LOKY:
+            executor = getattr(sys.modules.get(name), "_executor", None)
+            if executor is not None:  # it would hand out dead workers
+                executor.shutdown(wait=True, kill_workers=True)
+        left = self._new_children()
+        if not left:
+            return
+        words = ", ".join(f"{pid} ({_command(pid).decode(errors='replace')[:60].strip() or 'ended'})" for pid in left)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in left:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+            if _comes_true(lambda: not _reaped(left), _TERM_S):
+                break
+        logger.warning("trial %d left processes behind, which were ended: %s", trial, words)
+
+    def _running(self) -> list[threading.Thread]:
+        new = [thread for thread in threading.enumerate() if thread not in self._threads]
+        new = [thread for thread in new if _runs_users_code(thread)]
+        if new:
+            _comes_true(lambda: not any(map(_runs_users_code, new)), _JOIN_S)
+        return [thread for thread in new if _runs_users_code(thread)]
+
+
+def has_children() -> bool:
+    """Whether this process has any child, in about a microsecond."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def children() -> set[int]:
+    """Return the numbers of this process's children; none where the system does not tell."""
+    if not has_children():
+        return set()
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found.update(map(int, path.read_text().split()))
+    return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    except OSError:
+        return b""
+
+
+def _is_helper(pid: int) -> bool:
+    command = _command(pid)
+    return any(word in command for word in _HELPERS)
+
+
+def _reaped(pids: set[int]) -> set[int]:
+    """Collect those that have ended, and return the others."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        multiprocessing.active_children()  # collects its own
+    left = set()
+    for pid in pids:
+        with suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                left.add(pid)
+    return left
+
+
+def _comes_true(what: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not (true := what()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return true
+
+
+def _runs_users_code(thread: threading.Thread) -> bool:
+    """Whether a function that is not of a library is under way there: one that waits for work harms nobody."""
+    frame = sys._current_frames().get(thread.ident or 0) if thread.is_alive() else None
+    while frame is not None:
+        if is_users(frame.f_code.co_filename):
+            return True
+        frame = frame.f_back
+    return False

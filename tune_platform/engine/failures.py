@@ -1,0 +1,38 @@
+"""Whether a search makes sense: where all of its first trials fail with one and the same error, the next ones would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Trials that must have failed alike, at least, before a search is given up by default.
+FEWEST = 3
+
+
+@dataclass(slots=True)
+class FirstTrials:
+    """What the trials that have ended so far have in common. All of it is a function of the log."""
+
+    count: int = 0  # those that have failed with `error`, which is the first line of theirs
+    error: str = ""
+    differ: bool = False  # one has ended otherwise: nothing follows from them any more
+    good: bool = False  # one has ended well, with a value
+
+    def note(self, failure: str | None, *, valued: bool) -> None:
+        """Note the end of a trial: why it failed, or None; `valued`: it has a value of the metric."""
+        self.good = self.good or (failure is None and valued)
+        line = (failure or "").partition("\n")[0]
+        self.differ = self.differ or failure is None or (self.count > 0 and line != self.error)
+        self.count, self.error = self.count + (failure is not None), line or self.error
+
+    def again(self) -> None:
+        """Begin anew: somebody resumes what was over, with other code perhaps."""
+        self.count, self.error, self.differ = 0, "", False
+
+    def hopeless(self, fewest: int, places: int) -> str:
+        """Return why no more trials are tried, once the first (so many as run at a time) have all failed alike."""
+        if not fewest or self.differ or self.count < max(fewest, places):
+            return ""
+        return (
+            f"all of the first {self.count} trials failed with the same error: {self.error}. Mend it and resume; or "
+            "give budget.failures, a number of failed trials that the search is to survive"
+        )

@@ -1,0 +1,157 @@
+"""What the schedulers with rungs share: where the rungs lie, who is recorded in one, and the check of their options."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sortedcontainers import SortedList
+
+from tune_platform.errors import SpecError
+from tune_platform.protocol.reports import Report
+
+Entry = tuple[float, int, int]  # (loss, order of arrival, trial number): smaller is better
+
+
+def check_numbers(name: str, options: Mapping[str, Any]) -> None:
+    """Raise SpecError for the first option that is no number; None is left alone."""
+    for option, value in options.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
+            raise SpecError(f"{name}: {option} must be a number, got {value!r}")
+
+
+class Ladder:
+    """The resources of the rungs: rung k lies at r_k = min(r * eta^k, R), with r = `min` and R = `max`.
+
+    Where `min` is a whole number the resource is taken for a count: levels are rounded down, and a rung that falls
+    on the one before it (an eta below 2) is left out. `max` None: rungs grow without end. Raises SpecError.
+    """
+
+    def __init__(self, name: str, *, min: float, max: float | None, eta: float) -> None:
+        check_numbers(name, {"min": min, "max": max, "eta": eta})
+        if min is None or not 0 < min < math.inf:
+            raise SpecError(f"{name}: min (the resource of the first rung) must be above 0, got {min!r}")
+        if max is not None and not max >= min:
+            raise SpecError(f"{name}: max must be at least min ({min:g}), got {max!r}")
+        if eta is None or not 1 < eta < math.inf:
+            raise SpecError(f"{name}: eta (the reduction factor) must be above 1, got {eta!r}; the papers use 3 or 4")
+        self.min, self.eta = min, eta
+        self.max = None if max == math.inf else max
+        self._levels: list[float] = [min]
+        self._power = 0  # eta's in the last of the levels
+
+    def level(self, rung: int) -> float:
+        """Return the resource of rung `rung`, counted from 0; `max` for any beyond the last."""
+        while len(self._levels) <= rung:
+            top = self._levels[-1]
+            if top == self.max:
+                return top
+            self._levels.append(self._next(top))
+        return self._levels[rung]
+
+    def levels(self) -> list[float]:
+        """Return all levels. Raises SpecError where there is no end of them."""
+        if self.max is None:
+            raise SpecError("rungs without a max have no end")
+        while self._levels[-1] != self.max:
+            self.level(len(self._levels))
+        return list(self._levels)
+
+    def below(self, reached: float) -> int:
+        """Return the highest rung at or below `reached`; -1 if there is none."""
+        while self._levels[-1] <= reached and self._levels[-1] != self.max:
+            self.level(len(self._levels))
+        return bisect_right(self._levels, reached) - 1
+
+    def _next(self, top: float) -> float:
+        level = top
+        while level <= top:
+            self._power += 1
+            level = self.min * self.eta**self._power
+            if float(self.min).is_integer():
+                level = math.floor(level + 1e-9)
+        return level if self.max is None else min(level, self.max)
+
+
+def reached(report: Report | None, resource: str) -> float:
+    """Return how far a trial was at a report; 0 before the first, or where it does not say."""
+    value = report.value(resource) if report is not None else None
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+@dataclass(slots=True)
+class Rung:
+    """The results recorded at one level, split at the cut: the best floor(n / eta), and the rest."""
+
+    eta: float
+    entries: dict[int, Entry] = field(default_factory=dict)
+    top: SortedList = field(default_factory=SortedList)
+    rest: SortedList = field(default_factory=SortedList)
+    promotable: SortedList = field(default_factory=SortedList)  # those of `top` that were not promoted
+    promoted: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, eta: float, trials: Sequence[int], losses: Sequence[float], promoted: set[int]) -> Rung:
+        """Build a rung at once from those that arrived, in their order."""
+        entries = list(zip(losses, range(len(trials)), trials, strict=True))
+        rung = cls(eta, dict(zip(trials, entries, strict=True)), promoted=promoted)
+        ranked, keep = sorted(entries), rung.keep()
+        rung.top, rung.rest = SortedList(ranked[:keep]), SortedList(ranked[keep:])
+        rung.promotable = SortedList(entry for entry in ranked[:keep] if entry[2] not in promoted)
+        return rung
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def keep(self) -> int:
+        """Return how many of those recorded are above the cut."""
+        return math.floor(len(self.entries) / self.eta + 1e-9)
+
+    def best(self) -> Entry:
+        """Return the best entry."""
+        return (self.top or self.rest)[0]  # type: ignore[no-any-return]
+
+    def rank(self, entry: Entry) -> int:
+        """Return the rank of a recorded entry, from 1."""
+        if self.top and entry <= self.top[-1]:
+            return int(self.top.bisect_left(entry)) + 1
+        return len(self.top) + int(self.rest.bisect_left(entry)) + 1
+
+    def add(self, loss: float, number: int) -> Entry:
+        """Record a trial. Costs O(log n)."""
+        entry = (loss, len(self.entries), number)
+        self.entries[number] = entry
+        if self.top and entry < self.top[-1]:
+            self._raise(entry)
+        else:
+            self.rest.add(entry)
+        # An arrival moves the cut by at most one either way, so the split is kept in O(log n).
+        keep = self.keep()
+        while len(self.top) > keep:
+            fallen = self.top.pop()
+            self.promotable.discard(fallen)
+            self.rest.add(fallen)
+        while len(self.top) < keep:
+            self._raise(self.rest.pop(0))
+        return entry
+
+    def promote(self, entry: Entry) -> None:
+        """Note that a trial has left for the next rung, or has ended."""
+        self.promoted.add(entry[2])
+        self.promotable.discard(entry)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return who arrived, in order, and who was promoted, as plain data."""
+        return {
+            "trials": list(self.entries),
+            "losses": [loss for loss, _, _ in self.entries.values()],
+            "promoted": sorted(self.promoted),
+        }
+
+    def _raise(self, entry: Entry) -> None:
+        self.top.add(entry)
+        if entry[2] not in self.promoted:
+            self.promotable.add(entry)
