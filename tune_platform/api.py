@@ -27,7 +27,7 @@ from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, 
 from tune_platform.location import Location, default_storage
 from tune_platform.progress.output import Output
 from tune_platform.progress.shown import check_form, show_output, shown
-from tune_platform.protocol.backend import Job
+from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
@@ -213,7 +213,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = spec.make_backend()
-    settings = _settings(spec, searcher.lookahead, parallel=backend.parallel)
+    settings = _settings(spec, searcher.lookahead, backend)
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -286,7 +286,7 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 
-def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Settings:
+def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Settings:
     def bound(value: float | None) -> float:
         return math.inf if value is None else value
 
@@ -295,10 +295,10 @@ def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Set
         modes=spec.modes,
         seed=spec.seed,
         num_samples=bound(spec.trials),
-        max_concurrent=bound(spec.max_concurrent),
+        max_concurrent=min(bound(spec.max_concurrent), getattr(backend, "at_a_time", math.inf)),
         prefetch=spec.prefetch,
         lookahead=lookahead,
-        misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if parallel else 0.0,
+        misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if backend.parallel else 0.0,
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         stop=spec.stop,
         retries=spec.retries,

@@ -45,6 +45,7 @@ from tune_platform.spec.parts import (
     take_retries,
     take_trainable,
 )
+from tune_platform.spec.trainables import check_saves
 from tune_platform.spec.values import (
     Count,
     Natural,
@@ -194,6 +195,7 @@ class SearchSpec(Shared):
         attempt("storage", self._check_folder)
         attempt("space", lambda: self.space.check(self.seed))
         if not problems:
+            attempt("schedule", lambda: check_saves(self.load_trainable(), self.make_scheduler()))
             searcher = self.make_searcher()
             attempt("search", lambda: searcher.setup(self.space, mode=self.modes, seed=self.seed))
         if problems:
