@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from tune_platform.callbacks import check_callbacks
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
@@ -44,6 +45,7 @@ from tune_platform.spec.parts import (
     take_retries,
     take_trainable,
 )
+from tune_platform.spec.trainables import check_saves
 from tune_platform.spec.values import (
     Count,
     Natural,
@@ -121,6 +123,7 @@ class SearchSpec(Shared):
     seed: Natural = 0
     storage: Annotated[str, PlainValidator(check_storage)] = Field(default_factory=default_storage)
     backend: Annotated[Any, AfterValidator(take_backend)] = "ray"
+    callbacks: Annotated[tuple[Any, ...], BeforeValidator(check_callbacks)] = ()
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
@@ -192,6 +195,7 @@ class SearchSpec(Shared):
         attempt("storage", self._check_folder)
         attempt("space", lambda: self.space.check(self.seed))
         if not problems:
+            attempt("schedule", lambda: check_saves(self.load_trainable(), self.make_scheduler()))
             searcher = self.make_searcher()
             attempt("search", lambda: searcher.setup(self.space, mode=self.modes, seed=self.seed))
         if problems:
