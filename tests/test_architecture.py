@@ -29,14 +29,14 @@ MAY: Mapping[str, set[str]] = {
     "trainable": {"state"},  # the waist
     "state": set(),
     "modules": set(),
-    "surroundings": {"errors"},
+    "surroundings": {"errors", "modules"},
     "callbacks": {"errors"},
     "location": set(),  # where experiments lie; hides passwords
     "resources": {"errors"},
     "protocol": {"errors", "protocol.seeds", "resources"},
     "protocol.seeds": set(),
     "registry": {"errors", "extras", "protocol"},
-    "space": {"errors", "protocol.seeds"},
+    "space": {"errors", "protocol", "protocol.seeds"},
     "spec": {
         "callbacks",
         "cluster.address",
@@ -67,7 +67,15 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
         "surroundings",
     },
-    "distributed": {"errors", "extras", "protocol", "protocol.seeds", "resources", "trainable", "surroundings"},
+    "distributed": {
+        "errors",
+        "extras",
+        "protocol",
+        "protocol.seeds",
+        "resources",
+        "surroundings",
+        "trainable",
+    },
     "store": {"errors", "extras", "location", "protocol", "resources", "store.checkpoints"},
     "store.checkpoints": {"errors", "extras", "protocol"},
     "cluster": {"errors", "protocol", "resources"},

@@ -25,7 +25,8 @@ from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
 from tune_platform.location import Location, default_storage
-from tune_platform.progress.shown import check_form, shown
+from tune_platform.progress.output import Output
+from tune_platform.progress.shown import check_form, show_output, shown
 from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
@@ -109,13 +110,15 @@ def resume(
     retry_failed: bool = False,
     extend: Mapping[str, float] | None = None,
     progress: str | None = None,
+    log_to_driver: bool | None = None,
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
     `spec` is needed only where the original had live objects of Python; it must be the same one. Callbacks are not
     kept with the experiment: those of `spec` and `callbacks` are called, with what is new. `extend` adds
-    `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`. Raises ExperimentError where another
-    driver still runs it, and where the spec differs from the one that it was started with.
+    `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`; `log_to_driver` takes the place
+    of the spec's. Raises ExperimentError where another driver still runs it, and where the spec differs from the one
+    that it was started with.
     """
     from tune_platform.spec import SearchSpec
 
@@ -129,6 +132,8 @@ def resume(
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
                 _check_same(spec, experiment)
+            if log_to_driver is not None:
+                spec = spec.model_copy(update={"log_to_driver": log_to_driver})
             unknown = set(extend or {}) - {"trials", "time"}
             if unknown:
                 raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
@@ -176,7 +181,11 @@ def _drive(
     experiment.acquire(patience=spec.store_patience)
     hooks = Hooks([*spec.callbacks, *callbacks], _folder(spec, experiment.name))
     try:
-        with _assemble(spec, experiment, [*listeners, hooks]) as runner, _signals(runner):
+        with contextlib.ExitStack() as stack:
+            runner = stack.enter_context(_assemble(spec, experiment, [*listeners, hooks]))
+            stack.enter_context(_signals(runner))
+            if spec.log_to_driver and runner.backend.parallel:  # else it is printed here anyway
+                runner.listen(stack.enter_context(Output(runner.job.directory, show_output)))
             begin(runner)
             hooks.begin(runner.view)
             finish = runner.run()

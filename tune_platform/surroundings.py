@@ -15,22 +15,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tune_platform.errors import SpecError
+from tune_platform.modules import search_like
 
 
 class Surroundings(NamedTuple):
-    """The working folder of a process, and its import path: the user's own entries, then those of Python and others."""
+    """The working folder of a process, and its import path. An empty folder is not taken over."""
 
     folder: str
-    own: list[str]
-    others: list[str]
+    path: list[str]
 
     def take(self) -> str:
-        """Make this process's path and folder alike; return what cannot be, or nothing. An empty folder is not taken.
-
-        What is not on this machine harms nobody: another machine may have its Python elsewhere.
-        """
-        sys.path[:] = [*self.own, *(entry for entry in sys.path if entry not in self.own)]
-        sys.path.extend(entry for entry in self.others if entry not in sys.path)
+        """Make this process's path and folder alike; return what cannot be, or nothing."""
+        search_like(self.path)
         try:
             if self.folder:
                 os.chdir(self.folder)
@@ -41,15 +37,13 @@ class Surroundings(NamedTuple):
 
 def surroundings() -> Surroundings:
     """Return those of this process."""
-    path = [str(Path(entry).absolute()) for entry in sys.path]  # an empty one is the working folder
-    number = _first_of_python(path)
-    return Surroundings(str(Path.cwd()), list(dict.fromkeys(path[:number])), path[number:])
+    return Surroundings(str(Path.cwd()), _absolute_path())
 
 
 def put_folder_first() -> None:
     """Have the working folder searched before Python's own modules, after the folder of the script that runs."""
     here = str(Path.cwd())
-    path = [str(Path(entry).absolute()) for entry in sys.path]
+    path = _absolute_path()
     number = _first_of_python(path)
     if here not in path[:number]:
         sys.path.insert(1 if number and path[0] == _script_folder() else 0, here)
@@ -61,7 +55,7 @@ def check_name(module: str) -> None:
     That is so for what is part of Python's program, and for what has been imported already.
     """
     top = module.partition(".")[0]
-    path = [str(Path(entry).absolute()) for entry in sys.path]
+    path = _absolute_path()
     spec = PathFinder.find_spec(top, path[: _first_of_python(path)])
     origin = spec.origin if spec is not None else None
     if origin is None:
@@ -78,6 +72,10 @@ def check_name(module: str) -> None:
         f"{origin} cannot be imported as {top!r}: {whose} has that name and is in use already. Rename the file, and "
         "the entrypoint with it"
     )
+
+
+def _absolute_path() -> list[str]:
+    return [str(Path(entry).absolute()) for entry in sys.path]  # an empty one is the working folder
 
 
 def _first_of_python(path: list[str]) -> int:

@@ -109,7 +109,7 @@ def test_the_path_of_another_process_is_taken_in_order(tmp_path: Path, monkeypat
     monkeypatch.setattr(sys, "path", ["", "/own", library, "/site"])
     monkeypatch.chdir(tmp_path)
     found = surroundings()
-    assert found == Surroundings(str(tmp_path), [str(tmp_path), "/own"], [library, "/site"])
+    assert found == Surroundings(str(tmp_path), [str(tmp_path), "/own", library, "/site"])
     monkeypatch.setattr(sys, "path", ["/worker", library, "/own", "/its-site"])
     monkeypatch.chdir("/")
     assert found.take() == ""
@@ -122,6 +122,6 @@ def test_the_path_of_another_process_is_taken_in_order(tmp_path: Path, monkeypat
 def test_a_folder_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
-    said = Surroundings("/not/on/this/machine", [], []).take()
+    said = Surroundings("/not/on/this/machine", []).take()
     assert said == f"/not/on/this/machine (No such file or directory); they run in {tmp_path}"
     assert Path.cwd() == tmp_path

@@ -91,6 +91,10 @@ class Runner:
         self._interrupted = False
         self._snapshot = 0  # the row of the last one
 
+    def listen(self, listener: Listener) -> None:
+        """Have one more listener hear of the turns to come."""
+        self._listeners.append(listener)
+
     def start(self) -> None:
         """Start the backend and the experiment. Raises ExperimentError where the backend cannot start."""
         self.early.append(self.start_backend())
