@@ -323,10 +323,13 @@ class SearchSpec(Shared):
 
 
 def _today(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Call the trainable by today's name, which an older spec may not."""
+    """Call the trainable by today's name, which an older spec may not, and say what was not to be said then."""
     return {
-        key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else value
-        for key, value in data.items()
+        "on_bad_metric": "fail",
+        **{
+            key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else value
+            for key, value in data.items()
+        },
     }
 
 
