@@ -35,7 +35,7 @@ MAY: Mapping[str, set[str]] = {
     "protocol": {"errors", "protocol.seeds", "resources"},
     "protocol.seeds": set(),
     "registry": {"errors", "extras", "protocol"},
-    "space": {"errors", "protocol.seeds"},
+    "space": {"errors", "protocol", "protocol.seeds"},
     "spec": {
         "callbacks",
         "cluster.address",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
+from tune_platform.protocol.configs import Unavailable, from_json
 from tune_platform.protocol.reports import finite
 from tune_platform.protocol.trial_log import folder_of
 from tune_platform.results.checkpoints import Checkpoint, Origin
@@ -238,7 +239,7 @@ class Results:
         ]
 
     def _kept(self, row: TrialRow, kept: Iterable[CheckpointRow]) -> list[Checkpoint]:
-        origin = Origin(self.name, self._trainable, row.config)
+        origin = Origin(self.name, self._trainable, from_json(row.config, Unavailable))
         return [Checkpoint(row.trial, each.step, self._located(each.uri), each.bytes, origin=origin) for each in kept]
 
     def _folder(self, trial: int) -> str:

@@ -140,7 +140,7 @@ class SearchSpec(Shared):
     @field_validator("param_space")
     @classmethod
     def _space_is_sound(cls, value: Any) -> Any:
-        build_space(value)
+        build_space(value).check_values()
         return value
 
     @field_validator("constraints")
@@ -327,11 +327,26 @@ class SearchSpec(Shared):
 
 
 def _today(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Call the trainable by today's name, which an older spec may not."""
+    """Call the trainable by today's name, which an older spec may not; write tuples and objects as older ones do."""
     return {
-        key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else value
+        key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else _as_ever(value)
         for key, value in data.items()
     }
+
+
+def _as_ever(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_ever(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    match value:
+        case {"$tuple": list(items), **rest} if not rest:
+            return _as_ever(items)
+        case {"$object": name, **rest} if not rest:
+            return {"python": name}
+        case {"$dict": list(pairs), **rest} if not rest:
+            return {str(key): _as_ever(item) for key, item in pairs}
+    return {key: _as_ever(item) for key, item in value.items()}
 
 
 def _canonical(value: Any) -> Any:
