@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import fields
@@ -21,6 +20,7 @@ from tune_platform.backends._obituary import exit_words
 from tune_platform.backends._output import ProcessLog
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
+from tune_platform.modules import search_like
 from tune_platform.protocol.commands import Launch
 from tune_platform.resources import Resources
 
@@ -50,7 +50,7 @@ class Worker:
     """
 
     def __init__(self, payload: bytes, path: list[str], gang: Gang | None = None) -> None:
-        sys.path.extend(entry for entry in path if entry not in sys.path)
+        search_like(path)
         if threading.current_thread() is threading.main_thread():
             # Ray would raise SystemExit in this thread, later, in the middle of whatever trial is here by then.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
