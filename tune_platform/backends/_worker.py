@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 
 from tune_platform.backends._batch import Answer, Failure, State, failure_of
 from tune_platform.backends._channel import Channel, Sent
+from tune_platform.backends._journal import Journal
 from tune_platform.backends._obituary import exit_words
 from tune_platform.backends._output import ProcessLog
 from tune_platform.backends.executor import Executor, trial_folder
@@ -52,6 +54,7 @@ class Worker:
         if threading.current_thread() is threading.main_thread():
             # Ray would raise SystemExit in this thread, later, in the middle of whatever trial is here by then.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGTERM, file=2, all_threads=False, chain=True)  # last words, in the log
         self._payload = payload
         self._gang = gang
         if gang is not None:  # its other workers load torch and the user's code while this process does
@@ -75,7 +78,7 @@ class Worker:
             if executor is None:
                 job = pickle.loads(self._payload)
                 executor = self._executor = Executor(job, "ray", self._gang, self._channel.written)
-                self._channel.attach(executor)
+                self._channel.attach(executor, Journal(job.directory))
             executor.end(warm=warm)
             if not executor.clean:
                 return SPOILT + executor.left.encode(errors="replace")
