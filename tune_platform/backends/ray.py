@@ -450,7 +450,7 @@ class RayBackend:
         return (
             batch.state == "running"
             and bool(batch.reports)
-            and halts(batch.reports[-1], job.resource, worker.until, job.stop)
+            and halts(batch.reports[-1], job.resource, worker.until, job.stop, job.pruned)
         )
 
     def _lose(self, worker: RayWorker, error: BaseException, events: list[Event]) -> None:
