@@ -42,7 +42,7 @@ Stack (most recent call first):
         ("Task was killed due to the node running low on memory.", "",
          "Ray killed it because its node ran low on memory; see `resources` and the node's memory"),
         ("The actor died because its node has died. Node Id: abc", "", "its node was lost"),
-        ("The actor is dead because its owner has died. Owner worker exit type: SYSTEM_ERROR Worker exit detail: Owner's "
+        ("The actor is dead because its owner has died. Worker exit detail: Owner's "
          "node has crashed.", "", "its node was lost"),
     ],
 )  # fmt: skip
