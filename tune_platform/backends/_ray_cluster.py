@@ -14,9 +14,9 @@ from ray._private import ray_constants
 
 from tune_platform.backends._ray_connection import Connection
 from tune_platform.backends._ray_placement import amounts_of
-from tune_platform.backends._ray_reach import instead, reason, usable
-from tune_platform.backends._ray_token import want_token
-from tune_platform.cluster.address import find_address
+from tune_platform.backends._ray_reach import instead, usable
+from tune_platform.backends._ray_token import make_token, want_token
+from tune_platform.cluster.address import find_address, reason
 from tune_platform.errors import ExperimentError, SpecError
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,8 @@ def _environment(*, own: bool) -> Iterator[None]:
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     if own:
         want_token()
+        if os.environ["RAY_AUTH_MODE"].lower() == "token":
+            make_token()
         ray_constants.ENABLE_RAY_CLUSTER = False  # then it listens on the loopback interface only
     try:
         yield

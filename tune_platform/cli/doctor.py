@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -18,12 +16,13 @@ import click
 
 from tune_platform import __version__
 from tune_platform.cli.common import json_option, print_json, storage_option
+from tune_platform.cluster.address import ask_ray, find_address, note_of_ray
+from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.extras import EXTRAS, is_installed
 from tune_platform.location import Location, default_storage, unwritable
 
 PACKAGES = ("ray", "optuna", "sqlalchemy", "pandas")
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
-_RAY_FILE = "ray/ray_current_cluster"  # in the folder for temporary files: where `ray start` notes its address
 
 
 class Finding(NamedTuple):
@@ -104,25 +103,36 @@ def _gpus() -> Finding:
     try:
         found = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding("note", "GPUs", f"nvidia-smi does not answer: {error}")
+        return Finding("note", "GPUs", f"nvidia-smi does not answer: {error}. Mend the driver, or ask for no GPU")
     names = [line.strip() for line in found.splitlines() if line.strip()]
     return Finding("ok", "GPUs", "; ".join(names) or "none")
 
 
 def _ray() -> Finding:
-    """Say whether a cluster answers, without importing Ray (seconds) or joining it."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    noted = Path(tempfile.gettempdir()) / _RAY_FILE
-    if not address and noted.is_file():
-        address = noted.read_text().strip()
-    if not address or address in ("auto", "local"):
-        return Finding("ok", "Ray cluster", "none is running; a run starts one on this machine")
-    host, _, port = address.partition("://")[2].partition(":") if "://" in address else address.partition(":")
+    """Say which Ray a run would use, and whether it could: Ray is asked in a process of its own, and not joined."""
     try:
-        with socket.create_connection((host, int(port.partition("/")[0])), timeout=3):
-            return Finding("ok", "Ray cluster", f"{address} answers")
-    except (OSError, ValueError) as error:
-        return Finding("note", "Ray cluster", f"{address} does not answer: {error}")
+        address = find_address(None)
+    except SpecError as error:
+        return Finding("fail", "Ray cluster", f"{error}; mend or unset it")
+    if address.text == "local":
+        if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+            text = "a run starts one, which every user of this machine can enter and use as you: unset RAY_AUTH_MODE"
+            return Finding("note", "Ray cluster", text)
+        text = "none is running; a run starts one, which only you can enter, from this machine"
+        return Finding("ok", "Ray cluster", text)
+    if address.text == "auto":
+        return Finding("ok", "Ray cluster", f"a run joins the one that runs on this machine ({address.named} is auto)")
+    try:
+        guarded = ask_ray(address, 15).guarded
+    except (ConnectionError, ExperimentError) as error:
+        if address.named:
+            return Finding("fail", "Ray cluster", f"{address} cannot be joined: {error}; else unset {address.named}")
+        text = f"{address} cannot be joined: {error}; a run passes it over. If it is gone, delete {note_of_ray()}"
+        return Finding("note", "Ray cluster", text)
+    if guarded:
+        return Finding("ok", "Ray cluster", f"a run joins the one at {address}, which wants a token; this user has it")
+    text = "which wants no token: whoever reaches it can run code in it. Guard it by RAY_AUTH_MODE=token on its nodes"
+    return Finding("note", "Ray cluster", f"a run joins the one at {address}, {text}")
 
 
 def _storage(storage: Location) -> Iterator[Finding]:
@@ -146,4 +156,7 @@ def _storage(storage: Location) -> Iterator[Finding]:
     else:
         yield Finding("ok", "storage", f"{where}: writable, {len(names)} experiments")
     free = shutil.disk_usage(folder).free / 2**30
-    yield Finding("ok" if free >= 1 else "note", "disk space", f"{free:.1f} GiB free")
+    if free < 1:
+        yield Finding("note", "disk space", f"{free:.1f} GiB free: free some, or name another place by --storage")
+    else:
+        yield Finding("ok", "disk space", f"{free:.1f} GiB free")

@@ -41,6 +41,7 @@ _KEYS = {
     "name": "name",
     "if_exists": "if_exists",
     "storage": "storage",
+    "log_to_driver": "log_to_driver",
 }
 
 
@@ -73,9 +74,10 @@ def spec_options(function: F) -> F:
 
 def overrides_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the options override, by dotted key; the named options win over `--set`."""
-    # A spec names a module of the present folder, which an installed script does not search by itself.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    # A spec names a module of the present folder, which an installed script does not search by itself; a `wave.py`
+    # there comes before that of the standard library, as it does for a script.
+    here = str(Path.cwd())
+    sys.path[:] = [here, *(folder for folder in sys.path if folder != here)]
     given = {_KEYS[key]: options[key] for key in _KEYS if options.get(key) is not None}
     return {**pairs(options.get("sets", ()), "--set"), **given}
 
@@ -88,6 +90,8 @@ def _progress_options(function: F) -> F:
         click.option("--log-format", type=click.Choice(["auto", "plain", "json"]), default="auto", hidden=True),
         click.option("--progress", type=click.Choice(FORMS),
                      help="Progress on stderr: redrawn on a terminal, else lines (auto); or lines of JSON, or none."),
+        click.option("--log-to-driver/--no-log-to-driver", default=None,
+                     help="Show what running trials print, too."),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -165,6 +169,7 @@ def resume(
     storage: str | None,
     progress: str | None,
     log_format: str,
+    log_to_driver: bool | None,
 ) -> None:
     """Go on with an experiment, however it ended.
 
@@ -190,6 +195,7 @@ def resume(
             retry_failed=retry_failed,
             extend=more,
             progress="off",
+            log_to_driver=log_to_driver,
         )
     _finish(results, as_json=form == "json")
 

@@ -1,4 +1,4 @@
-"""Addresses of Ray: which forms there are, who has named one, and whether anything listens there.
+"""Addresses of Ray: which forms there are, who has named one, and whether this process could join what is there.
 
 Ray itself tries a dead address for minutes, deaf to Ctrl-C; so each is tried here first. Nothing here imports Ray.
 """
@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from tune_platform.errors import SpecError
+from tune_platform.errors import ExperimentError, SpecError
 
 ENVIRONMENT = "RAY_ADDRESS"
 #: Seconds for a connection to be accepted. A machine that is there does so in milliseconds, also far away.
 ACCEPTED_WITHIN = 5.0
+#: Seconds for a process to import Ray, on a machine that has much to do.
+_IMPORTED_WITHIN = 60.0
 
 _ALLOWED = "host:port of a cluster's head node, such as 10.0.0.5:6379; auto (the cluster that runs here); local"
 
@@ -108,3 +112,47 @@ def await_listener(text: str, seconds: float = ACCEPTED_WITHIN) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
     raise ConnectionError(reason)
+
+
+class Answer(NamedTuple):
+    """Of a Ray that this process could join. `guarded`: only who shows its token may join it."""
+
+    guarded: bool
+
+
+def ask_ray(address: Address, seconds: float) -> Answer:
+    """Ask the Ray at an address of host:port whether this process could join it, within so many seconds.
+
+    Raises ConnectionError where none answers, and ExperimentError with the reason where it says no.
+    """
+    await_listener(address.text, min(seconds, ACCEPTED_WITHIN))
+    found = "0" if address.named not in ("", "auto") else "1"
+    command = [sys.executable, "-P", str(Path(__file__).with_name("ray_probe.py")), address.text, str(seconds), found]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_IMPORTED_WITHIN + seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ExperimentError(f"it could not be asked within {_IMPORTED_WITHIN + seconds:g} s") from None
+    if done.returncode == -signal.SIGALRM:
+        raise ConnectionError(f"something listens there, but gives no answer of a Ray within {seconds:g} s")
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ExperimentError(f"Ray's client ended with code {done.returncode}: {last}")
+    entry, _, said = done.stdout.partition("\n")
+    if said.strip():
+        raise ExperimentError(reason(said.strip()))
+    return Answer(guarded=entry == "guarded")
+
+
+def reason(said: str) -> str:
+    """Return in our words why Ray lets a process not in, where that is known."""
+    if "InvalidAuthToken" in said or "AuthenticationError" in said or "authentication token" in said:
+        return (
+            "it wants a token, and this process shows none or another one: set RAY_AUTH_MODE=token, and put the "
+            "cluster's token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        )
+    if "Version mismatch" in said:
+        return f"{said[said.index('Version mismatch') :].rstrip('.')}. Both sides need the same"
+    return said

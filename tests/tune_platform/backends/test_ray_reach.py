@@ -111,7 +111,7 @@ def test_a_signal_ends_the_wait_for_an_answer(number: signal.Signals, silent: st
     (tmp_path / "search.py").write_text(SEARCH)
     driver = start(tmp_path, silent)
     children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
-    wait_until(lambda: "_ray_probe" in command_lines(children), driver)
+    wait_until(lambda: "ray_probe.py" in command_lines(children), driver)
     end_by(number, driver)
 
 
