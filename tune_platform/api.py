@@ -342,7 +342,7 @@ def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
             f'pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, or: '
             f"tune-platform resume {experiment.name} --extend trials=10"
         )
-    if any(key.startswith("space.") for key in keys):
+    if keys and all(key.startswith("space.") for key in keys):
         raise ExperimentError(
             f"experiment {experiment.name!r} was started with another space ({'; '.join(differences)}). What a "
             "searcher has learned holds for its own space: resume it with that, or begin another search, under another "
