@@ -14,6 +14,7 @@ from tune_platform.cli.common import (
     experiment_argument,
     pairs,
     parse_value,
+    piped,
     same_command,
     storage_option,
     talk,
@@ -215,8 +216,9 @@ def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
 def _finish(results: Results, *, as_json: bool) -> None:
     from tune_platform.cli.ending import end_json, end_screen, exit_code
 
-    if as_json:
-        click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
-    else:
-        click.echo(end_screen(results))
+    with piped():
+        if as_json:
+            click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
+        else:
+            click.echo(end_screen(results))
     click.get_current_context().exit(exit_code(results))
