@@ -255,8 +255,8 @@ class SearchSpec(Shared):
             samples = -1 if limited or self.searcher == "grid" else 1
         limits = [self.budget.trials] if self.budget.trials else []
         if samples != -1:
-            multiplies = hasattr(type(self.make_searcher()), "multiplier")
-            limits.append(samples * (self.space.grid_size if multiplies else 1))
+            everything = hasattr(self.make_searcher(), "passes")
+            limits.append(samples * self.space.grid_points(everything=everything).total)
         return min(limits, default=None)
 
     def resources_for(self, config: Mapping[str, Any]) -> Resources:
@@ -272,7 +272,10 @@ class SearchSpec(Shared):
 
     def make_searcher(self) -> Searcher:
         """Build the searcher (or return the object given), not set up yet."""
-        return build_searcher(self.searcher)
+        searcher = build_searcher(self.searcher)
+        if self.num_samples is not None and hasattr(searcher, "passes"):
+            searcher.passes = max(self.num_samples, 1)
+        return searcher
 
     def make_scheduler(self) -> Scheduler:
         """Build the scheduler (or return the object given), not set up yet.
