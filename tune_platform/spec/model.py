@@ -30,7 +30,7 @@ from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
 from tune_platform.resources import Resources
 from tune_platform.spec.agreement import contradictions
-from tune_platform.spec.blocks import Budget
+from tune_platform.spec.blocks import Budget, check_driver
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.options import NOT_IN_FINGERPRINT, Shared
 from tune_platform.spec.parts import (
@@ -194,6 +194,7 @@ class SearchSpec(Shared):
         attempt("trainable", self.load_trainable)
         attempt("storage", self._check_folder)
         attempt("space", lambda: self.space.check(self.seed))
+        attempt("checkpoint.storage", lambda: check_driver(self.checkpoint.storage))
         if not problems:
             attempt("schedule", lambda: check_saves(self.load_trainable(), self.make_scheduler()))
             searcher = self.make_searcher()
