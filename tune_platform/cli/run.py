@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -217,8 +219,16 @@ def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
 def _finish(results: Results, *, as_json: bool) -> None:
     from tune_platform.cli.ending import end_json, end_screen, exit_code
 
-    if as_json:
-        click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
-    else:
-        click.echo(end_screen(results))
-    click.get_current_context().exit(exit_code(results))
+    code = exit_code(results)
+    try:
+        if as_json:
+            click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
+        else:
+            click.echo(end_screen(results))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        # The terminal was closed: nobody reads the last words, and Python is not to try again when it ends.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    click.get_current_context().exit(code)
