@@ -64,7 +64,7 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
-    "distributed": {"errors", "extras", "protocol", "protocol.seeds", "resources", "trainable"},
+    "distributed": {"errors", "extras", "modules", "protocol", "protocol.seeds", "resources", "trainable"},
     "store": {"errors", "extras", "location", "protocol", "resources", "store.checkpoints"},
     "store.checkpoints": {"errors", "extras", "protocol"},
     "cluster": {"errors", "protocol", "resources"},

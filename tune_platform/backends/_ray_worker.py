@@ -52,6 +52,8 @@ class RayWorker:
     until: float | None = None  # ... its milestone
     more: bool = False  # the present leg, which is over (or only saves), still has something to tell
     name: str = ""
+    step: int = 0  # the last report of the present lease that has arrived
+    saved: set[str] = field(default_factory=set)  # the checkpoints of it that have
     running: bool = False  # as far as is known: the trial is not at a milestone, nor at its end
     ended: bool = True  # the trial has ended by itself, nothing is left to end
     warm: bool = False  # whether the trial that was released last is to be kept in memory

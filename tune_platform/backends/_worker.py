@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,10 +15,12 @@ from typing import Any, NoReturn
 
 from tune_platform.backends._batch import Answer, Failure, State, failure_of
 from tune_platform.backends._channel import Channel, Sent
+from tune_platform.backends._journal import Journal
 from tune_platform.backends._obituary import exit_words
 from tune_platform.backends._output import ProcessLog
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
+from tune_platform.modules import search_like
 from tune_platform.protocol.commands import Launch
 from tune_platform.resources import Resources
 
@@ -48,10 +50,11 @@ class Worker:
     """
 
     def __init__(self, payload: bytes, path: list[str], gang: Gang | None = None) -> None:
-        sys.path.extend(entry for entry in path if entry not in sys.path)
+        search_like(path)
         if threading.current_thread() is threading.main_thread():
             # Ray would raise SystemExit in this thread, later, in the middle of whatever trial is here by then.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGTERM, file=2, all_threads=False, chain=True)  # last words, in the log
         self._payload = payload
         self._gang = gang
         if gang is not None:  # its other workers load torch and the user's code while this process does
@@ -75,7 +78,7 @@ class Worker:
             if executor is None:
                 job = pickle.loads(self._payload)
                 executor = self._executor = Executor(job, "ray", self._gang, self._channel.written)
-                self._channel.attach(executor)
+                self._channel.attach(executor, Journal(job.directory))
             executor.end(warm=warm)
             if not executor.clean:
                 return SPOILT + executor.left.encode(errors="replace")

@@ -75,9 +75,10 @@ def spec_options(function: F) -> F:
 
 def overrides_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the options override, by dotted key; the named options win over `--set`."""
-    # A spec names a module of the present folder, which an installed script does not search by itself.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    # A spec names a module of the present folder, which an installed script does not search by itself; a `wave.py`
+    # there comes before that of the standard library, as it does for a script.
+    here = str(Path.cwd())
+    sys.path[:] = [here, *(folder for folder in sys.path if folder != here)]
     given = {_KEYS[key]: options[key] for key in _KEYS if options.get(key) is not None}
     return {**pairs(options.get("sets", ()), "--set"), **given}
 

@@ -327,10 +327,16 @@ class SearchSpec(Shared):
 
 
 def _today(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Call the trainable by today's name, which an older spec may not; write tuples and objects as older ones do."""
+    """Call the trainable by today's name, which an older spec may not; write tuples and objects as older ones do.
+
+    What an older one could not say has its default.
+    """
     return {
-        key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else _as_ever(value)
-        for key, value in data.items()
+        "on_bad_metric": "fail",
+        **{
+            key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else _as_ever(value)
+            for key, value in data.items()
+        },
     }
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -90,6 +91,17 @@ def test_check(call: Call, toy: Path, storage: Path) -> None:
     assert len(samples) == 10
     assert result.stderr == "toy.yaml: the spec is sound; nothing was started\n"
     assert not storage.exists()
+
+
+def test_a_module_of_this_folder_comes_before_the_standard_library(
+    call: Call, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the folder is the checkout's too, it stands at the end of the import path already."""
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    monkeypatch.setattr(sys, "path", [*(each for each in sys.path if each != str(Path.cwd())), str(Path.cwd())])
+    shutil.copy("toy_for_cli.py", "wave.py")
+    call("check", "toy.yaml", "--set", "entrypoint=wave:train")
+    monkeypatch.delitem(sys.modules, "wave")
 
 
 def test_check_explains_where_values_come_from(call: Call, toy: Path) -> None:
