@@ -343,6 +343,19 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
 
 def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
     differences = spec.differences(experiment.spec)
+    keys = {difference.partition(":")[0] for difference in differences}
+    if keys and keys <= {"budget.trials", "budget.num_samples", "budget.time"}:
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). For more, "
+            f'pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, or: '
+            f"tune-platform resume {experiment.name} --extend trials=10"
+        )
+    if keys and all(key.startswith("space.") for key in keys):
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another space ({'; '.join(differences)}). What a "
+            "searcher has learned holds for its own space: resume it with that, or begin another search, under another "
+            f'name, with start_points=[trial.config for trial in load("{experiment.name}").trials()[:5]]'
+        )
     if differences:
         raise ExperimentError(
             f"experiment {experiment.name!r} was started with another spec ({'; '.join(differences)}); resume it with "

@@ -32,6 +32,7 @@ _MEANING = {
     "SIGFPE": "an arithmetic error in native code",
     "SIGTERM": "somebody asked it to end",
 }
+_NODE_LOST = re.compile(r"\bnode\b.{0,60}\b(?:has died|has crashed|was terminated|is dead|marked dead)")
 _PID = re.compile(r"\bpid: (\d+)")
 
 
@@ -62,7 +63,7 @@ def _cause(said: str, words: bytes) -> str:
     low = said.lower()
     if "running low on memory" in low or "outofmemory" in low:
         return "Ray killed it because its node ran low on memory; see `resources` and the node's memory"
-    if "node" in low and ("node has died" in low or "node was terminated" in low or "node is dead" in low):
+    if _NODE_LOST.search(low):
         return "its node was lost"
     if left := list(_EXIT.finditer(words)):
         return f"the training code called os._exit({left[-1][1].decode()})"

@@ -114,7 +114,7 @@ class RayBackend:
         self._next_look = 0.0
         self._next_check = 0.0
         self._turns = Turns()
-        self._told_spoilt = False
+        self._told_spoilt = self._told_strange = False
         self._never_ran = 0  # workers in a row that Ray gave up before they ran
 
     # the protocol
@@ -389,6 +389,16 @@ class RayBackend:
                 worker.name, left,
             )  # fmt: skip
 
+    def _tell_strange(self, worker: RayWorker) -> None:
+        """Say, once, that trials do not run in this process's working folder."""
+        if worker.strange and not self._told_strange:
+            self._told_strange = True
+            logger.warning(
+                "trials on %s cannot run in the driver's working folder %s: relative paths of the training code lead "
+                "elsewhere there. Use absolute ones, or start the search from a folder that every node has",
+                worker.name.partition(":")[0], worker.strange,
+            )  # fmt: skip
+
     # results of calls
 
     def _settle(self, worker: RayWorker, call: Call, value: Any, events: list[Event]) -> None:
@@ -405,6 +415,7 @@ class RayBackend:
             self._take_asked(worker, call, value)
         else:
             for arrived in worker.unpack(value) if value is not None else ():
+                self._tell_strange(worker)
                 self._take(worker, arrived, events)
             if call.kind == "collect":
                 self._collect_on(worker, all_told=value is None and call.order == worker.order)

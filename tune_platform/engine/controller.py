@@ -202,6 +202,8 @@ class Controller:
             self._emit(Moved(trial=trial.number, status="PENDING", reason=reason, kill=kill))
 
     def _on_requested(self, event: Requested) -> None:
+        if event.refused:
+            return
         if event.trial is None:
             if event.action in ("stop", "cancel"):
                 self._end("stopped", "a person stopped it", cancel=event.action == "cancel")

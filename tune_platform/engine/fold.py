@@ -118,6 +118,8 @@ def _failed(state: State, event: Failed) -> list[Decision]:
 def _requested(state: State, event: Requested) -> list[Decision]:
     state.last_request = event.request
     state.moved = True
+    if event.refused:
+        return []
     if event.trial is not None:
         trial = state.trials.get(event.trial)
         if trial is not None and not trial.status.final and event.action in ("pause", "unpause"):

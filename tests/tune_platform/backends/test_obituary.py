@@ -42,6 +42,8 @@ Stack (most recent call first):
         ("Task was killed due to the node running low on memory.", "",
          "Ray killed it because its node ran low on memory; see `resources` and the node's memory"),
         ("The actor died because its node has died. Node Id: abc", "", "its node was lost"),
+        ("The actor is dead because its owner has died. Worker exit detail: Owner's "
+         "node has crashed.", "", "its node was lost"),
     ],
 )  # fmt: skip
 def test_a_dead_worker_is_one_line(tmp_path: Path, said: str, log: str, cause: str) -> None:
