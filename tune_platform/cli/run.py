@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-<<<<<<< HEAD
-import os
-import sys
-=======
->>>>>>> main
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -222,24 +216,10 @@ def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
 def _finish(results: Results, *, as_json: bool) -> None:
     from tune_platform.cli.ending import end_json, end_screen, exit_code
 
-<<<<<<< HEAD
     code = exit_code(results)
-    try:
-=======
     with piped():
->>>>>>> main
         if as_json:
             click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
         else:
             click.echo(end_screen(results))
-<<<<<<< HEAD
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        # The terminal was closed: nobody reads the last words, and Python is not to try again when it ends.
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     click.get_current_context().exit(code)
-=======
-    click.get_current_context().exit(exit_code(results))
->>>>>>> main
