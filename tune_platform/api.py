@@ -241,6 +241,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         metrics=spec.metrics,
         resource=scheduler.resource,
         on_bad_metric=spec.on_bad_metric,
+        step_timeout=math.inf if spec.step_timeout is None else spec.step_timeout,
         stop=spec.stop,
         checkpoint_every=spec.checkpoint.every,
         checkpoint_best=spec.modes[0] if spec.checkpoint.keep_best and not spec.checkpoint.every else "",
@@ -316,7 +317,8 @@ def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Sett
         fail_alike=FEWEST if spec.budget.failures is None else 0,
         time_budget=bound(spec.budget.time),
         target=spec.budget.target,
-        step_timeout=bound(spec.step_timeout),
+        # In the loop's own time nobody else is heard of while one steps: there the backend keeps the time.
+        step_timeout=bound(spec.step_timeout if backend.parallel or backend.virtual else None),
         keep_last=spec.checkpoint.keep_last,
         keep_best=spec.checkpoint.keep_best,
         keep_warm=spec.keep_warm > 0,
