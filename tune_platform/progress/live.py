@@ -94,6 +94,7 @@ class Live:
     def end(self, finish: Finish) -> None:
         """Leave one line behind that says how it ended."""
         self._region.stop()
+        self._standing.end = finish.status
         self.console.print(Text(f"{self._standing.name} {finish.status}: {finish.reason}", "bold"), soft_wrap=True)
         self.console.print(Text(self._standing.summary()), soft_wrap=True)
 
