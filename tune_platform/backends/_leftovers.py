@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 #: Seconds that a process has to end after SIGTERM, and a thread to come to its end.
 _TERM_S = 2.0
 _JOIN_S = 1.0
+#: How often children that there are, but are not listed, are looked for, every 10 ms.
+_LOOKS = 20
 #: Processes that serve all of a process and not a trial, by words of their command lines: those of multiprocessing and
 #: joblib, the compilers of torch, the workers of a gang.
 _HELPERS = (b"resource_tracker", b"forkserver", b"compile_worker", b"tune_platform.distributed.processes")
@@ -87,12 +89,19 @@ def has_children() -> bool:
 
 def children() -> set[int]:
     """Return the numbers of this process's children; none where the system does not tell."""
-    if not has_children():
-        return set()
+    tasks = Path("/proc/self/task")
     found: set[int] = set()
-    for path in Path("/proc/self/task").glob("*/children"):
-        with suppress(OSError):
-            found.update(map(int, path.read_text().split()))
+    for _ in range(_LOOKS):
+        if not has_children() or not tasks.exists():
+            break
+        # A child passes to another thread when the one that has started it ends, and may be missed meanwhile.
+        for _ in range(2):
+            for path in tasks.glob("*/children"):
+                with suppress(OSError):
+                    found.update(map(int, path.read_text().split()))
+        if found:
+            break
+        time.sleep(0.01)
     return found
 
 
