@@ -34,6 +34,7 @@ from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
+from tune_platform.surroundings import put_folder_first
 
 _LOG = logging.getLogger("tune_platform")
 
@@ -216,6 +217,8 @@ def _mark_midway(error: Exception) -> None:
 @contextlib.contextmanager
 def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener]) -> Iterator[Runner]:
     """Build the parts from the spec, and close them in the end."""
+    if isinstance(spec.trainable, str):
+        put_folder_first()
     home = _home(spec, experiment.name)
     storage = _checkpoint_storage(spec, experiment.name)
     scheduler = spec.make_scheduler()
