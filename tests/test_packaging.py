@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.test_tutorial import follow
+
 ROOT = Path(__file__).parent.parent
 UV = shutil.which("uv")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.skipif(UV is None, reason="uv is not here")]
@@ -141,6 +143,9 @@ class Environment:
     def command(self, *words: str) -> str:
         return self._call(["tune-platform", *words])
 
+    def shell(self, line: str) -> str:
+        return self._call(["bash", "-euc", line])
+
     def _call(self, words: Sequence[str]) -> str:
         # Nothing of this environment, or of the checkout, is to be seen.
         env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TUNE_", "VIRTUAL"))}
@@ -205,6 +210,12 @@ def test_the_oldest_versions_that_the_core_allows_run_a_search(wheel: Path, tmp_
         check_searches(environment)
 
 
+def test_the_tutorial_can_be_followed_after_an_installation(core: Environment) -> None:
+    core.work = core.home.parent / "tutorial"
+    core.work.mkdir()
+    follow(core.work, lambda line: core.shell(line.removeprefix("uv run ")))
+
+
 def test_the_core_alone_has_the_examples(core: Environment) -> None:
     for example in ("digits", "xgboost", "lightning"):
         core.command("init", example, "--folder", example)
@@ -233,7 +244,9 @@ USES: dict[str, list[str]] = {
     ],
     "examples": [
         "from tune_platform.trainables.data import load_images; load_images('digits').tensors('val')",
-        "from tune_platform.trainables.digits import DigitsTrainable",
+        "init digits",
+        "run digits.yaml --backend inline --trials 2 --set schedule.max=3 --set space.epochs=3",
+        "best digits",
     ],
     "robustness": ["from tune_platform.trainables.robustness import study, figures"],
     "zero-label": ["from tune_platform.trainables.zero_label import study, study_report"],
@@ -248,7 +261,7 @@ USES: dict[str, list[str]] = {
 def test_an_extra_is_enough_for_what_it_is_for(extended: Environment, wheel: Path, extra: str) -> None:
     extended.install(f"{wheel}[{extra}]")
     for use in USES[extra]:
-        if use.startswith(("run ", "export ")):
+        if use.startswith(("run ", "export ", "init ", "best ")):
             extended.command(*use.split())
         else:
             extended.python(use)

@@ -24,8 +24,9 @@ from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
-from tune_platform.location import Location, default_storage
-from tune_platform.progress.shown import check_form, shown
+from tune_platform.location import Location, default_storage, private_folder
+from tune_platform.progress.output import Output
+from tune_platform.progress.shown import check_form, ending_signals, show_output, shown
 from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
@@ -33,6 +34,7 @@ from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
+from tune_platform.surroundings import put_folder_first
 
 _LOG = logging.getLogger("tune_platform")
 
@@ -59,7 +61,7 @@ def run(
     are lines, "json" lines for programs, "off" is nothing; "auto" is live on a terminal and in a notebook, else lines
     that begin after 5 seconds and become ever rarer. None takes the spec's own, "auto" unless it says otherwise.
 
-    Ctrl-C or SIGTERM once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
+    Ctrl-C, SIGTERM or SIGHUP once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
     there; a second time ends it at once, which loses at most the steps since each trial's last checkpoint.
 
     `if_exists` says what becomes of an experiment that has the name already (None: what the spec says): "error",
@@ -109,13 +111,15 @@ def resume(
     retry_failed: bool = False,
     extend: Mapping[str, float] | None = None,
     progress: str | None = None,
+    log_to_driver: bool | None = None,
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
     `spec` is needed only where the original had live objects of Python; it must be the same one. Callbacks are not
     kept with the experiment: those of `spec` and `callbacks` are called, with what is new. `extend` adds
-    `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`. Raises ExperimentError where another
-    driver still runs it, and where the spec differs from the one that it was started with.
+    `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`; `log_to_driver` takes the place
+    of the spec's. Raises ExperimentError where another driver still runs it, and where the spec differs from the one
+    that it was started with.
     """
     from tune_platform.spec import SearchSpec
 
@@ -129,6 +133,8 @@ def resume(
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
                 _check_same(spec, experiment)
+            if log_to_driver is not None:
+                spec = spec.model_copy(update={"log_to_driver": log_to_driver})
             unknown = set(extend or {}) - {"trials", "time"}
             if unknown:
                 raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
@@ -175,8 +181,13 @@ def _drive(
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
     experiment.acquire(patience=spec.store_patience)
     hooks = Hooks([*spec.callbacks, *callbacks], _folder(spec, experiment.name))
+    runner: Runner | None = None
     try:
-        with _assemble(spec, experiment, [*listeners, hooks]) as runner, _signals(runner):
+        with contextlib.ExitStack() as stack:
+            runner = stack.enter_context(_assemble(spec, experiment, [*listeners, hooks]))
+            stack.enter_context(_signals(runner))
+            if spec.log_to_driver and runner.backend.parallel:  # else it is printed here anyway
+                runner.listen(stack.enter_context(Output(runner.job.directory, show_output)))
             begin(runner)
             hooks.begin(runner.view)
             finish = runner.run()
@@ -184,6 +195,8 @@ def _drive(
     except BaseException as error:
         finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
         if isinstance(error, Exception):
+            if runner is not None and runner.seq:
+                _mark_midway(error)
             finish = Finish(status="failed", reason=plain(f"the driver failed: {type(error).__name__}: {error}"))
         try:
             experiment.set_status(finish.status, finish.reason, time.time())
@@ -196,14 +209,23 @@ def _drive(
     return finish
 
 
+def _mark_midway(error: Exception) -> None:
+    with contextlib.suppress(AttributeError):  # not every exception takes attributes
+        error.midway = True  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener]) -> Iterator[Runner]:
     """Build the parts from the spec, and close them in the end."""
+    if isinstance(spec.trainable, str):
+        put_folder_first()
     home = _home(spec, experiment.name)
     storage = _checkpoint_storage(spec, experiment.name)
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = spec.make_backend()
+    if not backend.virtual:
+        _make_folders(home, "" if "://" in storage.root or not spec.checkpoint.storage else storage.root)
     settings = _settings(spec, searcher.lookahead, backend)
     controller = Controller(settings, scheduler)
     feed = Feed(
@@ -223,6 +245,8 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         trainable=spec.trainable,
         metrics=spec.metrics,
         resource=scheduler.resource,
+        on_bad_metric=spec.on_bad_metric,
+        step_timeout=math.inf if spec.step_timeout is None else spec.step_timeout,
         stop=spec.stop,
         checkpoint_every=spec.checkpoint.every,
         checkpoint_best=spec.modes[0] if spec.checkpoint.keep_best and not spec.checkpoint.every else "",
@@ -291,13 +315,15 @@ def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Sett
         lookahead=lookahead,
         misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if backend.parallel else 0.0,
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
+        on_bad_metric=spec.on_bad_metric,
         stop=spec.stop,
         retries=spec.retries,
         max_failures=bound(spec.budget.failures),
         fail_alike=FEWEST if spec.budget.failures is None else 0,
         time_budget=bound(spec.budget.time),
         target=spec.budget.target,
-        step_timeout=bound(spec.step_timeout),
+        # In the loop's own time nobody else is heard of while one steps: there the backend keeps the time.
+        step_timeout=bound(spec.step_timeout if backend.parallel or backend.virtual else None),
         keep_last=spec.checkpoint.keep_last,
         keep_best=spec.checkpoint.keep_best,
         keep_warm=spec.keep_warm > 0,
@@ -308,6 +334,15 @@ def _home(spec: SearchSpec, name: str) -> str:
     """Return the experiment's own folder: inside the storage directory, or beside the driver for a database URL."""
     base = "tune_results" if Location(spec.storage).is_url else spec.storage
     return str((Path(base).expanduser() / name).resolve())
+
+
+def _make_folders(*folders: str) -> None:
+    """Make what does not exist of these folders for its owner alone, before workers make it with the umask's rights."""
+    for folder in map(Path, filter(None, folders)):
+        try:
+            private_folder(folder.parent, folder.name)
+        except OSError as error:
+            raise ExperimentError(f"{folder} cannot be made: {error.strerror or error}") from error
 
 
 def _folder(spec: SearchSpec, name: str) -> str:
@@ -324,6 +359,19 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
 
 def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
     differences = spec.differences(experiment.spec)
+    keys = {difference.partition(":")[0] for difference in differences}
+    if keys and keys <= {"budget.trials", "budget.num_samples", "budget.time"}:
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). For more, "
+            f'pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, or: '
+            f"tune-platform resume {experiment.name} --extend trials=10"
+        )
+    if keys and all(key.startswith("space.") for key in keys):
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another space ({'; '.join(differences)}). What a "
+            "searcher has learned holds for its own space: resume it with that, or begin another search, under another "
+            f'name, with start_points=[trial.config for trial in load("{experiment.name}").trials()[:5]]'
+        )
     if differences:
         raise ExperimentError(
             f"experiment {experiment.name!r} was started with another spec ({'; '.join(differences)}); resume it with "
@@ -333,7 +381,7 @@ def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
 
 @contextlib.contextmanager
 def _signals(runner: Runner) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a graceful end, and the second into an immediate one.
 
     While the backend starts, the first ends at once: there is nothing yet to wait for.
     """
@@ -349,7 +397,7 @@ def _signals(runner: Runner) -> Iterator[None]:
             raise Interrupted
         runner.interrupt()
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, handle) for number in ending_signals()}
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from tune_platform.cli.common import json_option, print_json, talk
 from tune_platform.cli.format import table, width
 from tune_platform.cli.run import overrides_of, spec_argument, spec_options
 from tune_platform.progress.text import number
+from tune_platform.protocol.configs import shown
 
 if TYPE_CHECKING:
     from tune_platform.spec import SearchSpec
@@ -109,7 +110,7 @@ def _schedule(spec: SearchSpec) -> list[str]:
 def _samples_table(samples: list[dict[str, Any]]) -> str:
     from tune_platform.results import flatten
 
-    configs = [flatten(config) for config in samples]
+    configs = [flatten(shown(config)) for config in samples]
     names = list(dict.fromkeys(name for config in configs for name in config))
     rows = [[number(config.get(name)) for name in names] for config in configs]
     return table(names, rows) if names else "{}"

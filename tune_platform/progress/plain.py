@@ -83,9 +83,15 @@ class Plain:
         """Write a line of our own."""
         self._write(self._clock(), "message", text, {})
 
+    def output(self, trial: int, lines: Sequence[str]) -> None:
+        """Write lines that a trial has printed."""
+        for line in lines:
+            self._write(self._clock(), "output", f"trial {trial} | {line}", {"trial": trial, "line": line})
+
     def end(self, finish: Finish) -> None:
         """Write how it ended, if anything was written before."""
         if self._spoke or not self._quiet:
+            self._standing.end = finish.status
             summary, data = self._standing.summary(), self._data()
             data |= {"status": finish.status, "reason": finish.reason}
             self._write(self._clock(), "end", f"{finish.status}: {finish.reason}; {summary}", data)

@@ -3,11 +3,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from tests.tune_platform.cli.conftest import SPEC, Call, Make
 from tune_platform.cli.ending import exit_code
 from tune_platform.protocol.commands import Finish
 from tune_platform.results import Results
+from tune_platform.store.experiment import SqlExperiment
 
 TOY = """\
 import time
@@ -87,6 +91,17 @@ def test_check(call: Call, toy: Path, storage: Path) -> None:
     assert len(samples) == 10
     assert result.stderr == "toy.yaml: the spec is sound; nothing was started\n"
     assert not storage.exists()
+
+
+def test_a_module_of_this_folder_comes_before_the_standard_library(
+    call: Call, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the folder is the checkout's too, it stands at the end of the import path already."""
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    monkeypatch.setattr(sys, "path", [*(each for each in sys.path if each != str(Path.cwd())), str(Path.cwd())])
+    shutil.copy("toy_for_cli.py", "wave.py")
+    call("check", "toy.yaml", "--set", "entrypoint=wave:train")
+    monkeypatch.delitem(sys.modules, "wave")
 
 
 def test_check_explains_where_values_come_from(call: Call, toy: Path) -> None:
@@ -212,10 +227,11 @@ def test_ctrl_c_twice_ends_at_once(toy: Path, storage: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_gracefully_and_resume_goes_on(toy: Path, storage: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_ends_gracefully_and_resume_goes_on(toy: Path, storage: Path, number: signal.Signals) -> None:
     with started("run", "toy.yaml", "--name", "toy", "--set", "space.sleep=0.3") as run:
         wait_for(run, "best so far")
-        run.send_signal(signal.SIGINT)
+        run.send_signal(number)
         out, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert "ending gracefully" in err
@@ -224,6 +240,62 @@ def test_ctrl_c_ends_gracefully_and_resume_goes_on(toy: Path, storage: Path) -> 
         out, err = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, err
     assert "4 completed" in out
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_ends_gracefully(toy: Path, storage: Path) -> None:
+    """SIGHUP to all processes of the terminal's group, and nobody who reads what is written."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-m", "tune_platform", "run", "toy.yaml", "--name", "toy", "--set", "space.sleep=0.3",
+               "--backend", "ray", "--set", "backend.num_cpus=1", "--set", "checkpoint.at_end=true"]  # fmt: skip
+    master, slave = os.openpty()
+    with subprocess.Popen(command, env=env, stdout=slave, stderr=slave, stdin=slave, start_new_session=True) as run:
+        os.close(slave)
+        read = b""
+        while b"best" not in read:
+            read += os.read(master, 1 << 16)
+        os.close(master)
+        os.killpg(run.pid, signal.SIGHUP)
+        assert run.wait(120) == 130
+    results = Results("toy", storage=storage)
+    assert (results.status, results.counts.get("FAILED", 0)) == ("interrupted", 0)
+
+
+@pytest.mark.slow
+def test_nohup_goes_on(toy: Path, storage: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = ["nohup", sys.executable, "-m", "tune_platform", "run", "toy.yaml", "--name", "toy", "--trials", "2",
+               "--set", "space.sleep=0.2"]  # fmt: skip
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        wait_for(run, "best so far")
+        run.send_signal(signal.SIGHUP)
+        out, err = run.communicate(timeout=120)
+    assert run.returncode == 0, err
+    assert "2 completed" in out
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), OSError(28, "No space left")])
+def test_a_run_that_fails_midway_has_a_code_of_its_own(
+    call: Call, toy: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    calls = 0
+    append = SqlExperiment.append
+
+    def failing(self: SqlExperiment, log: Any, *rest: Any, **more: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fails_at:
+            if isinstance(error, OSError):
+                raise error
+            with self._db._translated():
+                raise error
+        append(self, log, *rest, **more)
+
+    monkeypatch.setattr(SqlExperiment, "append", failing)
+    fails_at = 5
+    result = call("run", "toy.yaml", "--name", "toy", code=4)
+    assert str(error.args[-1]) in result.stderr.splitlines()[-1]
+    assert "4 completed" in call("resume", "toy").stdout
 
 
 # ------------------------------------------------------------------------------------------ the rest
@@ -248,7 +320,7 @@ def test_help_is_there_for_every_command_and_has_an_example(call: Call) -> None:
     names = [line.split()[0] for line in call("--help").stdout.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
     assert names == [
         "init", "run", "check", "resume", "ls", "show", "best", "why", "export", "lineage", "logs", "stop", "pause",
-        "unpause", "enqueue", "rm", "doctor",
+        "unpause", "enqueue", "rm", "doctor", "completion",
     ]  # fmt: skip
     for name in names:
         assert f"Example: tune-platform {name}" in call(name, "--help").stdout
