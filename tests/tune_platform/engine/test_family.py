@@ -58,7 +58,8 @@ def ended(run: Run) -> None:
     check_end(run)
     finished = run.controller.finished
     assert finished is not None
-    assert finished.status != "failed", finished.reason
+    # A search has failed only where none of its trials has ended well.
+    assert finished.status != "failed" or not run.controller.state.first.good, finished.reason
 
 
 @pytest.mark.parametrize("kind", KINDS)
