@@ -29,13 +29,15 @@ MAY: Mapping[str, set[str]] = {
     "trainable": {"state"},  # the waist
     "state": set(),
     "modules": set(),
+    "callbacks": {"errors"},
     "location": set(),  # where experiments lie; hides passwords
     "resources": {"errors"},
     "protocol": {"errors", "protocol.seeds", "resources"},
     "protocol.seeds": set(),
     "registry": {"errors", "extras", "protocol"},
-    "space": {"errors", "protocol.seeds"},
+    "space": {"errors", "protocol", "protocol.seeds"},
     "spec": {
+        "callbacks",
         "cluster.address",
         "errors",
         "extras",
@@ -87,6 +89,7 @@ MAY: Mapping[str, set[str]] = {
     "claim": {"errors", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {
+        "callbacks",
         "claim",
         "engine",
         "errors",
@@ -118,7 +121,7 @@ MAY: Mapping[str, set[str]] = {
     },
 }
 #: Types of another part in a signature, which nobody needs at run time.
-ONLY_TYPES = {("trainable", "distributed"), ("protocol", "space")}
+ONLY_TYPES = {("callbacks", "engine"), ("callbacks", "protocol"), ("trainable", "distributed"), ("protocol", "space")}
 #: Files that may import Ray; the others reach it through these, for Ray is an extra and slow to import.
 RAY = ("backends/ray", "backends/_ray", "distributed/ray", "cluster/", "ray_tune/")
 #: The loop's decisions: a function of what they are told, without clocks, files, threads or draws.

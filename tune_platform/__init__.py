@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tune_platform.api import load, resume, run
+    from tune_platform.callbacks import Callback
     from tune_platform.errors import (
         CheckpointError,
         ExperimentError,
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "api": ("load", "resume", "run"),
+    "callbacks": ("Callback",),
     "errors": ("CheckpointError", "ExperimentError", "SearcherError", "SpecError", "TunePlatformError"),
     "resources": ("Resources",),
     "results": ("Results", "TrialResult"),
@@ -100,6 +102,7 @@ __all__ = [
     "PBT",
     "AsyncHyperBand",
     "Budget",
+    "Callback",
     "CheckpointError",
     "CheckpointPolicy",
     "ExperimentError",

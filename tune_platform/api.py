@@ -13,18 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.callbacks import Callback, check_callbacks
 from tune_platform.claim import Claim, claim
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
+from tune_platform.engine.hooks import Hooks
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
 from tune_platform.location import Location, default_storage
-from tune_platform.progress.shown import check_form, shown
-from tune_platform.protocol.backend import Job
+from tune_platform.progress.output import Output
+from tune_platform.progress.shown import check_form, show_output, shown
+from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
@@ -47,6 +50,7 @@ def run(
     *,
     name: str | None = None,
     if_exists: str | None = None,
+    callbacks: Sequence[Callback] = (),
     listeners: Sequence[Listener] = (),
     progress: str | None = None,
 ) -> Results:
@@ -63,17 +67,25 @@ def run(
     "resume" goes on with it, "new" starts one of the name with -2, -3 ... after it, "replace" deletes it and starts.
     One whose start had failed, without a single trial, is in nobody's way.
 
+    `callbacks` hear how it goes, after those of the spec: see `Callback`.
+
     Raises SpecError before anything starts where the spec cannot work, NameTakenError where an experiment of that name
     exists already, and ExperimentError where one is to go on that was started with another spec, or that is being run.
     """
     check_form(progress or spec.progress)
+    callbacks = check_callbacks(callbacks)
     spec.check()
     with claim(spec, name=name, if_exists=if_exists) as claimed:
-        return drive(claimed, spec, listeners, progress=progress)
+        return drive(claimed, spec, listeners, callbacks=callbacks, progress=progress)
 
 
 def drive(
-    claimed: Claim, spec: SearchSpec, listeners: Sequence[Listener] = (), *, progress: str | None = None
+    claimed: Claim,
+    spec: SearchSpec,
+    listeners: Sequence[Listener] = (),
+    *,
+    callbacks: Sequence[Callback] = (),
+    progress: str | None = None,
 ) -> Results:
     """Run the experiment that `claim` gave for this spec to its end. Raises what `run` raises."""
     experiment = claimed.experiment
@@ -83,7 +95,7 @@ def drive(
         begin = _going_on(spec, experiment)
     opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
-        finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+        finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
         display.end(finish)
     return _results(experiment.name, Location(spec.storage), finish, spec.trainable)
 
@@ -93,20 +105,25 @@ def resume(
     *,
     storage: str | Path | None = None,
     spec: SearchSpec | None = None,
+    callbacks: Sequence[Callback] = (),
     listeners: Sequence[Listener] = (),
     retry_failed: bool = False,
     extend: Mapping[str, float] | None = None,
     progress: str | None = None,
+    log_to_driver: bool | None = None,
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
-    `spec` is needed only where the original had live objects of Python; it must be the same one. `extend`
-    adds `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`. Raises ExperimentError where
-    another driver still runs it, and where the spec differs from the one that it was started with.
+    `spec` is needed only where the original had live objects of Python; it must be the same one. Callbacks are not
+    kept with the experiment: those of `spec` and `callbacks` are called, with what is new. `extend` adds
+    `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`; `log_to_driver` takes the place
+    of the spec's. Raises ExperimentError where another driver still runs it, and where the spec differs from the one
+    that it was started with.
     """
     from tune_platform.spec import SearchSpec
 
     check_form(progress or "auto")
+    callbacks = check_callbacks(callbacks)
     location = Location(storage or (spec.storage if spec else default_storage()))
     with open_store(location) as store:
         experiment = store.open(name)
@@ -115,6 +132,8 @@ def resume(
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
                 _check_same(spec, experiment)
+            if log_to_driver is not None:
+                spec = spec.model_copy(update={"log_to_driver": log_to_driver})
             unknown = set(extend or {}) - {"trials", "time"}
             if unknown:
                 raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
@@ -122,7 +141,7 @@ def resume(
                 experiment.request("extend", None, dict(extend), time.time())
             begin = _going_on(spec, experiment, retry_failed=retry_failed)
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
-                finish = _drive(spec, experiment, [*display.listeners, *listeners], begin)
+                finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
                 display.end(finish)
             return _results(experiment.name, location, finish, spec.trainable)
 
@@ -152,25 +171,37 @@ def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool
 
 
 def _drive(
-    spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener], begin: Callable[[Runner], None]
+    spec: SearchSpec,
+    experiment: SqlExperiment,
+    listeners: Sequence[Listener],
+    begin: Callable[[Runner], None],
+    callbacks: Sequence[Callback],
 ) -> Finish:
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
     experiment.acquire(patience=spec.store_patience)
+    hooks = Hooks([*spec.callbacks, *callbacks], _folder(spec, experiment.name))
     try:
-        with _assemble(spec, experiment, listeners) as runner, _signals(runner):
+        with contextlib.ExitStack() as stack:
+            runner = stack.enter_context(_assemble(spec, experiment, [*listeners, hooks]))
+            stack.enter_context(_signals(runner))
+            if spec.log_to_driver and runner.backend.parallel:  # else it is printed here anyway
+                runner.listen(stack.enter_context(Output(runner.job.directory, show_output)))
             begin(runner)
+            hooks.begin(runner.view)
             finish = runner.run()
         _tidy(spec, experiment)
     except BaseException as error:
-        status, reason = "interrupted", "the driver was interrupted; resume goes on from here"
+        finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
         if isinstance(error, Exception):
-            status, reason = "failed", plain(f"the driver failed: {type(error).__name__}: {error}")
+            finish = Finish(status="failed", reason=plain(f"the driver failed: {type(error).__name__}: {error}"))
         try:
-            experiment.set_status(status, reason, time.time())
+            experiment.set_status(finish.status, finish.reason, time.time())
         except ExperimentError as second:  # a store that is away, perhaps: not what the caller has to know first
             _LOG.warning("the status of %r could not be written: %s", experiment.name, second)
+        hooks.finish(finish)
         raise
     experiment.set_status(finish.status, finish.reason, time.time())
+    hooks.finish(finish)
     return finish
 
 
@@ -182,7 +213,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = spec.make_backend()
-    settings = _settings(spec, searcher.lookahead, parallel=backend.parallel)
+    settings = _settings(spec, searcher.lookahead, backend)
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -255,7 +286,7 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 
-def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Settings:
+def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Settings:
     def bound(value: float | None) -> float:
         return math.inf if value is None else value
 
@@ -264,10 +295,10 @@ def _settings(spec: SearchSpec, lookahead: int | None, *, parallel: bool) -> Set
         modes=spec.modes,
         seed=spec.seed,
         num_samples=bound(spec.trials),
-        max_concurrent=bound(spec.max_concurrent),
+        max_concurrent=min(bound(spec.max_concurrent), getattr(backend, "at_a_time", math.inf)),
         prefetch=spec.prefetch,
         lookahead=lookahead,
-        misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if parallel else 0.0,
+        misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if backend.parallel else 0.0,
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         stop=spec.stop,
         retries=spec.retries,

@@ -125,7 +125,7 @@ def check_facts(experiment: SqlExperiment) -> None:
 def check_answers(experiment: SqlExperiment, spec: SearchSpec) -> None:
     """Each config is what the searcher answers when it hears the log's asks and tells without a break."""
     searcher = spec.make_searcher()
-    settings = _settings(spec, searcher.lookahead, parallel=True)
+    settings = _settings(spec, searcher.lookahead, spec.make_backend())
     controller = Controller(settings, spec.make_scheduler())
     searcher.setup(spec.space, mode=spec.modes, seed=spec.seed)
     answers: dict[int, Any] = {}

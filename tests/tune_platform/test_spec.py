@@ -141,7 +141,6 @@ class OwnScheduler(ASHA):
         ({"scheduler": OwnScheduler()}, "schedule"),
         ({"resources": lambda config: Resources()}, "resources"),
         ({"constraints": [lambda config: True]}, r"constraints\[0\]"),
-        ({"param_space": {"f": choice([np.tanh, np.sin])}}, r"space.f.values\[0\]"),
         ({"param_space": lambda trial: {"x": trial.suggest_float("x", 0, 1)}}, "space"),
     ],
 )

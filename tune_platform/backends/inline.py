@@ -7,9 +7,11 @@ depend on how long they take: the same seed gives the same table of trials.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State, failure_of
@@ -24,6 +26,8 @@ from tune_platform.protocol.events import CapacityChanged, Event
 
 logger = logging.getLogger(__name__)
 
+#: Of each resource, where nobody knows what trials will ask for.
+_PLENTY = 10_000.0
 #: Seconds to sleep at most where nothing runs: what a person asks for meanwhile should not wait long.
 _IDLE_S = 0.1
 
@@ -40,10 +44,11 @@ class _Place:
 
 
 class InlineBackend:
-    """One node with `num_cpus`, `num_gpus` and `custom` resources, which is this process; trials take turns.
+    """This process; trials take turns. Runs whatever a spec asks of a cluster, one trial at a time.
 
-    The amounts only bound how many trials are open at once. A step that hangs, hangs this process. The workers of a
-    gang are "threads", which take turns, or "processes".
+    With `num_cpus` (default then: 1), `num_gpus` or `custom` it is one node with so much, which bounds how many trials
+    are open at once, and which of them fit at all. A trial that asks for a GPU that is not here runs on the CPU. A step
+    that hangs, hangs this process. The workers of a gang are "threads", which take turns, or "processes".
     """
 
     parallel = False
@@ -52,26 +57,30 @@ class InlineBackend:
 
     def __init__(
         self,
-        num_cpus: float = 1.0,
-        num_gpus: float = 0.0,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
         custom: Mapping[str, float] | None = None,
         gang: GangKind = "threads",
     ) -> None:
         self._gang = gang
-        amounts = {"cpu": float(num_cpus), "gpu": float(num_gpus), **(custom or {})}
+        self._bounded = num_cpus is not None or num_gpus is not None or bool(custom)
+        amounts = {"cpu": 1.0 if num_cpus is None else float(num_cpus), "gpu": float(num_gpus or 0.0), **(custom or {})}
         self._node = {name: amount for name, amount in amounts.items() if amount > 0}
+        #: How many trials are open at once, beside what fits.
+        self.at_a_time = math.inf if self._bounded else 1.0
         self._job: Job | None = None
         self._process = Process()
-        self._told = False
+        self._told = self._told_gpu = False
         self._places: dict[int, _Place] = {}
         self._idle: list[Executor] = []
         self._turns: deque[tuple[int, int]] = deque()  # (trial, attempt) of those that run, in turn
         self._asked: deque[Save] = deque()
 
     def start(self, job: Job) -> CapacityChanged:
-        """Take the job; the capacity is what the constructor was told."""
+        """Take the job; the capacity is what the constructor was told, or what the trials of the job need."""
         self._job = job
-        return CapacityChanged(time=self.now(), nodes=(self._node,), fixed=True)
+        nodes = (self._node,) if self._bounded else _nodes_for(job)
+        return CapacityChanged(time=self.now(), nodes=nodes, fixed=True)
 
     def now(self) -> float:
         """Return seconds since the epoch."""
@@ -140,10 +149,20 @@ class InlineBackend:
             self._process.close()
 
     def _launch(self, launch: Launch) -> None:
+        launch = self._on_this_machine(launch)
         place = self._places.get(launch.trial)  # a clone goes on in the place that it has
         executor = place.executor if place is not None else self._executor(launch.trial)
         self._places[launch.trial] = place = _Place(launch, executor)
         self._take_turn(place)
+
+    def _on_this_machine(self, launch: Launch) -> Launch:
+        """Return a launch without the GPU that it holds elsewhere, where there is none here."""
+        if self._bounded or launch.resources.gpu == 0 or _has_gpu():
+            return launch
+        if not self._told_gpu:
+            self._told_gpu = True
+            logger.warning("trials hold a GPU, and torch finds none on this machine: inline they run on the CPU")
+        return replace(launch, resources=replace(launch.resources, gpu=0.0))
 
     def _executor(self, trial: int) -> Executor:
         for executor in self._idle:
@@ -203,3 +222,23 @@ class InlineBackend:
                 raise
             return failure_of(error).event(self.now(), launch.trial, launch.attempt)
         return Answer(launch.trial, launch.attempt, checkpoint).event(self.now())
+
+
+def _nodes_for(job: Job) -> tuple[dict[str, float], ...]:
+    """Return nodes that hold one trial of the job, whatever it asks for."""
+    resources = job.resources
+    if resources is None:  # they differ from trial to trial
+        return ({"cpu": _PLENTY, "gpu": _PLENTY},)
+    bundle = resources.bundle()
+    if resources.strategy in ("SPREAD", "STRICT_SPREAD"):
+        return (bundle,) * resources.workers
+    return ({name: amount * resources.workers for name, amount in bundle.items()},)
+
+
+def _has_gpu() -> bool:
+    """Whether this machine has a GPU, or no torch that could tell."""
+    try:
+        import torch
+    except ImportError:
+        return True
+    return torch.cuda.is_available()

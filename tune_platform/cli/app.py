@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tune_platform import __version__
-from tune_platform.cli import check, control, doctor, init, logs, read, remove, run
+from tune_platform.cli import check, control, doctor, init, lineage, logs, read, remove, run
 from tune_platform.cli.common import talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
 
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 for command in (
-    init.init, run.run, check.check, run.resume, *read.COMMANDS, logs.logs, *control.COMMANDS, *remove.COMMANDS,
-    doctor.doctor,
+    init.init, run.run, check.check, run.resume, *read.COMMANDS, lineage.lineage, logs.logs, *control.COMMANDS,
+    *remove.COMMANDS, doctor.doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -11,6 +11,7 @@ from tune_platform.cli.common import json_option, print_json, talk
 from tune_platform.cli.format import table, width
 from tune_platform.cli.run import overrides_of, spec_argument, spec_options
 from tune_platform.progress.text import number
+from tune_platform.protocol.configs import shown
 
 if TYPE_CHECKING:
     from tune_platform.spec import SearchSpec
@@ -89,13 +90,27 @@ def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str
         rows = [(p.name, _values(p.domain.to_dict()), p.condition or "") for p in spec.space.parameters()]
         lines += ["", table(("parameter", "values", "when"), rows, width())]
     lines += [f"constraint  {rule.text}" for rule in spec.space.constraints]
+    lines += _schedule(spec)
     return "\n".join([*lines, "", f"{len(samples)} sample configs:", _samples_table(samples)])
+
+
+def _schedule(spec: SearchSpec) -> list[str]:
+    """Say what the scheduler does with the trials: the rungs, and what is saved; nothing where it cannot tell."""
+    forecast = getattr(spec.make_scheduler(), "forecast", None)
+    found = forecast(spec.trials) if forecast is not None and spec.trials else None
+    if found is None:
+        return []
+    several = len({bracket for bracket, _, _ in found.rungs}) > 1
+    rows = [[*([str(bracket)] if several else []), f"{level:g}", str(trials)] for bracket, level, trials in found.rungs]
+    head = [*(["bracket"] if several else []), found.resource, "trials"]
+    total = f"{found.total:g} {found.resource}s in all, {found.saved:.0%} less than all trials to the end"
+    return ["", table(head, rows), f"expected    {total}"]
 
 
 def _samples_table(samples: list[dict[str, Any]]) -> str:
     from tune_platform.results import flatten
 
-    configs = [flatten(config) for config in samples]
+    configs = [flatten(shown(config)) for config in samples]
     names = list(dict.fromkeys(name for config in configs for name in config))
     rows = [[number(config.get(name)) for name in names] for config in configs]
     return table(names, rows) if names else "{}"

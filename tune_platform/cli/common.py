@@ -67,13 +67,14 @@ def print_json(value: Any) -> None:
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:
     """Return a trial in the form that `--json` prints: times are in seconds since the epoch."""
+    from tune_platform.protocol.configs import shown
     from tune_platform.results.tables import row_columns
 
     found = {name: getattr(trial, name) for name in row_columns()}
     found |= {name: None if (time := found[name]) is None else time.timestamp() for name in _TIMES}
     found["checkpoint"] = None if trial.checkpoint is None else trial.checkpoint.uri
     found["folder"] = trial.folder
-    return {**found, "config": trial.config, "metrics": trial.last, "metrics_at_best": trial.metrics}
+    return {**found, "config": shown(trial.config), "metrics": trial.last, "metrics_at_best": trial.metrics}
 
 
 def parse_value(text: str) -> Any:

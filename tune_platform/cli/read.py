@@ -151,9 +151,10 @@ def _summary(results: Results, row: ExperimentRow) -> str:
 
 
 def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bool) -> str:
+    from tune_platform.protocol.configs import shown
     from tune_platform.results import flatten
 
-    configs = [flatten(trial.config) for trial in trials]
+    configs = [flatten(shown(trial.config)) for trial in trials]
     names = list(dict.fromkeys(name for config in configs for name in config))
     # What is the same in all of them tells nothing; `show EXP TRIAL` has it.
     if len(trials) > 1:

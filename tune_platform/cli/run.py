@@ -40,6 +40,7 @@ _KEYS = {
     "name": "name",
     "if_exists": "if_exists",
     "storage": "storage",
+    "log_to_driver": "log_to_driver",
 }
 
 
@@ -87,6 +88,8 @@ def _progress_options(function: F) -> F:
         click.option("--log-format", type=click.Choice(["auto", "plain", "json"]), default="auto", hidden=True),
         click.option("--progress", type=click.Choice(FORMS),
                      help="Progress on stderr: redrawn on a terminal, else lines (auto); or lines of JSON, or none."),
+        click.option("--log-to-driver/--no-log-to-driver", default=None,
+                     help="Show what running trials print, too."),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -164,6 +167,7 @@ def resume(
     storage: str | None,
     progress: str | None,
     log_format: str,
+    log_to_driver: bool | None,
 ) -> None:
     """Go on with an experiment, however it ended.
 
@@ -189,6 +193,7 @@ def resume(
             retry_failed=retry_failed,
             extend=more,
             progress="off",
+            log_to_driver=log_to_driver,
         )
     _finish(results, as_json=form == "json")
 

@@ -401,7 +401,7 @@ class Controller:
         slots = int(min(ledger.slots(ordinary), room, _MANY))
         free = 0
         if not queue.reserved and ledger.leases() < room and ledger.fits(ordinary):
-            free = int(min(ledger.slots(ordinary, free=True), room - ledger.leases(), _MANY))
+            free = max(1, int(min(ledger.slots(ordinary, free=True), room - ledger.leases(), _MANY)))
         elif not state.placed and not queue.size:
             free = 1  # nothing is known to fit, and something has to be tried
         unfit, misfits = (queue.unfit(), len(queue.misfits())) if free else (0, 0)

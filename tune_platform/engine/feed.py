@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from tune_platform.errors import SearcherError
+from tune_platform.errors import SearcherError, SpecError
 from tune_platform.protocol.commands import Ask, Tell
+from tune_platform.protocol.configs import from_json, is_plain, to_json
 from tune_platform.protocol.events import Event, Exhausted, Suggested
 from tune_platform.protocol.reports import Config
 from tune_platform.protocol.searcher import PastTrial, Searcher, Suggestion
@@ -231,10 +232,24 @@ class Feed:
         return time.perf_counter() if self._thread is not None else 0.0
 
     def _suggested(self, number: int, config: Config, **rest: Any) -> Suggested:
-        resources, problem = self.place(config)
+        problem, resources = "", None
+        try:
+            if not is_plain(config):
+                config = from_json(to_json(config))  # what it is after a resumption, from the beginning
+        except SpecError as error:
+            config, problem = _storable(config), f"its config cannot be kept: {error}"
+        else:
+            resources, problem = self.place(config)
         return Suggested(time=self._clock(), trial=number, config=config, resources=resources, problem=problem, **rest)
 
     def _give(self, event: Event) -> None:
         self._ready.put(event)
         if self._thread is not None:
             self._wake()
+
+
+def _storable(value: Any) -> Any:
+    """Return a config with the text of what a store cannot keep, for people to see."""
+    if isinstance(value, Mapping):
+        return {str(key): _storable(item) for key, item in value.items()}
+    return value if is_plain(value) else repr(value)[:200]

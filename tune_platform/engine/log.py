@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from tune_platform.engine.trial import Trial
+from tune_platform.protocol.configs import to_json
 from tune_platform.protocol.effects import EFFECTS, Effect, effect_from_record, effect_to_record
 from tune_platform.protocol.events import Event, Reported, Saved, Suggested, from_record, to_record
 from tune_platform.protocol.reports import CheckpointRef, Report
@@ -149,5 +150,5 @@ def trial_row(trial: Trial) -> TrialRow:
         trial=trial.number,
         status=trial.status.value,
         metrics=trial.last.metrics if trial.last else {},
-        **dict(zip(_SAME, _same(trial), strict=True)),
+        **dict(zip(_SAME, _same(trial), strict=True)) | {"config": to_json(trial.config)},
     )

@@ -81,7 +81,7 @@ class Runner:
         self.starting = False  # nothing runs yet that could end gracefully
         self._complete, self._drop, self._listeners = complete, drop, list(listeners)
         self._grace, self._say = grace, say
-        self._view = RunView(controller)
+        self.view = RunView(controller, job.experiment)
         self._begin = self._turned = time.monotonic()
         self._base = 0.0  # seconds of searching before this driver
         self._looking_until = -math.inf
@@ -90,6 +90,10 @@ class Runner:
         self._requests: deque[Event] = deque()
         self._interrupted = False
         self._snapshot = 0  # the row of the last one
+
+    def listen(self, listener: Listener) -> None:
+        """Have one more listener hear of the turns to come."""
+        self._listeners.append(listener)
 
     def start(self) -> None:
         """Start the backend and the experiment. Raises ExperimentError where the backend cannot start."""
@@ -309,7 +313,7 @@ class Runner:
         events, effects = shown_events(turn.events), shown_effects(turn.effects)
         for listener in list(self._listeners):
             try:
-                listener(self._view, events, effects)
+                listener(self.view, events, effects)
             except Exception:
                 LOGGER.warning("%r raised and is not called any more; the search goes on", listener, exc_info=True)
                 self._listeners.remove(listener)

@@ -18,6 +18,7 @@ from tune_platform.engine.log import LOGGER
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Finish
+from tune_platform.protocol.configs import from_json, to_json
 from tune_platform.protocol.effects import Ending, verdict_from_data, verdict_to_data
 from tune_platform.protocol.events import ref_from_list, ref_to_list, resources_to_data
 from tune_platform.protocol.reports import Report
@@ -74,7 +75,9 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         "supply": {name: getattr(supply, name) for name in _PLAIN_SUPPLY}
         | {"asked": list(supply.asked), "ordinary": resources_to_data(supply.ordinary)},
         "counts": {status.value: count for status, count in state.counts.items()},
-        "best": [state.best.value, state.best.trial, state.best.step, state.best.config] if state.best else None,
+        "best": [state.best.value, state.best.trial, state.best.step, to_json(state.best.config)]
+        if state.best
+        else None,
         "first": asdict(state.first),
         "ending": [state.ending.status, state.ending.reason] if state.ending else None,
         "finished": [state.finished.status, state.finished.reason] if state.finished else None,
@@ -115,7 +118,9 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
         setattr(supply, name, saved[name])
     supply.asked = dict.fromkeys(saved["asked"])
     supply.ordinary = Resources(**saved["ordinary"])
-    state.best = Best(*data["best"]) if data["best"] else None
+    if data["best"]:
+        value, number, step, config = data["best"]
+        state.best = Best(value, number, step, from_json(config))
     # One of a former release does not say what the first trials had in common.
     state.first = FirstTrials(**data.get("first", {"differ": True, "good": data["best"] is not None}))
     state.ending = Ending(status=data["ending"][0], reason=data["ending"][1]) if data["ending"] else None
@@ -144,6 +149,9 @@ def _trial_to_data(trial: Trial) -> dict[str, Any]:
         value = getattr(trial, name)
         if value != _NEW[name]:
             data[name] = value
+    data["config"] = to_json(trial.config)
+    if trial.configs:
+        data["configs"] = [[step, to_json(config)] for step, config in trial.configs]
     data["status"] = trial.status.value
     data["resources"] = resources_to_data(trial.resources)
     data["resize"] = resources_to_data(trial.resize) if trial.resize else None
@@ -156,6 +164,8 @@ def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) ->
     values = {name: data[name] for name in _PLAIN_TRIAL if name in data}
     for name in ("configs", "rungs", "history"):
         values[name] = [tuple(entry) for entry in data.get(name, ())]
+    values["config"] = from_json(values["config"])
+    values["configs"] = [(step, from_json(config)) for step, config in values["configs"]]
     trial = Trial(
         status=TrialStatus(data["status"]),
         resources=Resources(**data["resources"]),

@@ -72,6 +72,16 @@ class TrialLook:
         return self._trial.best
 
     @property
+    def error(self) -> str:
+        """The traceback or message of its last failure; empty where it never failed."""
+        return self._trial.error
+
+    @property
+    def origin(self) -> str:
+        """Who suggested it: searcher, start (a start point) or user."""
+        return self._trial.origin
+
+    @property
     def resources(self) -> Resources:
         """What it holds while it runs."""
         return self._trial.resources
@@ -88,12 +98,17 @@ class TrialLook:
 
 
 class RunView:
-    """A run as it is at the moment: what listeners get."""
+    """A run as it is at the moment: what listeners and callbacks get."""
 
-    __slots__ = ("_controller",)
+    __slots__ = ("_controller", "_name")
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, controller: Controller, name: str = "") -> None:
+        self._controller, self._name = controller, name
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self._name
 
     @property
     def settings(self) -> Settings:

@@ -84,6 +84,11 @@ class Live:
         """Print a permanent line of our own."""
         self._print(self._standing.say(text))
 
+    def output(self, trial: int, lines: Sequence[str]) -> None:
+        """Print lines that a trial has printed, above the region."""
+        for line in lines:
+            self.console.print(Text.assemble((f"trial {trial} | ", "cyan"), line), soft_wrap=True)
+
     def end(self, finish: Finish) -> None:
         """Leave one line behind that says how it ended."""
         self._region.stop()

@@ -76,6 +76,10 @@ class Notebook:
         """Show a line of our own."""
         self._standing.say(text)
 
+    def output(self, trial: int, lines: Sequence[str]) -> None:
+        """Print lines that a trial has printed, below."""
+        sys.stdout.write("".join(f"trial {trial} | {line}\n" for line in lines))
+
     def end(self, finish: Finish) -> None:
         """Show how it ended."""
         self._standing.end = f"{finish.status}: {finish.reason}"

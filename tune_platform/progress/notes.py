@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune_platform.progress.text import number, shorten
+from tune_platform.protocol.configs import shown
 from tune_platform.protocol.effects import Decided, Effect
 from tune_platform.protocol.events import CapacityChanged, Event, Exhausted, Failed, Requested, Resumed
 from tune_platform.protocol.verdicts import Clone, Pause, Resize, Stop
@@ -64,7 +65,7 @@ class Notes:
             self._best, self._best_told = best, self._clock()
             metric = run.settings.metrics[0]
             text = f"best so far: {metric} {number(best.value)} by trial {best.trial} at step {best.step}"
-            data = {"trial": best.trial, "step": best.step, "value": best.value, "config": dict(best.config)}
+            data = {"trial": best.trial, "step": best.step, "value": best.value, "config": shown(dict(best.config))}
             found.append(self._note("best", text, data))
         return found
 

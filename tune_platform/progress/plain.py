@@ -83,6 +83,11 @@ class Plain:
         """Write a line of our own."""
         self._write(self._clock(), "message", text, {})
 
+    def output(self, trial: int, lines: Sequence[str]) -> None:
+        """Write lines that a trial has printed."""
+        for line in lines:
+            self._write(self._clock(), "output", f"trial {trial} | {line}", {"trial": trial, "line": line})
+
     def end(self, finish: Finish) -> None:
         """Write how it ended, if anything was written before."""
         if self._spoke or not self._quiet:

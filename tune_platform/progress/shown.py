@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import signal
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 QUIET = 5.0
 #: Held by the one region of this process that is redrawn.
 _REGION = threading.Lock()
+#: What shows the search that is run in this context.
+_shown: contextvars.ContextVar[Display | None] = contextvars.ContextVar("shown", default=None)
 
 
 class Display(Protocol):
@@ -39,6 +42,9 @@ class Display(Protocol):
 
     def say(self, text: str) -> None:
         """Show a line."""
+
+    def output(self, trial: int, lines: Sequence[str]) -> None:
+        """Show lines that a trial has printed."""
 
     def end(self, finish: Finish) -> None:
         """Show how it ended."""
@@ -94,7 +100,20 @@ def shown(name: str, form: str, *, opening: str = "", quiet: float = QUIET) -> I
             display = Plain(standing, sys.stderr, opening=opening, quiet=pause, as_json=form == "json")
         stack.enter_context(display)
         stack.enter_context(_spoken(display))
-        yield Shown(display)
+        before = _shown.set(display)
+        try:
+            yield Shown(display)
+        finally:
+            _shown.reset(before)
+
+
+def show_output(trial: int, lines: Sequence[str]) -> None:
+    """Show lines that a trial has printed where the search is shown; where it is not, on stderr."""
+    display = _shown.get()
+    if display is not None:
+        display.output(trial, lines)
+    elif sys.stderr is not None:
+        sys.stderr.write("".join(f"trial {trial} | {line}\n" for line in lines))
 
 
 def _region(standing: Standing, opening: str, stack: contextlib.ExitStack) -> Display | None:

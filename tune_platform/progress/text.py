@@ -97,9 +97,10 @@ class Differences:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, str]:
+    from tune_platform.protocol.configs import shown
     from tune_platform.results import flatten
 
-    return {name: shorten(printable(number(value)), LONGEST) for name, value in flatten(config).items()}
+    return {name: shorten(printable(number(value)), LONGEST) for name, value in flatten(shown(config)).items()}
 
 
 def printable(text: str) -> str:

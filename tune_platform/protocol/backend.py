@@ -52,7 +52,10 @@ class Job:
 
 
 class Backend(Protocol):
-    """Runs trials. All methods but `wake` are called from one thread."""
+    """Runs trials. All methods but `wake` are called from one thread.
+
+    One whose places say nothing of how many trials may be open at once has an `at_a_time: float` that does.
+    """
 
     #: True where trials run beside the loop: a slow searcher then works beside it as well.
     parallel: bool

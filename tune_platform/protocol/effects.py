@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tune_platform.protocol.configs import from_json, to_json
 from tune_platform.protocol.events import resources_to_data
 from tune_platform.protocol.verdicts import Clone, Continue, Pause, Resize, Stop, Verdict
 from tune_platform.resources import Resources
@@ -196,7 +197,7 @@ def verdict_to_data(verdict: Verdict, step: int) -> dict[str, Any]:
             data["completed"] = verdict.completed
         case Clone():
             data["until"], data["save"] = verdict.until, verdict.save
-            data["source"], data["config"] = verdict.source, dict(verdict.config)
+            data["source"], data["config"] = verdict.source, to_json(verdict.config)
         case Resize():
             data["resources"] = resources_to_data(verdict.resources)
         case Pause():
@@ -217,7 +218,7 @@ def verdict_from_data(data: Mapping[str, Any]) -> Verdict:
         case "clone":
             return Clone(
                 source=data["source"],
-                config=data["config"],
+                config=from_json(data["config"]),
                 until=data["until"],
                 reason=reason,
                 save=data.get("save", True),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from tune_platform.protocol.configs import from_json, to_json
 from tune_platform.protocol.reports import CheckpointRef, Config, Report
 from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
@@ -220,6 +221,7 @@ def _capacity_to_data(event: CapacityChanged, data: dict[str, Any]) -> None:
 
 
 def _suggested_to_data(event: Suggested, data: dict[str, Any]) -> None:
+    data["config"] = to_json(event.config)
     if event.resources is not None:
         data["resources"] = resources_to_data(event.resources)
 
@@ -245,8 +247,10 @@ def from_record(
         values["checkpoint"] = ref_from_list(values["checkpoint"]) if values["checkpoint"] else None
     elif kind == CapacityChanged.kind:
         values["nodes"] = tuple(values["nodes"])
-    elif kind == Suggested.kind and values.get("resources"):
-        values["resources"] = Resources(**values["resources"])
+    elif kind == Suggested.kind:
+        values["config"] = from_json(values["config"])
+        if values.get("resources"):
+            values["resources"] = Resources(**values["resources"])
     if trial is not None or kind == Requested.kind:
         values["trial"] = trial
     return EVENTS[kind](time=time, **values)

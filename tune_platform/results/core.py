@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
+from tune_platform.protocol.configs import Unavailable, from_json
 from tune_platform.protocol.reports import finite
 from tune_platform.protocol.trial_log import folder_of
 from tune_platform.results.checkpoints import Checkpoint, Origin
 from tune_platform.results.history import Reason, reasons_of
+from tune_platform.results.lineage import Lineage
 from tune_platform.results.places import locate
 from tune_platform.results.tables import flatten, frame_of, row_columns, row_of
 from tune_platform.results.trials import TrialResult, front, last_values, moment, result_of
@@ -185,6 +187,27 @@ class Results:
             lines.append(Reason(time=moment(now.ended), step=now.step, verdict="ended", reason=text))
         return lines
 
+    def family(self) -> Lineage:
+        """Return who went on from whose checkpoint (PBT's clones), and the schedules that come of it."""
+        with self._open() as experiment:
+            return Lineage(row for row, _ in experiment.read_log())
+
+    def lineage(self) -> pd.DataFrame:
+        """Return one row per clone: trial, step, source, source_step, time, reason, and "config/..." from then on."""
+        rows = [
+            {
+                "trial": clone.trial,
+                "step": clone.step,
+                "source": clone.source,
+                "source_step": clone.source_step,
+                "time": clone.time,
+                "reason": clone.reason,
+                **flatten(clone.config, "config"),
+            }
+            for clone in self.family().clones
+        ]
+        return frame_of(rows, ("trial", "step", "source", "source_step", "time", "reason"))
+
     def checkpoint(self, trial: int, step: int | None = None) -> Checkpoint:
         """Return a checkpoint of a trial: of its best step or the nearest that is kept, or of exactly `step`.
 
@@ -216,7 +239,7 @@ class Results:
         ]
 
     def _kept(self, row: TrialRow, kept: Iterable[CheckpointRow]) -> list[Checkpoint]:
-        origin = Origin(self.name, self._trainable, row.config)
+        origin = Origin(self.name, self._trainable, from_json(row.config, Unavailable))
         return [Checkpoint(row.trial, each.step, self._located(each.uri), each.bytes, origin=origin) for each in kept]
 
     def _folder(self, trial: int) -> str:

@@ -45,7 +45,8 @@ def _reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
     if row.kind == "verdict":
         verdict, reason = str(data["verdict"]), str(data.get("reason") or "")
         if verdict == "clone":
-            reason = f"from trial {data['source']}: {reason}"
+            source = f"from trial {data['source']}"
+            reason = reason if source in reason else f"{source}: {reason}"
         if data.get("until") is not None:
             reason = f"{reason}; until {data['until']:g}" if reason else f"until {data['until']:g}"
     elif row.kind == "launched":

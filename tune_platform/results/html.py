@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.protocol.configs import shown
 from tune_platform.results.tables import flatten
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ def results_html(results: Results) -> str:
     row = results.row()
     order = "-best" if results.mode == "max" else "best"
     trials = results.trials(order=order, limit=_TRIALS)
-    configs = [flatten(trial.config) for trial in trials]
+    configs = [flatten(shown(trial.config)) for trial in trials]
     names = list(dict.fromkeys(name for config in configs for name in config))
     varied = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1 or len(trials) == 1]
-    shown = varied[:_PARAMETERS]
-    head = ["trial", "status", "step", f"best {results.metric}", "at step", *shown]
+    columns = varied[:_PARAMETERS]
+    head = ["trial", "status", "step", f"best {results.metric}", "at step", *columns]
     lines = [
-        [trial.number, trial.status, trial.step, trial.best, trial.best_step, *(config.get(name) for name in shown)]
+        [trial.number, trial.status, trial.step, trial.best, trial.best_step, *(config.get(name) for name in columns)]
         for trial, config in zip(trials, configs, strict=True)
     ]
     counts = ", ".join(f"{count} {status.lower()}" for status, count in row.counts.items()) or "no trials yet"
@@ -43,7 +44,7 @@ def trial_html(trial: TrialResult) -> str:
         "best": None if trial.best is None else f"{_text(trial.best)} at step {trial.best_step}",
         "checkpoint": trial.checkpoint and repr(trial.checkpoint),
         "error": trial.message or None,
-        **flatten(trial.config, "config"),
+        **flatten(shown(trial.config), "config"),
         **flatten(trial.metrics, "metrics"),
     }
     lines = [[name, value] for name, value in facts.items() if value is not None]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.protocol.configs import shown
 from tune_platform.store.records import TrialRow
 
 if TYPE_CHECKING:
@@ -42,7 +43,12 @@ def row_of(trial: TrialResult) -> dict[str, Any]:
     """Return a trial as a row of a table: config and metrics flat, of the error its last line."""
     values = {name: getattr(trial, name) for name in row_columns()}
     values["checkpoint"] = None if trial.checkpoint is None else trial.checkpoint.location
-    return {**values, "error": trial.message, **flatten(trial.config, "config"), **flatten(trial.metrics, "metrics")}
+    return {
+        **values,
+        "error": trial.message,
+        **flatten(shown(trial.config), "config"),
+        **flatten(trial.metrics, "metrics"),
+    }
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]], first: Sequence[str]) -> list[str]:

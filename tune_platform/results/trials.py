@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tune_platform.protocol.configs import Unavailable, from_json
 from tune_platform.protocol.reports import finite
 from tune_platform.protocol.trial_log import LOG
 from tune_platform.results.checkpoints import Checkpoint, nearest
@@ -26,7 +27,7 @@ class TrialResult:
 
     trial: int
     status: str  #: PENDING | STARTING | RUNNING | PAUSING | PAUSED | COMPLETED | STOPPED | FAILED
-    config: Mapping[str, Any]  #: nested, as the training code got it
+    config: Mapping[str, Any]  #: nested, as the training code got it; `Unavailable` for what cannot be imported here
     reason: str = ""  #: why it is in this state
     origin: str = "searcher"  #: searcher | start | user
     attempt: int = 0  #: how often it was launched
@@ -99,6 +100,7 @@ def result_of(
     """Return a trial of the store as a result, with the metrics of its best report where they are not its last."""
     values = {name: getattr(row, name) for name in _NAMES}
     values.update({name: moment(values[name]) for name in _TIMES if values[name] is not None})
+    values["config"] = from_json(row.config, Unavailable)
     values["last"] = row.metrics
     if metrics is not None:
         values["metrics"] = metrics

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Continue, Decision, Decisions, Pause, Stop
-from tune_platform.schedulers._rungs import reached
+from tune_platform.schedulers._rungs import Forecast, forecast, reached
 
 
 class Plan(NamedTuple):
@@ -70,6 +70,19 @@ class Brackets:
         levels = self.plan(home[0] if home else 0).levels
         at = reached(trial.last, self.resource) if trial.last else -math.inf
         return next((level for level in levels if level > at), None), True
+
+    def forecast(self, trials: int) -> Forecast:
+        """Return what so many trials come to."""
+        brackets: list[list[tuple[float, int]]] = []
+        while trials > 0:
+            plan = self.plan(len(brackets))
+            filled = min(trials, plan.sizes[0])
+            trials -= filled
+            counts = [filled]
+            for rung in range(len(plan.sizes) - 1):
+                counts.append(min(counts[-1], self._keep(filled, plan, rung)))
+            brackets.append(list(zip(plan.levels, counts, strict=True)))
+        return forecast(self.resource, brackets)
 
     def choose(self, candidates: Candidates) -> int | None:
         """Return the oldest that waits: those sent on are older than those that begin."""
@@ -209,7 +222,7 @@ class Brackets:
             return []
         bracket.closed = max(bracket.closed, rung + 1)
         ranked = sorted(members, key=lambda number: (losses[number], number))
-        keep = self._keep(bracket, plan, rung)
+        keep = self._keep(bracket.filled, plan, rung)
         members.clear()
         decisions = []
         for rank, number in enumerate(ranked, start=1):
@@ -229,9 +242,10 @@ class Brackets:
                 decisions.append(Decision(number, Continue(until=plan.levels[rung + 1], save=True, reason=reason)))
         return decisions + self._close(index)
 
-    def _keep(self, bracket: _Bracket, plan: Plan, rung: int) -> int:
+    @staticmethod
+    def _keep(filled: int, plan: Plan, rung: int) -> int:
         """How many of a rung go on: n_{i+1}, or the same share of a bracket that did not fill."""
         if rung + 1 >= len(plan.sizes):
-            return len(bracket.rungs[rung])
+            return filled
         share = plan.sizes[rung + 1] / plan.sizes[0]
-        return max(1, min(plan.sizes[rung + 1], math.floor(bracket.filled * share + 1e-9)))
+        return max(1, min(plan.sizes[rung + 1], math.floor(filled * share + 1e-9)))

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sortedcontainers import SortedList
 
@@ -74,6 +74,33 @@ class Ladder:
             if float(self.min).is_integer():
                 level = math.floor(level + 1e-9)
         return level if self.max is None else min(level, self.max)
+
+
+class Forecast(NamedTuple):
+    """What a scheduler does with so many trials, if none fails.
+
+    rungs: bracket, level and number of trials of each rung. total: resource spent on all. saved: the share of what all
+    would have cost that is saved.
+    """
+
+    resource: str
+    rungs: tuple[tuple[int, float, int], ...]
+    total: float
+    saved: float
+
+
+def forecast(resource: str, brackets: Sequence[Sequence[tuple[float, int]]]) -> Forecast:
+    """Add up what brackets of rungs cost; each rung is a level and how many trials are trained to it."""
+    rows = tuple((index, level, trials) for index, rungs in enumerate(brackets) for level, trials in rungs)
+    total = full = 0.0
+    for rungs in brackets:
+        below = 0.0
+        for level, trials in rungs:
+            total += (level - below) * trials
+            below = level
+        if rungs:
+            full += rungs[0][1] * rungs[-1][0]
+    return Forecast(resource, rows, total, 1 - total / full if full else 0.0)
 
 
 def reached(report: Report | None, resource: str) -> float:

@@ -23,7 +23,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Continue, Pause, Stop, Verdict
-from tune_platform.schedulers._rungs import Entry, Ladder, Rung, reached
+from tune_platform.schedulers._rungs import Entry, Forecast, Ladder, Rung, forecast, reached
 
 
 class ASHA:
@@ -91,6 +91,16 @@ class ASHA:
         if rank > max(1, keep):
             return Stop(reason=f"{place}: rank {rank}/{len(ladder)}, keep {max(1, keep)}")
         return Continue(until=self.level(rung + 1), reason=f"{place}: rank {rank}/{len(ladder)}, keep {max(1, keep)}")
+
+    def forecast(self, trials: int) -> Forecast | None:
+        """Return what so many trials come to, where one in eta goes on from each rung; None without a `max`."""
+        if self.max is None:
+            return None
+        rungs, left = [], trials
+        for level in self._ladder.levels():
+            rungs.append((level, left))
+            left = max(1, int(left / self.eta + 1e-9)) if left else 0
+        return forecast(self.resource, [rungs])
 
     def choose(self, candidates: Candidates) -> int | None:
         """Promote from the highest rung that has someone to promote; else start the oldest waiting trial."""

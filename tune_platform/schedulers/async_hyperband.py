@@ -9,6 +9,7 @@ means by this name.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Verdict
+from tune_platform.schedulers._rungs import Forecast, forecast
 from tune_platform.schedulers.asha import ASHA
 
 
@@ -101,6 +103,15 @@ class AsyncHyperBand:
         if verdict is None or self.brackets == 1:
             return verdict
         return replace(verdict, reason=f"bracket {self.bracket(trial.number)}, {verdict.reason}")
+
+    def forecast(self, trials: int) -> Forecast | None:
+        """Return what so many trials come to; None without a `max`."""
+        given = Counter(self.bracket(number) for number in range(trials))
+        found = [asha.forecast(given[bracket]) for bracket, asha in enumerate(self._ashas)]
+        known = [one for one in found if one is not None]
+        if len(known) < len(found):
+            return None
+        return forecast(self.resource, [[(level, count) for _, level, count in one.rungs] for one in known])
 
     def choose(self, candidates: Candidates) -> int | None:
         """Promote in the first bracket that has someone to promote; else start the oldest waiting trial."""

@@ -19,7 +19,8 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Continue, Stop, Verdict
-from tune_platform.schedulers._rungs import Ladder, reached
+from tune_platform.schedulers._rungs import Forecast, Ladder, reached
+from tune_platform.schedulers.asha import ASHA
 from tune_platform.space import Space
 
 Losses = npt.NDArray[np.float64]  # one row a trial, one column an objective; smaller is better
@@ -80,6 +81,10 @@ class MOASHA:
         if len(members) - 1 in kept:  # it is the last that arrived
             return Continue(until=self._ladder.level(rung + 1), reason=place)
         return Stop(reason=place)
+
+    def forecast(self, trials: int) -> Forecast | None:
+        """Return what so many trials come to; None without a `max`."""
+        return ASHA(resource=self.resource, min=self.min, max=self.max, eta=self.eta).forecast(trials)
 
     def choose(self, candidates: Candidates) -> int | None:
         """Start the oldest waiting trial."""

@@ -6,8 +6,9 @@ population:
              the highest. Binary tournament: it is held against one drawn from all others, and takes those of a better.
     explore  each hyperparameter taken over is perturbed (times 1.2 or 0.8), or drawn anew with chance `resample`.
 
-Asynchronous (the paper's): a trial is judged when it is ready, by the latest value of each of the others. Synchronous:
-all pause, and are judged at once when the whole population has arrived; nothing then depends on who is quicker.
+Asynchronous (the paper's): a trial is judged when it is ready, by the last evaluation of each of the others.
+Synchronous: all pause, and are judged at once when the whole population has arrived; nothing then depends on who is
+quicker.
 
 Where there are fewer places than members, one that is ready and ahead of a member without a place gives its own up.
 """
@@ -85,7 +86,8 @@ class PBT:
         """Start without a population."""
         self._metric, self._sign, self._seed = metric, (1.0 if mode == "min" else -1.0), seed
         self._configs: dict[int, Config] = {}  # of those that live
-        self._scores: dict[int, float] = {}  # their latest loss
+        self._scores: dict[int, float] = {}  # their loss at the end of the last interval, where they saved
+        self._evaluated: dict[int, float] = {}  # how far they were then
         self._reached: dict[int, float] = {}
         self._idle: dict[int, None] = {}  # those without a place: new, or paused to wait for others
         self._arrived: dict[int, None] = {}  # synchronous: those at the end of their interval
@@ -114,12 +116,12 @@ class PBT:
         """At the end of an interval, judge the trial; or the whole population, once all have arrived."""
         number, at, before = trial.number, reached(report, self.resource), self._reached[trial.number]
         self._reached[number], self._configs[number] = at, dict(trial.config)
-        self._scores[number] = self._sign * float(report.value(self._metric))
         self._idle.pop(number, None)
         if self.max is not None and at >= self.max:
             return Stop(reason=f"{self.resource} {self.max:g}: reached max", completed=True)
         if self._interval(at) <= self._interval(before):
             return None
+        self._scores[number], self._evaluated[number] = self._sign * float(report.value(self._metric)), at
         if self.synchronous:
             self._arrived[number] = None
             decisions = self._turn()
@@ -150,7 +152,7 @@ class PBT:
 
     def on_end(self, trial: TrialView, status: str) -> Decisions:
         """Take a member out of the population."""
-        for known in (self._configs, self._scores, self._reached, self._idle, self._arrived):
+        for known in (self._configs, self._scores, self._evaluated, self._reached, self._idle, self._arrived):
             known.pop(trial.number, None)
         return self._turn() if self.synchronous else None
 
@@ -183,7 +185,7 @@ class PBT:
             "complete": self._over,
             "waiting": [*self._idle, *self._arrived],
             "members": [
-                {"trial": number, "value": self._sign * self._scores[number], self.resource: self._reached[number]}
+                {"trial": number, "value": self._sign * self._scores[number], self.resource: self._evaluated[number]}
                 for number in ranked
             ],
         }
@@ -218,7 +220,7 @@ class PBT:
             config=config,
             until=self._next(at),
             save=True,
-            reason=f"cloned from trial {source} at {self.resource} {self._reached[source]:g} ({place})"
+            reason=f"cloned from trial {source} at {self.resource} {self._evaluated[source]:g} ({place})"
             + (f"; {', '.join(changes)}" if changes else ""),
         )
 

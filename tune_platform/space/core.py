@@ -10,15 +10,16 @@ import numpy as np
 
 from tune_platform.errors import SpecError
 from tune_platform.protocol import seeds
+from tune_platform.protocol.configs import to_json
 from tune_platform.space import define_by_run
 from tune_platform.space.constraints import Constraint
 from tune_platform.space.define_by_run import Pick, Point, SpaceTrial
-from tune_platform.space.domains import Domain, Grid
+from tune_platform.space.domains import Categorical, Domain, Grid
 from tune_platform.space.enumeration import Enumeration
 from tune_platform.space.files import space_from_dict, space_to_dict
 from tune_platform.space.functions_of_config import apply_functions
 from tune_platform.space.match import match
-from tune_platform.space.tree import Tree, read_tree
+from tune_platform.space.tree import Fixed, Tree, read_tree
 from tune_platform.space.values import unboxed
 
 ParamSpace = Mapping[str, Any] | Callable[[SpaceTrial], Any]
@@ -166,9 +167,12 @@ class Space:
         return match(self._tree, config)
 
     def check(self, seed: int = 0) -> float:
-        """Return the share of draws that meet the constraints (1 without any). SpecError when none does."""
+        """Return the share of draws that meet the constraints (1 without any).
+
+        SpecError when none does, and when a config holds what no store can keep.
+        """
         generator = seeds.rng(seed, 0, "check")
-        self.sample(generator)
+        to_json(self.sample(generator))
         if not self.constraints:
             return 1.0
         draws = 200
@@ -176,6 +180,19 @@ class Space:
         return max(sum(self.satisfied(self.build(pick)) for _ in range(draws)), 1) / draws
 
     # -------------------------------------------------------------------------------- grids
+
+    def check_values(self) -> None:
+        """Raise SpecError, with the parameter's name, for a value of a choice or a constant that no store can keep."""
+        if self._tree is None:
+            return
+        for leaf in self._tree.leaves:
+            if isinstance(leaf.domain, Categorical):
+                for value in leaf.domain.values:
+                    to_json(value, leaf.name)
+        for path, nodes in self._tree.paths.items():
+            for node in nodes:
+                if isinstance(node, Fixed):
+                    to_json(node.value, "/".join(path))
 
     @property
     def grid_size(self) -> int:

@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.protocol.configs import DICT, OBJECT, TUPLE, from_json
 from tune_platform.space.domains import Categorical, Constant, Domain, Float, Grid, Int, Normal
 from tune_platform.space.ray_domains import from_ray, is_ray_domain
 from tune_platform.space.tree import When, has_domain, when
-from tune_platform.space.values import number_from_text, plain
+from tune_platform.space.values import form_of_dict, number_from_text, plain
 
 #: for each type: how to build it, the keys it must have, the keys it may have
 _TYPES: dict[str, tuple[Callable[..., Domain], tuple[str, ...], tuple[str, ...]]] = {
@@ -59,6 +60,8 @@ def domain_from_dict(data: Mapping[str, Any], name: str) -> Domain:
         if not isinstance(given["values"], list | tuple):
             raise SpecError(f"{name}: values must be a list, seen {given['values']!r}")
         given["values"] = tuple(_option(value, name) for value in given["values"])
+    if "value" in given:
+        given["value"] = from_json(given["value"])
     if given.get("step", 0) is None:
         del given["step"]
     try:
@@ -70,9 +73,11 @@ def domain_from_dict(data: Mapping[str, Any], name: str) -> Domain:
 def space_from_dict(data: Any, name: str = "the space") -> Any:
     """Turn the file form of a space, or of a part of it, into a param_space."""
     if isinstance(data, Mapping):
+        if len(data) == 1 and data.keys() <= {TUPLE, DICT, OBJECT}:
+            return _in_words(data, name)
         if isinstance(data.get("type"), str):
             form = dict(data)
-            conditions = form.pop("when", None)
+            conditions = from_json(form.pop("when", None))
             domain = domain_from_dict(form, name)
             return domain if conditions is None else when(domain, conditions)
         within = "" if name == "the space" else f"{name}/"
@@ -80,6 +85,22 @@ def space_from_dict(data: Any, name: str = "the space") -> Any:
     if isinstance(data, list | tuple):
         return [space_from_dict(item, f"{name}/{i}") for i, item in enumerate(data)]
     return _not_a_number_in_disguise(data, name)
+
+
+def _in_words(data: Mapping[str, Any], name: str) -> Any:
+    """Read what YAML has no word for; see `protocol.configs`."""
+    ((word, inner),) = data.items()
+    if word == TUPLE and isinstance(inner, list):
+        return tuple(space_from_dict(inner, name))
+    if word == DICT and isinstance(inner, list) and all(isinstance(item, list) and len(item) == 2 for item in inner):
+        return {from_json(key): space_from_dict(item, f"{name}/{key}") for key, item in inner}
+    if word == OBJECT and isinstance(inner, str):
+        try:
+            return from_json(dict(data))
+        except SpecError as error:
+            raise SpecError(f"{name}: {error}") from None
+    wanted = {TUPLE: "a list", DICT: "a list of pairs [key, value]", OBJECT: '"module:name"'}[word]
+    raise SpecError(f"{name}: {word} takes {wanted}, seen {inner!r}")
 
 
 def _option(value: Any, name: str) -> Any:
@@ -112,9 +133,10 @@ def space_to_dict(value: Any) -> Any:
     if isinstance(value, Mapping):
         if set(value) == {"grid_search"}:
             return Grid(value["grid_search"]).to_dict()
-        return {str(key): _nested(str(key), item) for key, item in value.items()}
+        return form_of_dict([(key, _nested(str(key), item)) for key, item in value.items()])
     if isinstance(value, list | tuple):
-        return [space_to_dict(item) for item in value]
+        items = [space_to_dict(item) for item in value]
+        return {TUPLE: items} if isinstance(value, tuple) else items
     return _plain_or_const(value)
 
 
@@ -144,4 +166,4 @@ def _plain_or_const(value: Any) -> Any:
 
 
 def _condition(allowed: tuple[Any, ...]) -> Any:
-    return plain(allowed[0]) if len(allowed) == 1 else plain(allowed)
+    return plain(allowed[0]) if len(allowed) == 1 else plain(list(allowed))

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.protocol.configs import shown
 from tune_platform.space.domains import Categorical, Constant, Domain, Function, Grid
 from tune_platform.space.ray_domains import from_ray, is_ray_domain
-from tune_platform.space.values import plain, same, unboxed
+from tune_platform.space.values import same, unboxed
 
 Path = tuple[str, ...]
 
@@ -220,8 +221,8 @@ class _Reader:
         guards: list[Guard] = []
         while isinstance(item, When):
             for name, allowed in item.conditions.items():
-                shown = [plain(value) for value in allowed]
-                text = f"{name} == {shown[0]!r}" if len(shown) == 1 else f"{name} in {shown!r}"
+                words = [shown(value) for value in allowed]
+                text = f"{name} == {words[0]!r}" if len(words) == 1 else f"{name} in {words!r}"
                 guards.append(Guard(text, allowed, []))
                 self.pending.append((guards[-1], level, name))
             item = item.value
@@ -348,4 +349,4 @@ def _label(option: Any, number: int) -> str:
     if isinstance(option, Mapping):
         names = [v for v in option.values() if isinstance(v, str)]
         return repr(names[0]) if names else f"option {number}"
-    return f"option {number}" if has_domain(option) else repr(plain(option))
+    return f"option {number}" if has_domain(option) else repr(shown(option))

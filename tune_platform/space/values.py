@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from tune_platform.errors import SpecError
+from tune_platform.protocol.configs import DICT, OBJECT, TUPLE, reference
 
 
 def same(a: Any, b: Any) -> bool:
     """Compare two config values as JSON would keep them: tuples equal lists, True is not 1, NaN is NaN."""
     if a is b:
         return True
+    if isinstance(b, str) and not isinstance(a, str):
+        return reference(a) == b  # an object, as a person writes it
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -44,7 +47,7 @@ def unboxed(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON values; what JSON cannot hold becomes its name or its `repr`."""
+    """Return `value` in the words of `protocol.configs`; what has no words there becomes its name or its `repr`."""
     if hasattr(value, "to_dict") and hasattr(value, "contains"):  # a domain
         return value.to_dict()
     if isinstance(value, np.generic):
@@ -52,10 +55,21 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return form_of_dict([(key, plain(item)) for key, item in value.items()])
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        items = [plain(item) for item in value]
+        return {TUPLE: items} if isinstance(value, tuple) else items
+    name = reference(value)
+    if name and not name.startswith("__main__:"):
+        return {OBJECT: name}
     return str(getattr(value, "__qualname__", None) or repr(value))
+
+
+def form_of_dict(items: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """Return a dict in the words of `protocol.configs`; its values are so already."""
+    if all(isinstance(key, str) and key[:1] != "$" for key, _ in items):
+        return dict(items)
+    return {DICT: [[plain(key), item] for key, item in items]}
 
 
 def number_from_text(text: str) -> str:

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from tune_platform.callbacks import check_callbacks
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
@@ -44,6 +45,7 @@ from tune_platform.spec.parts import (
     take_retries,
     take_trainable,
 )
+from tune_platform.spec.trainables import check_saves
 from tune_platform.spec.values import (
     Count,
     Natural,
@@ -121,6 +123,7 @@ class SearchSpec(Shared):
     seed: Natural = 0
     storage: Annotated[str, PlainValidator(check_storage)] = Field(default_factory=default_storage)
     backend: Annotated[Any, AfterValidator(take_backend)] = "ray"
+    callbacks: Annotated[tuple[Any, ...], BeforeValidator(check_callbacks)] = ()
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
@@ -137,7 +140,7 @@ class SearchSpec(Shared):
     @field_validator("param_space")
     @classmethod
     def _space_is_sound(cls, value: Any) -> Any:
-        build_space(value)
+        build_space(value).check_values()
         return value
 
     @field_validator("constraints")
@@ -192,6 +195,7 @@ class SearchSpec(Shared):
         attempt("storage", self._check_folder)
         attempt("space", lambda: self.space.check(self.seed))
         if not problems:
+            attempt("schedule", lambda: check_saves(self.load_trainable(), self.make_scheduler()))
             searcher = self.make_searcher()
             attempt("search", lambda: searcher.setup(self.space, mode=self.modes, seed=self.seed))
         if problems:
@@ -323,11 +327,26 @@ class SearchSpec(Shared):
 
 
 def _today(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Call the trainable by today's name, which an older spec may not."""
+    """Call the trainable by today's name, which an older spec may not; write tuples and objects as older ones do."""
     return {
-        key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else value
+        key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else _as_ever(value)
         for key, value in data.items()
     }
+
+
+def _as_ever(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_ever(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    match value:
+        case {"$tuple": list(items), **rest} if not rest:
+            return _as_ever(items)
+        case {"$object": name, **rest} if not rest:
+            return {"python": name}
+        case {"$dict": list(pairs), **rest} if not rest:
+            return {str(key): _as_ever(item) for key, item in pairs}
+    return {key: _as_ever(item) for key, item in value.items()}
 
 
 def _canonical(value: Any) -> Any:

@@ -42,6 +42,7 @@ class Shared(Strict):
     store_patience: Annotated[Wait, ASIDE] = 300.0
     misfit_after: Annotated[Wait | None, ASIDE] = None
     progress: Annotated[Progress, ASIDE] = "auto"
+    log_to_driver: Annotated[bool, ASIDE] = False
 
 
 class Option(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tune_platform.errors import SpecError
+from tune_platform.protocol.configs import from_json
 from tune_platform.spec.agreement import contradictions
 from tune_platform.spec.file import Schedule, Search, SpecFile
 from tune_platform.spec.options import OPTIONS
@@ -104,6 +105,7 @@ _FORMS: Mapping[str, Callable[[SpecFile], Any]] = {
     "objective.target": lambda file: file.objective[0].target,
     "space": _space_of,
     "constraints": lambda file: tuple(file.constraints),
+    "search.initial": lambda file: tuple(map(from_json, file.search.initial)),
     "search": lambda file: _part(file.search, _SEARCH_KEYS),
     "schedule": lambda file: _part(file.schedule),
     "resources": lambda file: take_resources(file.resources.model_dump()),
@@ -166,7 +168,8 @@ def _check_space(space: Mapping[str, Any], data: Mapping[str, Any]) -> list[Prob
     search = data.get("search")
     for index, point in enumerate(_list(search.get("initial")) if isinstance(search, dict) else []):
         if isinstance(point, dict):
-            found.check(("search", "initial", index), check_start_points, built, [point], cut="[0]: ")
+            read = found.check(("search", "initial", index), from_json, point)
+            found.check(("search", "initial", index), check_start_points, built, [read or {}], cut="[0]: ")
     return found
 
 

@@ -34,6 +34,17 @@ def check_trainable(value: Any) -> Any:
     return value
 
 
+def check_saves(trainable: Any, scheduler: Any) -> None:
+    """Raise SpecError for a class that cannot save, where trials go on from each other's checkpoints."""
+    if not getattr(scheduler, "needs_checkpoints", False) or not isinstance(trainable, type):
+        return
+    if issubclass(trainable, Trainable) and trainable.save_checkpoint is Trainable.save_checkpoint:
+        raise SpecError(
+            f"with {type(scheduler).__name__} trials go on from each other's checkpoints, but {trainable.__qualname__} "
+            "saves none: write its save_checkpoint(directory) and load_checkpoint(directory)"
+        )
+
+
 def _check_class(value: type) -> None:
     name = value.__qualname__
     if not issubclass(value, Trainable):

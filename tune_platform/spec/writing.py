@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tune_platform.location import Location
+from tune_platform.protocol.configs import reference
 from tune_platform.resources import Resources
 from tune_platform.space.domains import Categorical, Constant, Domain
 from tune_platform.space.files import space_to_dict
 from tune_platform.space.ray_domains import from_ray, is_ray_domain
 from tune_platform.space.tree import When
+from tune_platform.space.values import plain, unboxed
 from tune_platform.spec.entrypoint import entrypoint_of
 from tune_platform.spec.options import OPTIONS, VERSION
 
@@ -76,16 +78,26 @@ def _shown(value: Any) -> Any:
 
 def _shown_plain(value: Any, inner: Callable[[Any], Any]) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): inner(item) for key, item in value.items()}
+        return {key: inner(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [inner(item) for item in value]
+        items = [inner(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, np.generic):
-        return value.item()
-    return value if value is None or isinstance(value, (bool, int, float, str)) else _python(value)
+        return unboxed(value)
+    name = reference(value)  # a script's own can only be named: it runs under another name elsewhere
+    if value is None or isinstance(value, (bool, int, float, str)) or (name and not name.startswith("__main__:")):
+        return value
+    return _python(value)
 
 
 def _plain(value: Any) -> Any:
-    return _shown_plain(value, _plain)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or isinstance(value, (bool, int, float, str)) else _python(value)
 
 
 def _named(part: Any) -> dict[str, Any]:
@@ -121,7 +133,7 @@ _FORMS: Mapping[str, Callable[[SearchSpec], Any]] = {
     "constraints": lambda spec: [rule if isinstance(rule, str) else _python(rule) for rule in spec.constraints],
     "searcher": lambda spec: _named(spec.searcher),
     "scheduler": lambda spec: _named(spec.scheduler),
-    "start_points": lambda spec: [_plain(point) for point in spec.start_points],
+    "start_points": lambda spec: [plain(_shown(point)) for point in spec.start_points],
     "resources": lambda spec: _resources(spec.resources),
     "stop": lambda spec: dict(spec.stop),
     "checkpoint": lambda spec: spec.checkpoint.model_dump(),

@@ -10,6 +10,8 @@ import pytest
 from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.verdicts import Continue, Decision, Pause, Stop
+from tune_platform.schedulers.asha import ASHA
+from tune_platform.schedulers.async_hyperband import AsyncHyperBand
 from tune_platform.schedulers.hyperband import HyperBand, brackets
 from tune_platform.schedulers.successive_halving import SuccessiveHalving
 from tune_platform.testing.schedulers import FakeTrial, SchedulerContract
@@ -50,6 +52,33 @@ def test_levels_need_not_be_whole() -> None:
     assert brackets(0.5, 2, 2)[0].levels == (0.5, 1.0, 2.0)
     assert brackets(1, 100, 3)[0].levels == (1, 3, 11, 33, 100)  # rounded down, where the resource is a count
     assert [plan.sizes[0] for plan in brackets(1, 1, 3)] == [1]
+
+
+def test_the_forecast_adds_up() -> None:
+    """Each of the five brackets of the paper's table costs about (s_max + 1) R = 405; by hand."""
+    found = HyperBand(max=81).forecast(143)
+    costs = [0.0] * 5
+    for (bracket, level, trials), before in zip(found.rungs, [(-1, 0.0, 0), *found.rungs], strict=False):
+        costs[bracket] += (level - (before[1] if before[0] == bracket else 0)) * trials
+    # 81 + 27 * 2 + 9 * 6 + 3 * 18 + 1 * 54, and so on: what has been trained is not trained again.
+    assert costs == [297, 276, 279, 324, 405]
+    assert found.total == sum(costs)
+    assert found.saved == pytest.approx(1 - sum(costs) / (143 * 81))
+    few = HyperBand(max=81).forecast(90)
+    assert [rung for rung in few.rungs if rung[0] == 1] == [(1, 3, 9), (1, 9, 2), (1, 27, 1), (1, 81, 1)]
+    assert SuccessiveHalving(n=9, max=9).forecast(18).rungs == (
+        (0, 1, 9),
+        (0, 3, 3),
+        (0, 9, 1),
+        (1, 1, 9),
+        (1, 3, 3),
+        (1, 9, 1),
+    )
+    assert ASHA(max=9).forecast(10) == (("step", ((0, 1, 10), (0, 3, 3), (0, 9, 1)), 22.0, 1 - 22 / 90))
+    assert ASHA().forecast(10) is None
+    several = AsyncHyperBand(max=9, brackets=2).forecast(14)
+    assert several is not None
+    assert several.rungs == ((0, 1, 9), (0, 3, 3), (0, 9, 1), (1, 3, 5), (1, 9, 1))
 
 
 class Hand:

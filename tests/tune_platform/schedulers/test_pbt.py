@@ -65,15 +65,16 @@ def test_truncation_copies_from_the_upper_into_the_lower_quantile() -> None:
     trials = members(scheduler, 8)
     assert scheduler.until(trials[0]) == (5, True)
     for number in range(7):
-        told(scheduler, trials[number], 4, float(number))
+        told(scheduler, trials[number], 5, float(number))
     for number in (0, 3, 5):
-        verdict = told(scheduler, trials[number], 5, float(number))
-        assert verdict == Continue(until=10, save=True, reason=f"rank {number + 1}/7")
-    verdict = told(scheduler, trials[7], 5, 7.0)
+        assert told(scheduler, trials[number], 9, 99.0) is None, "between two evaluations"
+        verdict = told(scheduler, trials[number], 10, float(number))
+        assert verdict == Continue(until=15, save=True, reason=f"rank {number + 1}/7")
+    verdict = told(scheduler, trials[7], 10, 7.0)
     assert isinstance(verdict, Clone)
     assert verdict.source in (0, 1)
-    assert (verdict.until, verdict.save) == (10, True)
-    at = 5 if verdict.source == 0 else 4
+    assert (verdict.until, verdict.save) == (15, True)
+    at = 10 if verdict.source == 0 else 5
     assert verdict.reason.startswith(f"cloned from trial {verdict.source} at step {at} (rank 8/8, quantile 25%)")
 
 
@@ -113,9 +114,9 @@ def test_a_tournament_is_lost_against_a_better_one_only() -> None:
     scheduler = pbt(selection="binary_tournament")
     trials = members(scheduler, 5)
     for number in range(5):
-        told(scheduler, trials[number], 4, float(number))
-    assert isinstance(told(scheduler, trials[4], 5, 9.0), Clone)
-    verdict = told(scheduler, trials[0], 5, 0.0)
+        told(scheduler, trials[number], 5, float(number))
+    assert isinstance(told(scheduler, trials[4], 10, 9.0), Clone)
+    verdict = told(scheduler, trials[0], 10, 0.0)
     assert isinstance(verdict, Continue)
     assert "tournament with trial" in verdict.reason
     beaten = [told(scheduler, trials[2], step, 2.0) for step in range(10, 300, 5)]
@@ -262,7 +263,7 @@ def test_explore_is_a_function_of_the_seed() -> None:
 # ------------------------------------------------------------------------------- the paper's toy (figure 2)
 
 
-def toy(*, exploit: bool, explore: bool, seed: int, steps: int = 200, interval: int = 10) -> float:
+def toy(*, exploit: bool, explore: bool, seed: int, steps: int = 100, interval: int = 4) -> float:
     """Maximise 1.2 - (a^2 + b^2) by steps on 1.2 - (h0 a^2 + h1 b^2), with two members; return the best Q at the end.
 
     Each member sees one of the two parameters only: h is (1, 0) for one and (0, 1) for the other.
@@ -300,7 +301,7 @@ def toy(*, exploit: bool, explore: bool, seed: int, steps: int = 200, interval: 
 
 
 def test_the_four_curves_of_figure_2_come_in_the_papers_order() -> None:
-    """PBT, explore only, exploit only, grid: means of 30 seeds at the end of 200 steps."""
+    """PBT, explore only, exploit only, grid: means of 30 seeds after 100 steps, ready every 4."""
     means = {
         name: statistics.fmean(toy(exploit=exploit, explore=explore, seed=seed) for seed in range(30))
         for name, exploit, explore in (
@@ -308,8 +309,8 @@ def test_the_four_curves_of_figure_2_come_in_the_papers_order() -> None:
         )
     }  # fmt: skip
     assert means["pbt"] > means["explore"] > means["exploit"] >= means["grid"], means
-    assert means["grid"] == pytest.approx(0.39, abs=0.03), "one parameter is never trained"
-    assert means["pbt"] > 1.0
+    assert means["grid"] == pytest.approx(0.38, abs=0.03), "one parameter is never trained"
+    assert means["pbt"] > 0.95
 
 
 # ------------------------------------------------------------------------------- whole searches
