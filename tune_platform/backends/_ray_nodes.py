@@ -38,15 +38,24 @@ class Nodes:
         Raises ExperimentError where the cluster is gone: no trial is to blame for that.
         """
         self.due = time.monotonic() + self._refresh_s
+        self.check()
         if not self.answer():
             if time.monotonic() - self._silent_since >= GONE_AFTER:
                 self._give_up(f"its head node has taken no connection for {GONE_AFTER:g} s")
             return
         alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-        if self.own and self.ids and not alive:
-            self._give_up("the process that runs its workers has died")
         self.ids += [node for node in alive if node not in self.ids]
         self.have = tuple(amounts_of(alive.get(node, {})) for node in self.ids)
+
+    def check(self) -> None:
+        """Raise ExperimentError where the process that runs the workers is one of ours, and has died.
+
+        At the next word to it, Ray's client would end this process.
+        """
+        if self.own:
+            for started in ray._private.worker._global_node.all_processes.get("raylet", ()):
+                if started.process.poll() is not None:
+                    self._give_up("the process that runs its workers has died")
 
     def answer(self) -> bool:
         """Whether the head node takes connections."""

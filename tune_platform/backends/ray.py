@@ -214,6 +214,7 @@ class RayBackend:
 
     def _do_what_is_due(self, now: float, events: list[Event]) -> float:
         """Do what is to be done at certain times, and return the next of them, on the monotonic clock."""
+        self._nodes.check()
         while self._legs and next(iter(self._legs.values())) <= now:
             worker = next(iter(self._legs))
             del self._legs[worker]
@@ -447,6 +448,7 @@ class RayBackend:
         )
 
     def _lose(self, worker: RayWorker, error: BaseException, events: list[Event]) -> None:
+        self._nodes.check()
         lease = worker.lease
         self._discard(worker)
         if lease is not None:
