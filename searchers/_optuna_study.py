@@ -34,6 +34,8 @@ def judge(outcome: Outcome, objectives: int) -> Judged:
     A trial that was stopped or stands paused is pruned, with its value at each rung: Optuna's TPE ranks pruned trials
     by how far they came, and then by the value there. Optuna prunes nothing where there are several objectives.
     """
+    if outcome.worst:  # pruned without a value is the worst to Optuna, wherever the others were stopped
+        return Judged(TrialState.PRUNED)
     values = outcome.values if objectives > 1 else (outcome.value,)
     good = [float(value) for value in values if value is not None and math.isfinite(value)]
     if outcome.status == "failed" or len(good) != objectives:

@@ -1,4 +1,4 @@
-"""Grid search: every point of a finite space, once."""
+"""Grid search: every point of a finite space, once in each pass."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _PATIENCE = 200_000
 
 
 class GridSearcher:
-    """Tries all points of a space of choices, grids, whole numbers and numbers with a step, each once.
+    """Tries all points of a space of choices, grids, whole numbers and numbers with a step, each once in each pass.
 
+    `passes` over the grid are made, one after the other: a spec's `num_samples`.
     The point is a function of the trial's number (without the start points), found by counting, so nothing
     is listed or remembered. Points that break a constraint are passed over; that makes asking out of order
     slow, for they have to be counted. The last parameter changes fastest.
@@ -24,6 +25,7 @@ class GridSearcher:
 
     synchronous = True
     lookahead: int | None = None
+    passes = 1
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space; the seed is not needed. SpecError names a parameter with infinitely many values."""
@@ -31,14 +33,15 @@ class GridSearcher:
         self._grid: Enumeration = space.grid_points(everything=True)
         self._places = Places()
         self._cursor = (-1, -1)  # the last point suggested: its number among the allowed, and among all
+        self._allowed: int | None = None  # how many there are in one pass, once that is known
 
     @property
     def total(self) -> int:
-        """The number of points of the grid, before constraints."""
+        """The number of points of the grid, before constraints; of one pass."""
         return self._grid.total
 
     def ask(self, number: int) -> Suggestion | None:
-        """Suggest the next point; None after the last.
+        """Suggest the next point; None after the last of the last pass.
 
         SearcherError after 200,000 points in a row that break a constraint.
         """
@@ -50,9 +53,16 @@ class GridSearcher:
         return self._space.build(lambda name, domain: values[name])
 
     def _index(self, place: int) -> int | None:
-        """Return the number, among all points, of the allowed point number `place`."""
+        """Return the number, among all points, of the allowed point that has number `place` over all passes."""
         if not self._space.constraints:
-            return place if place < self._grid.total else None
+            return place % self._grid.total if place < self._grid.total * self.passes else None
+        if self._allowed is None and (found := self._walk(place)) is not None:
+            return found
+        allowed = self._allowed or 0  # known once the walk has come to the end
+        return self._walk(place % allowed) if place < allowed * self.passes else None
+
+    def _walk(self, place: int) -> int | None:
+        """Return the number, among all points, of the allowed point number `place` of one pass."""
         known, index = self._cursor
         if place == known:
             return index
@@ -62,6 +72,7 @@ class GridSearcher:
         while known < place:
             index += 1
             if index >= self._grid.total:
+                self._allowed = known + 1
                 return None
             if self._space.satisfied(self._config(index)):
                 known, found = known + 1, index
@@ -89,7 +100,7 @@ class GridSearcher:
         for trial in past:
             if trial.memo is None:
                 self._places.observe(trial.number)
-        for trial in past:
+        for trial in past if self.passes == 1 else ():  # else the count starts again with the next ask
             if trial.memo is not None:
                 place, index = self._places.point(trial.number), int(trial.memo["point"])
                 self._cursor = max(self._cursor, (place, index))

@@ -416,6 +416,7 @@ class Scenario:
             metrics=("loss",),
             resource=scheduler.resource,
             stop=settings.stop,
+            on_bad_metric=settings.on_bad_metric,
             checkpoint_every=self.checkpoint_every,
             seed=self.seed,
         )

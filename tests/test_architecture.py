@@ -29,6 +29,7 @@ MAY: Mapping[str, set[str]] = {
     "trainable": {"state"},  # the waist
     "state": set(),
     "modules": set(),
+    "surroundings": {"errors", "modules"},
     "callbacks": {"errors"},
     "location": set(),  # where experiments lie; hides passwords
     "resources": {"errors"},
@@ -48,6 +49,7 @@ MAY: Mapping[str, set[str]] = {
         "resources",
         "space",
         "trainable",
+        "surroundings",
     },
     "engine": {"errors", "protocol", "protocol.seeds", "resources", "space", "store"},
     "schedulers": {"errors", "protocol", "protocol.seeds", "registry", "resources", "space"},
@@ -63,8 +65,17 @@ MAY: Mapping[str, set[str]] = {
         "resources",
         "store.checkpoints",
         "trainable",
+        "surroundings",
     },
-    "distributed": {"errors", "extras", "protocol", "protocol.seeds", "resources", "trainable"},
+    "distributed": {
+        "errors",
+        "extras",
+        "protocol",
+        "protocol.seeds",
+        "resources",
+        "surroundings",
+        "trainable",
+    },
     "store": {"errors", "extras", "location", "protocol", "resources", "store.checkpoints"},
     "store.checkpoints": {"errors", "extras", "protocol"},
     "cluster": {"errors", "protocol", "resources"},
@@ -118,6 +129,7 @@ MAY: Mapping[str, set[str]] = {
         "spec",
         "store",
         "version",
+        "surroundings",
     },
 }
 #: Types of another part in a signature, which nobody needs at run time.

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.test_tutorial import follow
+
 ROOT = Path(__file__).parent.parent
 UV = shutil.which("uv")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.skipif(UV is None, reason="uv is not here")]
@@ -141,6 +143,9 @@ class Environment:
     def command(self, *words: str) -> str:
         return self._call(["tune-platform", *words])
 
+    def shell(self, line: str) -> str:
+        return self._call(["bash", "-euc", line])
+
     def _call(self, words: Sequence[str]) -> str:
         # Nothing of this environment, or of the checkout, is to be seen.
         env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TUNE_", "VIRTUAL"))}
@@ -203,6 +208,12 @@ def test_the_oldest_versions_that_the_core_allows_run_a_search(wheel: Path, tmp_
         environment.install(str(wheel))
         assert environment.packages() == {*before, "tune-platform"}  # and nothing had to be newer
         check_searches(environment)
+
+
+def test_the_tutorial_can_be_followed_after_an_installation(core: Environment) -> None:
+    core.work = core.home.parent / "tutorial"
+    core.work.mkdir()
+    follow(core.work, lambda line: core.shell(line.removeprefix("uv run ")))
 
 
 def test_the_core_alone_has_the_examples(core: Environment) -> None:

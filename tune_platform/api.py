@@ -232,6 +232,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         trainable=spec.trainable,
         metrics=spec.metrics,
         resource=scheduler.resource,
+        on_bad_metric=spec.on_bad_metric,
         stop=spec.stop,
         checkpoint_every=spec.checkpoint.every,
         checkpoint_best=spec.modes[0] if spec.checkpoint.keep_best and not spec.checkpoint.every else "",
@@ -300,6 +301,7 @@ def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Sett
         lookahead=lookahead,
         misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if backend.parallel else 0.0,
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
+        on_bad_metric=spec.on_bad_metric,
         stop=spec.stop,
         retries=spec.retries,
         max_failures=bound(spec.budget.failures),
@@ -333,6 +335,19 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
 
 def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
     differences = spec.differences(experiment.spec)
+    keys = {difference.partition(":")[0] for difference in differences}
+    if keys and keys <= {"budget.trials", "budget.num_samples", "budget.time"}:
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). For more, "
+            f'pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, or: '
+            f"tune-platform resume {experiment.name} --extend trials=10"
+        )
+    if keys and all(key.startswith("space.") for key in keys):
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another space ({'; '.join(differences)}). What a "
+            "searcher has learned holds for its own space: resume it with that, or begin another search, under another "
+            f'name, with start_points=[trial.config for trial in load("{experiment.name}").trials()[:5]]'
+        )
     if differences:
         raise ExperimentError(
             f"experiment {experiment.name!r} was started with another spec ({'; '.join(differences)}); resume it with "

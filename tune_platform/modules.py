@@ -8,9 +8,11 @@ that name, with that module, of their own.
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 #: What entrypoints of the first release call by their own name.
@@ -33,6 +35,18 @@ def entrypoint_today(entrypoint: str) -> str:
     """Return "module:name" with the name that its module is imported by today; other text as it is."""
     module, colon, name = entrypoint.partition(":")
     return f"{module_name(module)}{colon}{name}"
+
+
+def search_like(path: Sequence[str]) -> None:
+    """Look for modules where the process with this `sys.path` does.
+
+    What it looks at before the standard library (a script's folder, PYTHONPATH) comes first here too; the rest is
+    looked at after all that this process has.
+    """
+    library = sysconfig.get_path("stdlib")
+    ahead = list(takewhile(lambda folder: folder != library and not folder.endswith(".zip"), path))
+    own = [folder for folder in sys.path if folder not in ahead]
+    sys.path[:] = [*ahead, *own, *(folder for folder in path if folder not in ahead and folder not in own)]
 
 
 def _ours(top: str) -> Path:

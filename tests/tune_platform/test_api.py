@@ -321,7 +321,7 @@ def test_another_spec_is_refused_and_the_differences_named(make: Make) -> None:
     assert "seed" in str(refused.value)
     assert "stop" in str(refused.value)
     assert "budget" not in str(refused.value)
-    with pytest.raises(ExperimentError, match="started with another spec"):
+    with pytest.raises(ExperimentError, match="started with another space"):
         resume("toy", storage=spec.storage, spec=make(param_space={"x": uniform(0, 2)}))
     assert load("toy", storage=spec.storage).status == "interrupted"
     # What only says where it runs may differ.

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.tune_platform.backends.test_executor import run
 from tune_platform import SearchSpec
 from tune_platform.errors import SpecError
-from tune_platform.modules import entrypoint_today, module_name
+from tune_platform.modules import entrypoint_today, module_name, search_like
 from tune_platform.spec import load_entrypoint
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,8 @@ TRAIN = """\
 from tune_platform import Trainable
 
 class Mine(Trainable):
-    pass
+    def step(self):
+        return {"loss": 0.0}
 """
 
 
@@ -123,3 +125,10 @@ def test_the_readmes_example_runs_beside_folders_of_these_names(kind: str, tmp_p
     (block,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     write(tmp_path / "search.py", block)
     assert "'lr'" in python(tmp_path, "search.py")
+
+
+def test_a_worker_looks_first_where_a_script_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = sysconfig.get_path("stdlib")
+    monkeypatch.setattr(sys, "path", ["/ray", library, "/here", "/packages"])
+    search_like(["/here", "/more", library, "/packages", "/else/packages"])
+    assert sys.path == ["/here", "/more", "/ray", library, "/packages", "/else/packages"]

@@ -74,6 +74,8 @@ def test_best_by_another_metric(tmp_path: Path) -> None:
     assert results.best(metric="loss", mode="min").best == pytest.approx(0.06875)
     assert results.best(metric="accuracy", mode="min").number == 1
     with pytest.raises(SpecError, match=r"not optimised here.*say with mode"):
+        results.best(metric="loss")
+    with pytest.raises(SpecError, match=r"no metric 'acuracy' was reported .did you mean 'accuracy'"):
         results.best(metric="acuracy")
     with pytest.raises(SpecError, match="mode"):
         results.best(metric="loss", mode="down")

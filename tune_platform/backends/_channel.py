@@ -15,6 +15,7 @@ from threading import Condition
 from typing import NamedTuple, Protocol
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State
+from tune_platform.backends._journal import Journal
 from tune_platform.backends._outbox import Outbox
 from tune_platform.backends._writer import Written
 
@@ -58,6 +59,7 @@ class Channel:
         self._executor: _Checkpoints | None = None
         self._changed = Condition()
         self._outbox = Outbox()
+        self._journal = Journal()
         self._order = 0
         self._trial = (-1, 0)  # with its attempt
         self._flush_s = 0.0
@@ -73,9 +75,12 @@ class Channel:
         self._wishes: dict[int, Asked] = {}  # by leg: the driver may ask before it has begun
         self._held = False  # what is written now is the answer to a Save
 
-    def attach(self, executor: _Checkpoints) -> None:
-        """Take the process's executor, which knows of checkpoints that are finished behind the training."""
-        self._executor = executor
+    def attach(self, executor: _Checkpoints, journal: Journal | None = None) -> None:
+        """Take the process's executor, which knows of checkpoints that are finished behind the training.
+
+        What is on its way goes to the journal as well, until the driver asks for more: then it has that.
+        """
+        self._executor, self._journal = executor, journal or self._journal
 
     # the training thread
 
@@ -87,6 +92,7 @@ class Channel:
                 for item in self._outbox.take(len(self._outbox)):
                     if isinstance(item, (Written, Answer)):
                         self._outbox.put(item)
+            self._note_delivery()
             self._order, self._trial, self._flush_s = order, (trial, attempt), flush_s
             self._last = time.monotonic()
             self._lives = self._urgent = False
@@ -107,7 +113,7 @@ class Channel:
             if item is None:
                 self._lives = True
             else:
-                self._outbox.put(item)
+                self._put(item)
             if self._collecting:
                 self._collecting = False
                 self._changed.notify_all()
@@ -157,6 +163,7 @@ class Channel:
         """Forget what nobody has fetched."""
         with self._changed:
             self._outbox.close()
+            self._journal.close()
 
     # any thread
 
@@ -175,6 +182,7 @@ class Channel:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._order >= order)
+            self._note_delivery()
             while self._order == order:
                 over = self._over
                 if over:
@@ -208,7 +216,16 @@ class Channel:
     def _pull(self) -> None:
         if self._executor is not None:
             for one in self._executor.late():
-                self._outbox.put(one)
+                self._put(one)
+
+    def _put(self, item: Item) -> None:
+        self._journal.add(item, *self._trial)
+        self._outbox.put(item)
+
+    def _note_delivery(self) -> None:
+        """Note that the driver has what was taken before: it asks for more only then."""
+        if len(self._outbox) <= MAX_ITEMS:  # else it was away, and the journal is short again once it has all
+            self._journal.restart(self._outbox.in_memory(), *self._trial)
 
     def _take(self) -> Sent:
         writing = saving = False

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from tune_platform.backends._batch import Failure, traceback_of
-from tune_platform.errors import Interrupted, did_you_mean
+from tune_platform.errors import Interrupted, SpecError, did_you_mean
 from tune_platform.modules import entrypoint_today
+from tune_platform.surroundings import check_name
 
 
 class Failing(Exception):  # noqa: N818 (it carries a failure out of the loop, nothing sees it as an error)
@@ -43,7 +44,10 @@ def resolve(trainable: Any) -> Any:
     if not module or not name:
         _misnamed(f"trainable {trainable!r} is not an entrypoint: write 'package.module:name'")
     try:
+        check_name(module)
         found: Any = importlib.import_module(module)
+    except SpecError as error:
+        _misnamed(f"trainable {trainable!r}: {error}", error)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, but something that it imports is not

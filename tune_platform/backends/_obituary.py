@@ -15,6 +15,10 @@ _EXIT = re.compile(rb"^os\._exit\((-?\d+)\) was called", re.MULTILINE)
 _FATAL = re.compile(
     rb"^\*{3} (?P<name>SIG[A-Z]+) received|^Fatal Python error: (?P<words>[A-Z][A-Za-z ]+)$", re.MULTILINE
 )
+#: A stack that nothing says the reason of: of a signal that asked the process to end.
+_ASKED = re.compile(
+    rb"^(?:Stack|Current thread 0x\w+) \(most recent call first\):\n(?:  (?:File|\.\.\.|<).*\n?)+\Z", re.MULTILINE
+)
 #: What Python's `faulthandler` calls the signals.
 _SIGNALS = {
     "Segmentation fault": "SIGSEGV", "Bus error": "SIGBUS", "Aborted": "SIGABRT", "Illegal instruction": "SIGILL",
@@ -28,6 +32,7 @@ _MEANING = {
     "SIGFPE": "an arithmetic error in native code",
     "SIGTERM": "somebody asked it to end",
 }
+_NODE_LOST = re.compile(r"\bnode\b.{0,60}\b(?:has died|has crashed|was terminated|is dead|marked dead)")
 _PID = re.compile(r"\bpid: (\d+)")
 
 
@@ -41,18 +46,24 @@ def obituary(name: str, said: str, folder: str) -> str:
 
     `said` is Ray's text; `folder` that of the trial that it ran, where its log lies, if it can be read from here.
     """
-    pid = _PID.search(said)
-    who = name or (f"of pid {pid[1]}" if pid else "")
+    known = process_of(name, said)
+    who = f"of pid {known[1:]}" if known.startswith(":") else known
     if "never ran" in said:
         return f"the worker process {f'{who} ' if who else ''}never ran: {_last_sentence(said)}"
     return f"the worker process {f'{who} ' if who else ''}died: {_cause(said, _last_words(folder))}"
+
+
+def process_of(name: str, said: str) -> str:
+    """Return the process of a worker as host:pid; without its host where only Ray tells the pid; else nothing."""
+    pid = _PID.search(said)
+    return name or (f":{pid[1]}" if pid else "")
 
 
 def _cause(said: str, words: bytes) -> str:
     low = said.lower()
     if "running low on memory" in low or "outofmemory" in low:
         return "Ray killed it because its node ran low on memory; see `resources` and the node's memory"
-    if "node" in low and ("node has died" in low or "node was terminated" in low or "node is dead" in low):
+    if _NODE_LOST.search(low):
         return "its node was lost"
     if left := list(_EXIT.finditer(words)):
         return f"the training code called os._exit({left[-1][1].decode()})"
@@ -63,7 +74,7 @@ def _cause(said: str, words: bytes) -> str:
             of = f"signal {int(number)} ({name})" if number is not None else name
             meaning = f": {_MEANING[name]}" if name in _MEANING else ""
             return f"{of}{meaning}; its log has the stack"
-    if "receives a sigterm" in low:
+    if "receives a sigterm" in low or _ASKED.search(words):
         return f"signal 15 (SIGTERM): {_MEANING['SIGTERM']}"
     if code := re.search(r"exit code: (-?\d+)", low):
         return f"it ended itself with exit code {code[1]}"

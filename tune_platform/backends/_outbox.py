@@ -52,6 +52,10 @@ class Outbox:
                 self._count -= 1
         return taken
 
+    def in_memory(self) -> list[Any]:
+        """Return those in memory, oldest first: all there are, where none had to go to the file."""
+        return [*self._head, *self._tail]
+
     def close(self) -> None:
         """Forget everything, and delete the file."""
         self._head.clear()

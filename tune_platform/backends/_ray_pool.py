@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from tune_platform.distributed.gang import Gang
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.resources import Ledger, Resources
+from tune_platform.surroundings import surroundings
 
 #: Workers that are started ahead of the first trials at most, and for how long (seconds) they are kept for them.
 _PREPARED = 64
@@ -38,6 +38,9 @@ class Pool:
         self.node_ids: Sequence[str] = ()
         self._job = job
         self._payload = payload
+        self._surroundings = surroundings()
+        if "working_dir" in ray.get_runtime_context().runtime_env:  # a copy of one: Ray puts the workers there
+            self._surroundings = self._surroundings._replace(folder="")
         self._results = results
         self._idle_s = idle_s
         self._actor = ray.remote(concurrency_groups=GROUPS)(_worker.Worker)
@@ -192,7 +195,7 @@ class Pool:
         # Whether an entrypoint asks for its gang is not known here; where it has several workers, it will.
         asks = isinstance(job.trainable, str) or getattr(job.trainable, "uses_gang", False)
         gang = Gang("ray", workers, dict(shape.bundle)) if workers > 1 and asks else None
-        worker = RayWorker(actor.remote(self._payload, sys.path, gang), shape, placement)
+        worker = RayWorker(actor.remote(self._payload, self._surroundings, gang), shape, placement)
         self._workers[worker] = None
         return worker
 

@@ -52,6 +52,9 @@ class RayWorker:
     until: float | None = None  # ... its milestone
     more: bool = False  # the present leg, which is over (or only saves), still has something to tell
     name: str = ""
+    strange: str = ""  # the driver's working folder, where its machine has none of that name
+    step: int = 0  # the last report of the present lease that has arrived
+    saved: set[str] = field(default_factory=set)  # the checkpoints of it that have
     running: bool = False  # as far as is known: the trial is not at a milestone, nor at its end
     ended: bool = True  # the trial has ended by itself, nothing is left to end
     warm: bool = False  # whether the trial that was released last is to be kept in memory
@@ -86,8 +89,8 @@ class RayWorker:
 
     def unpack(self, packed: bytes) -> list[Arrived]:
         """Take a batch and return, in order, all that can be told now: one may arrive before those that come first."""
-        number, order, name, batch, more = pickle.loads(packed)
-        self.name = name or self.name
+        number, order, name, strange, batch, more = pickle.loads(packed)
+        self.name, self.strange = name or self.name, strange or self.strange
         if number == self._next and not self._early:
             self._next += 1
             return [Arrived(order, batch, more)]

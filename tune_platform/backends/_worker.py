@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 
 from tune_platform.backends._batch import Answer, Failure, State, failure_of
 from tune_platform.backends._channel import Channel, Sent
+from tune_platform.backends._journal import Journal
 from tune_platform.backends._obituary import exit_words
 from tune_platform.backends._output import ProcessLog
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
 from tune_platform.protocol.commands import Launch
 from tune_platform.resources import Resources
+from tune_platform.surroundings import Surroundings
 
 #: What `launch` answers, with what it is, where something of a trial before still runs: the process must be replaced.
 SPOILT = b"spoilt"
@@ -44,14 +46,15 @@ class Worker:
     other threads at any time. `order` numbers the legs.
 
     Arguments and answers cross as plain pickles in bytes: Ray's own way to send objects takes several times as long.
-    `gang`: the workers that trials on this one will ask for.
+    `surroundings` are the driver's. `gang`: the workers that trials on this one will ask for.
     """
 
-    def __init__(self, payload: bytes, path: list[str], gang: Gang | None = None) -> None:
-        sys.path.extend(entry for entry in path if entry not in sys.path)
+    def __init__(self, payload: bytes, surroundings: Surroundings, gang: Gang | None = None) -> None:
+        self._strange = surroundings.take()
         if threading.current_thread() is threading.main_thread():
             # Ray would raise SystemExit in this thread, later, in the middle of whatever trial is here by then.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGTERM, file=2, all_threads=False, chain=True)  # last words, in the log
         self._payload = payload
         self._gang = gang
         if gang is not None:  # its other workers load torch and the user's code while this process does
@@ -75,7 +78,7 @@ class Worker:
             if executor is None:
                 job = pickle.loads(self._payload)
                 executor = self._executor = Executor(job, "ray", self._gang, self._channel.written)
-                self._channel.attach(executor)
+                self._channel.attach(executor, Journal(job.directory))
             executor.end(warm=warm)
             if not executor.clean:
                 return SPOILT + executor.left.encode(errors="replace")
@@ -129,7 +132,7 @@ class Worker:
 
     def collect(self, order: int) -> bytes | None:
         """Wait for something to tell of this leg and return it; None once it is over and all has been told."""
-        return _packed(self._channel.collect(order))
+        return self._packed(self._channel.collect(order))
 
     def ask(self, order: int, save: bool, halt: bool) -> bool:
         """Have this leg save or halt after its present step; False where it has ended already."""
@@ -180,14 +183,13 @@ class Worker:
     def _last(self, failure: Failure | None = None) -> bytes | None:
         if failure is not None:
             self._log.write(failure.traceback or failure.message + "\n")
-        return _packed(self._channel.last_batch())
+        return self._packed(self._channel.last_batch())
 
-
-def _packed(sent: Sent | None) -> bytes | None:
-    if sent is None:
-        return None
-    name = f"{socket.gethostname()}:{os.getpid()}" if sent.number == 1 else ""
-    return pickle.dumps((sent.number, sent.order, name, sent.batch, sent.more), protocol=5)
+    def _packed(self, sent: Sent | None) -> bytes | None:
+        if sent is None:
+            return None
+        name, strange = (f"{socket.gethostname()}:{os.getpid()}", self._strange) if sent.number == 1 else ("", "")
+        return pickle.dumps((sent.number, sent.order, name, strange, sent.batch, sent.more), protocol=5)
 
 
 def _telling(leave: Callable[[int], NoReturn], log: ProcessLog) -> Callable[[int], NoReturn]:

@@ -26,7 +26,7 @@ from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
-from tune_platform.protocol.milestones import betters, halts
+from tune_platform.protocol.milestones import bad_metric, betters, halts
 from tune_platform.protocol.reports import CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
 from tune_platform.protocol.trial_log import folder_of
@@ -354,19 +354,17 @@ class Executor:
             put(report if run.step > run.launch.committed else None)
             self._judge(run, report)
             known = run.step < run.launch.committed
-            if not done and (known or not halts(report, self.job.resource, until, self.job.stop)):
+            if not done and (known or not halts(report, self.job.resource, until, self.job.stop, self.job.pruned)):
                 return "running"
         self._check_reported(run, at=None if done else until)
         return "done" if done else "waiting"
 
     def _judge(self, run: _Run, report: Report) -> None:
         run.names.update(dict.fromkeys(report.metrics))
-        for name in self.job.metrics:
-            if name in report.metrics:
-                value = report.metrics[name]
-                if finite(value) is None:
-                    message = f"metric {name!r} is {value!r} at step {report.step}, which is not a finite number"
-                    raise Failing(Failure("bad_metric", message))
+        if self.job.on_bad_metric == "fail" and (bad := bad_metric(report, self.job.metrics)) is not None:
+            value = report.metrics[bad]
+            message = f"metric {bad!r} is {value!r} at step {report.step}, which is not a finite number"
+            raise Failing(Failure("bad_metric", message))
         if self.job.checkpoint_best and betters(report, self.job.metrics[0], self.job.checkpoint_best, run.best):
             run.best, run.better = finite(report.metrics[self.job.metrics[0]]), True
 

@@ -26,8 +26,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from tune_platform.backends import _worker
-from tune_platform.backends._batch import Batch, Failure
-from tune_platform.backends._obituary import obituary
+from tune_platform.backends._batch import Batch, Failure, Item
+from tune_platform.backends._journal import clear, recover
+from tune_platform.backends._obituary import obituary, process_of
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own
@@ -37,6 +38,7 @@ from tune_platform.backends._ray_noise import Quiet
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_turns import Turns
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
+from tune_platform.backends._writer import Written
 from tune_platform.backends.executor import trial_folder
 from tune_platform.cluster.address import check_address
 from tune_platform.cluster.admission import ALL, Admission, offered
@@ -110,7 +112,7 @@ class RayBackend:
         self._next_look = 0.0
         self._next_check = 0.0
         self._turns = Turns()
-        self._told_spoilt = False
+        self._told_spoilt = self._told_strange = False
         self._never_ran = 0  # workers in a row that Ray gave up before they ran
 
     # the protocol
@@ -137,6 +139,7 @@ class RayBackend:
         self._nodes = Nodes(self._refresh_s, own=self._connection is not None and is_own())
         atexit.register(self.close)
         self._job = job
+        clear(job.directory)
         self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
         self._look_up_nodes()
         if job.resources is not None and job.resources.bundle():
@@ -284,7 +287,7 @@ class RayBackend:
             self._share, self._admission = ALL, None  # what is a share of the cluster is not known any more
         elif not self._leases:
             self._next_look = 0.0  # the others are to know at once that it has something to run again
-        worker.lease = launch
+        worker.lease, worker.step, worker.saved = launch, launch.committed, set()
         worker.ended = False
         self._leases[launch.trial] = worker
         self._begin_leg(worker, launch.until)
@@ -385,6 +388,16 @@ class RayBackend:
                 worker.name, left,
             )  # fmt: skip
 
+    def _tell_strange(self, worker: RayWorker) -> None:
+        """Say, once, that trials do not run in this process's working folder."""
+        if worker.strange and not self._told_strange:
+            self._told_strange = True
+            logger.warning(
+                "trials on %s cannot run in the driver's working folder %s: relative paths of the training code lead "
+                "elsewhere there. Use absolute ones, or start the search from a folder that every node has",
+                worker.name.partition(":")[0], worker.strange,
+            )  # fmt: skip
+
     # results of calls
 
     def _settle(self, worker: RayWorker, call: Call, value: Any, events: list[Event]) -> None:
@@ -401,6 +414,7 @@ class RayBackend:
             self._take_asked(worker, call, value)
         else:
             for arrived in worker.unpack(value) if value is not None else ():
+                self._tell_strange(worker)
                 self._take(worker, arrived, events)
             if call.kind == "collect":
                 self._collect_on(worker, all_told=value is None and call.order == worker.order)
@@ -428,6 +442,8 @@ class RayBackend:
             events.extend(batch.late(self.now()))  # what else a released trial still reports is not wanted
         else:
             events.extend(batch.events(self.now(), worker.name))
+            worker.step = batch.reports[-1].step if batch.reports else worker.step
+            worker.saved.update(ref.uri for ref in batch.saved)
             worker.ended = worker.ended or batch.state in ("done", "failed")
         if arrived.order == worker.order:
             if batch.state != "running":
@@ -444,7 +460,7 @@ class RayBackend:
         return (
             batch.state == "running"
             and bool(batch.reports)
-            and halts(batch.reports[-1], job.resource, worker.until, job.stop)
+            and halts(batch.reports[-1], job.resource, worker.until, job.stop, job.pruned)
         )
 
     def _lose(self, worker: RayWorker, error: BaseException, events: list[Event]) -> None:
@@ -459,7 +475,16 @@ class RayBackend:
                 failure = self._obituary(worker, lease.trial, plain(str(error)))
                 self._mourn(failure.message)
                 self._refresh(math.inf, events)  # first: with its node, perhaps, where it must not be launched again
+            items = self._left_behind(worker, lease, process_of(worker.name, str(error)))
+            if items:
+                events.extend(Batch.of(lease.trial, lease.attempt, items, "running").events(self.now(), worker.name))
             events.append(failure.event(self.now(), lease.trial, lease.attempt))
+
+    def _left_behind(self, worker: RayWorker, lease: Launch, process: str) -> list[Item]:
+        """Return what a dead process had reported and nobody has fetched."""
+        assert self._job is not None
+        found = recover(self._job.directory, process, lease.trial, lease.attempt, worker.step)
+        return [item for item in found if not (isinstance(item, Written) and item.ref.uri in worker.saved)]
 
     def _obituary(self, worker: RayWorker, trial: int, said: str) -> Failure:
         assert self._job is not None

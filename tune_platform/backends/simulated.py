@@ -222,14 +222,18 @@ class SimulatedBackend:
                 break
             time += self._seconds(launch, step)
             cause = self._fault(launch, step) if self._faults is not None else ""
+            bad = cause == "bad_metric"
+            if bad and self._job.on_bad_metric != "fail":
+                cause = ""
             worker.over = bool(cause)
             if cause and cause != "bad_metric":
                 break
             worker.step = step
-            report = Report(step, {**metrics, self._job.metrics[0]: math.nan} if cause else metrics, time)
+            report = Report(step, {**metrics, self._job.metrics[0]: math.nan} if bad else metrics, time)
             if step > launch.committed:
                 reports.append(report)
-            halted = step >= launch.committed and halts(report, self._job.resource, worker.until, self._job.stop)
+            job = self._job
+            halted = step >= launch.committed and halts(report, job.resource, worker.until, job.stop, job.pruned)
             answers = not cause and worker.asked is not None and time >= worker.asked
             worker.halted = not cause and (halted or (answers and worker.halt))
             if not cause and ((halted and worker.save) or (every and step % every == 0)):

@@ -13,19 +13,26 @@ from typing import Any
 import click
 
 from tune_platform import __version__
-from tune_platform.cli import check, control, doctor, init, lineage, logs, read, remove, run
-from tune_platform.cli.common import talk
+from tune_platform.cli import check, completion, control, doctor, init, lineage, logs, read, remove, run
+from tune_platform.cli.common import piped, talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
 
 
 class Commands(click.Group):
     """A group that turns our errors into one message and an exit code."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; help is printed here."""
+        with piped():
+            return super().parse_args(ctx, args)
+        raise click.exceptions.Exit(0)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         ctx.color = wants_colour()
         try:
-            return super().invoke(ctx)
+            with piped():
+                return super().invoke(ctx)
         except TunePlatformError as error:
             if os.environ.get("TUNE_PLATFORM_DEBUG", "0") not in ("", "0"):
                 talk(traceback.format_exc())
@@ -73,6 +80,6 @@ def main() -> None:
 
 for command in (
     init.init, run.run, check.check, run.resume, *read.COMMANDS, lineage.lineage, logs.logs, *control.COMMANDS,
-    *remove.COMMANDS, doctor.doctor,
+    *remove.COMMANDS, doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,8 +24,24 @@ _TIMES = ("created", "started", "ended")
 
 
 def talk(text: str) -> None:
-    """Say something to the person: on stderr, as stdout is for data."""
-    click.echo(text, err=True)
+    """Say something to the person: on stderr, as stdout is for data. Nobody need listen."""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def piped() -> Iterator[None]:
+    """Leave the block where the reader of stdout has gone: `show digits | head -1` has what it wanted."""
+    try:
+        yield
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if not any(events & select.POLLERR for _, events in poll.poll(0)):
+            raise  # another pipe
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())  # what is left in the buffer is written when Python ends
+        os.close(null)
 
 
 def storage_option(function: F) -> F:
@@ -41,16 +60,28 @@ def experiment_argument(function: F) -> F:
     return click.argument("experiment", shell_complete=complete_experiment)(function)
 
 
-def complete_experiment(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the names of experiments that begin so."""
-    from tune_platform.errors import TunePlatformError
+def offer(words: Callable[[Mapping[str, Any]], Iterable[str]]) -> Callable[..., list[str]]:
+    """Return a completion for the shell: those of the words that begin as given.
+
+    `words` gets what else stands on the command line. What it raises is no word: a shell has no place for an error.
+    """
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        with contextlib.suppress(Exception):
+            return [word for word in words(ctx.params) if word.startswith(incomplete)]
+        return []
+
+    return complete
+
+
+def _experiments(given: Mapping[str, Any]) -> list[str]:
     from tune_platform.store.sql import open_store
 
-    try:
-        with open_store(ctx.params.get("storage") or default_storage()) as store:
-            return [name for name in store.names() if name.startswith(incomplete)]
-    except TunePlatformError:
-        return []
+    with open_store(given.get("storage") or default_storage()) as store:
+        return store.names()
+
+
+complete_experiment = offer(_experiments)
 
 
 def load(experiment: str, storage: str | None) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ COLOURS: Mapping[str, str] = {
     "running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red", "crashed": "red",
     "interrupted": "yellow", "unreadable": "red",
 }  # fmt: skip
+
+#: Least width of a last column that is cut.
+LAST = 24
 
 
 def width() -> int | None:
@@ -40,19 +44,25 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], limit: int | None 
     return "\n".join(lines)
 
 
-def fit(head: Sequence[str], rows: Sequence[Sequence[str]], fixed: Sequence[str], limit: int | None) -> int:
-    """Return how many columns that are not `fixed` must be left out for the table to fit (the last ones first)."""
-    if limit is None:
-        return 0
-    widths = {name: max(map(len, column)) + 2 for name, *column in zip(head, *rows, strict=True)}
-    widths = {name: max(wide, len(name) + 2) for name, wide in widths.items()}
-    optional = [name for name in head if name not in fixed]
-    room = limit - sum(widths[name] for name in fixed if name != head[-1]) - 24  # for the last column
-    dropped = 0
-    while optional and sum(widths[name] for name in optional) > room:
-        optional.pop()
-        dropped += 1
-    return dropped
+def fit(head: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[int], limit: int | None) -> list[int]:
+    """Return which columns fit; those at the indices `spare` are given up, first to last, until the rest does.
+
+    The last column is cut (see `table`), so it counts as `LAST` at most.
+    """
+    widths = [max(map(len, cells)) + 2 for cells in zip(head, *rows, strict=True)]
+    widths[-1] = min(widths[-1], LAST)
+    room = math.inf if limit is None else limit + 2 - sum(widths)
+    dropped = []
+    for index in spare:
+        if room >= 0:
+            break
+        dropped.append(index)
+        room += widths[index]
+    for index in reversed(dropped):  # a narrow one may fit in the place of a wide one
+        if widths[index] <= room:
+            dropped.remove(index)
+            room -= widths[index]
+    return [index for index in range(len(head)) if index not in dropped]
 
 
 def _numeric(cells: Sequence[str]) -> bool:

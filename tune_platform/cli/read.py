@@ -17,6 +17,7 @@ from tune_platform.cli.common import (
     experiment_argument,
     json_option,
     load,
+    offer,
     print_json,
     storage_option,
     talk,
@@ -33,6 +34,18 @@ if TYPE_CHECKING:
 
     from tune_platform.results import Reason, Results, TrialResult
     from tune_platform.store.records import ExperimentRow
+
+
+def _orders(given: Mapping[str, Any]) -> Sequence[str]:
+    from tune_platform.store.reader import ORDERS
+
+    return ORDERS
+
+
+def _statuses(given: Mapping[str, Any]) -> Sequence[str]:
+    from tune_platform.results import STATUSES
+
+    return [status.lower() for status in STATUSES]
 
 
 # ------------------------------------------------------------------------------------------ ls
@@ -92,8 +105,14 @@ def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
 @click.command()
 @experiment_argument
 @click.argument("trial", type=int, required=False)
-@click.option("--sort", default="best", show_default=True, help="best, trial, step, created, started or ended.")
-@click.option("--status", help="Only the trials in this status.")
+@click.option(
+    "--sort",
+    default="best",
+    show_default=True,
+    shell_complete=offer(_orders),
+    help="best, trial, step, created, started or ended; with - before it, descending.",
+)
+@click.option("--status", shell_complete=offer(_statuses), help="Only the trials in this status.")
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="0 shows all.")
 @storage_option
 @json_option
@@ -159,7 +178,7 @@ def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bo
     # What is the same in all of them tells nothing; `show EXP TRIAL` has it.
     if len(trials) > 1:
         names = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
-    first = ("trial", "status", "step", f"best {results.metric}".strip(), "at")
+    first = ("trial", "status", "step", f"best {results.metric}".strip(), "at")  # in this order, see `fit` below
     rows = [
         [str(t.number), status_word(t.status, driven), str(t.step), number(t.best), number(t.best_step)]
         + [number(config.get(name)) for name in names]
@@ -167,12 +186,16 @@ def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bo
         for t, config in zip(trials, configs, strict=True)
     ]
     head = [*first, *names, "reason"]
-    dropped = fit(head, rows, (*first, "reason"), width())
-    if dropped:
-        cut = slice(len(head) - 1 - dropped, len(head) - 1)
-        for line in (head, *rows):
-            del line[cut]
-        talk(f"{dropped} parameters do not fit: widen the terminal, or see --json and export")
+    # On a narrow terminal the parameters stay longest, of them those that most trials have.
+    if len(fit(head, rows, range(len(head)), width())) < len(head):
+        head[3] = "best"  # the summary has the metric
+    parameters = range(len(first), len(head) - 1)
+    rare = sorted(parameters, key=lambda index: (sum(head[index] in config for config in configs), -index))
+    kept = fit(head, rows, (4, 2, len(head) - 1, 1, *rare), width())
+    missing = [name for index, name in enumerate(head) if index not in kept]
+    if missing:
+        talk(f"does not fit into {width()} columns: {', '.join(missing)}; widen the terminal, or see --json and export")
+    head, *rows = [[line[index] for index in kept] for line in (head, *rows)]
     return table(head, rows, width())
 
 
@@ -320,7 +343,7 @@ def export(experiment: str, form: str, reports: bool, output: Path | None, stora
     frame = load(experiment, storage).dataframe(reports)
     data = _encode(frame, form)
     if output is None:
-        sys.stdout.buffer.write(data)
+        click.echo(data, nl=False)
         return
     output.write_bytes(data)
     talk(f"{len(frame)} rows, {len(frame.columns)} columns in {output}")

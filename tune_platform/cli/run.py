@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,7 @@ from tune_platform.cli.common import (
     experiment_argument,
     pairs,
     parse_value,
+    piped,
     same_command,
     storage_option,
     talk,
@@ -23,6 +23,7 @@ from tune_platform.errors import NameTakenError
 from tune_platform.location import Location
 from tune_platform.progress import FORMS
 from tune_platform.progress.text import finite
+from tune_platform.surroundings import put_folder_first
 
 if TYPE_CHECKING:
     from tune_platform.results import Results
@@ -73,9 +74,7 @@ def spec_options(function: F) -> F:
 
 def overrides_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the options override, by dotted key; the named options win over `--set`."""
-    # A spec names a module of the present folder, which an installed script does not search by itself.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    put_folder_first()  # a spec names a module of it
     given = {_KEYS[key]: options[key] for key in _KEYS if options.get(key) is not None}
     return {**pairs(options.get("sets", ()), "--set"), **given}
 
@@ -217,8 +216,9 @@ def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
 def _finish(results: Results, *, as_json: bool) -> None:
     from tune_platform.cli.ending import end_json, end_screen, exit_code
 
-    if as_json:
-        click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
-    else:
-        click.echo(end_screen(results))
+    with piped():
+        if as_json:
+            click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
+        else:
+            click.echo(end_screen(results))
     click.get_current_context().exit(exit_code(results))

@@ -7,7 +7,6 @@ lives in the caller's own process and thread, so a gang of one costs nothing, an
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from tune_platform.distributed.communicator import PeerLost
 from tune_platform.distributed.local import Cost, LocalCluster, LocalCommunicator
 from tune_platform.distributed.member import Answer, Factory, Meeting, Member, Place, answer_of, host_name
 from tune_platform.distributed.process_group import leave
+from tune_platform.surroundings import surroundings
 
 #: Attempts to form a group anew before the gang is given up.
 _ATTEMPTS = 3
@@ -278,7 +278,7 @@ class RemoteGroup(WorkerGroup):
         try:
             self.workers = [0]
             self.workers += self._arrivals(wait=True)
-            self._member = Member(0, device, threads, sys.path)
+            self._member = Member(0, device, threads, surroundings())
             self._port = self._member.host_store(address, start_s)
             if self.lost:
                 raise PeerLost(f"{self.lost} of the {size} workers of the gang did not start within {start_s:g} s")

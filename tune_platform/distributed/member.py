@@ -16,6 +16,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from tune_platform.distributed.communicator import Communicator, PeerLost
 from tune_platform.distributed.process_group import ProcessGroupCommunicator, leave, release_subgroups
+from tune_platform.surroundings import Surroundings
 
 
 @dataclass(slots=True)
@@ -86,8 +87,8 @@ class Meeting:
 class Member:
     """One worker process of a gang. Its methods are called one at a time; what fails is in the answer."""
 
-    def __init__(self, worker: int, device: str, threads: int, path: list[str], fresh: bool = False) -> None:
-        sys.path.extend(entry for entry in path if entry not in sys.path)
+    def __init__(self, worker: int, device: str, threads: int, around: Surroundings, fresh: bool = False) -> None:
+        around.take()
         torch.set_num_threads(threads)
         self._sessions: dict[str, Any] = {}
         self._store: Any = None

@@ -14,6 +14,7 @@ from typing import Any
 import cloudpickle
 
 from tune_platform.distributed.member import Answer, Member
+from tune_platform.surroundings import surroundings
 
 _DIED = (EOFError, OSError)
 
@@ -31,7 +32,7 @@ class ProcessPeer:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self._connection = Connection(ours.detach())
-        self._connection.send_bytes(cloudpickle.dumps((worker, device, threads, sys.path, fresh)))
+        self._connection.send_bytes(cloudpickle.dumps((worker, device, threads, surroundings(), fresh)))
 
     @property
     def pid(self) -> int:

@@ -7,7 +7,6 @@ that comes about. Imports no torch, so that the others can be started before thi
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from tune_platform.surroundings import Surroundings, surroundings
 
 if TYPE_CHECKING:
     from tune_platform.distributed.group import RemoteGroup
@@ -26,11 +27,11 @@ class RayMember:
     """A `Member` as an actor. `preload`: a pickle that names the user's code, which is then imported ahead of time."""
 
     def __init__(
-        self, worker: int, device: str, threads: int, path: list[str], fresh: bool, preload: bytes = b""
+        self, worker: int, device: str, threads: int, around: Surroundings, fresh: bool, preload: bytes = b""
     ) -> None:
         from tune_platform.distributed.member import Member
 
-        self._member = Member(worker, device, threads, path, fresh)
+        self._member = Member(worker, device, threads, around, fresh)
         with suppress(Exception):  # the first worker meets the same error, and tells
             pickle.loads(preload)
 
@@ -117,4 +118,4 @@ class RayLauncher:
         actor = ray.remote(RayMember).options(
             resources=amounts, scheduling_strategy=strategy, max_restarts=0, **options
         )
-        return RayPeer(actor.remote(worker, self.device, self.threads, sys.path, fresh, preload))
+        return RayPeer(actor.remote(worker, self.device, self.threads, surroundings(), fresh, preload))

@@ -17,9 +17,19 @@ from dataclasses import replace
 
 from tune_platform.engine.apply import apply
 from tune_platform.engine.fold import fold
-from tune_platform.engine.news import accepts, deadline, overdue
+from tune_platform.engine.news import accepts, deadline, given_up, overdue
 from tune_platform.engine.queue import PATIENCE
-from tune_platform.engine.replay import Comparison, behind, can_await, cloneable, is_saving, moot, problem, settle
+from tune_platform.engine.replay import (
+    Comparison,
+    behind,
+    can_await,
+    cloneable,
+    is_saving,
+    moot,
+    problem,
+    pruning,
+    settle,
+)
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.state import Best, State
 from tune_platform.engine.trial import HELD, Trial, TrialStatus
@@ -155,7 +165,9 @@ class Controller:
         trial = self.state.trials[event.trial]
         self._check_target()
         self._let_go(trial)
-        if event.done:
+        if trial.pruned:
+            self._act(trial, Stop(reason=pruning(event.reports, self.settings.metrics)), "stop")
+        elif event.done:
             # The training code is at its end, whatever the scheduler thinks of the last report.
             self._emit(Moved(trial=trial.number, status="COMPLETED", reason="the training code ended"))
         elif met is not None:
@@ -190,6 +202,8 @@ class Controller:
             self._emit(Moved(trial=trial.number, status="PENDING", reason=reason, kill=kill))
 
     def _on_requested(self, event: Requested) -> None:
+        if event.refused:
+            return
         if event.trial is None:
             if event.action in ("stop", "cancel"):
                 self._end("stopped", "a person stopped it", cancel=event.action == "cancel")
@@ -208,15 +222,8 @@ class Controller:
 
     def _fail(self, trial: Trial, reason: str, *, kill: bool = False) -> None:
         self._emit(Moved(trial=trial.number, status="FAILED", reason=reason, kill=kill))
-        state, settings = self.state, self.settings
-        failed = state.counts[TrialStatus.FAILED]
-        if failed > settings.max_failures:
-            text = f"{failed} trials failed, more than the budget of {settings.max_failures:g}; the last: {reason}"
+        if text := given_up(self.state, reason):
             self._end("failed", text, cancel=True)
-        elif settings.fail_alike and not state.first.differ:
-            places = min(state.ledger.slots(state.supply.ordinary), settings.max_concurrent)
-            if text := state.first.hopeless(settings.fail_alike, int(places)):
-                self._end("failed", text, cancel=True)
 
     def _paused(self, trial: Trial, *, kill: bool = False) -> None:
         """Pause a trial that was to pause; where it has been sent on meanwhile, it waits for a place at once."""
@@ -278,7 +285,10 @@ class Controller:
 
     def _go_on(self, trial: Trial, reason: str) -> None:
         until, save = self._milestone(trial)
-        self._act(trial, Continue(until=until, save=save, reason=reason), "engine")
+        verdict: Verdict = Continue(until=until, save=save, reason=reason)
+        if trial.waits and until is None and trial.until is not None and self.settings.on_bad_metric == "ignore":
+            verdict = Stop(reason="at its last milestone its value does not count", completed=True)
+        self._act(trial, verdict, "engine")
 
     def _milestone(self, trial: Trial) -> tuple[float | None, bool]:
         until, save = self.scheduler.until(trial)
@@ -432,10 +442,8 @@ class Controller:
             self._finish("finished", reason)
 
     def _finish(self, status: str, reason: str) -> None:
-        first = self.state.first
-        if status == "finished" and not first.good:
-            status, reason = "failed", f"{reason}, and none has a value of {self.state.metric!r} and ended well"
-            reason += f"; the last error: {first.error}" if first.error else ""
+        if status == "finished" and (said := self.state.first.none_good(self.state.metric)):
+            status, reason = "failed", f"{reason}, and {said}"
         self._emit(Finished(status=status, reason=reason))
 
     def _stop_paused(self) -> None:

@@ -36,3 +36,10 @@ class FirstTrials:
             f"all of the first {self.count} trials failed with the same error: {self.error}. Mend it and resume; or "
             "give budget.failures, a number of failed trials that the search is to survive"
         )
+
+    def none_good(self, metric: str) -> str:
+        """Return why the search has failed, however it ended: no trial is worth anything; empty where one is."""
+        if self.good:
+            return ""
+        error = f"; the last error: {self.error}" if self.error else ""
+        return f"none has a value of {metric!r} and ended well{error}"

@@ -23,7 +23,7 @@ from tune_platform.protocol.events import (
     Suggested,
     Ticked,
 )
-from tune_platform.protocol.milestones import stopped_by
+from tune_platform.protocol.milestones import bad_metric, stopped_by
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import decisions_of
 from tune_platform.protocol.verdicts import Decision
@@ -76,6 +76,7 @@ def _reported(state: State, event: Reported) -> list[Decision]:
     trial.worker = event.worker or trial.worker
     state.hear(trial)
     decisions: list[Decision] = []
+    settings = state.settings
     for report in event.reports:
         if report.step != trial.step + 1:
             raise ValueError(f"trial {trial.number}: step {report.step} was reported after step {trial.step}")
@@ -88,6 +89,8 @@ def _reported(state: State, event: Reported) -> list[Decision]:
             trial.waits = True
             if value is not None:
                 trial.rungs.append((trial.last_config, reached, value))
+        if settings.on_bad_metric == "prune" and bad_metric(report, settings.metrics):
+            trial.waits = trial.pruned = True
         if state.settings.stop and stopped_by(report, state.settings.stop):
             trial.waits = True
     for ref in event.saved:
@@ -115,6 +118,8 @@ def _failed(state: State, event: Failed) -> list[Decision]:
 def _requested(state: State, event: Requested) -> list[Decision]:
     state.last_request = event.request
     state.moved = True
+    if event.refused:
+        return []
     if event.trial is not None:
         trial = state.trials.get(event.trial)
         if trial is not None and not trial.status.final and event.action in ("pause", "unpause"):

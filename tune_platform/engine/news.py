@@ -1,4 +1,4 @@
-"""What is news to an experiment, and when it is time for something although nothing happens."""
+"""What is news to an experiment, when it is time for something although nothing happens, and when to give up."""
 
 from __future__ import annotations
 
@@ -49,3 +49,14 @@ def overdue(state: State, time: float, elapsed: float) -> Failed | None:
     message = f"no report for {state.settings.step_timeout:g} s (step_timeout)"
     attempt = state.trials[number].attempt
     return Failed(time=time, trial=number, attempt=attempt, cause="timeout", message=message)
+
+
+def given_up(state: State, reason: str) -> str:
+    """Return why the search ends with the failure of one more trial, which was for `reason`; empty where it goes on."""
+    settings, failed = state.settings, state.counts[TrialStatus.FAILED]
+    if failed > settings.max_failures:
+        return f"{failed} trials failed, more than the budget of {settings.max_failures:g}; the last: {reason}"
+    if not settings.fail_alike or state.first.differ:
+        return ""
+    places = min(state.ledger.slots(state.supply.ordinary), settings.max_concurrent)
+    return state.first.hopeless(settings.fail_alike, int(places))

@@ -12,8 +12,8 @@ from tune_platform.engine.state import State
 from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.protocol.effects import Awaits, Decided, Effect, Launched, verdict_to_data
 from tune_platform.protocol.events import Event, Reported
-from tune_platform.protocol.milestones import stopped_by
-from tune_platform.protocol.reports import number
+from tune_platform.protocol.milestones import bad_metric, stopped_by
+from tune_platform.protocol.reports import Report, number
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Verdict
 
 
@@ -30,7 +30,7 @@ def settle(
         return None, None, list(decisions)
     own = [decision.verdict for decision in decisions if decision.trial == event.trial]
     others = [decision for decision in decisions if decision.trial != event.trial] if own else list(decisions)
-    if event.done:
+    if event.done or state.trials[event.trial].pruned:
         return None, None, others
     if state.settings.stop:
         for report in event.reports:
@@ -87,6 +87,16 @@ def cloneable(state: State, number: int) -> bool:
     """Whether that trial lives and has a checkpoint."""
     trial = state.trials.get(number)
     return trial is not None and not trial.status.final and trial.checkpoint is not None
+
+
+def pruning(reports: Sequence[Report], metrics: Sequence[str]) -> str:
+    """Return why a trial is pruned: the first metric in these reports that is no finite number."""
+    for report in reports:
+        if (name := bad_metric(report, metrics)) is not None:
+            return (
+                f"bad_metric: {name!r} is {report.metrics[name]!r} at step {report.step}, which is not a finite number"
+            )
+    return "bad_metric"
 
 
 class Comparison:

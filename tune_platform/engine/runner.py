@@ -21,7 +21,6 @@ from tune_platform.engine.feed import Feed
 from tune_platform.engine.log import LOGGER, Log, Turn, observed, trial_row
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.engine.view import RunView, shown_effects, shown_events
-from tune_platform.errors import TunePlatformError
 from tune_platform.protocol.backend import Backend, Job, Work
 from tune_platform.protocol.commands import Ask, Command, DropCheckpoints, Finish, Tell
 from tune_platform.protocol.effects import Effect
@@ -36,6 +35,7 @@ from tune_platform.protocol.events import (
     Ticked,
 )
 from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.protocol.requests import refusal
 
 _WORK = get_args(Work)  # a tuple: asking a union costs several times as much
 
@@ -205,7 +205,7 @@ class Runner:
             self._next_inbox = now + INBOX_PERIOD
             stamp = self.backend.now()
             self._requests.extend(
-                Requested(time=stamp, request=row.id, action=row.action, trial=row.trial, data=dict(row.data))
+                requested(row.id, row.action, row.trial, row.data, stamp)
                 for row in self.log.requests(self.controller.state.last_request)
             )
         return self._requests
@@ -329,9 +329,11 @@ class Runner:
     def added(self, event: Requested) -> Suggested | None:
         """Return the trial that a person asked for, with what the config leaves open filled in by sampling."""
         number = self.controller.state.supply.next_number
+        if event.refused:
+            return None
         try:
             config = self._complete(event.data.get("config", {}), number)
-        except TunePlatformError as error:  # whoever asked should have checked; the search goes on without it
+        except Exception as error:  # whoever asked should have checked; the search goes on without it
             LOGGER.warning("request %d to add a trial was refused: %s", event.request, error)
             return None
         return self.feed.suggestion(number, config, origin="user")
@@ -369,6 +371,14 @@ class Runner:
             self._say(f"{_names(waiting)} could not be saved within {self._grace:g} s; a resume goes on with {steps}")
         reason = "the driver was interrupted; resume goes on from here"
         return self.controller.finished or Finish(status="interrupted", reason=reason)
+
+
+def requested(number: int, action: str, trial: int | None, data: Any, time: float) -> Requested:
+    """Return the fact that somebody has asked for something, which is refused, and told, where it makes no sense."""
+    if problem := refusal(action, trial, data):
+        LOGGER.warning("request %d was refused: %s", number, problem)
+        return Requested(time=time, request=number, action=str(action), refused=problem)
+    return Requested(time=time, request=number, action=action, trial=trial, data=dict(data))
 
 
 def _names(numbers: Iterable[int]) -> str:

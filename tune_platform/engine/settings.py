@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tune_platform.protocol.milestones import OnBadMetric
 from tune_platform.resources import Resources
 
 
@@ -21,6 +22,7 @@ class Settings:
     lookahead: int | None = None  # ... which is this many, and some for the time that it takes; None: freely
     resources: Resources = field(default_factory=Resources)  # of a trial whose suggestion says nothing else
     stop: Mapping[str, float] = field(default_factory=dict)
+    on_bad_metric: OnBadMetric = "fail"
     retries: Mapping[str, int] = field(default_factory=dict)  # by cause of failure
     max_failures: float = math.inf  # failed trials that the experiment survives
     fail_alike: int = 0  # so many first trials (as many as run at a time, if more) that fail alike end it; 0: never

@@ -163,14 +163,18 @@ class State:
             value, reached = self.value(last), self.reached(last) or 0.0
             if value is not None and trial.last_config == config and (not rungs or rungs[-1][0] != reached):
                 rungs.append((reached, value))
+        values = tuple(last.value(name) for name in self.settings.metrics) if last else ()
+        if trial.pruned:
+            values, rungs = (), []
         outcome = Outcome(
             status=trial.status.value.lower(),
-            value=trial.best,
+            value=None if trial.pruned else trial.best,
             step=trial.step,
-            values=tuple(last.value(name) for name in self.settings.metrics) if last else (),
+            values=values,
             config=trial.config_number(config),
             resource=reached,
             rungs=tuple(rungs),
+            worst=trial.pruned,
         )
         self.commands.append(Tell(trial=trial.number, outcome=outcome))
 

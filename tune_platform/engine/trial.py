@@ -104,6 +104,7 @@ class Trial:
     resize: Resources | None = None  # what it is to hold once its checkpoint is there
     resizing: bool = False  # it pauses, or is paused, only for that
     bypassed: int = 0  # how often a younger trial took a place while this one did not fit
+    pruned: bool = False  # a metric was no number, which ends it as the worst of all
     held: bool = False  # a person paused it: it waits for a person
     worker: str = ""
     created: float = 0.0

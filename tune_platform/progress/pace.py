@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+#: Trials that must have ended: one or two tell little of the others.
+LEAST = 3
+
 
 class Pace:
     """Counts the trials that end while somebody watches. Times are seconds of one clock.
@@ -32,9 +35,9 @@ class Pace:
         """Return the seconds that so many `trials` still take, or None where that cannot be known.
 
         `since`: when those of them that run were launched. Nothing is known before as many trials have ended as ran at
-        one time: the first to end are the short ones.
+        one time, the first to end being the short ones, and `LEAST` at least.
         """
-        if self._began is None or self._ended < max(self._most, 1) or not 0 < trials < math.inf:
+        if self._began is None or self._ended < max(self._most, LEAST) or not 0 < trials < math.inf:
             return None
         at_this_pace = (self._last - self._began) / self._ended * trials - (now - self._last)
         begun, mean = list(since), self._spent / self._ended

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
+from tune_platform.protocol.milestones import OnBadMetric
 from tune_platform.resources import Resources
 
 Work = Launch | Advance | Save | Release
@@ -24,7 +25,8 @@ class Job:
     """What all trials of an experiment have in common; sent to each worker once.
 
     `trainable` is a class, a function, or an entrypoint "module:name" that the worker imports itself. `metrics` are
-    the names that are judged: each must be a finite number wherever it is reported. `resource` is the attribute
+    the names that are judged: each must be a finite number wherever it is reported (`on_bad_metric`: fail | prune |
+    ignore, where one is not). `resource` is the attribute
     in which milestones are measured. `stop` ends a trial once a reported value reaches the given one.
     `checkpoint_every` counts steps (0: never). `checkpoint_best` is min or max where a checkpoint is also written when
     an attempt reports a better value of the first metric than before. `flush_s` bounds how long a report may wait in a
@@ -37,6 +39,7 @@ class Job:
     metrics: tuple[str, ...]
     resource: str = "step"
     stop: Mapping[str, float] = field(default_factory=dict)
+    on_bad_metric: OnBadMetric = "fail"
     checkpoint_every: int = 0
     checkpoint_best: str = ""
     checkpoint_at_end: bool = False
@@ -49,6 +52,11 @@ class Job:
     reuse_workers: bool = True
     resources: Resources | None = None  # of every trial, where all hold the same: workers can be started ahead
     max_concurrent: float = math.inf
+
+    @property
+    def pruned(self) -> tuple[str, ...]:
+        """The metrics that end a trial where they are no finite number."""
+        return self.metrics if self.on_bad_metric == "prune" else ()
 
 
 class Backend(Protocol):

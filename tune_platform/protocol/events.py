@@ -145,6 +145,7 @@ class Requested(Event):
     action: str
     trial: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    refused: str = ""  # why nothing follows from it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,8 @@ class Outcome:
     one where the trial was cloned since. `values` has the last number of each metric; where there are several, `config`
     is the one that gave these. `step` counts the reports; `resource` is how far the trial came, in the scheduler's
     unit. `rungs` are (resource, value) where it was judged under `config`, in order: the milestones that it reached,
-    and its last report.
+    and its last report. `worst`: it was ended for a value that is no number, and counts as worse than all others; there
+    is no `value` then, and there are no rungs.
     """
 
     status: str
@@ -52,6 +53,7 @@ class Outcome:
     config: Mapping[str, Any] | None = None
     resource: float = 0.0
     rungs: tuple[tuple[float, float], ...] = ()
+    worst: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ the store holds at that moment. What does not belong here: anything that changes
 """
 
 from tune_platform.results.checkpoints import Checkpoint
-from tune_platform.results.core import NoResultError, Results
+from tune_platform.results.core import STATUSES, NoResultError, Results
 from tune_platform.results.history import Reason
 from tune_platform.results.places import locate
 from tune_platform.results.tables import flatten
 from tune_platform.results.trials import TrialResult
 
-__all__ = ["Checkpoint", "NoResultError", "Reason", "Results", "TrialResult", "flatten", "locate"]
+__all__ = ["STATUSES", "Checkpoint", "NoResultError", "Reason", "Results", "TrialResult", "flatten", "locate"]

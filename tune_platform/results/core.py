@@ -26,6 +26,8 @@ from tune_platform.store.sql import SqlExperiment, open_store
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Where a trial may stand.
+STATUSES = ("PENDING", "STARTING", "RUNNING", "PAUSING", "PAUSED", "COMPLETED", "STOPPED", "FAILED")
 Scope = Literal["best", "last"]
 
 
@@ -122,8 +124,12 @@ class Results:
         """Return the trials, perhaps only of one status.
 
         `order` is trial, best, step, created, started or ended, with "-" before it descending; trials
-        without the value come last. Raises SpecError for any other.
+        without the value come last. Raises SpecError for any other, and for a status that there is not.
         """
+        if status is not None and status.upper() not in STATUSES:
+            words = [word.lower() for word in STATUSES]
+            hint = did_you_mean(status.lower(), words)
+            raise SpecError(f"there is no status {status!r}{hint}; allowed: {', '.join(words)}")
         with self._open() as experiment:
             rows = experiment.trials(status=status and status.upper(), order=order, limit=limit)
             return self._made(experiment, rows, few=limit is not None and len(rows) <= 50)
@@ -161,6 +167,11 @@ class Results:
         Those are their `metrics` here.
         """
         return front(last_values(self.trials(), self.metric), self.metrics, self.modes)
+
+    def metric_names(self) -> list[str]:
+        """Return the metrics of the search, then those that trials have reported beside them."""
+        found = {name for trial in self.trials() for name in trial.last}
+        return list(dict.fromkeys((*self.metrics, *sorted(found))))
 
     def metrics_at(self, trial: int, step: int | None) -> dict[str, Any]:
         """Return all metrics of one report, such as a trial's best; empty where there is no such report."""
@@ -306,7 +317,10 @@ class Results:
         if mode not in (None, "min", "max"):
             raise SpecError(f"mode: got {mode!r}; allowed: min, max")
         if mode is None and metric not in known:
-            text = f"metric {metric!r} was not optimised here{did_you_mean(metric, known)}"
+            names = self.metric_names()
+            if metric not in names:
+                raise SpecError(f"no metric {metric!r} was reported{did_you_mean(metric, names)}: {', '.join(names)}")
+            text = f"metric {metric!r} was not optimised here"
             raise SpecError(f"{text}: say with mode whether less (min) or more (max) of it is better")
         return metric, mode or known[metric]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from tune_platform.protocol.configs import Unavailable, from_json
 from tune_platform.results.trials import moment
 from tune_platform.store.records import LogRow
 
@@ -48,7 +49,7 @@ class Lineage:
         saved: dict[int, int] = {}  # step of each trial's newest checkpoint
         for row in rows:
             if row.kind == "suggested" and row.trial is not None:
-                self._first[row.trial] = row.data["config"]
+                self._first[row.trial] = from_json(row.data["config"], Unavailable)
             for ref in [*row.data.get("saved", ()), row.data.get("checkpoint")]:
                 if ref:
                     saved[ref[0]] = ref[1]
@@ -59,7 +60,7 @@ class Lineage:
                     step=row.data["step"],
                     source=source,
                     source_step=saved.get(source),
-                    config=row.data["config"],
+                    config=from_json(row.data["config"], Unavailable),
                     reason=row.data.get("reason") or "",
                     time=moment(row.time),
                 )

@@ -34,7 +34,8 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.In: lambda a, b: a in b,
     ast.NotIn: lambda a, b: a not in b,
 }
-_LONGEST, _LARGEST_POWER = 2000, 100
+#: Characters and depth of a text, the largest exponent, and the largest whole number by its bits.
+_LONGEST, _DEEPEST, _LARGEST_POWER, _LARGEST_BITS = 2000, 50, 100, 1024
 
 
 class Constraint:
@@ -114,18 +115,22 @@ def _parse(text: str) -> tuple[ast.expr, frozenset[str]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise SpecError(f"constraint {text!r} is not an expression: {error}") from error
     names: set[str] = set()
-    _check(tree, text, names)
+    _check(tree, text, names, 0)
     return tree, frozenset(names)
 
 
-def _check(node: ast.AST, text: str, names: set[str]) -> None:
+def _check(node: ast.AST, text: str, names: set[str], depth: int) -> None:
     """Raise on anything but the small language, and collect the names."""
+    if depth > _DEEPEST:
+        raise SpecError(f"constraint {text[:40]!r}...: is nested deeper than {_DEEPEST}")
     name = _dotted(node)
     if name is not None:
         names.add(name)
         return
     children: list[ast.AST]
     match node:
+        case ast.Constant(value=int(value)) if value.bit_length() > _LARGEST_BITS:
+            raise SpecError(f"constraint {text[:40]!r}: a whole number has more than {_LARGEST_BITS} bits")
         case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
             children = []
         case ast.BinOp() if type(node.op) in _BINARY:
@@ -145,7 +150,7 @@ def _check(node: ast.AST, text: str, names: set[str]) -> None:
                 "comparisons, in, and, or, not and parentheses are"
             )
     for child in children:
-        _check(child, text, names)
+        _check(child, text, names, depth + 1)
 
 
 def _dotted(node: ast.AST) -> str | None:
@@ -183,7 +188,10 @@ def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
     left, right = _number(left), _number(right)  # numbers only: 'a' * 10**9 would fill the memory
     if isinstance(op, ast.Pow) and abs(right) > _LARGEST_POWER:
         raise SpecError(f"exponents beyond {_LARGEST_POWER} are not allowed, seen {right!r}")
-    return _BINARY[type(op)](left, right)
+    found = _BINARY[type(op)](left, right)
+    if isinstance(found, int) and found.bit_length() > _LARGEST_BITS:
+        raise SpecError(f"a whole number has more than {_LARGEST_BITS} bits; write floats, such as 10.0 ** 90")
+    return found
 
 
 def _comparison(node: ast.Compare, values: Mapping[str, Any]) -> bool:

@@ -86,7 +86,9 @@ def number_from_text(text: str) -> str:
 
 def is_number(value: Any) -> bool:
     """Tell whether `value` is a finite int or float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and value.bit_length() <= 64
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def finite(where: str, what: str, value: Any) -> float:
@@ -94,6 +96,8 @@ def finite(where: str, what: str, value: Any) -> float:
     value = unboxed(value)
     if not is_number(value):
         advice = number_from_text(value) if isinstance(value, str) else ""
+        if isinstance(value, int) and not isinstance(value, bool):
+            raise SpecError(f"{where}({what}=...): a whole number of more than 64 bits; give a float")
         raise SpecError(f"{where}({what}={value!r}): a finite number is needed{advice}")
     return value  # type: ignore[no-any-return]
 

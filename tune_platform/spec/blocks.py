@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from tune_platform.errors import SpecError
-from tune_platform.spec.values import Count, Natural, Number, Seconds, Strict
+from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.spec.values import Count, Natural, Number, Seconds, Strict, describe
 
 
 class Budget(Strict):
@@ -36,6 +36,31 @@ class Budget(Strict):
         ) -> None: ...
 
 
+def _known_storage(value: str | None) -> str | None:
+    """Refuse what fsspec has no file system for; whether its driver is installed is seen by `check`."""
+    if value is not None and "://" in value:
+        from fsspec import available_protocols
+
+        protocol = value.partition("://")[0].rpartition("::")[2]
+        if protocol not in available_protocols():
+            raise SpecError(
+                f"got {describe(value)}; fsspec knows no {protocol}://{did_you_mean(protocol, available_protocols())}: "
+                "a directory, or a path such as s3://bucket/folder, is wanted"
+            )
+    return value
+
+
+def check_driver(storage: str | None) -> None:
+    """Raise SpecError where what fsspec needs for a path is not installed."""
+    if storage is not None and "://" in storage:
+        from fsspec import get_filesystem_class
+
+        try:
+            get_filesystem_class(storage.partition("://")[0].rpartition("::")[2])
+        except ImportError as error:
+            raise SpecError(f"{describe(storage)}: {error}") from None
+
+
 def _keep_last(value: Any) -> Any:
     if value == 0 and not isinstance(value, bool):
         raise SpecError(
@@ -58,4 +83,4 @@ class CheckpointPolicy(Strict):
     at_end: bool = False
     keep_last: Annotated[Count | None, BeforeValidator(_keep_last)] = 1
     keep_best: Count | None = None
-    storage: str | None = None
+    storage: Annotated[str | None, AfterValidator(_known_storage)] = None

@@ -14,13 +14,19 @@ from tune_platform.extras import how_to_install
 from tune_platform.modules import entrypoint_today
 from tune_platform.spec.trainables import check_trainable
 from tune_platform.spec.values import hint
+from tune_platform.surroundings import check_name, put_folder_first
 
 ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def load_entrypoint(entrypoint: str) -> Any:
     """Import what `"module:name"` names. Raises SpecError where it cannot be, or is no trainable."""
+    put_folder_first()
     module_name, _, name = entrypoint_today(entrypoint).partition(":")
+    try:
+        check_name(module_name)
+    except SpecError as error:
+        raise SpecError(f"{entrypoint!r}: {error}") from None
     module = _import(module_name, entrypoint)
     found: Any = module
     for part in name.split("."):

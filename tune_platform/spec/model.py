@@ -30,7 +30,7 @@ from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
 from tune_platform.resources import Resources
 from tune_platform.spec.agreement import contradictions
-from tune_platform.spec.blocks import Budget
+from tune_platform.spec.blocks import Budget, check_driver
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.options import NOT_IN_FINGERPRINT, Shared
 from tune_platform.spec.parts import (
@@ -194,6 +194,7 @@ class SearchSpec(Shared):
         attempt("trainable", self.load_trainable)
         attempt("storage", self._check_folder)
         attempt("space", lambda: self.space.check(self.seed))
+        attempt("checkpoint.storage", lambda: check_driver(self.checkpoint.storage))
         if not problems:
             attempt("schedule", lambda: check_saves(self.load_trainable(), self.make_scheduler()))
             searcher = self.make_searcher()
@@ -254,8 +255,8 @@ class SearchSpec(Shared):
             samples = -1 if limited or self.searcher == "grid" else 1
         limits = [self.budget.trials] if self.budget.trials else []
         if samples != -1:
-            multiplies = hasattr(type(self.make_searcher()), "multiplier")
-            limits.append(samples * (self.space.grid_size if multiplies else 1))
+            everything = hasattr(self.make_searcher(), "passes")
+            limits.append(samples * self.space.grid_points(everything=everything).total)
         return min(limits, default=None)
 
     def resources_for(self, config: Mapping[str, Any]) -> Resources:
@@ -271,7 +272,10 @@ class SearchSpec(Shared):
 
     def make_searcher(self) -> Searcher:
         """Build the searcher (or return the object given), not set up yet."""
-        return build_searcher(self.searcher)
+        searcher = build_searcher(self.searcher)
+        if self.num_samples is not None and hasattr(searcher, "passes"):
+            searcher.passes = max(self.num_samples, 1)
+        return searcher
 
     def make_scheduler(self) -> Scheduler:
         """Build the scheduler (or return the object given), not set up yet.
@@ -327,10 +331,16 @@ class SearchSpec(Shared):
 
 
 def _today(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Call the trainable by today's name, which an older spec may not; write tuples and objects as older ones do."""
+    """Call the trainable by today's name, which an older spec may not; write tuples and objects as older ones do.
+
+    What an older one could not say has its default.
+    """
     return {
-        key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else _as_ever(value)
-        for key, value in data.items()
+        "on_bad_metric": "fail",
+        **{
+            key: entrypoint_today(value) if key == "entrypoint" and isinstance(value, str) else _as_ever(value)
+            for key, value in data.items()
+        },
     }
 
 

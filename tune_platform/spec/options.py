@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from tune_platform.protocol.milestones import OnBadMetric
 from tune_platform.spec.blocks import CheckpointPolicy
 from tune_platform.spec.parts import Name
 from tune_platform.spec.values import Natural, Number, Seconds, Strict, Wait
@@ -34,6 +35,7 @@ class Shared(Strict):
     if_exists: Annotated[IfExists, ASIDE] = "error"
     description: Annotated[str, ASIDE] = ""
     stop: Mapping[str, Number] = Field(default_factory=dict)
+    on_bad_metric: OnBadMetric = "fail"
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     step_timeout: Seconds | None = None
     reuse_workers: Annotated[bool, ASIDE] = True
@@ -58,7 +60,7 @@ def _shared(*names: str) -> tuple[Option, ...]:
 
 
 _FIRST = ("name", "if_exists", "description")
-_MIDDLE = ("stop", "checkpoint")
+_MIDDLE = ("stop", "on_bad_metric", "checkpoint")
 #: All options, in the order of the file. `version` is the file's own.
 OPTIONS = (
     *_shared(*_FIRST),

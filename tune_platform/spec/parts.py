@@ -71,7 +71,10 @@ def build_space(param_space: Any, constraints: Sequence[Any] = ()) -> Space:
 
     if not (isinstance(param_space, (Mapping, Space)) or callable(param_space)):
         raise SpecError(f"got {describe(param_space)}; a dict of parameters or a function of a trial is wanted")
-    return Space(param_space, constraints)
+    try:
+        return Space(param_space, constraints)
+    except RecursionError:
+        raise SpecError("is nested too deep, or holds itself") from None
 
 
 def check_start_points(space: Space, points: Sequence[Any]) -> None:

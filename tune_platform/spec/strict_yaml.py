@@ -17,6 +17,9 @@ from tune_platform.errors import SpecError
 from tune_platform.location import without_secrets
 from tune_platform.spec.values import Problem, describe, yaml_number
 
+#: Characters of a file; values in it, each counted as often as it is referred to; lists within each other.
+LARGEST, MOST, DEEPEST = 4 * 10**6, 100_000, 50
+
 KeyPath = tuple[str | int, ...]
 Lines = Mapping[KeyPath, int]
 
@@ -46,15 +49,63 @@ def read(path: Path) -> Document:
 
 def parse(text: str, title: str = "spec") -> Document:
     """Parse `text`; `title` stands for it in messages. Raises SpecError for a syntax error, with its line."""
+    if len(text) > LARGEST:
+        raise SpecError(f"{title}: is larger than {LARGEST // 10**6} MB, which no spec is")
     try:
+        _check_depth(text, title)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_size(root, title)
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SpecError(f"{title}: {_syntax(error, text)}") from None
+    except SpecError:
+        raise
+    except ValueError as error:  # a number of thousands of digits, or a date that there is not
+        raise SpecError(f"{title}: a value cannot be read: {error}") from None
     if not isinstance(root, yaml.MappingNode) or not isinstance(data, dict):
         raise SpecError(f"{title}: a spec is keys and values, such as `version: 1`; got {describe(data)}")
     lines: dict[KeyPath, int] = {}
     return Document(data, lines, list(_walk(root, (), lines)))
+
+
+def _check_depth(text: str, title: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1 if event.start_mark else "?"
+            raise SpecError(f"{title}: line {line}: nested deeper than {DEEPEST}, which no spec needs")
+
+
+def _check_size(root: yaml.Node | None, title: str) -> None:
+    """Raise SpecError for a file that a few aliases blow up, or that refers to itself; each node is seen once."""
+    sizes: dict[int, tuple[int, int]] = {}  # of each node: values and depth, once it has been seen whole
+    path: dict[int, None] = {}
+
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        known = sizes.get(id(node))
+        if known is not None:
+            return known
+        line = node.start_mark.line + 1
+        if id(node) in path:
+            raise SpecError(f"{title}: line {line}: an anchor refers to itself")
+        path[id(node)] = None
+        count, depth = 1, 0
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        for part in inner:
+            for child in part if isinstance(part, tuple) else (part,):
+                below, deep = measure(child)
+                count, depth = count + below, max(depth, deep + 1)
+        del path[id(node)]
+        if count > MOST:
+            raise SpecError(f"{title}: line {line}: more than {MOST:,} values, counting each alias; no spec needs that")
+        if depth > DEEPEST:
+            raise SpecError(f"{title}: line {line}: nested deeper than {DEEPEST}, which no spec needs")
+        sizes[id(node)] = count, depth
+        return sizes[id(node)]
+
+    if root is not None:
+        measure(root)
 
 
 def with_lines(problems: list[Problem], lines: Lines) -> list[Problem]:
@@ -74,6 +125,11 @@ def with_lines(problems: list[Problem], lines: Lines) -> list[Problem]:
 
 def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator[Problem]:
     lines.setdefault(path, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":map", ":seq")):
+        yield Problem(
+            path, f"is written as {node.tag.rpartition(':')[2]}, which no spec holds; write a list or a mapping"
+        )
+        return
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
@@ -92,8 +148,12 @@ def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Iterator
 
 
 def _pitfall(node: yaml.Node, path: KeyPath) -> Iterator[Problem]:
+    if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":binary"):
+        yield Problem(path, "is written as binary, which no spec holds; write text or numbers")
     if not isinstance(node, yaml.ScalarNode) or node.style is not None:  # quoted: meant as it is
         return
+    if node.tag.endswith(":timestamp"):
+        yield Problem(path, f"YAML reads {node.value} as a date; write '{node.value}', which is text")
     if node.tag.endswith(":bool") and node.value.lower() not in ("true", "false"):
         truth = str(node.value.lower() in ("yes", "on", "y")).lower()
         yield Problem(

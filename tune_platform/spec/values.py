@@ -141,7 +141,10 @@ def whole(value: Any) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)
+        taken = operator.index(value)
+        if taken.bit_length() > 64:
+            raise SpecError(f"got {describe(value)}; that is beyond 64 bits")
+        return taken
     except TypeError:
         hint = "; remove the quotes" if isinstance(value, str) and value.isdigit() else ""
         raise SpecError(f"got {describe(value)}; a whole number is wanted{hint}") from None
@@ -166,6 +169,8 @@ def wait(value: Any) -> float:
         taken = sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"([\d.]+)([smhd])", text))
     else:
         taken = number(value)
+    if not math.isfinite(taken):
+        raise SpecError(f"got {describe(value)}; that is more than a float holds")
     if taken < 0:
         raise SpecError(f"got {value!r}; a duration must not be negative")
     return taken

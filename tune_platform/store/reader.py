@@ -21,7 +21,8 @@ _CHUNK = {"sqlite": 250, "postgresql": 2000}
 _SEQ = attrgetter("seq")
 CREATED = "created but not started"
 """The reason of an experiment whose driver is about to take the lease."""
-_ORDERS = ("trial", "best", "step", "created", "started", "ended")
+#: What trials may be ordered by.
+ORDERS = ("trial", "best", "step", "created", "started", "ended")
 _E, _L, _R = schema.experiments.c, schema.log.c, schema.reports.c
 _T, _C = schema.trials.c, schema.checkpoints.c
 
@@ -109,8 +110,8 @@ class ExperimentReader:
         Columns: trial, best, step, created, started, ended; rows without a value come last. Raises SpecError.
         """
         name = order.removeprefix("-")
-        if name not in _ORDERS:
-            raise SpecError(f"trials cannot be ordered by {order!r}{did_you_mean(name, _ORDERS)}: {', '.join(_ORDERS)}")
+        if name not in ORDERS:
+            raise SpecError(f"trials cannot be ordered by {order!r}{did_you_mean(name, ORDERS)}: {', '.join(ORDERS)}")
         key = _T[name].desc() if order.startswith("-") else _T[name].asc()
         query = sa.select(*schema.columns(schema.trials)).where(_T.experiment == self._id)
         query = query.order_by(key.nulls_last(), _T.trial)

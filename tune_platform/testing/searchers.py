@@ -183,6 +183,7 @@ class SearcherContract:
         searcher = self.start()
         bad = [Outcome("failed", None, 0), Outcome("completed", float("nan"), 3), Outcome("stopped", None, 0)]
         bad += [Outcome("completed", float("inf"), 1), Outcome("stopped", float("-inf"), 1)]
+        bad += [Outcome("stopped", None, 3, worst=True)]
         for number in range(15):
             assert searcher.ask(number) is not None
             searcher.tell(number, bad[number % len(bad)])

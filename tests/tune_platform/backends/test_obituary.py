@@ -36,10 +36,14 @@ Stack (most recent call first):
         (RAY, "epoch 1\n" + exit_words(3), "the training code called os._exit(3)"),
         (RAY, exit_words(3) + "---- attempt 2, node:1, 2026-01-01 00:00:00 ----\nepoch 1\n",
          KILLED),
+        (RAY, "epoch 1\nStack (most recent call first):\n  File \"train.py\", line 9 in train\n",
+         "signal 15 (SIGTERM): somebody asked it to end"),
         ("pid: 1 The process receives a SIGTERM.", "", "signal 15 (SIGTERM): somebody asked it to end"),
         ("Task was killed due to the node running low on memory.", "",
          "Ray killed it because its node ran low on memory; see `resources` and the node's memory"),
         ("The actor died because its node has died. Node Id: abc", "", "its node was lost"),
+        ("The actor is dead because its owner has died. Worker exit detail: Owner's "
+         "node has crashed.", "", "its node was lost"),
     ],
 )  # fmt: skip
 def test_a_dead_worker_is_one_line(tmp_path: Path, said: str, log: str, cause: str) -> None:

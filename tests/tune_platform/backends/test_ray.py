@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -328,6 +329,36 @@ def test_a_module_of_the_user_is_imported_in_the_worker(tmp_path: Path, monkeypa
             assert failure is not None
             assert "not_there_at_all" in failure.message or "did you mean 'train'" in failure.message
         backend.close()
+
+
+def reads_its_data(config: dict[str, Any]) -> dict[str, Any]:
+    path = Path("data.txt")
+    return {"loss": float(path.read_text()) if path.exists() else -1.0}
+
+
+def test_relative_paths_lead_where_they_lead_for_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though Ray was started in another folder; where there is no such folder, that is told once."""
+    for name, value in (("here", 2.5), ("gone", 3.5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.txt").write_text(str(value))
+        monkeypatch.chdir(tmp_path / name)
+        backend = RayBackend()
+        backend.start(Job(experiment="e", trainable=reads_its_data, metrics=("loss",)))
+        monkeypatch.chdir(tmp_path)
+        if name == "gone":
+            shutil.rmtree(tmp_path / name)
+        watch = Watch(backend)
+        for trial in range(2):
+            backend.submit([launch(trial, None)])
+            watch.until(partial(watch.done, trial))
+        backend.close()
+        losses = [watch.reports(trial)[0].metrics["loss"] for trial in range(2)]
+        assert losses == ([value] * 2 if name == "here" else [-1.0] * 2)
+        told = caplog.text.count("relative paths of the training code lead elsewhere there")
+        assert told == (0 if name == "here" else 1)
+    assert f"working folder {tmp_path / 'gone'} (No such file or directory)" in caplog.text
 
 
 def test_a_cluster_that_is_gone_ends_the_driver_and_not_every_trial() -> None:

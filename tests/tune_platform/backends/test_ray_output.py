@@ -38,7 +38,7 @@ def own_ray() -> Iterator[None]:
 @pytest.fixture
 def watch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
     backend = RayBackend()
-    job: dict[str, Any] = {"experiment": "e", "trainable": request.param, "metrics": ("loss",), "flush_s": 0.1}
+    job: dict[str, Any] = {"experiment": "e", "trainable": request.param, "metrics": ("loss",), "flush_s": 5.0}
     backend.start(Job(**job, directory=str(tmp_path)))
     yield Watch(backend)
     backend.close()
@@ -84,8 +84,12 @@ def test_a_trial_that_prints_nothing_leaves_no_folder(watch: Watch, tmp_path: Pa
 
 
 def dying(config: Mapping[str, Any]) -> None:
-    report({"loss": 0.0})
+    for _ in range(3):
+        report({"loss": 0.0})
     match config["how"]:
+        case "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
         case "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
         case "SIGSEGV":
@@ -105,13 +109,19 @@ def dying(config: Mapping[str, Any]) -> None:
     ("how", "cause"),
     [
         ("SIGKILL", "it left no word: most likely signal 9 (SIGKILL), which the system sends where memory runs out"),
+        ("SIGTERM", "signal 15 (SIGTERM): somebody asked it to end"),
         ("SIGSEGV", "signal 11 (SIGSEGV): a crash in native code; its log has the stack"),
         ("SIGABRT", "signal 6 (SIGABRT): native code gave up; its log has the stack"),
         ("os._exit", "the training code called os._exit(3)"),
     ],
 )
 def test_how_a_process_died_is_one_short_line(
-    watch: Watch, how: str, cause: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    watch: Watch,
+    tmp_path: Path,
+    how: str,
+    cause: str,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "tune_platform.ray")
     watch.backend.submit([launch(0, None, config={"how": how})])
@@ -127,6 +137,9 @@ def test_how_a_process_died_is_one_short_line(
     assert "The actor is dead because" in failure.traceback
     assert failure.traceback.endswith(failure.message)
     assert "\x1b" not in failure.traceback
+    assert watch.has_steps(0, 1, 2, 3)  # what it had reported just before
+    assert watch.events.index(failure) == len(watch.events) - 1
+    assert list(tmp_path.glob(".unsent-*")) == []
     watch.until(lambda: "A worker died or was killed" in caplog.text)  # what Ray would have printed
     assert capfd.readouterr().out == ""
 

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from tests.tune_platform.cli.conftest import SPEC, START, TRACEBACK, Call, Make, lines
+from tune_platform.engine.trial import TrialStatus
+from tune_platform.results import STATUSES
 from tune_platform.store.records import LogRow, TrialRow
 from tune_platform.store.sql import SqlExperiment
 
@@ -97,6 +99,26 @@ def test_show_limits_sorts_and_selects(call: Call, make: Make) -> None:
     assert "did you mean 'best'" in call("show", "digits", "--sort", "bst", code=2).stderr
 
 
+def test_a_narrow_terminal_keeps_the_parameters_that_vary(
+    call: Call, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    for columns, kept in (
+        (200, "trial status step best accuracy at lr optimizer model/width momentum reason"),
+        (105, "trial status step best at lr optimizer model/width momentum reason"),
+        (75, "trial status step best lr optimizer model/width momentum"),
+        (60, "trial best at lr optimizer model/width momentum"),
+        (50, "trial best at lr optimizer model/width"),
+        (40, "trial step best lr optimizer"),
+    ):
+        monkeypatch.setattr("tune_platform.cli.read.width", lambda columns=columns: columns)
+        result = call("show", "digits")
+        shown = lines(result)[5:]
+        assert " ".join(shown[0].split()) == kept
+        assert max(map(len, shown)) <= columns
+        assert ("does not fit" in result.stderr) == (columns < 105)
+
+
 def test_show_json_has_null_for_nan(call: Call, make: Make) -> None:
     make()
     shown = json.loads(call("show", "digits", "--json").stdout, parse_constant=pytest.fail)
@@ -142,6 +164,25 @@ def test_best(call: Call, make: Make) -> None:
     assert (last["trial"], last["best"], last["best_step"], last["scope"]) == (0, 0.92, 3, "last")
     worst = json.loads(call("best", "digits", "--metric", "loss", "--mode", "max", "--json").stdout)
     assert (worst["trial"], worst["best"], worst["metrics_at_best"]["accuracy"]) == (1, 0.875, 0.125)
+
+
+def test_a_misspelt_name_is_guessed(call: Call, make: Make) -> None:
+    make()
+    assert call("best", "digits", "--metric", "acuracy", code=2).stderr == (
+        "error: no metric 'acuracy' was reported (did you mean 'accuracy'?): accuracy, epoch, loss\n"
+    )
+    assert "(did you mean 'loss'?)" in call("best", "digits", "--metric", "los", code=2).stderr
+    assert "say with mode whether less" in call("best", "digits", "--metric", "loss", code=2).stderr
+    assert call("show", "digits", "--status", "faild", code=2).stderr == (
+        "error: there is no status 'faild' (did you mean 'failed'?); allowed: pending, starting, running, pausing, "
+        "paused, completed, stopped, failed\n"
+    )
+    assert "Did you mean 'show'" in call("shwo", code=2).stderr
+    assert "Did you mean '--status'" in call("show", "digits", "--statsu", "failed", code=2).stderr
+
+
+def test_the_statuses_are_those_of_the_engine() -> None:
+    assert set(STATUSES) == {str(status) for status in TrialStatus}
 
 
 def test_best_as_something_to_paste(call: Call, make: Make) -> None:

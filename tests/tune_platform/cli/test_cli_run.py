@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,17 @@ def test_check(call: Call, toy: Path, storage: Path) -> None:
     assert len(samples) == 10
     assert result.stderr == "toy.yaml: the spec is sound; nothing was started\n"
     assert not storage.exists()
+
+
+def test_a_module_of_this_folder_comes_before_the_standard_library(
+    call: Call, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the folder is the checkout's too, it stands at the end of the import path already."""
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    monkeypatch.setattr(sys, "path", [*(each for each in sys.path if each != str(Path.cwd())), str(Path.cwd())])
+    shutil.copy("toy_for_cli.py", "wave.py")
+    call("check", "toy.yaml", "--set", "entrypoint=wave:train")
+    monkeypatch.delitem(sys.modules, "wave")
 
 
 def test_check_explains_where_values_come_from(call: Call, toy: Path) -> None:
@@ -248,7 +260,7 @@ def test_help_is_there_for_every_command_and_has_an_example(call: Call) -> None:
     names = [line.split()[0] for line in call("--help").stdout.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
     assert names == [
         "init", "run", "check", "resume", "ls", "show", "best", "why", "export", "lineage", "logs", "stop", "pause",
-        "unpause", "enqueue", "rm", "doctor",
+        "unpause", "enqueue", "rm", "doctor", "completion",
     ]  # fmt: skip
     for name in names:
         assert f"Example: tune-platform {name}" in call(name, "--help").stdout

@@ -7,7 +7,7 @@ import pytest
 from tests.tune_platform.progress.drive import Clock, Drive
 from tune_platform.progress.pace import Pace
 from tune_platform.progress.standing import Standing
-from tune_platform.protocol.events import Requested
+from tune_platform.protocol.events import Requested, Started
 
 
 def waves(places: int, seconds: float, count: int) -> Pace:
@@ -39,15 +39,16 @@ def test_the_last_ones_take_as_long_as_a_trial_takes() -> None:
 def test_nothing_is_said_before_it_is_known() -> None:
     pace = Pace()
     assert pace.left(5, 10, []) is None
-    for place in range(3):
+    for place in range(4):
         pace.launched(0, place + 1)
-    pace.ended(1, 1)
-    pace.ended(2, 2)
+    for seconds in (1, 2, 3):
+        pace.ended(seconds, seconds)
     assert pace.left(3, 8, [0]) is None  # the first to end are the short ones
     pace.ended(9, 9)
-    assert pace.left(9, 7, []) == pytest.approx(21)
+    assert pace.left(9, 7, []) == pytest.approx(15.75)
     assert pace.left(9, math.inf, []) is None  # nothing limits the trials
     assert pace.left(9, 0, []) is None
+    assert waves(1, 1, 2).left(2, 10, []) is None  # two are too few
     assert pace.left(1000, 7, [900]) is None  # far overdue: whatever it is, it is not known
 
 
@@ -58,16 +59,20 @@ def standing_of(clock: Clock, **settings: float) -> tuple[Standing, Drive]:
 
 def test_the_budget_of_time_is_a_bound() -> None:
     clock = Clock()
-    standing, drive = standing_of(clock, trials=3, time_budget=100.0)
+    standing, drive = standing_of(clock, trials=4, time_budget=100.0)
     clock.now += 10
     assert standing.time() == "10 s of 1m 40s, at most 1m 30s left"
     drive.report(0, 1, 0.5, done=True)
     drive.report(1, 1, 0.5, done=True)
-    assert standing.time() == "10 s of 1m 40s, about 10 s left"
+    assert standing.time() == "10 s of 1m 40s, at most 1m 30s left"
+    drive.turn(Started(time=10.0, trial=2, attempt=1))
+    clock.now += 2
+    drive.report(2, 1, 0.5, done=True)
+    assert standing.time() == "12 s of 1m 40s, about 5.3 s left"
     drive.turn(Requested(time=1.0, request=1, action="extend", data={"time": 100.0}))
-    assert standing.time() == "10 s of 3m 20s, about 10 s left"
+    assert standing.time() == "12 s of 3m 20s, about 5.3 s left"
     clock.now += 100
-    assert standing.time() == "1m 50s of 3m 20s, at most 1m 30s left"
+    assert standing.time() == "1m 52s of 3m 20s, at most 1m 28s left"
 
 
 def test_what_persons_add_counts() -> None:

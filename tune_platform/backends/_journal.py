@@ -1,0 +1,119 @@
+"""What a worker process has reported and the driver has not fetched yet, in a file that outlives the process.
+
+Reports travel in batches. Where the process dies in between, however that comes about, the driver reads them here, if
+it sees the folder of the trials: on the same machine, or on a shared file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tune_platform.backends._batch import Item
+from tune_platform.backends._writer import Written
+from tune_platform.protocol.reports import CheckpointRef, Report
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """One file of this process, in `folder`; there from the first report on. Without a folder it does nothing."""
+
+    def __init__(self, folder: str = "") -> None:
+        self._folder = folder
+        self._file: int | None = None
+        self._empty = True
+
+    def add(self, item: Item, trial: int, attempt: int) -> None:
+        """Write down what has come of a trial's attempt. Where that cannot be written, it is left out."""
+        if type(item) is Report:
+            line: list[Any] = [trial, attempt, item.step, item.time, item.metrics]
+        elif type(item) is Written:
+            line = [item.ref.trial, item.attempt, item.ref.step, item.ref.bytes, item.ref.uri]
+        else:
+            return
+        if self._file is None and not self._open():
+            return
+        try:
+            # Not buffered: what the system has it keeps, whatever becomes of this process.
+            os.write(self._file or 0, json.dumps(line).encode() + b"\n")
+        except (OSError, ValueError, TypeError):
+            logger.debug("a report could not be written down", exc_info=True)
+        self._empty = False
+
+    def restart(self, items: Iterable[Item], trial: int, attempt: int) -> None:
+        """Forget all but these, which the driver has not fetched yet."""
+        if self._file is None or self._empty:
+            return
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+        self._empty = True
+        for item in items:
+            self.add(item, trial, attempt)
+
+    def close(self) -> None:
+        """Delete the file."""
+        if self._file is not None:
+            os.close(self._file)
+            _path(self._folder, socket.gethostname(), os.getpid()).unlink(missing_ok=True)
+        self._file, self._folder = None, ""
+
+    def _open(self) -> bool:
+        if not self._folder:
+            return False
+        path = _path(self._folder, socket.gethostname(), os.getpid())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        except OSError:
+            logger.debug("what is reported cannot be written down", exc_info=True)
+            self._folder = ""
+            return False
+        return True
+
+
+def recover(folder: str, worker: str, trial: int, attempt: int, after: int) -> list[Item]:
+    """Return what the dead process `worker` (host:pid) had still to tell of an attempt, and delete its file.
+
+    The host may be left out where it never told it. `after` is the last step that is known: reports rise from there by
+    one.
+    """
+    host, _, pid = worker.rpartition(":")
+    if not folder or not pid.isdigit():
+        return []
+    path = _path(folder, host, int(pid)) if host else next(Path(folder).glob(f".unsent-*-{pid}"), Path(folder))
+    try:
+        data = path.read_bytes()
+        path.unlink()
+    except OSError:
+        return []
+    found: list[Item] = []
+    for line in data.splitlines():
+        try:
+            its_trial, its_attempt, step, *rest = json.loads(line)
+        except ValueError:  # cut in the middle
+            break
+        if (its_trial, its_attempt) != (trial, attempt):
+            continue
+        if isinstance(rest[1], str):
+            found.append(Written(CheckpointRef(trial, step, rest[1], rest[0]), attempt))
+        elif step == after + 1:
+            found.append(Report(step, rest[1], rest[0]))
+            after = step
+    return found
+
+
+def clear(folder: str) -> None:
+    """Delete what workers of earlier drivers have left behind."""
+    for path in Path(folder).glob(".unsent-*") if folder else ():
+        path.unlink(missing_ok=True)
+
+
+def _path(folder: str, host: str, pid: int) -> Path:
+    return Path(folder, f".unsent-{host}-{pid}")
