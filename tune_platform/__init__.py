@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TunePlatformError,
     )
     from tune_platform.resources import Resources
-    from tune_platform.results import Results, TrialResult
+    from tune_platform.results import Checkpoint, Results, TrialResult
     from tune_platform.schedulers import (
         ASHA,
         FIFO,
@@ -60,7 +60,7 @@ _HOME = {
     "callbacks": ("Callback",),
     "errors": ("CheckpointError", "ExperimentError", "SearcherError", "SpecError", "TunePlatformError"),
     "resources": ("Resources",),
-    "results": ("Results", "TrialResult"),
+    "results": ("Checkpoint", "Results", "TrialResult"),
     "schedulers": (
         "ASHA",
         "FIFO",
@@ -103,6 +103,7 @@ __all__ = [
     "AsyncHyperBand",
     "Budget",
     "Callback",
+    "Checkpoint",
     "CheckpointError",
     "CheckpointPolicy",
     "ExperimentError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -216,6 +217,45 @@ def test_a_remote_checkpoint_is_fetched_once(tmp_path: Path, monkeypatch: pytest
     assert len(list((tmp_path / "cache" / "checkpoints").iterdir())) == 1
     other = storage.save(0, 2, 1, lambda directory: (directory / "state.json").write_text('{"a": 2}'))
     assert Checkpoint(0, 2, other.uri).load() == {"a": 2}
+
+
+def test_a_search_that_saves_in_an_object_store(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_PLATFORM_CACHE", str(tmp_path / "cache"))
+    search(checkpoint={"keep_best": 1, "storage": "memory://bucket"})
+    kept = load("dips", storage=tmp_path / "results").best().checkpoint
+    assert kept is not None
+    assert kept.uri.startswith("memory://bucket/dips/")
+    assert not (tmp_path / "cache").exists(), "nothing is fetched before it is needed"
+    assert kept.load().at == 2, "by the entrypoint, too"
+    assert (kept / "at.txt").is_relative_to(tmp_path / "cache")
+
+
+def test_tensors_come_back_on_the_cpu(search: Search) -> None:
+    torch = pytest.importorskip("torch")
+
+    def trains(config: dict[str, Any]) -> None:
+        report({"loss": 1.0}, checkpoint={"weights": torch.ones(2), "epoch": 3})
+
+    kept = search(trains).best().checkpoint
+    assert kept is not None
+    assert os.listdir(kept) == ["state.pt"]  # noqa: PTH208
+    state = kept.load()
+    assert (state["weights"].tolist(), state["weights"].device.type, state["epoch"]) == ([1.0, 1.0], "cpu", 3)
+
+
+@pytest.mark.parametrize(("version", "name"), [(3, "fifo"), (3, "population"), (4, "promotion")])
+def test_checkpoints_of_older_stores_are_directories_too(tmp_path: Path, version: int, name: str) -> None:
+    assets = Path(__file__).parents[1] / "assets"
+    shutil.copytree(assets / f"version_{version}" / name, tmp_path / name)
+    best = load(name, storage=tmp_path).best()
+    assert best.metrics["loss"] == best.best
+    assert best.created.tzinfo is not None
+    assert best.checkpoint is not None
+    assert (best.checkpoint.step == best.best_step) == (best.checkpoint.nearest_to is None)
+    assert "manifest.json" not in os.listdir(best.checkpoint)  # noqa: PTH208
+    assert best.checkpoint.path.parent.joinpath("manifest.json").is_file(), "it lies where it lay"
 
 
 # ------------------------------------------------------------------------------------------ types

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tune_platform import Budget, SearchSpec, load, report, resume, run
+from tune_platform import Budget, SearchSpec, load, load_spec, report, resume, run
 from tune_platform.cli import main
 from tune_platform.errors import SpecError
 from tune_platform.space import (
@@ -340,3 +340,50 @@ def test_classes_of_a_script_are_choices(tmp_path: Any) -> None:
 @pytest.mark.slow
 def test_classes_of_a_script_are_choices_on_ray(tmp_path: Any) -> None:
     both_runs(tmp_path, "{'name': 'ray', 'address': 'local', 'num_cpus': 1}")
+
+
+YAML = f"""
+version: 1
+name: words
+entrypoint: {__name__}:sees
+objective: {{metric: loss, mode: min}}
+space:
+  act: {{type: choice, values: [{{$object: "{__name__}:Relu"}}, {{$object: "{__name__}:Gelu"}}]}}
+  scale: {{$object: "{__name__}:double"}}
+  shape: {{type: choice, values: [{{$tuple: [3, 3]}}, {{$tuple: [5, 5]}}]}}
+  sizes: {{$dict: [[1, 64], [2, {{type: int, low: 1, high: 4}}]]}}
+  late: {{type: float, low: 0, high: 1, when: {{act: {{$object: "{__name__}:Gelu"}}}}}}
+search: {{name: random, initial: [{{act: {{$object: "{__name__}:Gelu"}}}}, {{act: "{__name__}:Relu", shape: [5, 5]}}]}}
+budget: {{trials: 3}}
+backend: {{name: inline}}
+"""
+
+
+def test_a_file_has_words_for_them(tmp_path: Any) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(YAML)
+    SEEN.clear()
+    spec = load_spec(path)
+    run(SearchSpec(**{**{name: getattr(spec, name) for name in type(spec).model_fields}, "storage": str(tmp_path)}))
+    assert [config["act"] for config in SEEN[:2]] == [Gelu, Relu]
+    assert SEEN[1]["shape"] == (5, 5)
+    assert all(config["scale"] is double and set(config["sizes"]) == {1, 2} for config in SEEN)
+    assert all(("late" in config) == (config["act"] is Gelu) for config in SEEN)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (':Relu"}, {', ':Rleu"}, {', "cannot be imported here: AttributeError"),
+        ("{$tuple: [3, 3]}", "{$tuple: 3}", "$tuple takes a list"),
+        ("[1, 64]", "[1]", "$dict takes a list of pairs"),
+    ],
+)
+def test_mistakes_in_these_words(tmp_path: Any, old: str, new: str, words: str) -> None:
+    assert old in YAML
+    path = tmp_path / "spec.yaml"
+    path.write_text(YAML.replace(old, new, 1))
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert words in str(caught.value)
+    assert "line " in str(caught.value)

@@ -175,6 +175,14 @@ class InlineBackend:
             raise ExperimentError("the backend has not been started: call start(job) before submit()")
         return Executor(self._job, self._gang, process=self._process)
 
+    def _in_time(self, executor: Executor, state: State, seconds: float) -> tuple[State, Failure | None]:
+        """Fail a trial whose step took too long. It is seen once the step has ended: nobody else could end it."""
+        limit = self._job.step_timeout if self._job is not None else math.inf
+        if seconds <= limit:
+            return state, None
+        executor.end(reusable=False)
+        return "failed", Failure("timeout", f"a step took {seconds:.1f} s, longer than {limit:g} s (step_timeout)")
+
     def _take_turn(self, place: _Place) -> None:
         turn = (place.launch.trial, place.launch.attempt)
         if turn not in self._turns:
@@ -185,12 +193,15 @@ class InlineBackend:
         items: list[Item] = []
         state: State = "failed"
         failure: Failure | None = None
+        began = time.monotonic()
         with place.log, self._process.inside(executor):
             if not place.begun:
                 place.begun = True
                 failure = executor.begin(launch)
             if failure is None:
                 state, failure = executor.run(place.until, place.save, items.append, back=lambda: True)
+            if failure is None:
+                state, failure = self._in_time(executor, state, time.monotonic() - began)
             if failure is not None:
                 place.log.write(failure.traceback or failure.message + "\n")
         self._tell_what_is_left(place)

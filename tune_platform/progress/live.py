@@ -6,6 +6,7 @@ also moves while every trial is in the middle of a long step.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -73,7 +74,8 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         sys.breakpointhook = self._hook
-        self._region.stop()
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._region.stop()
 
     def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
         """Note what changed; print what deserves a line of its own."""
@@ -92,6 +94,7 @@ class Live:
     def end(self, finish: Finish) -> None:
         """Leave one line behind that says how it ended."""
         self._region.stop()
+        self._standing.end = finish.status
         self.console.print(Text(f"{self._standing.name} {finish.status}: {finish.reason}", "bold"), soft_wrap=True)
         self.console.print(Text(self._standing.summary()), soft_wrap=True)
 

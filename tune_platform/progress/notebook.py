@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tune_platform.progress.standing import Standing
-from tune_platform.progress.text import duration, number
+from tune_platform.progress.text import duration, number, status_word
 from tune_platform.progress.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -120,8 +120,9 @@ class Notebook:
             f'<div style="width:{100 * count / whole:.2f}%;background:{_COLOURS[status]}"></div>'
             for status, count in counts.items()
         )
+        driven = not self._standing.end
         words = " &nbsp; ".join(
-            f'<span style="color:{_COLOURS[status]}">&#9632;</span> {count} {status.lower()}'
+            f'<span style="color:{_COLOURS[status]}">&#9632;</span> {count} {status_word(status, driven).lower()}'
             for status, count in counts.items()
         )
         frame = "display:flex;height:8px;max-width:480px;background:rgba(128,128,128,0.25)"

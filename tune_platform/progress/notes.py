@@ -1,6 +1,6 @@
 """What of a turn of the loop is worth a line to a person, and in which words.
 
-New bests and failures always are; stops, pauses and clones as long as they are few. Pure but for its clock.
+New bests and failures always are; stops, pauses and clones ever more rarely. Pure but for its clock.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from tune_platform.engine.state import Best
     from tune_platform.engine.view import RunView
 
-#: Seconds between two lines on what is frequent: stopped trials, a new best trial ...
+#: Seconds between two lines on a new best trial ...
 GAP = 1.0
-#: ... and the best trial getting better still, as most trials do with every report.
+#: ... and on the best trial getting better still, as most trials do with every report. Between two lines on stopped,
+#: paused and cloned trials the pause doubles from the one to the other: the first ones show how a scheduler decides.
 LONG_GAP = 30.0
 
 _FRAME = re.compile(r'^ *File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)$', re.MULTILINE)
@@ -48,7 +49,7 @@ class Notes:
         self._clock = clock
         self._best: Best | None = None
         self._best_told = self._quiet_due = -math.inf
-        self._left_out = 0
+        self._left_out, self._gap = 0, GAP
         self._failures: dict[str, int] = {}
 
     def hear(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> list[Note]:
@@ -108,7 +109,8 @@ class Notes:
             self._left_out += 1
             return []
         verdict, more = decide.verdict, f" (and {self._left_out} more)" if self._left_out else ""
-        self._quiet_due, self._left_out = now + GAP, 0
+        self._quiet_due, self._left_out = now + self._gap, 0
+        self._gap = min(2 * self._gap, LONG_GAP)
         kind = type(verdict).__name__.lower()
         done = "completed" if isinstance(verdict, Stop) and verdict.completed else _DONE[kind]
         at = f"trial {decide.trial} {done} at step {decide.step}: {verdict.reason}"

@@ -91,6 +91,7 @@ class Plain:
     def end(self, finish: Finish) -> None:
         """Write how it ended, if anything was written before."""
         if self._spoke or not self._quiet:
+            self._standing.end = finish.status
             summary, data = self._standing.summary(), self._data()
             data |= {"status": finish.status, "reason": finish.reason}
             self._write(self._clock(), "end", f"{finish.status}: {finish.reason}; {summary}", data)

@@ -152,4 +152,4 @@ class Standing:
     def summary(self) -> str:
         """Return all that matters in one line."""
         best = self.best_words()
-        return f"{self.time()}: {counts(self.counts)}{f'; best {best}' if best else ''}"
+        return f"{self.time()}: {counts(self.counts, driven=not self.end)}{f'; best {best}' if best else ''}"

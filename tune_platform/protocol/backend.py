@@ -40,6 +40,7 @@ class Job:
     resource: str = "step"
     stop: Mapping[str, float] = field(default_factory=dict)
     on_bad_metric: OnBadMetric = "fail"
+    step_timeout: float = math.inf  # seconds; for backends in the loop's own time: the engine watches the others
     checkpoint_every: int = 0
     checkpoint_best: str = ""
     checkpoint_at_end: bool = False

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import bdb
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from tune_platform import grid_search
 from tune_platform.api import run as search
+from tune_platform.backends import inline
 from tune_platform.backends.inline import InlineBackend
 from tune_platform.errors import ExperimentError, Interrupted
 from tune_platform.protocol.backend import Backend, Job
@@ -17,7 +21,7 @@ from tune_platform.protocol.events import Reported
 from tune_platform.resources import Resources
 from tune_platform.spec import SearchSpec
 from tune_platform.testing.backends import BackendContract, Curve, falling, launch, trainable_of
-from tune_platform.trainable import Trainable
+from tune_platform.trainable import Trainable, report
 
 
 class TestInline(BackendContract):
@@ -146,3 +150,25 @@ def test_amounts_that_are_given_are_all_there_is(tmp_path: Path) -> None:
 def test_submit_before_start_says_what_to_do() -> None:
     with pytest.raises(ExperimentError, match="call start"):
         InlineBackend().submit([launch(0, 1)])
+
+
+def test_step_timeout_holds_for_the_trial_that_is_slow_and_for_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one takes its time the others have no turn, which is no fault of theirs."""
+    clock = [0.0]
+    monkeypatch.setattr(inline, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time, sleep=time.sleep))
+
+    def train(config: dict[str, Any]) -> None:
+        for step in range(1, 4):
+            clock[0] += 9.0 if config["slow"] and step == 2 else 0.0
+            report({"loss": float(step)})
+
+    spec = SearchSpec(
+        trainable=train, param_space={"slow": grid_search([False, True, False])}, metric="loss", mode="min",
+        num_samples=1, step_timeout=5, storage=str(tmp_path), backend={"name": "inline", "num_cpus": 3},
+    )  # fmt: skip
+    results = search(spec)
+    assert [trial.status for trial in results] == ["COMPLETED", "FAILED", "COMPLETED"]
+    assert results[1].attempt == 2, "it is tried once more, as anywhere"
+    assert results[1].reason == "timeout: a step took 9.0 s, longer than 5 s (step_timeout)"

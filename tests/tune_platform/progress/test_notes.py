@@ -38,16 +38,16 @@ def test_a_best_that_only_gets_better_is_not_told_each_time() -> None:
     assert [note.data["value"] for note in drive.report(1, 2, 0.25)] == [0.25]
 
 
-def test_many_stops_are_one_line() -> None:
+def test_stops_are_told_ever_more_rarely() -> None:
     clock = Clock()
-    drive = Drive(Notes(clock).hear, trials=4, stop={"step": 1})
-    told = [note.text for trial in range(3) for note in drive.report(trial, 1, 1.0) if note.kind == "stop"]
-    clock.now += 10
-    told += [note.text for note in drive.report(3, 1, 1.0) if note.kind == "stop"]
-    assert told == [
-        "trial 0 completed at step 1: step 1 reached the stop condition 1",
-        "trial 3 completed at step 1: step 1 reached the stop condition 1 (and 2 more)",
-    ]
+    drive = Drive(Notes(clock).hear, trials=200, stop={"step": 1})
+    told = []
+    for trial in range(200):
+        told += [(trial, note.text) for note in drive.report(trial, 1, 1.0) if note.kind == "stop"]
+        clock.now += 1
+    assert [trial for trial, _ in told] == [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]
+    assert told[0][1] == "trial 0 completed at step 1: step 1 reached the stop condition 1"
+    assert told[2][1] == "trial 3 completed at step 1: step 1 reached the stop condition 1 (and 1 more)"
 
 
 def test_a_persons_request_is_told() -> None:

@@ -70,7 +70,7 @@ def test_a_short_search_from_python_leaves_no_lines() -> None:
     assert [line[9:] for line in stream.getvalue().splitlines()] == [
         "toy: results go to here",
         "5.0 s: 3 running; best loss 0.25 (trial 0, step 2)",
-        "finished: all 3 trials are done; 5.0 s: 3 running; best loss 0.25 (trial 0, step 2)",
+        "finished: all 3 trials are done; 5.0 s: 3 was running; best loss 0.25 (trial 0, step 2)",
     ]
 
 
