@@ -113,6 +113,7 @@ MAY: Mapping[str, set[str]] = {
         "spec",
         "store",
         "store.checkpoints",
+        "surroundings",
     },
     "cli": {
         "api",

@@ -26,7 +26,7 @@ from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
 from tune_platform.location import Location, default_storage
 from tune_platform.progress.output import Output
-from tune_platform.progress.shown import check_form, show_output, shown
+from tune_platform.progress.shown import check_form, ending_signals, show_output, shown
 from tune_platform.protocol.backend import Backend, Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
@@ -34,6 +34,7 @@ from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.sql import SqlExperiment, open_store
+from tune_platform.surroundings import put_folder_first
 
 _LOG = logging.getLogger("tune_platform")
 
@@ -60,7 +61,7 @@ def run(
     are lines, "json" lines for programs, "off" is nothing; "auto" is live on a terminal and in a notebook, else lines
     that begin after 5 seconds and become ever rarer. None takes the spec's own, "auto" unless it says otherwise.
 
-    Ctrl-C or SIGTERM once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
+    Ctrl-C, SIGTERM or SIGHUP once ends it gracefully: running trials write a checkpoint, and `resume` goes on from
     there; a second time ends it at once, which loses at most the steps since each trial's last checkpoint.
 
     `if_exists` says what becomes of an experiment that has the name already (None: what the spec says): "error",
@@ -180,6 +181,7 @@ def _drive(
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
     experiment.acquire(patience=spec.store_patience)
     hooks = Hooks([*spec.callbacks, *callbacks], _folder(spec, experiment.name))
+    runner: Runner | None = None
     try:
         with contextlib.ExitStack() as stack:
             runner = stack.enter_context(_assemble(spec, experiment, [*listeners, hooks]))
@@ -193,6 +195,8 @@ def _drive(
     except BaseException as error:
         finish = Finish(status="interrupted", reason="the driver was interrupted; resume goes on from here")
         if isinstance(error, Exception):
+            if runner is not None and runner.seq:
+                _mark_midway(error)
             finish = Finish(status="failed", reason=plain(f"the driver failed: {type(error).__name__}: {error}"))
         try:
             experiment.set_status(finish.status, finish.reason, time.time())
@@ -205,9 +209,16 @@ def _drive(
     return finish
 
 
+def _mark_midway(error: Exception) -> None:
+    with contextlib.suppress(AttributeError):  # not every exception takes attributes
+        error.midway = True  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[Listener]) -> Iterator[Runner]:
     """Build the parts from the spec, and close them in the end."""
+    if isinstance(spec.trainable, str):
+        put_folder_first()
     home = _home(spec, experiment.name)
     storage = _checkpoint_storage(spec, experiment.name)
     scheduler = spec.make_scheduler()
@@ -359,7 +370,7 @@ def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
 
 @contextlib.contextmanager
 def _signals(runner: Runner) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a graceful end, and the second into an immediate one.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a graceful end, and the second into an immediate one.
 
     While the backend starts, the first ends at once: there is nothing yet to wait for.
     """
@@ -375,7 +386,7 @@ def _signals(runner: Runner) -> Iterator[None]:
             raise Interrupted
         runner.interrupt()
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, handle) for number in ending_signals()}
     try:
         yield
     finally:

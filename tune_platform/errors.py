@@ -24,6 +24,9 @@ from collections.abc import Iterable
 class TunePlatformError(Exception):
     """Base of every error that this platform raises on purpose."""
 
+    #: Whether a search had begun when it was raised; it can be resumed.
+    midway = False
+
 
 class SpecError(TunePlatformError, ValueError):
     """The search spec, the search space or an argument is wrong; nothing has been started."""

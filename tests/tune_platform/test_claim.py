@@ -170,6 +170,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.slow
 def test_processes_of_one_second_have_names_of_their_own(storage: str) -> None:
     started = [
         subprocess.Popen(

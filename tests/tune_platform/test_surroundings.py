@@ -38,6 +38,11 @@ if __name__ == "__main__":
     results = run(spec, progress="off")
     print("best", results.best().best)
 """
+AGAIN = """\
+from tune_platform import load, resume
+resume(load("first").name, extend={"trials": 1}, progress="off")
+print([(trial.status, trial.best) for trial in load("first")])
+"""
 
 
 @pytest.fixture
@@ -79,6 +84,14 @@ def test_a_script_finds_modules_beside_itself_and_in_the_folder(folder: Path, tm
     assert "best 0.25" in said_by([sys.executable, "scripts/search.py"], folder)
     (folder / "scripts" / "wave.py").write_text("def train(config):\n    return {'loss': 0.5}\n")
     assert "best 0.5" in said_by([sys.executable, "scripts/search.py"], folder), "the script's own folder comes first"
+
+
+def test_a_script_resumes_what_was_begun_with_a_module_of_the_folder(folder: Path) -> None:
+    said_by([sys.executable, "-m", "tune_platform", "run", "inline.yaml", "--name", "first"], folder)
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "again.py").write_text(AGAIN)
+    said = said_by([sys.executable, "scripts/again.py"], folder)
+    assert "[('COMPLETED', 0.25), ('COMPLETED', 0.25)]" in said, said
 
 
 @pytest.mark.parametrize("module", ["queue", "time"])

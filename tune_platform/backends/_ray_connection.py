@@ -81,6 +81,8 @@ class Connection(threading.Thread):
 
     def run(self) -> None:
         """Connect, wait, disconnect."""
+        # The processes of Ray inherit it: a terminal that is closed signals them too, and their trials are to be saved.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             with warnings.catch_warnings():  # of what Ray will do in its next version
                 warnings.simplefilter("ignore", FutureWarning)

@@ -1,7 +1,7 @@
 """The group of all commands, and what becomes of an error.
 
-Exit codes: 0 all is well, 1 the run failed or found nothing, 2 wrong usage or spec, 3 more trials failed than the
-budget allows, 130 interrupted.
+Exit codes: 0 all is well, 1 the run failed or found nothing, 2 wrong usage or spec and nothing was started, 3 more
+trials failed than the budget allows, 4 a run ended midway by an error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from tune_platform import __version__
 from tune_platform.cli import check, completion, control, doctor, init, lineage, logs, read, remove, run
 from tune_platform.cli.common import piped, talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
+
+MIDWAY = 4
+"""The exit code of a run that was ended by an error after it had begun."""
 
 
 class Commands(click.Group):
@@ -38,6 +41,12 @@ class Commands(click.Group):
                 talk(traceback.format_exc())
             talk(f"{click.style('error', fg='red', bold=True)}: {error}")
             ctx.exit(exit_code(error))
+        except Exception as error:
+            if not getattr(error, "midway", False):
+                raise
+            talk(traceback.format_exc())
+            talk(f"{click.style('error', fg='red', bold=True)}: {type(error).__name__}: {error}")
+            ctx.exit(MIDWAY)
         except (KeyboardInterrupt, click.Abort):
             talk("interrupted")
             ctx.exit(130)
@@ -57,7 +66,9 @@ def wants_colour() -> bool | None:
 
 
 def exit_code(error: TunePlatformError) -> int:
-    """Return 2 for what the user can mend in the command or the spec, 1 for what went wrong later."""
+    """Return 2 where nothing was started, 4 where a run was under way, 1 where there is no result."""
+    if error.midway:
+        return MIDWAY
     from_usage = isinstance(error, (SpecError, ExperimentError, MissingLibraryError))
     return 2 if from_usage and type(error).__name__ != "NoResultError" else 1
 

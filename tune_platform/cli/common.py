@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -39,9 +40,19 @@ def piped() -> Iterator[None]:
         poll.register(sys.stdout.fileno(), 0)
         if not any(events & select.POLLERR for _, events in poll.poll(0)):
             raise  # another pipe
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())  # what is left in the buffer is written when Python ends
-        os.close(null)
+        _silence(sys.stdout)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        _silence(sys.stdout)  # the terminal was closed
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Have nobody hear what is left in the buffer, which is written when Python ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def storage_option(function: F) -> F:

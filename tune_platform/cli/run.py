@@ -216,9 +216,10 @@ def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
 def _finish(results: Results, *, as_json: bool) -> None:
     from tune_platform.cli.ending import end_json, end_screen, exit_code
 
+    code = exit_code(results)
     with piped():
         if as_json:
             click.echo(json.dumps(finite(end_json(results)), ensure_ascii=False, default=str))
         else:
             click.echo(end_screen(results))
-    click.get_current_context().exit(exit_code(results))
+    click.get_current_context().exit(code)

@@ -6,6 +6,7 @@ also moves while every trial is in the middle of a long step.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -73,7 +74,8 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         sys.breakpointhook = self._hook
-        self._region.stop()
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._region.stop()
 
     def __call__(self, run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
         """Note what changed; print what deserves a line of its own."""

@@ -162,7 +162,16 @@ class _Spoken(logging.Handler):
         self._display = display
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._display.say(self.format(record))
+        with contextlib.suppress(OSError):  # the terminal may be gone, which is why the run ends
+            self._display.say(self.format(record))
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals that end a run gracefully: SIGHUP too (a closed terminal), unless `nohup` has it ignored."""
+    found = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
 
 
 class _Interruptions:
@@ -175,7 +184,7 @@ class _Interruptions:
         if self._set or threading.current_thread() is not threading.main_thread():
             return
         self._set = True
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending_signals():
             inner = signal.getsignal(number)
             if callable(inner):
                 signal.signal(number, self._announcing(inner))

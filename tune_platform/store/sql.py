@@ -203,8 +203,10 @@ class SqlStore:
             raise ExperimentError(said)
         try:
             (self._place / name).mkdir(parents=True, exist_ok=True)
-            foreign = {path.name for path in (self._place / name).iterdir()} - {"checkpoints", "trials"}
-            if foreign and FILE_NAME not in foreign:  # the experiment would be removed with all that is in the folder
+            inside = {path.name for path in (self._place / name).iterdir()} - {"checkpoints", "trials"}
+            # Another process may be making the file at this moment, and SQLite its journal.
+            foreign = {each for each in inside if not each.startswith(FILE_NAME)}
+            if foreign and foreign == inside:  # the experiment would be removed with all that is in the folder
                 raise ExperimentError(
                     f"{self._place / name} holds other files already, such as {min(foreign)!r}; choose another name"
                 )

@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.tune_platform.cli.conftest import SPEC, Call, Make
 from tune_platform.cli.ending import exit_code
 from tune_platform.protocol.commands import Finish
 from tune_platform.results import Results
+from tune_platform.store.experiment import SqlExperiment
 
 TOY = """\
 import time
@@ -224,10 +227,11 @@ def test_ctrl_c_twice_ends_at_once(toy: Path, storage: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_gracefully_and_resume_goes_on(toy: Path, storage: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_ends_gracefully_and_resume_goes_on(toy: Path, storage: Path, number: signal.Signals) -> None:
     with started("run", "toy.yaml", "--name", "toy", "--set", "space.sleep=0.3") as run:
         wait_for(run, "best so far")
-        run.send_signal(signal.SIGINT)
+        run.send_signal(number)
         out, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert "ending gracefully" in err
@@ -236,6 +240,62 @@ def test_ctrl_c_ends_gracefully_and_resume_goes_on(toy: Path, storage: Path) -> 
         out, err = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, err
     assert "4 completed" in out
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_ends_gracefully(toy: Path, storage: Path) -> None:
+    """SIGHUP to all processes of the terminal's group, and nobody who reads what is written."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-m", "tune_platform", "run", "toy.yaml", "--name", "toy", "--set", "space.sleep=0.3",
+               "--backend", "ray", "--set", "backend.num_cpus=1", "--set", "checkpoint.at_end=true"]  # fmt: skip
+    master, slave = os.openpty()
+    with subprocess.Popen(command, env=env, stdout=slave, stderr=slave, stdin=slave, start_new_session=True) as run:
+        os.close(slave)
+        read = b""
+        while b"best" not in read:
+            read += os.read(master, 1 << 16)
+        os.close(master)
+        os.killpg(run.pid, signal.SIGHUP)
+        assert run.wait(120) == 130
+    results = Results("toy", storage=storage)
+    assert (results.status, results.counts.get("FAILED", 0)) == ("interrupted", 0)
+
+
+@pytest.mark.slow
+def test_nohup_goes_on(toy: Path, storage: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = ["nohup", sys.executable, "-m", "tune_platform", "run", "toy.yaml", "--name", "toy", "--trials", "2",
+               "--set", "space.sleep=0.2"]  # fmt: skip
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        wait_for(run, "best so far")
+        run.send_signal(signal.SIGHUP)
+        out, err = run.communicate(timeout=120)
+    assert run.returncode == 0, err
+    assert "2 completed" in out
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), OSError(28, "No space left")])
+def test_a_run_that_fails_midway_has_a_code_of_its_own(
+    call: Call, toy: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    calls = 0
+    append = SqlExperiment.append
+
+    def failing(self: SqlExperiment, log: Any, *rest: Any, **more: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fails_at:
+            if isinstance(error, OSError):
+                raise error
+            with self._db._translated():
+                raise error
+        append(self, log, *rest, **more)
+
+    monkeypatch.setattr(SqlExperiment, "append", failing)
+    fails_at = 5
+    result = call("run", "toy.yaml", "--name", "toy", code=4)
+    assert str(error.args[-1]) in result.stderr.splitlines()[-1]
+    assert "4 completed" in call("resume", "toy").stdout
 
 
 # ------------------------------------------------------------------------------------------ the rest
