@@ -28,6 +28,9 @@ from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import decisions_of
 from tune_platform.protocol.verdicts import Decision
 
+#: Reports of a trial whose checkpoints may still come; most trials save more often, or never.
+_UNSAVED = 10_000
+
 
 def fold(state: State, event: Event, elapsed: float) -> list[Decision]:
     """Take in a fact; return what the scheduler says to it. `elapsed`: seconds of searching until then."""
@@ -84,6 +87,10 @@ def _reported(state: State, event: Reported) -> list[Decision]:
         value, reached = state.value(report), state.reached(report)
         if value is not None:
             _note_best(state, trial, report, value)
+            if settings.keep_best is not None:
+                # A checkpoint comes behind its report, perhaps after later ones: what it is worth is known by then.
+                trial.unsaved.append((report.step, value))
+                del trial.unsaved[:-_UNSAVED]
             decisions += decisions_of(state.scheduler, state.scheduler.on_report(trial, report), trial.number)
         if trial.until is not None and reached is not None and reached >= trial.until:
             trial.waits = True

@@ -35,8 +35,8 @@ LARGEST = 256 * 2**20
 
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
-    "last_config", "configs", "rungs", "until", "save", "waits", "saving", "sent_on", "resizing", "bypassed", "held",
-    "pruned", "worker", "created", "launched", "started", "ended", "history",
+    "last_config", "configs", "rungs", "unsaved", "until", "save", "waits", "saving", "sent_on", "resizing", "bypassed",
+    "held", "pruned", "worker", "created", "launched", "started", "ended", "history",
 )  # fmt: skip
 #: What a new trial has there; None where there is no such thing.
 _NEW = {
@@ -162,7 +162,7 @@ def _trial_to_data(trial: Trial) -> dict[str, Any]:
 
 def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) -> None:
     values = {name: data[name] for name in _PLAIN_TRIAL if name in data}
-    for name in ("configs", "rungs", "history"):
+    for name in ("configs", "rungs", "unsaved", "history"):
         values[name] = [tuple(entry) for entry in data.get(name, ())]
     values["config"] = from_json(values["config"])
     values["configs"] = [(step, from_json(config)) for step, config in values["configs"]]

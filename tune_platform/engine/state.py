@@ -122,6 +122,8 @@ class State:
     def keep(self, trial: Trial, ref: CheckpointRef) -> None:
         """Give a trial a checkpoint that is whole."""
         value = self.value(trial.last) if trial.last is not None and trial.last.step == ref.step else None
+        value = next((value for step, value in trial.unsaved if step == ref.step), value)
+        trial.unsaved = [entry for entry in trial.unsaved if entry[0] > ref.step]
         self.shelf.put(trial, Kept(ref.step, ref, value))
 
     def move(self, trial: Trial, status: TrialStatus, reason: str) -> None:

@@ -96,6 +96,7 @@ class Trial:
     configs: list[tuple[int, Config]] = field(default_factory=list)  # former ones, with the step that ended each
     rungs: list[tuple[int, float, float]] = field(default_factory=list)  # (config, resource, value) at each milestone
     checkpoints: list[Kept] = field(default_factory=list)  # oldest first
+    unsaved: list[tuple[int, float]] = field(default_factory=list)  # (step, value) of reports since the newest of them
     until: float | None = None  # the milestone of the present leg
     save: bool = False  # ... and whether a checkpoint is written there
     waits: bool = False  # it is at its milestone, and its process does nothing until it hears of a verdict

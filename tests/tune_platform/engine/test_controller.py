@@ -392,3 +392,16 @@ def test_launches_say_where_and_how_far() -> None:
         0,
         0,
     )
+
+
+def test_a_checkpoint_that_comes_after_later_reports_is_kept_for_what_it_was_worth() -> None:
+    """It is written behind the training, and a batch may bring several steps with all of their checkpoints."""
+    play = Play(keep_last=1, keep_best=1)
+    play.suggest(0)
+    trial = play.trial(0)
+    reports = tuple(Report(step, {"loss": loss}, 0.0) for step, loss in enumerate((10.0, 4.0, 10.0), start=1))
+    refs = tuple(CheckpointRef(0, step, f"0/{step}") for step in (1, 2))
+    play.do(Reported(time=0.0, trial=0, attempt=trial.attempt, reports=reports, saved=refs))
+    play.do(Reported(time=0.0, trial=0, attempt=1, reports=(), saved=(CheckpointRef(0, 3, "0/3"),)))
+    assert [(kept.step, kept.value) for kept in trial.checkpoints] == [(2, 4.0), (3, 10.0)]
+    assert trial.unsaved == []
