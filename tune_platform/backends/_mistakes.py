@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from tune_platform.backends._batch import Failure, traceback_of
 from tune_platform.errors import Interrupted, SpecError, did_you_mean
 from tune_platform.modules import entrypoint_today
+from tune_platform.protocol.reports import Report, finite
 from tune_platform.surroundings import check_name
 
 
@@ -67,6 +68,24 @@ def _misnamed(message: str, error: BaseException | None = None) -> NoReturn:
 def misreported(message: str) -> NoReturn:
     """Raise Failing for a report that no trial should make."""
     raise Failing(Failure("bad_report", message, fatal=True))
+
+
+def progress_of(report: Report, resource: str, before: float | None) -> float:
+    """Return how far a trial is, which was at `before`. Raises Failing for a report that does not say so."""
+    progress = report.value(resource)
+    if progress is None:
+        misreported(
+            f"{resource!r}, in which milestones are measured, is not in the report of step {report.step}; "
+            f"{reported(resource, report.metrics)}. Report it, or measure in 'step'"
+        )
+    found = finite(progress)
+    if found is None:
+        misreported(f"{resource!r} is {progress!r} at step {report.step}; it must be a finite number")
+    if before is not None and found <= before:
+        misreported(
+            f"{resource!r} must rise from report to report, but went from {before:g} to {found:g} at step {report.step}"
+        )
+    return found
 
 
 def reported(name: str, names: Iterable[str]) -> str:

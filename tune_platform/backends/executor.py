@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_platform.backends._batch import Failure, State, failure_of, traceback_of
-from tune_platform.backends._mistakes import Failing, ends_the_run, misreported, reported, resolve
+from tune_platform.backends._mistakes import Failing, ends_the_run, misreported, progress_of, reported, resolve
 from tune_platform.backends._process import Process
 from tune_platform.backends._process import State as ProcessState
 from tune_platform.backends._writer import Writer, Written
@@ -56,6 +56,7 @@ class _Run:
     launch: Launch
     trainable: Trainable
     step: int
+    seconds: float = 0.0  # of all steps so far
     progress: float | None = None  # the resource attribute of the last report of this attempt
     names: dict[str, None] = field(default_factory=dict)  # of all metrics that this attempt reported
     best: float | None = None  # of the first metric in this attempt, where checkpoints depend on it
@@ -103,6 +104,7 @@ class Executor:
         run = self._warm.pop(launch.trial, None)
         if run is not None and _goes_on(run, launch):
             run.launch = launch
+            run.seconds = launch.seconds
             self._run = run
             if run.state is not None:
                 self._process.enter(run.state)
@@ -226,7 +228,7 @@ class Executor:
         if trainable is None:
             trainable = make_trainable(found, context)
             self._process.hold()
-        run = self._run = _Run(launch, trainable, launch.start)
+        run = self._run = _Run(launch, trainable, launch.start, launch.seconds)
         trainable.config = config
         if isinstance(trainable, FunctionTrainable):
             trainable.copy = partial(self._copy, run)
@@ -336,7 +338,9 @@ class Executor:
     def _step(self, run: _Run, until: float | None, put: Callable[[Report | None], None]) -> State:
         self._check_written(run)
         run.better = False
+        began = time.monotonic()
         returned = run.trainable.step()
+        run.seconds += time.monotonic() - began
         if returned is None:
             self._check_reported(run)
             return "done"
@@ -349,8 +353,10 @@ class Executor:
         done = bool(metrics.pop(DONE, False))
         if metrics or not done:  # {"done": True} alone is an end, not a report
             run.step += 1
+            if self.job.timed:
+                metrics.setdefault("time_total_s", run.seconds)
             report = Report(run.step, metrics, time.time())
-            self._measure(run, report)
+            run.progress = progress_of(report, self.job.resource, run.progress)  # one that has none is no report
             put(report if run.step > run.launch.committed else None)
             self._judge(run, report)
             known = run.step < run.launch.committed
@@ -367,24 +373,6 @@ class Executor:
             raise Failing(Failure("bad_metric", message))
         if self.job.checkpoint_best and betters(report, self.job.metrics[0], self.job.checkpoint_best, run.best):
             run.best, run.better = finite(report.metrics[self.job.metrics[0]]), True
-
-    def _measure(self, run: _Run, report: Report) -> None:
-        """See how far the trial is. A report that does not say so is none: no scheduler hears of it."""
-        name = self.job.resource
-        progress = report.value(name)
-        if progress is None:
-            misreported(
-                f"{name!r}, in which milestones are measured, is not in the report of step {report.step}; "
-                f"{reported(name, report.metrics)}. Report it, or measure in 'step'"
-            )
-        if finite(progress) is None:
-            misreported(f"{name!r} is {progress!r} at step {report.step}; it must be a finite number")
-        if run.progress is not None and progress <= run.progress:
-            misreported(
-                f"{name!r} must rise from report to report, but went from {run.progress:g} to {progress:g} "
-                f"at step {report.step}"
-            )
-        run.progress = progress
 
     def _check_reported(self, run: _Run, at: float | None = None) -> None:
         """Fail where a metric has not come by the end, or by the first milestone, which lies `at`."""

@@ -20,6 +20,7 @@ from tune_platform.protocol.effects import (
     Moved,
     SupplyEnded,
 )
+from tune_platform.protocol.reports import finite
 from tune_platform.protocol.scheduler import decisions_of
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Resize, Stop
 
@@ -60,6 +61,7 @@ def _launch(state: State, effect: Launched) -> list[Decision]:
         save=trial.save,
         resources=effect.resources,
         nodes=effect.nodes,
+        seconds=(finite(trial.last.value("time_total_s")) or 0.0) if trial.last else 0.0,
     )
     state.commands.append(launch)
     return []

@@ -20,6 +20,7 @@ from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.log import LOGGER, Log, Turn, observed, trial_row
 from tune_platform.engine.trial import TrialStatus
+from tune_platform.engine.unseen import Unseen
 from tune_platform.engine.view import RunView, shown_effects, shown_events
 from tune_platform.protocol.backend import Backend, Job, Work
 from tune_platform.protocol.commands import Ask, Command, DropCheckpoints, Finish, Tell
@@ -90,6 +91,7 @@ class Runner:
         self._requests: deque[Event] = deque()
         self._interrupted = False
         self._snapshot = 0  # the row of the last one
+        self._unseen = Unseen(())
 
     def listen(self, listener: Listener) -> None:
         """Have one more listener hear of the turns to come."""
@@ -97,6 +99,7 @@ class Runner:
 
     def start(self) -> None:
         """Start the backend and the experiment. Raises ExperimentError where the backend cannot start."""
+        self._unseen = Unseen(self.job.stop)
         self.early.append(self.start_backend())
 
     def start_backend(self) -> CapacityChanged:
@@ -252,6 +255,9 @@ class Runner:
         if turn.rows:
             self.commit(turn, effects, saved)
             self._carry_out(effects)
+            ended = any(count for status, count in controller.state.counts.items() if status.final)
+            for line in self._unseen.look(turn.events, ended=ended):
+                LOGGER.warning("%s", line)
             self._tell_listeners(turn)
             self.forget(turn.touched)
 

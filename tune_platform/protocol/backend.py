@@ -55,6 +55,11 @@ class Job:
     max_concurrent: float = math.inf
 
     @property
+    def timed(self) -> bool:
+        """Whether reports are to say how many seconds their trial has trained (`time_total_s`)."""
+        return "time_total_s" in self.stop or "time_total_s" in (self.resource, *self.metrics)
+
+    @property
     def pruned(self) -> tuple[str, ...]:
         """The metrics that end a trial where they are no finite number."""
         return self.metrics if self.on_bad_metric == "prune" else ()

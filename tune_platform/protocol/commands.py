@@ -44,6 +44,7 @@ class Launch:
     save: bool
     resources: Resources
     nodes: tuple[int, ...]  # of each worker: indices into CapacityChanged.nodes
+    seconds: float = 0.0  # of all steps so far, where they are counted (`time_total_s`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

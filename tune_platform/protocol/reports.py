@@ -11,6 +11,10 @@ Config = Mapping[str, Any]
 Metrics = Mapping[str, Any]
 
 
+#: Names that every report has: its own number, twice, and, where a spec asks for it, the seconds of all steps so far.
+ALWAYS = ("step", "training_iteration", "time_total_s")
+
+
 def number(value: Any) -> float | None:
     """Return a reported value as a number, infinite where it is beyond all floats; None for what is none."""
     if not isinstance(value, (int, float)):
