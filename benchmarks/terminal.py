@@ -9,6 +9,7 @@ thirds of the trials are done. The fonts are those of whoever looks: nothing is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import re
 import tempfile
@@ -66,6 +67,11 @@ class Camera:
             self.console.print(self._live)
             self.picture = svg(self.console)
 
+    def leave(self, run: Any, events: Sequence[Any], effects: Sequence[Any]) -> None:
+        """End the search at once, as Ctrl-C twice does, when the picture is taken."""
+        if self.picture:
+            raise KeyboardInterrupt
+
 
 def main() -> None:
     """Run the search and write the picture."""
@@ -81,7 +87,10 @@ def main() -> None:
         given = {**changes, "storage": storage} | ({"budget.trials": options.trials} if options.trials else {})
         spec, _ = resolve(SPEC, env={}, overrides=given)
         camera = Camera("digits", 0.66)
-        run(spec, name="digits", listeners=[camera])
+        with contextlib.suppress(KeyboardInterrupt):  # the rest of the search is not needed
+            run(spec, name="digits", listeners=[camera, camera.leave])
+    if not camera.picture:
+        raise SystemExit("no picture: the search ended before")
     PICTURE.write_text(camera.picture, encoding="utf-8")
     print(f"{PICTURE}: {len(camera.picture)} bytes")
 

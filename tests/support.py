@@ -30,7 +30,9 @@ from tune_platform.resources import Resources
 from tune_platform.schedulers import (
     ASHA,
     FIFO,
+    MFPBT,
     PASHA,
+    PB2,
     PBT,
     AsyncHyperBand,
     HyperBand,
@@ -371,6 +373,8 @@ class Scenario:
             "median-soft": lambda: MedianStopping(min_samples=2, hard=False),
             "members": lambda: PBT(interval=2, mutations={"x": uniform(0, 1)}, quantile=0.5),
             "generation": lambda: PBT(interval=2, mutations={"x": uniform(0, 1)}, synchronous=True, max=8),
+            "frequencies": lambda: MFPBT(interval=1, frequencies=(1, 3), mutations={"x": uniform(0, 1)}, quantile=0.34),
+            "bandits": lambda: PB2(interval=2, mutations={"x": uniform(0, 1)}, quantile=0.5),
             "pbt": TinyPBT,
             "synchronous": Synchronous,
             "thaw": Thaw,

@@ -244,7 +244,9 @@ USES: dict[str, list[str]] = {
     ],
     "examples": [
         "from tune_platform.trainables.data import load_images; load_images('digits').tensors('val')",
-        "from tune_platform.trainables.digits import DigitsTrainable",
+        "init digits",
+        "run digits.yaml --backend inline --trials 2 --set schedule.max=3 --set space.epochs=3",
+        "best digits",
     ],
     "robustness": ["from tune_platform.trainables.robustness import study, figures"],
     "zero-label": ["from tune_platform.trainables.zero_label import study, study_report"],
@@ -259,7 +261,7 @@ USES: dict[str, list[str]] = {
 def test_an_extra_is_enough_for_what_it_is_for(extended: Environment, wheel: Path, extra: str) -> None:
     extended.install(f"{wheel}[{extra}]")
     for use in USES[extra]:
-        if use.startswith(("run ", "export ")):
+        if use.startswith(("run ", "export ", "init ", "best ")):
             extended.command(*use.split())
         else:
             extended.python(use)

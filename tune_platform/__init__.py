@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from tune_platform.schedulers import (
         ASHA,
         FIFO,
+        MFPBT,
         MOASHA,
         PASHA,
+        PB2,
         PBT,
         AsyncHyperBand,
         HyperBand,
@@ -64,8 +66,10 @@ _HOME = {
     "schedulers": (
         "ASHA",
         "FIFO",
+        "MFPBT",
         "MOASHA",
         "PASHA",
+        "PB2",
         "PBT",
         "AsyncHyperBand",
         "HyperBand",
@@ -97,8 +101,10 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "ASHA",
     "FIFO",
+    "MFPBT",
     "MOASHA",
     "PASHA",
+    "PB2",
     "PBT",
     "AsyncHyperBand",
     "Budget",

@@ -24,7 +24,7 @@ from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
 from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
-from tune_platform.location import Location, default_storage
+from tune_platform.location import Location, default_storage, private_folder
 from tune_platform.progress.output import Output
 from tune_platform.progress.shown import check_form, ending_signals, show_output, shown
 from tune_platform.protocol.backend import Backend, Job
@@ -224,6 +224,8 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     scheduler = spec.make_scheduler()
     searcher = spec.make_searcher()
     backend = spec.make_backend()
+    if not backend.virtual:
+        _make_folders(home, "" if "://" in storage.root or not spec.checkpoint.storage else storage.root)
     settings = _settings(spec, searcher.lookahead, backend)
     controller = Controller(settings, scheduler)
     feed = Feed(
@@ -332,6 +334,15 @@ def _home(spec: SearchSpec, name: str) -> str:
     """Return the experiment's own folder: inside the storage directory, or beside the driver for a database URL."""
     base = "tune_results" if Location(spec.storage).is_url else spec.storage
     return str((Path(base).expanduser() / name).resolve())
+
+
+def _make_folders(*folders: str) -> None:
+    """Make what does not exist of these folders for its owner alone, before workers make it with the umask's rights."""
+    for folder in map(Path, filter(None, folders)):
+        try:
+            private_folder(folder.parent, folder.name)
+        except OSError as error:
+            raise ExperimentError(f"{folder} cannot be made: {error.strerror or error}") from error
 
 
 def _folder(spec: SearchSpec, name: str) -> str:

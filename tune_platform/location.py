@@ -113,3 +113,27 @@ def unwritable(folder: str | Path) -> str:
             return ""
     except OSError as error:
         return f"{folder} cannot be written: {error.strerror or error} ({path})"
+
+
+def private_folder(around: str | Path, name: str) -> Path:
+    """Make the folder `name` for its owner alone, whatever the umask; return it. One that is there stays as it is.
+
+    A folder `around` that is there already decides about the group: what that may do there, it may do inside. One that
+    is not there is made for its owner alone too. Raises OSError.
+    """
+    outer = Path(around).expanduser()
+    outer.parent.mkdir(parents=True, exist_ok=True)
+    outer.mkdir(mode=0o700, exist_ok=True)
+    folder = outer / name
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return folder
+    folder.chmod(0o700 | group_rights(outer))
+    return folder
+
+
+def group_rights(folder: Path) -> int:
+    """Return what the group of a folder may do in it, as bits of a mode; nothing in a place for everybody (`/tmp`)."""
+    mode = folder.stat().st_mode
+    return 0 if mode & 0o002 else mode & 0o2070

@@ -74,11 +74,11 @@ def check(storage: Path, spec: SearchSpec, results: Results) -> None:
     assert {trial.status for trial in results} <= {"COMPLETED", "STOPPED", "FAILED"}
     assert any(trial.status in ("COMPLETED", "STOPPED") for trial in results)
     assert all(trial.best is None or math.isfinite(trial.best) for trial in results)
-    found = results.dataframe().to_json()
+    found = results.dataframe().to_json(date_format="iso")
     again = resume("fuzz", storage=storage, spec=spec, extend={"trials": 1})
     assert again.status == "finished", again.row().reason
     assert len(again) == 3
-    assert again.dataframe()[:2].to_json() == found
+    assert again.dataframe()[:2].to_json(date_format="iso") == found
     json.dumps([dict(trial.metrics) for trial in again]).encode("utf-8")
     again.dataframe().to_csv().encode("utf-8")
 

@@ -1,4 +1,4 @@
-"""The way to Ray: which one to use, whether it can be used, and what its nodes have."""
+"""The way to Ray: an address is tried, then this process joins what is there, or starts one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import ray
 from ray._private import ray_constants
 
 from tune_platform.backends._ray_connection import Connection
-from tune_platform.backends._ray_placement import amounts_of
 from tune_platform.backends._ray_reach import instead, usable
 from tune_platform.backends._ray_token import make_token, want_token
 from tune_platform.cluster.address import find_address, reason
@@ -60,25 +59,12 @@ def is_own() -> bool:
     return node is not None and bool(node.is_head())
 
 
-def look_up_nodes(node_ids: list[str]) -> tuple[dict[str, float], ...]:
-    """Return what each node has now; `node_ids`, which names them by their place, is added to.
-
-    The place of a node that is gone stays, empty: trials and leases name nodes by their place.
-    """
-    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-    node_ids += [node for node in alive if node not in node_ids]
-    return tuple(amounts_of(alive.get(node, {})) for node in node_ids)
-
-
 def _open(arguments: Mapping[str, Any], seconds: float, failed: str) -> Connection:
     try:
         return Connection.open(arguments, seconds)
     except TimeoutError:
-        more = (
-            ""
-            if arguments["address"] == "local"
-            else ": a driver must run on a node of the cluster, does this machine?"
-        )
+        joined = arguments["address"] != "local"
+        more = ": is this machine one of its nodes? A driver must run on one" if joined else ""
         raise ExperimentError(f"{failed} within {seconds:g} s{more}") from None
     except Exception as error:
         raise ExperimentError(f"{failed}: {reason(_causes(error))}") from error

@@ -20,7 +20,7 @@ from tune_platform.backends._ray_token import forget_token
 from tune_platform.errors import ExperimentError
 
 #: Seconds for Ray to end, after which it is left to itself.
-ENDED_WITHIN = 20.0
+ENDED_WITHIN = 15.0
 #: Seconds that the end of the process waits for a start that was given up.
 EXIT_WITHIN = 2.0
 
@@ -77,7 +77,8 @@ class Connection(threading.Thread):
     def close(self) -> None:
         """End the connection, and the Ray that it has started."""
         self._leave.set()
-        self._left.wait(ENDED_WITHIN)
+        if not self._left.wait(ENDED_WITHIN):
+            atexit.register(self._end_with_process)
 
     def run(self) -> None:
         """Connect, wait, disconnect."""

@@ -31,8 +31,9 @@ from tune_platform.backends._journal import clear, recover
 from tune_platform.backends._obituary import obituary, process_of
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
-from tune_platform.backends._ray_cluster import connect, is_own, look_up_nodes
+from tune_platform.backends._ray_cluster import connect, is_own
 from tune_platform.backends._ray_connection import Connection
+from tune_platform.backends._ray_nodes import Nodes
 from tune_platform.backends._ray_noise import Quiet
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_turns import Turns
@@ -94,10 +95,10 @@ class RayBackend:
             address = "local"
         self._address = address
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
+        self._nodes = Nodes(refresh_s)
         self._connect_s = connect_s
         self._connection: Connection | None = None  # where this backend has made it
         self._quiet = Quiet()
-        self._fixed = False  # no node will join
         self._job: Job | None = None
         self._pool: Pool | None = None
         self._results: Results = queue.SimpleQueue()
@@ -105,9 +106,6 @@ class RayBackend:
         self._leases: dict[int, RayWorker] = {}
         self._legs: dict[RayWorker, float] = {}  # those shorter than flush_s, as yet, and until when; that rises
         self._late: dict[RayWorker, None] = {}  # those with a deadline
-        self._node_ids: list[str] = []
-        self._nodes: tuple[dict[str, float], ...] = ()
-        self._next_refresh = 0.0
         self._admission: Admission | None = None  # where all trials hold the same
         self._share = ALL
         self._offered: tuple[Mapping[str, float], ...] = ()
@@ -138,7 +136,7 @@ class RayBackend:
             ) from error
         self._connection = connect(self._address, self._init, self._connect_s) or self._connection
         self._quiet.start()
-        self._fixed = self._connection is not None and is_own()
+        self._nodes = Nodes(self._refresh_s, own=self._connection is not None and is_own())
         atexit.register(self.close)
         self._job = job
         clear(job.directory)
@@ -150,7 +148,7 @@ class RayBackend:
         self._offered = self._offer()
         if job.resources is not None and job.reuse_workers:
             self.prepare(job.resources, job.max_concurrent)
-        return CapacityChanged(time=self.now(), nodes=self._offered, fixed=self._fixed)
+        return CapacityChanged(time=self.now(), nodes=self._offered, fixed=self._nodes.own)
 
     def prepare(self, resources: Resources, count: float) -> None:
         """Start up to `count` workers for trials with these resources ahead of time, as far as they fit."""
@@ -219,6 +217,7 @@ class RayBackend:
 
     def _do_what_is_due(self, now: float, events: list[Event]) -> float:
         """Do what is to be done at certain times, and return the next of them, on the monotonic clock."""
+        self._nodes.check()
         while self._legs and next(iter(self._legs.values())) <= now:
             worker = next(iter(self._legs))
             del self._legs[worker]
@@ -239,7 +238,7 @@ class RayBackend:
         leg = next(iter(self._legs.values()), math.inf)
         look = self._next_look if self._admission is not None else math.inf
         late = (worker.deadline or 0.0 for worker in self._late)
-        return min([self._next_refresh, look, leg, self._turns.at, pool.next_rested(), *late])
+        return min([self._nodes.due, look, leg, self._turns.at, pool.next_rested(), *late])
 
     def wake(self) -> None:
         """Have a `poll` that waits return at once; from any thread."""
@@ -253,7 +252,7 @@ class RayBackend:
         atexit.unregister(self.close)
         pool, self._pool = self._pool, None
         admission, self._admission = self._admission, None
-        if ray.is_initialized() and pool is not None:
+        if ray.is_initialized() and pool is not None and not self._nodes.gone and self._nodes.answer():
             pool.close()
             with suppress(Exception):  # Ray may be gone
                 if admission is not None:
@@ -465,6 +464,7 @@ class RayBackend:
         )
 
     def _lose(self, worker: RayWorker, error: BaseException, events: list[Event]) -> None:
+        self._nodes.check()
         lease = worker.lease
         self._discard(worker)
         if lease is not None:
@@ -504,30 +504,29 @@ class RayBackend:
     # the cluster
 
     def _look_up_nodes(self) -> None:
-        self._next_refresh = time.monotonic() + self._refresh_s
-        self._nodes = look_up_nodes(self._node_ids)
+        self._nodes.look_up()
         pool = self._started_pool
-        pool.nodes, pool.node_ids = self._nodes, self._node_ids
+        pool.nodes, pool.node_ids = self._nodes.have, self._nodes.ids
 
     def _refresh(self, now: float, events: list[Event]) -> None:
-        if now >= self._next_refresh:
+        if now >= self._nodes.due:
             self._look_up_nodes()
             self._report_capacity(events)
 
     def _look_at_share(self, *, active: bool) -> None:
         self._next_look = time.monotonic() + _LOOK_S
-        if self._admission is not None:
+        if self._admission is not None and self._nodes.answer():
             try:
-                self._share = self._admission.share(self._nodes, active=active)
+                self._share = self._admission.share(self._nodes.have, active=active)
             except Exception:  # of Ray's, where its store cannot be reached: the share stays as it was
                 logger.debug("the notes of other drivers cannot be read", exc_info=True)
 
     def _offer(self) -> tuple[Mapping[str, float], ...]:
         resources = self._job.resources if self._job is not None else None
-        return self._nodes if resources is None else offered(self._nodes, resources, self._share)
+        return self._nodes.have if resources is None else offered(self._nodes.have, resources, self._share)
 
     def _report_capacity(self, events: list[Event]) -> None:
         offer = self._offer()
         if offer != self._offered:
             self._offered = offer
-            events.append(CapacityChanged(time=self.now(), nodes=self._offered, fixed=self._fixed))
+            events.append(CapacityChanged(time=self.now(), nodes=self._offered, fixed=self._nodes.own))

@@ -28,11 +28,11 @@ def main(address: str, seconds: float, found: bool) -> tuple[str, str]:
     said = ask(ray, address)
     if "AuthToken" not in said:
         return "open", said
-    has_token = ray._raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    if wanted == "token" and has_token:
+    if wanted == "token":
         os.environ[MODE] = wanted
         ray._raylet.Config.initialize("")  # it keeps what it has read
-        said = ask(ray, address)
+        if ray._raylet.AuthenticationTokenLoader.instance().has_token():
+            said = ask(ray, address)
     return "guarded", said
 
 

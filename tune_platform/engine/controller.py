@@ -422,7 +422,7 @@ class Controller:
     def _finish_if_done(self, stalled: bool) -> None:
         state = self.state
         if state.ending is not None:
-            self._finish(state.ending.status, state.ending.reason)
+            self._finish(state.ending.status, state.ending.reason + self._left_over())
             return
         if not state.ledger.capacity or state.supply.asked or state.paused or state.interrupted or state.held:
             return  # somebody is still to say something
@@ -440,6 +440,13 @@ class Controller:
                 return
             reason = state.supply.exhausted or f"all {state.supply.next_number} trials are done"
             self._finish("finished", reason)
+
+    def _left_over(self) -> str:
+        """Say how many trials there are that go on only if a person extends a search whose budget is used up."""
+        left = self.state.queue.size + self.state.queue.paused_size
+        if not left or self.state.ending is None or self.state.ending.status != "finished":
+            return ""
+        return f"; {left} {'trial waits' if left == 1 else 'trials wait'}, and would go on if it were extended"
 
     def _finish(self, status: str, reason: str) -> None:
         if status == "finished" and (said := self.state.first.none_good(self.state.metric)):

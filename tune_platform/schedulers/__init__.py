@@ -7,16 +7,20 @@ from tune_platform.schedulers.async_hyperband import AsyncHyperBand
 from tune_platform.schedulers.fifo import FIFO
 from tune_platform.schedulers.hyperband import HyperBand
 from tune_platform.schedulers.median import MedianStopping
+from tune_platform.schedulers.mf_pbt import MFPBT
 from tune_platform.schedulers.mo_asha import MOASHA
 from tune_platform.schedulers.pasha import PASHA
+from tune_platform.schedulers.pb2 import PB2
 from tune_platform.schedulers.pbt import PBT
 from tune_platform.schedulers.successive_halving import SuccessiveHalving
 
 __all__ = [
     "ASHA",
     "FIFO",
+    "MFPBT",
     "MOASHA",
     "PASHA",
+    "PB2",
     "PBT",
     "AsyncHyperBand",
     "Candidates",

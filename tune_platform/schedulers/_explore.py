@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -68,14 +69,33 @@ class Explorer:
                     f"{did_you_mean(key, list(domains))}; it has {', '.join(domains) or 'none'}"
                 )
 
-    def explore(self, config: Config, rng: np.random.Generator) -> tuple[Config, list[str]]:
-        """Return a changed config, and what was changed in words; the config itself where no change is allowed."""
+    def continuous(self, config: Config) -> list[str]:
+        """Return the parameters of a config that may change and are numbers of a range, by flat name."""
+        values = self._values(config)
+        names = self._names if self._names is not None else list(values)
+        return [key for key in names if key in values and isinstance(self._domain(key), (Float, Int))]
+
+    def unit(self, config: Config) -> list[float]:
+        """Return where the continuous parameters of a config lie in their ranges, from 0 to 1 on their own scale."""
+        values = self._values(config)
+        return [_to_unit(self._domain(key), values[key]) for key in self.continuous(config)]
+
+    def explore(
+        self, config: Config, rng: np.random.Generator, *, unit: Mapping[str, float] | None = None
+    ) -> tuple[Config, list[str]]:
+        """Return a changed config, and what was changed in words; the config itself where no change is allowed.
+
+        `unit`: where parameters that somebody else has chosen lie in their ranges.
+        """
         values = self._values(config)
         for _ in range(_TRIES):
             changed, said = dict(values), []
             for key in self._names if self._names is not None else list(values):
                 if key in values:
-                    changed[key], how = self._mutate(key, values[key], rng)
+                    if unit is not None and key in unit:
+                        changed[key], how = _from_unit(self._domain(key), unit[key]), "chosen by the model"
+                    else:
+                        changed[key], how = self._mutate(key, values[key], rng)
                     if how:
                         said.append(f"{key} {_text(values[key])} -> {_text(changed[key])} ({how})")
             if all(self._contains(key, value) for key, value in changed.items()):
@@ -172,6 +192,18 @@ def _fit(domain: Float | Int, before: Any, value: float) -> Any:
     if domain.step is None:
         return float(inside)
     return domain.at(round((inside - domain.low) / domain.step))
+
+
+def _to_unit(domain: Any, value: float) -> float:
+    low, high = (math.log(domain.low), math.log(domain.high)) if domain.log else (domain.low, domain.high)
+    place = ((math.log(value) if domain.log else value) - low) / (high - low) if high > low else 0.0
+    return min(max(place, 0.0), 1.0)
+
+
+def _from_unit(domain: Any, place: float) -> Any:
+    low, high = (math.log(domain.low), math.log(domain.high)) if domain.log else (domain.low, domain.high)
+    value = low + place * (high - low)
+    return _fit(domain, None, math.exp(value) if domain.log else value)
 
 
 def _text(value: Any) -> str:

@@ -214,7 +214,7 @@ class PBT:
 
     def _clone(self, number: int, source: int, place: str) -> Clone:
         at = self._reached[number]
-        config, changes = self._explorer.explore(self._configs[source], rng(self._seed, number, f"explore {at:g}"))
+        config, changes = self._explored(number, source, at)
         return Clone(
             source=source,
             config=config,
@@ -224,14 +224,23 @@ class PBT:
             + (f"; {', '.join(changes)}" if changes else ""),
         )
 
+    def _explored(self, number: int, source: int, at: float) -> tuple[Config, list[str]]:
+        """Return the source's config, changed, and what was changed in words."""
+        return self._explorer.explore(self._configs[source], rng(self._seed, number, f"explore {at:g}"))
+
     def _turn(self) -> list[Decision]:
         """Judge the whole population at once, where all have arrived."""
         if not self._arrived or len(self._arrived) < len(self._configs) or not self._over:
             return []
         self._generation += 1
-        members = [number for number in self._arrived if number in self._scores]
+        decisions = self._judge(sorted(self._arrived))
+        self._arrived.clear()
+        return decisions
+
+    def _judge(self, members: Sequence[int]) -> list[Decision]:
+        """Decide about all members of a generation."""
         decisions = []
-        for number in sorted(self._arrived):
+        for number in members:
             place, source = self._exploit(number, members)
             place = f"generation {self._generation}: {place}"
             if source is not None:
@@ -239,7 +248,6 @@ class PBT:
             else:
                 until = self._next(self._reached[number])
                 decisions.append(Decision(number, Continue(until=until, save=True, reason=place)))
-        self._arrived.clear()
         return decisions
 
     def _interval(self, at: float) -> int:

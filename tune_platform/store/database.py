@@ -7,6 +7,7 @@ the tables are, only `schema.py` knows.
 from __future__ import annotations
 
 import functools
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from sqlalchemy.engine import URL, Dialect
 
 from tune_platform.errors import ExperimentError
 from tune_platform.extras import require
-from tune_platform.location import Location
+from tune_platform.location import Location, group_rights
 
 BUSY_SECONDS = 10.0
 """How long a SQLite connection waits for another writer, and PostgreSQL for the rest of a transaction."""
@@ -178,6 +179,8 @@ class Database:
         if self.readonly:
             self._immutable = self._look()
             mode = "ro" if self._immutable is None else "ro&immutable=1"
+        else:
+            _make_private(self._path)
         connection = _sqlite(f"{self._path.as_uri()}?mode={mode}")
         if not self.readonly:
             try:
@@ -234,6 +237,16 @@ class Database:
         if getattr(error, "sqlstate", None) == _READ_ONLY_SERVER:
             return not self.readonly
         return isinstance(error, (self._dbapi.OperationalError, self._dbapi.InterfaceError))
+
+
+def _make_private(path: Path) -> None:
+    """Make a file for its owner, and for the group as far as its folder is; its journal will be as it is."""
+    with suppress(OSError):  # there already; or SQLite will say what is wrong
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600 | group_rights(path.parent) & 0o060)
+        finally:
+            os.close(descriptor)
 
 
 def _sqlite(place: str) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from tune_platform.errors import ExperimentError, NameTakenError, SpecError, did_you_mean
-from tune_platform.location import Location, impossible
+from tune_platform.location import Location, impossible, private_folder
 from tune_platform.store import lease, migrations, rows, schema
 from tune_platform.store.database import Database, sql
 from tune_platform.store.experiment import SqlExperiment
@@ -202,7 +202,7 @@ class SqlStore:
         if said := impossible(self._place):
             raise ExperimentError(said)
         try:
-            (self._place / name).mkdir(parents=True, exist_ok=True)
+            private_folder(self._place, name)
             inside = {path.name for path in (self._place / name).iterdir()} - {"checkpoints", "trials"}
             # Another process may be making the file at this moment, and SQLite its journal.
             foreign = {each for each in inside if not each.startswith(FILE_NAME)}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from tests.tune_platform.backends.processes import command_line, own_folder, running_in
 from tune_platform.backends._ray_reach import usable
 from tune_platform.backends.ray import RayBackend
 from tune_platform.cluster.address import Address
@@ -38,13 +37,11 @@ def silent() -> Iterator[str]:
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a folder of Ray's own for this test; a short path, as it holds sockets."""
-    path = Path(tempfile.mkdtemp(prefix="tp", dir="/tmp"))
-    (path / "ray").mkdir()
-    monkeypatch.setenv("RAY_TMPDIR", str(path))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    """Return a folder for Ray in this test alone."""
+    with own_folder() as path:
+        monkeypatch.setenv("RAY_TMPDIR", str(path))
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        yield path
 
 
 def test_a_named_address_without_an_answer_is_an_error(silent: str) -> None:
@@ -121,7 +118,7 @@ def test_a_signal_ends_a_ray_that_is_starting(number: signal.Signals, folder: Pa
     driver = start(tmp_path)
     wait_until(lambda: list(folder.glob("ray/session_2*/logs/gcs_server*")), driver)
     end_by(number, driver)
-    while [line for line in processes() if str(folder) in line]:  # what was started ends with it; the test has a limit
+    while running_in(folder):  # what was started ends with it; the test has a limit
         time.sleep(0.2)
 
 
@@ -134,17 +131,6 @@ def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def command_lines(children: Path) -> str:
     return "".join(command_line(pid) for pid in children.read_text().split())
-
-
-def command_line(pid: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
-    except OSError:  # it has just ended
-        return ""
-
-
-def processes() -> list[str]:
-    return [command_line(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,20 @@ def test_target_ends_the_experiment() -> None:
     assert [effect.by for effect in play.effects if isinstance(effect, Decided)] == ["budget", "budget"]
 
 
+def test_what_a_time_budget_leaves_waiting_is_told_and_goes_on_when_it_is_extended() -> None:
+    play = Play(time_budget=10.0, max_concurrent=1, prefetch=2)
+    for number in range(3):
+        play.suggest(number)
+    play.report(0, 1.0)
+    play.do(Ticked(time=10.0))
+    reason = "the time budget of 10 s is used up; 2 trials wait, and would go on if it were extended"
+    assert play.finished() == Finish(status="finished", reason=reason)
+    assert [play.status(number) for number in (1, 2)] == [TrialStatus.PENDING] * 2
+    play.do(Requested(time=11.0, request=1, action="extend", trial=None, data={"time": 5.0}))
+    assert play.finished() is None
+    assert play.status(1) is TrialStatus.STARTING
+
+
 def test_time_budget() -> None:
     play = Play(time_budget=10.0)
     play.suggest(0)

@@ -12,7 +12,18 @@ from tests.support import Run, Scenario
 from tests.tune_platform.engine.test_invariants import check_cut, check_end
 from tune_platform.backends.simulated import Faults
 
-KINDS = ("halving", "hyperband", "brackets", "pasha", "median", "median-soft", "members", "generation")
+KINDS = (
+    "halving",
+    "hyperband",
+    "brackets",
+    "pasha",
+    "median",
+    "median-soft",
+    "members",
+    "generation",
+    "frequencies",
+    "bandits",
+)
 #: Of each kind, in the slow form; with TUNE_PLATFORM_SEEDS=10000 it takes some forty minutes.
 SEEDS = int(os.environ.get("TUNE_PLATFORM_SEEDS", "150"))
 
@@ -47,7 +58,8 @@ def ended(run: Run) -> None:
     check_end(run)
     finished = run.controller.finished
     assert finished is not None
-    assert finished.status != "failed", finished.reason
+    # A search has failed only where none of its trials has ended well.
+    assert finished.status != "failed" or not run.controller.state.first.good, finished.reason
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,176 @@
+"""PB2 and MF-PBT: populations beyond PBT."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tune_platform import choice, loguniform, uniform
+from tune_platform.errors import SpecError
+from tune_platform.protocol.reports import Report
+from tune_platform.protocol.verdicts import Clone, Continue
+from tune_platform.schedulers.mf_pbt import MFPBT
+from tune_platform.schedulers.pb2 import PB2, kernel, suggest
+from tune_platform.schedulers.pbt import PBT
+from tune_platform.space import Space
+from tune_platform.testing.schedulers import FakeTrial, SchedulerContract
+
+
+class TestPB2(SchedulerContract):
+    def make_scheduler(self) -> PB2:
+        return PB2(interval=2, mutations={"x": uniform(0, 1)}, quantile=0.5)
+
+
+class TestMFPBT(SchedulerContract):
+    def make_scheduler(self) -> MFPBT:
+        return MFPBT(interval=1, frequencies=(1, 3), mutations={"x": uniform(0, 1)}, quantile=0.34)
+
+
+# ------------------------------------------------------------------------------- PB2
+
+
+def test_old_observations_fade() -> None:
+    """By hand: the same place 4 apart in time, with e = 0.1: 0.9^2 = 0.81."""
+    point = np.array([[0.3]])
+    assert kernel(np.array([0.0]), point, np.array([4.0]), point, 0.5, 0.1)[0, 0] == pytest.approx(0.81)
+    other = np.array([[0.8]])
+    assert kernel(np.array([0.0]), point, np.array([0.0]), other, 0.5, 0.1)[0, 0] == pytest.approx(np.exp(-0.5))
+
+
+def test_the_model_goes_where_gains_were_high() -> None:
+    rng = np.random.default_rng(0)
+    seen = [(float(t), (x,), -abs(x - 0.7)) for t in range(5) for x in rng.random(6)]
+    found = [suggest(seen, [], 5.0, 1, np.random.default_rng(seed))[0] for seed in range(10)]
+    assert all(abs(x - 0.7) < 0.15 for x in found), found
+
+
+def test_members_are_not_sent_to_the_same_place() -> None:
+    """Where another trains already there is less to learn: the second goes elsewhere."""
+    seen = [(0.0, (0.5, 0.5), 0.0), (1.0, (0.5, 0.5), 0.0)]
+    first = suggest(seen, [], 2.0, 2, np.random.default_rng(0))
+    second = suggest(seen, [first], 2.0, 2, np.random.default_rng(0))
+    assert np.linalg.norm(np.subtract(first, second)) > 0.3
+
+
+def test_without_observations_it_draws() -> None:
+    assert suggest([], [], 1.0, 2, np.random.default_rng(0)) == suggest([], [], 1.0, 2, np.random.default_rng(0))
+
+
+def test_what_is_no_range_is_perturbed() -> None:
+    space = Space({"lr": loguniform(0.001, 1), "act": choice(["relu", "tanh"]), "batch": choice([16, 32, 64])})
+    scheduler = PB2(interval=1, quantile=0.5, resample=0)
+    scheduler.prepare(space, ("loss",), ("min",))
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    trials = [FakeTrial(n, {"lr": 0.1 / (n + 1), "act": "relu", "batch": 32}) for n in range(2)]
+    for trial in trials:
+        scheduler.on_add(trial)
+        scheduler.on_start(trial)
+    verdict: Any = None
+    for step in range(1, 6):
+        for trial in trials:
+            trial.last = Report(step, {"loss": 1.0 - 0.1 * step + trial.number}, 0.0)
+            verdict = scheduler.on_report(trial, trial.last)
+    assert isinstance(verdict, Clone)
+    assert (verdict.config["act"], verdict.config["batch"]) in (("relu", 16), ("relu", 64))
+    assert 0.001 <= verdict.config["lr"] <= 1
+    assert "(chosen by the model)" in verdict.reason
+
+
+def climb(scheduler: PBT, seed: int, steps: int = 60, members: int = 4) -> float:
+    """Climb a slope whose best rate moves with time: a step gains 1 - 4 (rate - best)^2. Return the highest sum."""
+    space = Space({"rate": uniform(0, 1)})
+    scheduler.prepare(space, ("height",), ("max",))
+    scheduler.setup(metric="height", mode="max", seed=seed)
+    rng = np.random.default_rng(seed)
+    trials = [FakeTrial(n, {"rate": float(rng.random())}) for n in range(members)]
+    height = [0.0] * members
+    for trial in trials:
+        scheduler.on_add(trial)
+        scheduler.on_start(trial)
+    for step in range(1, steps + 1):
+        best = 0.2 + 0.6 * step / steps
+        for trial in trials:
+            height[trial.number] += 1 - 4 * (trial.config["rate"] - best) ** 2 + 0.05 * rng.standard_normal()
+            trial.last = Report(step, {"height": height[trial.number]}, 0.0)
+            verdict = scheduler.on_report(trial, trial.last)
+            if isinstance(verdict, Clone):
+                height[trial.number], trial.config = height[verdict.source], verdict.config
+                scheduler.on_start(trial)
+    return max(height)
+
+
+def test_a_bandit_beats_perturbation_with_few_members() -> None:
+    """The paper's claim, in shape: four members, 12 seeds, a best rate that moves."""
+    gains = [
+        climb(PB2(interval=3, quantile=0.25), seed) - climb(PBT(interval=3, quantile=0.25), seed) for seed in range(12)
+    ]
+    assert statistics.fmean(gains) > 0, gains
+
+
+# ------------------------------------------------------------------------------- MF-PBT
+
+
+def generation(scheduler: MFPBT, losses: dict[int, float], step: int, trials: dict[int, FakeTrial]) -> dict[int, Any]:
+    decisions: Any = []
+    for number, loss in losses.items():
+        trials[number].last = Report(step, {"loss": loss}, 0.0)
+        decisions = scheduler.on_report(trials[number], trials[number].last)  # type: ignore[arg-type]
+    return {decision.trial: decision.verdict for decision in decisions}
+
+
+def population(**options: Any) -> tuple[MFPBT, dict[int, FakeTrial]]:
+    """Eight members, four in each sub-population: even numbers evolve at each interval, odd ones at each second."""
+    given = {"interval": 1, "frequencies": (1, 2), "mutations": {"x": uniform(0, 1)}, "resample": 0, "factors": [1.2]}
+    scheduler = MFPBT(**{**given, **options})
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    trials = {n: FakeTrial(n, {"x": n / 100}) for n in range(8)}
+    for trial in trials.values():
+        scheduler.on_add(trial)
+        scheduler.on_start(trial)
+    scheduler.on_supply_end()
+    return scheduler, trials
+
+
+def test_sub_populations_evolve_at_their_own_frequency() -> None:
+    """By hand. Even: 0 < 2 < 4 < 6; the slow odd ones are all better: 4 takes the best of them, with its config."""
+    scheduler, trials = population()
+    losses = {0: 10.0, 2: 11.0, 4: 12.0, 6: 13.0, 1: 1.0, 3: 2.0, 5: 3.0, 7: 4.0}
+    verdicts = generation(scheduler, losses, 1, trials)
+    clones = {number: verdict for number, verdict in verdicts.items() if isinstance(verdict, Clone)}
+    assert sorted(clones) == [4, 6], "the slow ones go on"
+    assert (clones[6].source, clones[6].config) == (0, {"x": pytest.approx(0.0)})
+    assert (clones[4].source, clones[4].config) == (1, {"x": 0.01}), "from slower ones the config comes along, as it is"
+    assert "migration from 1, with its config" in clones[4].reason
+
+
+def test_from_faster_ones_only_the_weights_come() -> None:
+    scheduler, trials = population()
+    losses = {0: 1.0, 2: 2.0, 4: 3.0, 6: 4.0, 1: 10.0, 3: 11.0, 5: 12.0, 7: 13.0}
+    generation(scheduler, losses, 1, trials)
+    verdicts = generation(scheduler, losses, 2, trials)
+    assert isinstance(verdicts[5], Clone)
+    assert (verdicts[5].source, verdicts[5].config) == (0, {"x": 0.01}), "the config is that of its own best, trial 1"
+    assert (verdicts[7].source, verdicts[7].config["x"]) == (1, pytest.approx(0.012))
+    assert isinstance(verdicts[3], Continue)
+
+
+def test_who_is_better_than_all_abroad_takes_nobody() -> None:
+    scheduler, trials = population()
+    verdicts = generation(scheduler, {n: float(n + 10 * (n % 2)) for n in (0, 2, 4, 6, 1, 3, 5, 7)}, 1, trials)
+    assert isinstance(verdicts[4], Continue)
+
+
+@pytest.mark.parametrize("frequencies", [(1,), (2, 1), (1, 1), (0, 2), (1, 2.5), "12"])
+def test_bad_frequencies(frequencies: Any) -> None:
+    with pytest.raises(SpecError, match="mf_pbt: frequencies must be two or more whole numbers that rise"):
+        MFPBT(interval=1, frequencies=frequencies)
+
+
+def test_bad_options_name_the_scheduler() -> None:
+    with pytest.raises(SpecError, match="pb2: quantile"):
+        PB2(interval=1, quantile=0.7)
+    with pytest.raises(SpecError, match="mf_pbt: interval"):
+        MFPBT(interval=0)

@@ -1,0 +1,73 @@
+"""What the nodes of the cluster have, looked up every so often, and whether the cluster is still there.
+
+Where its head node is gone, Ray's client would wait for it in each call, and end this process after a minute without a
+word to the search; so the head is only asked while it takes connections.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import ray
+
+from tune_platform.backends._ray_placement import amounts_of
+from tune_platform.cluster.address import await_listener
+from tune_platform.errors import ExperimentError
+
+#: Seconds for which a head node may take no connections, as when it starts anew. Ray's client gives up after 60.
+GONE_AFTER = 30.0
+_ACCEPTED_WITHIN = 1.0
+
+
+class Nodes:
+    """The nodes of the cluster that this process is connected to; `own`: it is of this process, and none will join."""
+
+    def __init__(self, refresh_s: float, *, own: bool = False) -> None:
+        self.own = own
+        self.have: tuple[dict[str, float], ...] = ()  # by their places
+        self.ids: list[str] = []  # by the same places: that of a node which is gone stays, and has nothing
+        self.due = 0.0  # on the monotonic clock, when they are looked up next
+        self.gone = False
+        self._refresh_s = refresh_s
+        self._silent_since = math.inf
+
+    def look_up(self) -> None:
+        """Look up what they have; where the head does not answer, that stays as it was.
+
+        Raises ExperimentError where the cluster is gone: no trial is to blame for that.
+        """
+        self.due = time.monotonic() + self._refresh_s
+        self.check()
+        if not self.answer():
+            if time.monotonic() - self._silent_since >= GONE_AFTER:
+                self._give_up(f"its head node has taken no connection for {GONE_AFTER:g} s")
+            return
+        alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        self.ids += [node for node in alive if node not in self.ids]
+        self.have = tuple(amounts_of(alive.get(node, {})) for node in self.ids)
+
+    def check(self) -> None:
+        """Raise ExperimentError where the process that runs the workers is one of ours, and has died.
+
+        At the next word to it, Ray's client would end this process.
+        """
+        if self.own:
+            for started in ray._private.worker._global_node.all_processes.get("raylet", ()):
+                if started.process.poll() is not None:
+                    self._give_up("the process that runs its workers has died")
+
+    def answer(self) -> bool:
+        """Whether the head node takes connections."""
+        try:
+            await_listener(ray.get_runtime_context().gcs_address, _ACCEPTED_WITHIN)
+        except ConnectionError:
+            self._silent_since = min(self._silent_since, time.monotonic())
+            return False
+        self._silent_since = math.inf
+        return True
+
+    def _give_up(self, why: str) -> None:
+        self.gone = True
+        what = "the Ray that this run had started" if self.own else "the Ray cluster"
+        raise ExperimentError(f"{what} is gone: {why}. Nothing that was reported is lost: resume the experiment")
