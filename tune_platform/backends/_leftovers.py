@@ -30,15 +30,20 @@ _LOKY = ("joblib.externals.loky.reusable_executor", "loky.reusable_executor")
 
 
 class Leftovers:
-    """The processes and threads that have been started since `begin`."""
+    """The processes and threads that have been started since `begin`.
 
-    def __init__(self) -> None:
+    `alone`: all that this process starts is a trial's. Else, where the trials run in a user's own program, only what
+    the thread that trains has started.
+    """
+
+    def __init__(self, *, alone: bool = True) -> None:
+        self._alone = alone
         self._children: set[int] = set()
         self._threads: WeakSet[threading.Thread] = WeakSet()
 
     def begin(self) -> None:
         """What there is now belongs to no trial."""
-        self._children = children()
+        self._children = self._listed()
         self._threads = WeakSet(threading.enumerate())
 
     def end(self, trial: int) -> str:
@@ -48,7 +53,10 @@ class Leftovers:
         return ", ".join(thread.name for thread in self._running())
 
     def _new_children(self) -> set[int]:
-        return {pid for pid in children() - self._children if not _is_helper(pid)}
+        return {pid for pid in self._listed() - self._children if not _is_helper(pid)}
+
+    def _listed(self) -> set[int]:
+        return children("*" if self._alone else str(threading.get_native_id()))
 
     def _end_children(self, trial: int) -> None:
         if not self._new_children():
@@ -87,8 +95,8 @@ def has_children() -> bool:
     return True
 
 
-def children() -> set[int]:
-    """Return the numbers of this process's children; none where the system does not tell."""
+def children(task: str = "*") -> set[int]:
+    """Return the numbers of this process's children, or those of one of its threads; none where it cannot be known."""
     tasks = Path("/proc/self/task")
     found: set[int] = set()
     for _ in range(_LOOKS):
@@ -96,10 +104,10 @@ def children() -> set[int]:
             break
         # A child passes to another thread when the one that has started it ends, and may be missed meanwhile.
         for _ in range(2):
-            for path in tasks.glob("*/children"):
+            for path in tasks.glob(f"{task}/children"):
                 with suppress(OSError):
                     found.update(map(int, path.read_text().split()))
-        if found:
+        if found or task != "*":
             break
         time.sleep(0.01)
     return found

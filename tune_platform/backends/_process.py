@@ -51,9 +51,12 @@ class State:
 
 
 class Process:
-    """The state of this process, as the trials in it find it. All methods are called from the thread that trains."""
+    """The state of this process, as the trials in it find it. All methods are called from the thread that trains.
 
-    def __init__(self) -> None:
+    `alone`: nothing but trials runs here; see `Leftovers`.
+    """
+
+    def __init__(self, *, alone: bool = True) -> None:
         self._first: State | None = None
         self._modules: frozenset[str] = frozenset()  # that were loaded then
         self._seed = 0
@@ -62,7 +65,7 @@ class Process:
         self._left: dict[object, State] = {}
         self._folders: dict[object, str] = {}
         self._held = 0
-        self._leftovers = Leftovers()
+        self._leftovers = Leftovers(alone=alone)
 
     def begin(self, seed: int) -> None:
         """Put the process back to its first state, that of the first call, and seed what all code draws from."""

@@ -69,7 +69,7 @@ class InlineBackend:
         #: How many trials are open at once, beside what fits.
         self.at_a_time = math.inf if self._bounded else 1.0
         self._job: Job | None = None
-        self._process = Process()
+        self._process = Process(alone=False)
         self._told = self._told_gpu = False
         self._places: dict[int, _Place] = {}
         self._idle: list[Executor] = []
