@@ -40,13 +40,14 @@ def valley(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
 
 def best_loss(searcher: str, dimensions: int, places: int, prefetch: int | None, seed: int) -> float:
     """Return the best loss of one search."""
+    from benchmarks.null import simulated
     from tune_platform import SearchSpec, run, uniform
     from tune_platform.backends.simulated import SimulatedBackend
 
     with tempfile.TemporaryDirectory() as storage:
         spec = SearchSpec(
             name="valley",
-            trainable=valley,
+            trainable=simulated,
             param_space={name: uniform(-2, 2) for name in NAMES[dimensions]},
             metric="loss",
             mode="min",

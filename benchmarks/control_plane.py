@@ -163,14 +163,14 @@ def run_simulated(trials: int) -> dict[str, float]:
 
     That is processor time: other work on the machine does not count.
     """
-    from benchmarks.null import curve
+    from benchmarks.null import curve, simulated
     from tune_platform import ASHA, SearchSpec, run, uniform
     from tune_platform.backends.simulated import SimulatedBackend
 
     def search(count: int, storage: str) -> float:
         spec = SearchSpec(
             name=f"simulated-{count}",
-            trainable=curve,
+            trainable=simulated,
             param_space={"x": uniform(0, 1)},
             metric="loss",
             mode="min",
@@ -193,7 +193,7 @@ def run_simulated(trials: int) -> dict[str, float]:
 
 def run_resume(rows: int) -> dict[str, float]:
     """Resume an experiment under ASHA whose log has about that many rows."""
-    from benchmarks.null import curve
+    from benchmarks.null import curve, simulated
     from tune_platform import ASHA, SearchSpec, resume, run, uniform
     from tune_platform.backends.inline import InlineBackend
     from tune_platform.backends.simulated import SimulatedBackend
@@ -202,7 +202,7 @@ def run_resume(rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as storage:
         spec = SearchSpec(
             name="long",
-            trainable=curve,
+            trainable=simulated,
             param_space={"x": uniform(0, 1)},
             metric="loss",
             mode="min",

@@ -18,6 +18,11 @@ def curve(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
     return {"loss": loss(config["x"], step)} if step <= 10 else None
 
 
+def simulated(config: Mapping[str, Any]) -> None:
+    """Stand in a spec for the trainable whose curves are simulated."""
+    raise NotImplementedError("it is simulated")
+
+
 class NullTrainable(Trainable):
     """The null training behind the waist."""
 

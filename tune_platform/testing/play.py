@@ -280,7 +280,7 @@ class Play:
                 continue
             assert finished.status == "finished" or not self.state.first.good, finished.reason
             left = [n for n, trial in self.state.trials.items() if not trial.status.final]
-            assert not left, f"the experiment is finished, but trials {left} are not"
+            assert not left, f"the experiment is finished, but trials {left} are not: {finished.reason}"
             if extended:
                 return
             extended = True
