@@ -28,7 +28,8 @@ def test_tpe_beats_random_search_under_promotion_asha(tmp_path: Path, seed: int)
     def best(searcher: str) -> float:
         spec = SearchSpec(
             name=searcher, trainable="benchmarks.null:simulated", metric="loss", mode="min",
-            param_space={name: uniform(0, 1) for name in NAMES}, scheduler=ASHA(min=1, max=27, eta=3, type="promotion"), searcher=searcher, num_samples=-1,
+            param_space={name: uniform(0, 1) for name in NAMES}, searcher=searcher, num_samples=-1,
+            scheduler=ASHA(min=1, max=27, eta=3, type="promotion"),
             budget=Budget(time=TIME), seed=seed, backend=SimulatedBackend(bowl, workers=4), storage=str(tmp_path),
         )  # fmt: skip
         found = run(spec).best().best
