@@ -136,6 +136,7 @@ def command_lines(children: Path) -> str:
 @pytest.fixture(scope="module")
 def own() -> Iterator[str]:
     """Return the address of a Ray that the platform has started on this machine."""
+    os.environ.pop("RAY_AUTH_MODE", None)  # `ray.init` itself sets it, in the tests before
     backend = RayBackend("local", num_cpus=1)
     backend.start(JOB)
     yield ray.get_runtime_context().gcs_address
