@@ -41,9 +41,6 @@ class _Bracket:
     used: float = 0.0  # resource that its trials have spent
     closed: int = 0  # rungs
 
-    def living(self) -> bool:
-        return any(self.rungs)
-
 
 class Brackets:
     """The scheduler of a list of plans, which follow one another and then begin anew."""

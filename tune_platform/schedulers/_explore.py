@@ -69,6 +69,10 @@ class Explorer:
                     f"{did_you_mean(key, list(domains))}; it has {', '.join(domains) or 'none'}"
                 )
 
+    def has_continuous(self) -> bool:
+        """Whether some parameter of the space may change and is a number of a range."""
+        return any(isinstance(self._domain(key), (Float, Int)) for key in self._names or ())
+
     def continuous(self, config: Config) -> list[str]:
         """Return the parameters of a config that may change and are numbers of a range, by flat name."""
         values = self._values(config)

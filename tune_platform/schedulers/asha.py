@@ -33,6 +33,8 @@ class ASHA:
     without end, as in the paper's infinite horizon), `eta` the reduction factor. Raises SpecError on bad values.
     """
 
+    name = "asha"
+
     def __init__(
         self,
         *,
@@ -42,9 +44,9 @@ class ASHA:
         eta: float = 3,
         type: Literal["stopping", "promotion"] = "stopping",
     ) -> None:
-        self._ladder = Ladder("asha", min=min, max=max, eta=eta)
+        self._ladder = Ladder(self.name, min=min, max=max, eta=eta)
         if type not in ("stopping", "promotion"):
-            raise SpecError(f"asha: type must be 'stopping' or 'promotion', got {type!r}")
+            raise SpecError(f"{self.name}: type must be 'stopping' or 'promotion', got {type!r}")
         self.resource, self.min, self.eta, self.type = resource, min, eta, type
         self.max = self._ladder.max
         self._promotion = type == "promotion"

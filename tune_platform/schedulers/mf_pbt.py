@@ -26,6 +26,8 @@ class MFPBT(PBT):
     frequencies: in how many intervals each sub-population evolves once, rising from 1 on. Raises SpecError.
     """
 
+    name = "mf_pbt"
+
     def __init__(
         self,
         *,
@@ -46,13 +48,10 @@ class MFPBT(PBT):
                 f"sub-population evolves every so many intervals), got {frequencies!r}"
             )
         self.frequencies = tuple(frequencies)
-        try:
-            super().__init__(
-                interval=interval, resource=resource, mutations=mutations, quantile=quantile, resample=resample,
-                factors=factors, burn_in=burn_in, synchronous=True, max=max,
-            )  # fmt: skip
-        except SpecError as error:
-            raise SpecError(str(error).replace("pbt:", "mf_pbt:", 1)) from None
+        super().__init__(
+            interval=interval, resource=resource, mutations=mutations, quantile=quantile, resample=resample,
+            factors=factors, burn_in=burn_in, synchronous=True, max=max,
+        )  # fmt: skip
 
     def home(self, number: int) -> int:
         """Return the sub-population of a trial."""
@@ -61,7 +60,7 @@ class MFPBT(PBT):
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name and the options by which `make_scheduler` builds it again."""
         spec = {key: value for key, value in super().to_spec().items() if key not in ("selection", "synchronous")}
-        return {**spec, "name": "mf_pbt", "frequencies": list(self.frequencies)}
+        return {**spec, "frequencies": list(self.frequencies)}
 
     def _judge(self, members: Sequence[int]) -> list[Decision]:
         verdicts: dict[int, Verdict] = {}

@@ -41,6 +41,8 @@ class PASHA(ASHA):
     metric, instead of the estimate. Raises SpecError on bad values.
     """
 
+    name = "pasha"
+
     def __init__(
         self,
         *,
@@ -55,10 +57,7 @@ class PASHA(ASHA):
         ):
             raise SpecError(f"pasha: epsilon must be a number from 0 on, or left out, got {epsilon!r}")
         self.epsilon = epsilon
-        try:
-            super().__init__(resource=resource, min=min, max=max, eta=eta, type="promotion")
-        except SpecError as error:
-            raise SpecError(str(error).replace("asha:", "pasha:", 1)) from None
+        super().__init__(resource=resource, min=min, max=max, eta=eta, type="promotion")
         if self.max is None:
             raise SpecError("pasha: max (the most that a trial may get) must be a finite number")
 

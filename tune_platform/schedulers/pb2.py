@@ -23,11 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tune_platform.errors import SpecError
-from tune_platform.protocol.reports import Config, Report
-from tune_platform.protocol.scheduler import TrialView
+from tune_platform.protocol.reports import Config
 from tune_platform.protocol.seeds import rng
-from tune_platform.protocol.verdicts import Decisions
 from tune_platform.schedulers.pbt import PBT
+from tune_platform.space import Space
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,6 +39,8 @@ _CANDIDATES = 500
 
 class PB2(PBT):
     """Population based bandits; see `PBT` for the options. Needs at least one continuous parameter that may change."""
+
+    name = "pb2"
 
     def __init__(
         self,
@@ -54,36 +55,25 @@ class PB2(PBT):
         synchronous: bool = False,
         max: float | None = None,
     ) -> None:
-        try:
-            super().__init__(
-                interval=interval, resource=resource, mutations=mutations, quantile=quantile, resample=resample,
-                factors=factors, burn_in=burn_in, synchronous=synchronous, max=max,
-            )  # fmt: skip
-        except SpecError as error:
-            raise SpecError(str(error).replace("pbt:", "pb2:", 1)) from None
+        super().__init__(
+            interval=interval, resource=resource, mutations=mutations, quantile=quantile, resample=resample,
+            factors=factors, burn_in=burn_in, synchronous=synchronous, max=max,
+        )  # fmt: skip
 
     def setup(self, *, metric: str, mode: str, seed: int) -> None:
         """Start without a population and without observations."""
         super().setup(metric=metric, mode=mode, seed=seed)
         self._seen: deque[tuple[float, tuple[float, ...], float]] = deque(maxlen=_NEWEST)  # (t, x, gain)
 
-    def on_report(self, trial: TrialView, report: Report) -> Decisions:
-        """Observe what the interval has gained, then judge as PBT does."""
-        number = trial.number
-        before, since = self._scores.get(number), self._evaluated.get(number)
-        config = dict(trial.config)
-        at = report.value(self.resource)
-        over = isinstance(at, (int, float)) and self._interval(float(at)) > self._interval(self._reached[number])
-        if over and before is not None and since is not None:
-            # After a clone, whose weights are its source's, the gain counts from the score that it took over.
-            x = self._explorer.unit(config)
-            self._seen.append((since, tuple(x), before - self._sign * float(report.value(self._metric))))
-        return super().on_report(trial, report)
+    def prepare(self, space: Space, metrics: Sequence[str], modes: Sequence[str]) -> None:
+        """Take the search space. Raises SpecError where the model would have nothing to choose."""
+        super().prepare(space, metrics, modes)
+        if not space.define_by_run and not self._explorer.has_continuous():
+            raise SpecError("pb2: no parameter that may change is a number of a range: use pbt")
 
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name and the options by which `make_scheduler` builds it again."""
-        spec = {key: value for key, value in super().to_spec().items() if key != "selection"}
-        return {**spec, "name": "pb2"}
+        return {key: value for key, value in super().to_spec().items() if key != "selection"}
 
     def _clone(self, number: int, source: int, place: str) -> Any:
         clone = super()._clone(number, source, place)
@@ -91,17 +81,18 @@ class PB2(PBT):
         self._scores[number] = self._scores[source]
         return clone
 
+    def _observe(self, number: int, since: float, gain: float) -> None:
+        # After a clone, whose weights are its source's, the gain counts from the score that it took over.
+        self._seen.append((since, tuple(self._explorer.unit(self._configs[number])), gain))
+
     def _explored(self, number: int, source: int, at: float) -> tuple[Config, list[str]]:
         """Choose the continuous parameters by the model, perturb the others."""
         draw = rng(self._seed, number, f"explore {at:g}")
         continuous = self._explorer.continuous(self._configs[source])
         if not continuous or len(self._seen) < 2:
             return self._explorer.explore(self._configs[source], draw)
-        others = [
-            self._explorer.unit(config)
-            for member, config in self._configs.items()
-            if member != number and len(self._explorer.unit(config)) == len(continuous)
-        ]
+        units = [self._explorer.unit(config) for member, config in self._configs.items() if member != number]
+        others = [unit for unit in units if len(unit) == len(continuous)]
         best = suggest([row for row in self._seen if len(row[1]) == len(continuous)], others, at, len(continuous), draw)
         return self._explorer.explore(self._configs[source], draw, unit=dict(zip(continuous, best, strict=True)))
 

@@ -40,6 +40,7 @@ class PBT:
     replaced. synchronous: see above. max: the resource at which a trial is done (None: its own end). Raises SpecError.
     """
 
+    name = "pbt"
     #: A clone goes on from a checkpoint.
     needs_checkpoints = True
 
@@ -57,25 +58,29 @@ class PBT:
         synchronous: bool = False,
         max: float | None = None,
     ) -> None:
-        check_numbers("pbt", {"interval": interval, "quantile": quantile, "burn_in": burn_in, "max": max})
+        check_numbers(self.name, {"interval": interval, "quantile": quantile, "burn_in": burn_in, "max": max})
         if interval is None or not 0 < interval < math.inf:
-            raise SpecError(f"pbt: interval (of resource between two evaluations) must be above 0, got {interval!r}")
+            raise SpecError(
+                f"{self.name}: interval (of resource between two evaluations) must be above 0, got {interval!r}"
+            )
         if not 0 < quantile <= 0.5:
             raise SpecError(
-                f"pbt: quantile (the share of the population that is replaced) must be above 0 and at most 0.5, "
+                f"{self.name}: quantile (the share that is replaced) must be above 0 and at most 0.5, "
                 f"got {quantile!r}"
             )
         if not 0 <= burn_in < math.inf:
-            raise SpecError(f"pbt: burn_in (resource before the first exploit) must be from 0 on, got {burn_in!r}")
+            raise SpecError(
+                f"{self.name}: burn_in (resource before the first exploit) must be from 0 on, got {burn_in!r}"
+            )
         if max is not None and not max > 0:
-            raise SpecError(f"pbt: max must be above 0, got {max!r}")
+            raise SpecError(f"{self.name}: max must be above 0, got {max!r}")
         if selection not in ("truncation", "binary_tournament"):
-            raise SpecError(f"pbt: selection must be truncation or binary_tournament, got {selection!r}")
+            raise SpecError(f"{self.name}: selection must be truncation or binary_tournament, got {selection!r}")
         if not isinstance(synchronous, bool):
-            raise SpecError(f"pbt: synchronous must be true or false, got {synchronous!r}")
+            raise SpecError(f"{self.name}: synchronous must be true or false, got {synchronous!r}")
         self.resource, self.interval, self.quantile, self.selection = resource, interval, quantile, selection
         self.burn_in, self.synchronous, self.max = burn_in, synchronous, None if max == math.inf else max
-        self._explorer = Explorer("pbt", mutations, resample=resample, factors=factors)
+        self._explorer = Explorer(self.name, mutations, resample=resample, factors=factors)
         self.setup(metric="", mode="min", seed=0)
 
     def prepare(self, space: Space, metrics: Sequence[str], modes: Sequence[str]) -> None:
@@ -121,7 +126,10 @@ class PBT:
             return Stop(reason=f"{self.resource} {self.max:g}: reached max", completed=True)
         if self._interval(at) <= self._interval(before):
             return None
-        self._scores[number], self._evaluated[number] = self._sign * float(report.value(self._metric)), at
+        loss = self._sign * float(report.value(self._metric))
+        if number in self._scores:
+            self._observe(number, self._evaluated[number], self._scores[number] - loss)
+        self._scores[number], self._evaluated[number] = loss, at
         if self.synchronous:
             self._arrived[number] = None
             decisions = self._turn()
@@ -169,7 +177,7 @@ class PBT:
             key: way.to_dict() if hasattr(way, "to_dict") else way for key, way in (explorer.given or {}).items()
         }
         return {
-            "name": "pbt",
+            "name": self.name,
             **{name: getattr(self, name) for name in names},
             "mutations": mutations if explorer.given is not None else None,
             "resample": explorer.resample,
@@ -223,6 +231,9 @@ class PBT:
             reason=f"cloned from trial {source} at {self.resource} {self._evaluated[source]:g} ({place})"
             + (f"; {', '.join(changes)}" if changes else ""),
         )
+
+    def _observe(self, number: int, since: float, gain: float) -> None:
+        """Hear what an interval has gained."""
 
     def _explored(self, number: int, source: int, at: float) -> tuple[Config, list[str]]:
         """Return the source's config, changed, and what was changed in words."""

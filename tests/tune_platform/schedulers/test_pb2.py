@@ -169,6 +169,11 @@ def test_bad_frequencies(frequencies: Any) -> None:
         MFPBT(interval=1, frequencies=frequencies)
 
 
+def test_a_model_with_nothing_to_choose_is_refused() -> None:
+    with pytest.raises(SpecError, match="pb2: no parameter that may change is a number of a range: use pbt"):
+        PB2(interval=1).prepare(Space({"act": choice(["relu", "tanh"])}), ("loss",), ("min",))
+
+
 def test_bad_options_name_the_scheduler() -> None:
     with pytest.raises(SpecError, match="pb2: quantile"):
         PB2(interval=1, quantile=0.7)
