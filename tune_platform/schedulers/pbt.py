@@ -65,8 +65,7 @@ class PBT:
             )
         if not 0 < quantile <= 0.5:
             raise SpecError(
-                f"{self.name}: quantile (the share that is replaced) must be above 0 and at most 0.5, "
-                f"got {quantile!r}"
+                f"{self.name}: quantile (the share that is replaced) must be above 0 and at most 0.5, got {quantile!r}"
             )
         if not 0 <= burn_in < math.inf:
             raise SpecError(
