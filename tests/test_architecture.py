@@ -63,6 +63,7 @@ MAY: Mapping[str, set[str]] = {
         "protocol",
         "protocol.seeds",
         "resources",
+        "state",
         "store.checkpoints",
         "trainable",
         "surroundings",

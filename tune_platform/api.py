@@ -40,6 +40,8 @@ _LOG = logging.getLogger("tune_platform")
 
 #: Seconds without a change of the cluster after which a trial that could never fit fails: nodes may come up late.
 MISFIT_AFTER = 30.0
+#: Bytes of checkpoints that each process keeps in memory for clones, where the scheduler makes them.
+_COPIES = 2**30
 
 if TYPE_CHECKING:
     from tune_platform.results import Results
@@ -256,6 +258,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         directory=f"{home}/trials",
         seed=spec.seed,
         keep_warm=spec.keep_warm,
+        memory=_COPIES if getattr(scheduler, "needs_checkpoints", False) else 0,
         reuse_workers=spec.reuse_workers,
         resources=spec.resources if isinstance(spec.resources, Resources) else None,
         max_concurrent=min(settings.max_concurrent, settings.num_samples),
