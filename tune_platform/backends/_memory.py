@@ -44,6 +44,10 @@ class StateCopy:
         """Return an object of its own, which may be changed."""
         return pickle.loads(self._head, buffers=[bytearray(buffer) for buffer in self._buffers])
 
+    def look(self) -> Any:
+        """Return an object that only looks into the copy: not to be changed."""
+        return pickle.loads(self._head, buffers=self._buffers)
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # With protocol 5 whoever sends it moves the buffers once, without a copy in between.
         return StateCopy, (self._head, [pickle.PickleBuffer(buffer) for buffer in self._buffers])
@@ -93,8 +97,8 @@ class Memory:
         self._lock = Lock()
         self._held: dict[int, tuple[str, Copy, int]] = {}  # of each trial, oldest first
 
-    def put(self, ref: CheckpointRef, copy: Copy) -> None:
-        """Keep the copy of a checkpoint in place of an older one of its trial; one beyond the limit is not kept."""
+    def put(self, ref: CheckpointRef, copy: Copy) -> bool:
+        """Keep the copy of a checkpoint in place of an older one of its trial; False for one beyond the limit."""
         size = copy.bytes
         with self._lock:
             self._held.pop(ref.trial, None)
@@ -102,6 +106,7 @@ class Memory:
             total = sum(held for _, _, held in self._held.values())
             while total > self.limit:
                 total -= self._held.pop(next(iter(self._held)))[2]
+            return ref.trial in self._held
 
     def get(self, ref: CheckpointRef) -> Copy | None:
         """Return the copy of a checkpoint; None where there is none (any more)."""

@@ -29,6 +29,14 @@ class Written:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """A checkpoint that others can take over from memory, before it is written."""
+
+    ref: CheckpointRef
+    attempt: int
+
+
 class Writer:
     """Takes drafts from the training's thread and gives back refs, or the error of the last that failed.
 
@@ -42,7 +50,7 @@ class Writer:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")  # no thread before its first task
         self._changed = Condition()
         self._pending: deque[int] = deque()  # trials, in the order of their drafts
-        self._written: list[Written] = []
+        self._written: list[Written | InMemory] = []
         self._failed: tuple[tuple[int, int], BaseException] | None = None  # (trial, attempt), error
 
     def make_room(self) -> None:
@@ -60,6 +68,8 @@ class Writer:
             return
         with self._changed:
             self._pending.append(draft.trial)
+        if state is not None:
+            self._hold(draft.ref(step, attempt, state.bytes), attempt, state)
         self._pool.submit(self._finish, draft, step, attempt, state, self._on_written)
 
     def flush(self, trial: int) -> None:
@@ -76,8 +86,8 @@ class Writer:
                 error, self._failed = self._failed[1], None
                 raise error
 
-    def take(self) -> list[Written]:
-        """Return, once, all that is finished, oldest first."""
+    def take(self) -> list[Written | InMemory]:
+        """Return, once, all that is finished, or in memory, oldest first."""
         with self._changed:
             taken, self._written = self._written, []
         return taken
@@ -85,7 +95,8 @@ class Writer:
     def take_newest(self, trial: int, attempt: int) -> CheckpointRef | None:
         """Return, once, the newest that is finished of one attempt; None where there is none that was not taken."""
         with self._changed:
-            own = [one for one in self._written if (one.ref.trial, one.attempt) == (trial, attempt)]
+            whole = [one for one in self._written if isinstance(one, Written)]
+            own = [one for one in whole if (one.ref.trial, one.attempt) == (trial, attempt)]
             if own:
                 self._written.remove(own[-1])
         return own[-1].ref if own else None
@@ -108,16 +119,25 @@ class Writer:
         copy: Copy | None = state
         try:
             if state is not None and not any(draft.files.iterdir()):
-                save_state(draft.files, state.load())
+                save_state(draft.files, state.look())
             if copy is None and self._memory is not None:
                 copy = FilesCopy.of(draft.files)
+                if self._on_written is not None:
+                    self._hold(draft.ref(step, attempt, copy.bytes), attempt, copy)
+                    self._on_written()
         except BaseException:
             draft.discard()
             raise
         ref = draft.keep(step, attempt)
-        if self._memory is not None and copy is not None:
+        if self._on_written is None and self._memory is not None and copy is not None:
             self._memory.put(ref, copy)
         return ref
+
+    def _hold(self, ref: CheckpointRef, attempt: int, copy: Copy) -> None:
+        """Offer a copy to others; it is written behind that."""
+        if self._memory is not None and self._memory.put(ref, copy):
+            with self._changed:
+                self._written.append(InMemory(ref, attempt))
 
     def _finish(
         self, draft: Draft, step: int, attempt: int, state: StateCopy | None, on_written: Callable[[], None]

@@ -22,7 +22,7 @@ from tune_platform.backends._memory import Copy, Fetch, FilesCopy, Memory, State
 from tune_platform.backends._mistakes import Failing, ends_the_run, misreported, progress_of, reported, resolve
 from tune_platform.backends._process import Process
 from tune_platform.backends._process import State as ProcessState
-from tune_platform.backends._writer import Writer, Written, drafted
+from tune_platform.backends._writer import InMemory, Writer, Written, drafted
 from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError
 from tune_platform.protocol.backend import Job
@@ -166,8 +166,8 @@ class Executor:
         self._check_written(run)
         return self._writer.take_newest(run.launch.trial, run.launch.attempt)
 
-    def late(self) -> list[Written]:
-        """Return, once, the checkpoints that are finished, of any trial.
+    def late(self) -> list[Written | InMemory]:
+        """Return, once, the checkpoints that are finished, or in memory, of any trial.
 
         They may be older than what `save` has just returned: those of its trial belong before the answer to it. May be
         called from any thread, and after `close` as well.

@@ -451,7 +451,7 @@ class RayBackend:
 
     def _take(self, worker: RayWorker, arrived: Arrived, events: list[Event]) -> None:
         lease, batch = worker.lease, arrived.batch
-        for ref in (*batch.saved, *(answer.checkpoint for answer in batch.answered)):
+        for ref in (*batch.held, *batch.saved, *(answer.checkpoint for answer in batch.answered)):
             self._note_holder(worker, ref)
         if lease is None or (lease.trial, lease.attempt) != (batch.trial, batch.attempt):
             events.extend(batch.late(self.now()))  # what else a released trial still reports is not wanted

@@ -72,9 +72,16 @@ def moot(state: State, decision: Decision) -> bool:
 
 
 def can_await(state: State, number: int, source: int) -> bool:
-    """Whether a trial can wait for the checkpoint that another is writing: it does nothing meanwhile."""
+    """Whether a trial can wait for the checkpoint that another is writing: it does nothing meanwhile.
+
+    One that is in memory already need not be waited for.
+    """
     trial = state.trials[number]
-    return (trial.waits or trial.status is TrialStatus.PAUSED) and is_saving(state, source)
+    return (
+        not (source in state.trials and state.trials[source].fresh)
+        and (trial.waits or trial.status is TrialStatus.PAUSED)
+        and is_saving(state, source)
+    )
 
 
 def is_saving(state: State, number: int) -> bool:
@@ -86,7 +93,7 @@ def is_saving(state: State, number: int) -> bool:
 def cloneable(state: State, number: int) -> bool:
     """Whether that trial lives and has a checkpoint."""
     trial = state.trials.get(number)
-    return trial is not None and not trial.status.final and trial.checkpoint is not None
+    return trial is not None and not trial.status.final and trial.newest is not None
 
 
 def pruning(reports: Sequence[Report], metrics: Sequence[str]) -> str:

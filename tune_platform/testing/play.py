@@ -348,10 +348,11 @@ class Play:
         saves = trial.save if halts else self._draw.random() < 0.1
         saving = bool(saves and reports and not done and self._draw.random() < 0.3)
         saved = (self._ref(trial, step),) if saves and reports and not saving else ()
+        held = (self._ref(trial, step),) if saving and self._draw.random() < 0.5 else ()
         self.feed(
             Reported(
                 time=self._time(), trial=trial.number, attempt=trial.attempt, reports=tuple(reports), saved=saved,
-                done=done, saving=saving,
+                done=done, saving=saving, held=held,
             )
         )  # fmt: skip
 
