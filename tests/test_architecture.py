@@ -109,6 +109,7 @@ MAY: Mapping[str, set[str]] = {
         "progress",
         "protocol",
         "protocol.seeds",
+        "registry",
         "resources",
         "results",
         "spec",

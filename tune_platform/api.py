@@ -19,6 +19,7 @@ from tune_platform.engine.controller import Controller
 from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.hooks import Hooks
+from tune_platform.engine.log import DamageError
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
@@ -33,6 +34,7 @@ from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.store.reader import damage
 from tune_platform.store.sql import SqlExperiment, open_store
 from tune_platform.surroundings import put_folder_first
 
@@ -131,6 +133,8 @@ def resume(
     with open_store(location) as store:
         experiment = store.open(name)
         with contextlib.closing(experiment):
+            if not experiment.spec:
+                raise ExperimentError(damage(experiment.name, "its spec cannot be read"))
             if spec is None:
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
@@ -154,6 +158,18 @@ def load(name: str, *, storage: str | Path | None = None) -> Results:
     return _results(name, Location(storage or default_storage()), None)
 
 
+def check_up(name: str, *, storage: str | Path | None = None) -> list[str]:
+    """Return what is wrong with the rows of an experiment, one line each; nothing where it is whole.
+
+    Raises ExperimentError where there is no such experiment.
+    """
+    from tune_platform.engine.checkup import check_up
+    from tune_platform.registry import make_scheduler
+
+    with open_store(Location(storage or default_storage())) as store, store.open(name, readonly=True) as experiment:
+        return check_up(experiment, make_scheduler("fifo"))
+
+
 # ------------------------------------------------------------------------------------------ inside
 
 
@@ -167,8 +183,11 @@ def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool
     left = experiment.row()
 
     def begin(runner: Runner) -> None:
-        upgrade_log(experiment, spec.resources_for, left.status, left.reason)
-        recover(runner, retry_failed=retry_failed)
+        try:
+            upgrade_log(experiment, spec.resources_for, left.status, left.reason)
+            recover(runner, retry_failed=retry_failed)
+        except DamageError as error:
+            raise ExperimentError(damage(experiment.name, str(error))) from error
 
     return begin
 

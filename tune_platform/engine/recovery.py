@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tune_platform.engine import snapshot
-from tune_platform.engine.log import LOGGER, Group, Turn, groups
+from tune_platform.engine.log import LOGGER, Group, Turn, groups, misplaced
 from tune_platform.engine.memory import Memory
 from tune_platform.engine.runner import Runner
 from tune_platform.engine.trial import TrialStatus
+from tune_platform.errors import IllegalTransition
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Ask, Command
 from tune_platform.protocol.events import Requested, Resumed, Ticked
@@ -29,7 +30,7 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
     memory = Memory(searcher.ahead if searcher else ())
     memory.owed.extend(Ask(trial=number) for number in state.supply.asked)
     seq, adding, found = after, None, 0
-    for group in groups(runner.log.read_log(after)):
+    for group in groups(runner.log.read_log(after), after):
         event = group.event
         memory.note_event(event, _failed(runner) if isinstance(event, Resumed) else ())
         commands = _apply(runner, group)
@@ -101,7 +102,10 @@ def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
 def _apply(runner: Runner, group: Group) -> list[Command]:
     controller = runner.controller
     if group.complete:
-        return controller.replay(group.event, group.elapsed, group.effects)
+        try:
+            return controller.replay(group.event, group.elapsed, group.effects)
+        except (IllegalTransition, LookupError) as error:
+            raise misplaced(group, error) from error
     # The log was cut between a fact and what followed from it: that is decided again, and the rest of it written.
     commands = controller.handle(group.event, group.elapsed)
     turn = Turn(group.seq - 1)

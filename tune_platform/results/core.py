@@ -66,6 +66,11 @@ class Results:
 
     # ------------------------------------------------------------------------------- the experiment
 
+    def check(self) -> None:
+        """Warn where rows of the log are missing. `tune-platform doctor EXP` looks at all there is."""
+        with self._open() as experiment:
+            experiment.check_log()
+
     @property
     def metric(self) -> str:
         """The metric that trials are ranked by: the first, where there are several."""
@@ -201,7 +206,7 @@ class Results:
     def family(self) -> Lineage:
         """Return who went on from whose checkpoint (PBT's clones), and the schedules that come of it."""
         with self._open() as experiment:
-            return Lineage(row for row, _ in experiment.read_log())
+            return Lineage(row for row, _ in experiment.read_log(damaged=experiment.leave_out))
 
     def lineage(self) -> pd.DataFrame:
         """Return one row per clone: trial, step, source, source_step, time, reason, and "config/..." from then on."""
