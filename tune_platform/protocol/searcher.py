@@ -12,6 +12,9 @@ A searcher may also have
   `setup` it loads its state of some moment, then hears by `restore` of the trials suggested since and by `tell` what
   came of earlier ones.
 
+- `longer_choices = True`, where a search may be resumed with more values at the end of a choice's list: the searcher is
+  set up with the longer space then, and told of a past that was suggested from the shorter one.
+
 Write your own in ten lines; `tune_platform.testing.SearcherContract` checks it:
 
     class Middle:
