@@ -76,7 +76,8 @@ class OptunaSearcher:
 
     Completed trials count with their value; stopped ones are PRUNED, with the values at the rungs that they reached,
     which TPE learns from and the others ignore (in a multi-objective search they count as completed); so are paused
-    ones for TPE and a sampler object, until they are told of again, while the others see them as running;
+    ones for TPE and a sampler object, until they are told of again, while the others see them as running; and so are
+    those that have passed a rung and run on, for TPE;
     failed ones, and values that are None or not finite, are FAIL and forgotten. Running trials are in
     the study, so that TPE and gp suggest something different meanwhile. Where a trial was cloned, its value stands
     under the config that gave it (for cmaes outside of its generations); one that has left the space is forgotten.
@@ -93,6 +94,7 @@ class OptunaSearcher:
         self.synchronous = sampler == "random"
         self.lookahead: int | None = None if sampler in _BLIND else 0
         self.longer_choices = isinstance(sampler, str)  # who knows what an object of the user's keeps
+        self.follows = sampler == "tpe"
         self._name, self._own, self._kwargs = None, None, sampler_kwargs
         if isinstance(sampler, str):
             self._name = sampler
@@ -259,7 +261,7 @@ class OptunaSearcher:
         """Hear how a trial ended, or stands while it is paused. SearcherError for a trial that does not run."""
         if number not in self._running:
             raise SearcherError(f"trial {number} was told to the searcher, but it is not running there")
-        if outcome.status == "paused":
+        if outcome.status in ("paused", "running"):
             self._pause(number, outcome)
             return
         judged, trial = self._judged(number, outcome)
@@ -321,7 +323,7 @@ class OptunaSearcher:
             self._restore(trial, params, _cma_state.from_json(memo.get("attrs", {})))
 
     def _restore(self, trial: PastTrial, params: Params | None, attrs: dict[str, Any]) -> None:
-        ended = trial.outcome if trial.outcome and trial.outcome.status != "paused" else None
+        ended = trial.outcome if trial.outcome and trial.outcome.status not in ("paused", "running") else None
         if ended is None:
             self._add_running(trial.number, trial.config, params or ({}, {}), attrs if params else {})
             if trial.outcome is not None and params is not None:

@@ -289,7 +289,7 @@ class CheckedController(Controller):
 
     def _check_commands(self, commands: Sequence[Command]) -> None:
         for command in commands:
-            if isinstance(command, Tell) and command.outcome.status != "paused":
+            if isinstance(command, Tell) and command.outcome.status not in ("paused", "running"):
                 self.tells[command.trial] += 1
                 assert self.tells[command.trial] == 1
             elif isinstance(command, Ask):

@@ -236,7 +236,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     backend = spec.make_backend()
     if not backend.virtual:
         _make_folders(home, "" if "://" in storage.root or not spec.checkpoint.storage else storage.root)
-    settings = _settings(spec, searcher.lookahead, backend)
+    settings = _settings(spec, searcher.lookahead, backend, follow=getattr(searcher, "follows", False))
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -311,7 +311,7 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 
-def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Settings:
+def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend, *, follow: bool = False) -> Settings:
     def bound(value: float | None) -> float:
         return math.inf if value is None else value
 
@@ -323,6 +323,7 @@ def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Sett
         max_concurrent=min(bound(spec.max_concurrent), getattr(backend, "at_a_time", math.inf)),
         prefetch=spec.prefetch,
         lookahead=lookahead,
+        follow=follow,
         misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if backend.parallel else 0.0,
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         on_bad_metric=spec.on_bad_metric,

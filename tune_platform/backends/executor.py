@@ -255,8 +255,8 @@ class Executor:
         try:
             if spare.reset_config(dict(config)):
                 return spare
-        except Exception:
-            logger.warning("reset_config failed; the trial starts with a new object", exc_info=True)
+        except Exception as error:
+            logger.warning("reset_config failed; the trial starts with a new object\n%s", traceback_of(error))
         self._cleanup(spare, before.trial)
         return None
 
@@ -300,7 +300,7 @@ class Executor:
             if isinstance(error, TimeoutError):
                 self.clean = False
                 self.left = "the train function itself"
-            logger.warning("cleanup of trial %d failed", trial, exc_info=True)
+            logger.warning("cleanup of trial %d failed\n%s", trial, traceback_of(error))
         if threads := self._process.let_go(trial):
             self.clean = False
             self.left = f"the thread(s) {threads}"

@@ -77,6 +77,8 @@ def _decide(state: State, effect: Decided) -> list[Decision]:
         case Continue():
             trial.until, trial.save = verdict.until, verdict.save
             if trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING):
+                if trial.waits and state.settings.follow:
+                    state.tell(trial)
                 trial.waits = False
                 state.commands.append(Advance(trial=trial.number, until=verdict.until, save=verdict.save))
             else:

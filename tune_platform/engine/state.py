@@ -23,7 +23,7 @@ from tune_platform.protocol.effects import (
 from tune_platform.protocol.reports import CheckpointRef, Config, Report, finite
 from tune_platform.protocol.reports import number as number_of
 from tune_platform.protocol.scheduler import Scheduler
-from tune_platform.protocol.searcher import Outcome
+from tune_platform.protocol.searcher import RUNGS, Outcome
 from tune_platform.protocol.verdicts import Clone
 from tune_platform.resources import Ledger
 
@@ -175,7 +175,7 @@ class State:
             values=values,
             config=trial.config_number(config),
             resource=reached,
-            rungs=tuple(rungs),
+            rungs=tuple(rungs[-RUNGS:]),
             worst=trial.pruned,
         )
         self.commands.append(Tell(trial=trial.number, outcome=outcome))

@@ -90,8 +90,8 @@ class SearcherContract:
     def drive(self, searcher: Searcher, start: int, stop: int, running: dict[int, dict[str, Any]]) -> list[Heard]:
         """Ask for trials `start` to `stop`, three at a time, told out of order; return what was asked and told.
 
-        Every fourth is paused before it goes on to its end; every seventh is cloned, so that another config than the
-        suggested one gives its value.
+        Every fourth is paused before it goes on to its end, and of some it is told that they run where the searcher
+        `follows`; every seventh is cloned, so that another config than the suggested one gives its value.
         """
         log: list[Heard] = []
         space = self.make_space()
@@ -103,6 +103,9 @@ class SearcherContract:
         for number in range(start, stop):
             if number % 4 == 2 and number - 1 in running:
                 tell(number - 1, self.paused(self.outcome(number - 1, running[number - 1])))
+            if number % 5 == 3 and number - 2 in running and getattr(searcher, "follows", False):
+                stands = self.paused(self.outcome(number - 2, running[number - 2]))
+                tell(number - 2, replace(stands, status="running"))
             if len(running) >= 3:
                 done = sorted(running)[number % len(running)]
                 config = running.pop(done)
@@ -256,15 +259,18 @@ class SearcherContract:
                 searcher.tell(number, outcome)
             return [PastTrial(number, suggestion.config, suggestion.memo or {}, outcomes[-1])]
 
+        ends: tuple[list[str], ...]
         ends = (["paused"], ["paused", "paused"], ["paused", "completed"], ["paused", "failed"], ["paused", "stopped"])
         whole = self.start()
+        if getattr(whole, "follows", False):
+            ends = (["running"], ["running", "stopped"], ["running", "paused"], *ends)
         count = min(12, self.suggestions)
         past = [trial for number in range(count) for trial in tell(whole, number, ends[number % len(ends)])]
         resumed = self.start()
         resumed.restore(_through_json(past))
         assert tell(whole, count, ["completed"]) == tell(resumed, count, ["completed"])
-        for trial in past:  # those that are paused go on and end in both
-            if trial.outcome is not None and trial.outcome.status == "paused":
+        for trial in past:  # those that are paused, or run, go on and end in both
+            if trial.outcome is not None and trial.outcome.status in ("paused", "running"):
                 end = Outcome("completed", 0.1, 9, (0.1,), trial.config, 4.5, (*trial.outcome.rungs, (4.5, 0.1)))
                 whole.tell(trial.number, end)
                 resumed.tell(trial.number, end)
