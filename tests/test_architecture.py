@@ -99,10 +99,12 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
     },
     "claim": {"errors", "spec", "store"},
+    "continuation": {"errors", "protocol", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {
         "callbacks",
         "claim",
+        "continuation",
         "engine",
         "errors",
         "location",
@@ -121,6 +123,7 @@ MAY: Mapping[str, set[str]] = {
         "api",
         "claim",
         "cluster.address",
+        "continuation",
         "errors",
         "extras",
         "location",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.callbacks import Callback, check_callbacks
 from tune_platform.claim import Claim, claim
+from tune_platform.continuation import check_same
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
@@ -96,8 +97,7 @@ def drive(
     experiment = claimed.experiment
     begin: Callable[[Runner], None] = Runner.start
     if not claimed.fresh:
-        _check_same(spec, experiment)
-        begin = _going_on(spec, experiment)
+        begin = _going_on(spec, experiment, choices=check_same(spec, experiment))
     opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
         finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
@@ -119,7 +119,8 @@ def resume(
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
-    `spec` is needed only where the original had live objects of Python; it must be the same one. Callbacks are not
+    `spec` is needed only where the original had live objects of Python, and where choices of its space have got more
+    values at the end of their lists, which are tried from now on; else it must be the same one. Callbacks are not
     kept with the experiment: those of `spec` and `callbacks` are called, with what is new. `extend` adds
     `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`; `log_to_driver` takes the place
     of the spec's. Raises ExperimentError where another driver still runs it, and where the spec differs from the one
@@ -135,10 +136,11 @@ def resume(
         with contextlib.closing(experiment):
             if not experiment.spec:
                 raise ExperimentError(damage(experiment.name, "its spec cannot be read"))
+            choices: Mapping[str, Sequence[Any]] = {}
             if spec is None:
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
-                _check_same(spec, experiment)
+                choices = check_same(spec, experiment)
             if log_to_driver is not None:
                 spec = spec.model_copy(update={"log_to_driver": log_to_driver})
             unknown = set(extend or {}) - {"trials", "time"}
@@ -146,7 +148,7 @@ def resume(
                 raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
             if extend:
                 experiment.request("extend", None, dict(extend), time.time())
-            begin = _going_on(spec, experiment, retry_failed=retry_failed)
+            begin = _going_on(spec, experiment, retry_failed=retry_failed, choices=choices)
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
                 finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
                 display.end(finish)
@@ -179,15 +181,23 @@ def _results(name: str, storage: Location, finish: Finish | None, trainable: Any
     return Results(name, storage=storage, finish=finish, trainable=trainable)
 
 
-def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool = False) -> Callable[[Runner], None]:
+def _going_on(
+    spec: SearchSpec,
+    experiment: SqlExperiment,
+    *,
+    retry_failed: bool = False,
+    choices: Mapping[str, Sequence[Any]],
+) -> Callable[[Runner], None]:
     left = experiment.row()
 
     def begin(runner: Runner) -> None:
         try:
             upgrade_log(experiment, spec.resources_for, left.status, left.reason)
-            recover(runner, retry_failed=retry_failed)
+            recover(runner, retry_failed=retry_failed, choices=choices)
         except DamageError as error:
             raise ExperimentError(damage(experiment.name, str(error))) from error
+        if choices:  # written with the fact that somebody has gone on with them
+            experiment.amend({**experiment.spec, "space": spec.to_dict()["space"]})
 
     return begin
 
@@ -378,28 +388,6 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
     given = spec.checkpoint.storage
     root = f"{given.rstrip('/')}/{name}" if given else f"{_home(spec, name)}/checkpoints"
     return CheckpointStorage(root, folder=_folder(spec, name))
-
-
-def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
-    differences = spec.differences(experiment.spec)
-    keys = {difference.partition(":")[0] for difference in differences}
-    if keys and keys <= {"budget.trials", "budget.num_samples", "budget.time"}:
-        raise ExperimentError(
-            f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). For more, "
-            f'pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, or: '
-            f"tune-platform resume {experiment.name} --extend trials=10"
-        )
-    if keys and all(key.startswith("space.") for key in keys):
-        raise ExperimentError(
-            f"experiment {experiment.name!r} was started with another space ({'; '.join(differences)}). What a "
-            "searcher has learned holds for its own space: resume it with that, or begin another search, under another "
-            f'name, with start_points=[trial.config for trial in load("{experiment.name}").trials()[:5]]'
-        )
-    if differences:
-        raise ExperimentError(
-            f"experiment {experiment.name!r} was started with another spec ({'; '.join(differences)}); resume it with "
-            "the same one, or choose another name"
-        )
 
 
 @contextlib.contextmanager

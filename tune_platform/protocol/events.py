@@ -159,10 +159,14 @@ class Interrupted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed(Event):
-    """A new driver took over and the work in flight was lost: running trials start again."""
+    """A new driver took over and the work in flight was lost: running trials start again.
+
+    `choices`: values that choices of the space have from now on, beside those that they had, in the file's form.
+    """
 
     kind: ClassVar[str] = "resumed"
     retry_failed: bool = False
+    choices: Mapping[str, Sequence[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

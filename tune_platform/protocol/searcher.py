@@ -14,6 +14,9 @@ A searcher may also have
 - `follows = True`, for one that wants to hear of running trials as well: at each rung that a trial passes it is told
   how that one stands, as it is of a paused one. Else a trial that goes on is heard of when it ends.
 
+- `longer_choices = True`, where a search may be resumed with more values at the end of a choice's list: the searcher is
+  set up with the longer space then, and told of a past that was suggested from the shorter one.
+
 Write your own in ten lines; `tune_platform.testing.SearcherContract` checks it:
 
     class Middle:

@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -202,6 +203,12 @@ class Results:
             text = now.status if told else f"{now.status}: {now.reason}"
             lines.append(Reason(time=moment(now.ended), step=now.step, verdict="ended", reason=text))
         return lines
+
+    def choices_added(self) -> list[tuple[datetime, dict[str, list[Any]]]]:
+        """Return the values that choices of the space have got since it began, and when, by the parameter's name."""
+        with self._open() as experiment:
+            found = [(moment(row.time), row.data.get("choices")) for row in experiment.resumptions()]
+        return [(time, dict(choices)) for time, choices in found if choices]
 
     def family(self) -> Lineage:
         """Return who went on from whose checkpoint (PBT's clones), and the schedules that come of it."""

@@ -135,6 +135,11 @@ class ExperimentReader:
         query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq.in_(these))
         return rows.to_logs(self._fetch(query.order_by(_L.seq)), self.leave_out)
 
+    def resumptions(self) -> list[LogRow]:
+        """Return the rows of the log that tell of another driver that took over, in order."""
+        query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.trial.is_(None))
+        return rows.to_logs(self._fetch(query.where(_L.kind == "resumed").order_by(_L.seq)), self.leave_out)
+
     def causes(self, trial: int) -> dict[int, LogRow]:
         """Return the facts that the effects on one trial followed from, by their `seq`, without reports."""
         these = sa.select(_L.stimulus).where(_L.experiment == self._id, _L.trial == trial, _L.stimulus.is_not(None))

@@ -202,6 +202,35 @@ class SearcherContract:
             for number, config in _configs(self.drive(resumed, cut, self.trials, running)).items():
                 assert config == expected[number], f"cut at {cut}, trial {number}"
 
+    def test_choices_with_more_values_at_their_end(self) -> None:
+        """One that is resumed with longer lists tries the new values too, and so does one that is cut after that."""
+        if not getattr(self.make_searcher(), "longer_choices", False):
+            pytest.skip("it does not go on with longer lists of choices")
+        x, values = quniform(0, 10, 0.01), [1, 2, (3, 3), "four", 5, 6, 7]
+        short, longer = Space({"x": x, "kind": choice(values[:2])}), Space({"x": x, "kind": choice(values)})
+
+        def drive(searcher: Searcher, numbers: Iterable[int]) -> list[PastTrial]:
+            found = []
+            for number in numbers:
+                suggestion = searcher.ask(number)
+                assert suggestion is not None
+                outcome = self.outcome(number, suggestion.config)
+                searcher.tell(number, outcome)
+                found.append(PastTrial(number, suggestion.config, suggestion.memo or {}, outcome))
+            return found
+
+        cut, again = self.trials // 3, self.trials // 3 * 2
+        past = drive(self.start(short), range(cut))
+        grown = self.start(longer)
+        grown.restore(_through_json(past))
+        past += drive(grown, range(cut, again))
+        expected = drive(grown, range(again, self.trials))
+        assert all(longer.flatten(trial.config) for trial in past + expected)  # raises for one outside of it
+        assert any(trial.config["kind"] in values[2:] for trial in past[cut:] + expected)
+        resumed = self.start(longer)
+        resumed.restore(_through_json(past))
+        assert _configs(drive(resumed, range(again, self.trials))) == _configs(expected)
+
     def test_restore_asks_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A long past is taken in as it was: nothing of it is suggested again, which would take hours of a model."""
         space = self.make_space()
