@@ -98,7 +98,6 @@ def test_the_tutorial_can_be_followed_in_a_notebook(tmp_path: Path, monkeypatch:
     assert "finished" in shown.data["text/html"]  # shown as it went, in one output
     assert printed[0].text.startswith("{'optimizer':")
     assert {output.name for output in printed} == {"stdout"}
-    assert all(cell.outputs for cell in notebook.cells)
 
 
 def _without_this_environment(path: str) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -51,7 +52,10 @@ class Registry:
         """Import what builds the part of that name. Raises SpecError for an unknown name, or where that fails."""
         entry = self._entry(name)
         try:
-            return cast(Callable[..., Any], entry.load())
+            with warnings.catch_warnings():
+                # In a notebook without ipywidgets, by the library that Optuna draws progress bars with: we draw none.
+                warnings.filterwarnings("ignore", message="IProgress not found")
+                return cast(Callable[..., Any], entry.load())
         except ModuleNotFoundError as error:
             missing = f"{error.name!r}, which is not installed{how_to_install(error.name)}"
             raise SpecError(f"{self.what} {name!r} needs {missing}") from error
