@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +54,9 @@ class Registry:
         entry = self._entry(name)
         try:
             with warnings.catch_warnings():
-                # In a notebook without ipywidgets, by the library that Optuna draws progress bars with: we draw none.
+                # In a notebook Ray, and what Optuna draws progress bars with, ask for widgets that nothing here draws.
                 warnings.filterwarnings("ignore", message="IProgress not found")
+                logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
                 return cast(Callable[..., Any], entry.load())
         except ModuleNotFoundError as error:
             missing = f"{error.name!r}, which is not installed{how_to_install(error.name)}"

@@ -19,8 +19,6 @@ logger = logging.getLogger("tune_platform.ray")
 
 _PRINTER = "ray_print_logs"  # Ray's name for its handler of what processes print
 _print = ray_worker.print_to_stdstream
-# In a notebook it advises widgets for its own displays, of which there are none here.
-logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
 
 
 class Quiet:
