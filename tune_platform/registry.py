@@ -146,6 +146,7 @@ SEARCHERS = Registry(
         "cmaes": "tune_platform.searchers.samplers:cmaes",
         "nsgaii": "tune_platform.searchers.samplers:nsgaii",
         "qmc": "tune_platform.searchers.samplers:qmc",
+        "bohb": "tune_platform.searchers.bohb:BOHB",
     },
     check_searcher,
     wrap=(_is_sampler, "optuna"),
