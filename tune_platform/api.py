@@ -264,7 +264,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         spec.space,
         modes=spec.modes,
         seed=spec.seed,
-        start_points=spec.start_points,
+        start_points=spec.start_points or getattr(scheduler, "start_points", ()),
         resources=None if isinstance(spec.resources, Resources) else spec.resources_for,
         # Where time is real, a slow searcher works beside the loop; elsewhere the run stays a function of its seed.
         threaded=backend.parallel and not searcher.synchronous,

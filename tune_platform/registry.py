@@ -168,6 +168,8 @@ SCHEDULERS = Registry(
         "pasha": "tune_platform.schedulers.pasha:PASHA",
         "pb2": "tune_platform.schedulers.pb2:PB2",
         "pbt": "tune_platform.schedulers.pbt:PBT",
+        "pbt_replay": "tune_platform.schedulers.replay:Replay",
+        "replay": "tune_platform.schedulers.replay:Replay",
         "successive_halving": "tune_platform.schedulers.successive_halving:SuccessiveHalving",
     },
     check_scheduler,

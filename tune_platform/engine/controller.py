@@ -289,7 +289,8 @@ class Controller:
         """Have clones go on whose source has written its checkpoint, or does not write any more."""
         for number, clone in list(self.state.awaiting.items()):
             source = self.state.trials.get(clone.source)
-            if not is_saving(self.state, clone.source) or (source is not None and source.fresh):
+            held = source is not None and source.fresh and clone.source != number
+            if held or not is_saving(self.state, clone.source):
                 self._act(self.state.trials[number], clone, "engine")
 
     def _go_on(self, trial: Trial, reason: str) -> None:

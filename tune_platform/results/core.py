@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
-from tune_platform.protocol.configs import Unavailable, from_json
+from tune_platform.protocol.configs import Unavailable, from_json, to_json
 from tune_platform.protocol.reports import finite
 from tune_platform.protocol.trial_log import folder_of
 from tune_platform.results.checkpoints import Checkpoint, Origin
@@ -214,6 +214,18 @@ class Results:
         """Return who went on from whose checkpoint (PBT's clones), and the schedules that come of it."""
         with self._open() as experiment:
             return Lineage(row for row, _ in experiment.read_log(damaged=experiment.leave_out))
+
+    def schedule(self, trial: int) -> list[dict[str, Any]]:
+        """Return the configs under which a trial's weights were trained, oldest first, for the scheduler `replay`.
+
+        Each is {"from": steps trained before, "trial": who did, "config": plain values}.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        done = 0
+        for segment in self.family().schedule(trial):  # a later one from the same step: the former did not train
+            found[done] = {"from": done, "trial": segment.trial, "config": dict(to_json(segment.config))}
+            done += segment.last - segment.first if segment.last is not None else 0
+        return list(found.values())
 
     def lineage(self) -> pd.DataFrame:
         """Return one row per clone: trial, step, source, source_step, time, reason, and "config/..." from then on."""

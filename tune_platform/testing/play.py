@@ -132,7 +132,6 @@ class Referee:
         if isinstance(verdict, Continue):
             self._check_ahead(name, decision.trial, verdict.until)
         if isinstance(verdict, Clone):
-            assert verdict.source != decision.trial, f"{name}: it is a clone of itself"
             assert verdict.source in self._living, f"{name}: the source does not exist, or has ended"
             if self.resource == "step":
                 self._check_ahead(name, decision.trial, verdict.until)

@@ -274,3 +274,22 @@ def test_a_clone_is_not_what_it_was() -> None:
     play.report(1, 0.5, saved=True)
     play.report(0, 1.0, saving=True, held=True)
     assert (play.trial(0).fresh, uri(play, 0)) == ([], "1/1/1")
+
+
+def test_a_clone_of_the_same_checkpoint_again_holds_it_once() -> None:
+    """Its source stands still, and its own has not been written yet: to let go of the older would lose both."""
+    play = running(2, t0s1=CLONE, t0s2=Clone(source=1, config={"x": 8}, until=4, reason="exploit"))
+    play.report(1, 0.5, saved=True)
+    play.report(0, 1.0, saved=True)
+    launch = only(play.report(0, 0.9, saving=True, held=True), Launch)[0]
+    assert (launch.checkpoint.uri, launch.start, launch.config) == ("1/1/1", 2, {"x": 8})
+    assert play.state.shelf.holders["1/1/1"] == 2
+
+
+def test_a_trial_goes_on_from_its_own_checkpoint_with_another_config() -> None:
+    """Once it is written: if its process dies, there is something to go back to."""
+    play = running(1, t0s1=Clone(source=0, config={"x": 9}, until=4, reason="replay"))
+    assert not only(play.report(0, 1.0, saving=True, held=True), Launch)
+    launch = only(play.report(0, saved=True), Launch)[0]
+    assert (launch.checkpoint.uri, launch.start, launch.config, launch.until) == ("0/1/1", 1, {"x": 9}, 4)
+    assert play.trial(0).configs == [(1, {"x": 0})]
