@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         AsyncHyperBand,
         HyperBand,
         MedianStopping,
+        Replay,
         SuccessiveHalving,
     )
     from tune_platform.space import (
@@ -74,6 +75,7 @@ _HOME = {
         "AsyncHyperBand",
         "HyperBand",
         "MedianStopping",
+        "Replay",
         "SuccessiveHalving",
     ),
     "space": (
@@ -115,6 +117,7 @@ __all__ = [
     "ExperimentError",
     "HyperBand",
     "MedianStopping",
+    "Replay",
     "Resources",
     "Results",
     "SearchSpec",

@@ -15,7 +15,8 @@ from tune_platform.trainable import Trainable
 
 #: The methods of a class that are called, with how many arguments.
 _METHODS = {
-    "setup": 1, "step": 0, "save_checkpoint": 1, "load_checkpoint": 1, "reset_config": 1, "cleanup": 0,
+    "setup": 1, "step": 0, "save_checkpoint": 1, "load_checkpoint": 1, "reset_config": 1, "cleanup": 0, "get_state": 0,
+    "set_state": 1,
 }  # fmt: skip
 _WANTED = 'a subclass of Trainable, a function of the config or "module:name" is wanted'
 
@@ -39,10 +40,13 @@ def check_saves(trainable: Any, scheduler: Any) -> None:
     """Raise SpecError for a class that cannot save, where trials go on from each other's checkpoints."""
     if not getattr(scheduler, "needs_checkpoints", False) or not isinstance(trainable, type):
         return
-    if issubclass(trainable, Trainable) and trainable.save_checkpoint is Trainable.save_checkpoint:
+    if not issubclass(trainable, Trainable) or trainable.get_state is not Trainable.get_state:
+        return
+    if trainable.save_checkpoint is Trainable.save_checkpoint:
         raise SpecError(
             f"with {type(scheduler).__name__} trials go on from each other's checkpoints, but {trainable.__qualname__} "
-            "saves none: write its save_checkpoint(directory) and load_checkpoint(directory)"
+            "saves none: write its save_checkpoint(directory) and load_checkpoint(directory), or its get_state() and "
+            "set_state(state)"
         )
 
 
