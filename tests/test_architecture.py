@@ -115,7 +115,7 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
     },
     "ray_tune.session": {"trainable"},
-    "integrations": {"api", "errors", "protocol", "results", "spec", "trainable"},
+    "integrations": {"api", "errors", "protocol", "protocol.seeds", "results", "space", "spec", "trainable"},
     "testing": {"engine", "errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
     "trainables": {
         "distributed",

@@ -82,6 +82,12 @@ def _check_function(value: Callable[..., Any]) -> None:
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
     if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
         raise SpecError(f"{name} is {_kind(code)}, which nobody awaits; write a plain function, and asyncio.run in it")
+    asked = getattr(getattr(inner, "__code__", None), "co_names", ())
+    if any(word.startswith("suggest_") for word in asked) and inner.__code__.co_varnames[:1] == ("trial",):
+        raise SpecError(
+            f"{name}(trial) is an Optuna objective, and trials are given their config here: write "
+            f"optuna_objective({name}), from tune_platform.integrations (docs/from_optuna.md)"
+        )
     if not _takes(value, 1):
         raise SpecError(
             f"{name}{_arguments(value)} cannot be called with the config alone: write {name}(config), and "
