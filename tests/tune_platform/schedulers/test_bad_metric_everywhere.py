@@ -45,11 +45,11 @@ class Diverging(Trainable):
         loss = math.nan if any(bad) else self.x / self.at
         return {"loss": loss, "cost": -loss, "done": self.at == 9}
 
-    def save_checkpoint(self, folder: str) -> None:
-        (Path(folder) / "at").write_text(str(self.at))
+    def save_checkpoint(self, directory: Path) -> None:
+        (directory / "at").write_text(str(self.at))
 
-    def load_checkpoint(self, folder: str) -> None:
-        self.at = int((Path(folder) / "at").read_text())
+    def load_checkpoint(self, directory: Path) -> None:
+        self.at = int((directory / "at").read_text())
 
 
 def test_no_scheduler_is_left_out() -> None:
