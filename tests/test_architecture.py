@@ -21,7 +21,8 @@ PACKAGE = "tune_platform"
 INSIDE = ("searchers", "trainables")
 
 #: What each part may import of ours, beside itself. A part is a module or a folder of the package; `store.checkpoints`
-#: is the part of the store that workers have too, `cluster.address` needs no Ray, `protocol.seeds` derives all draws.
+#: is the part of the store that workers have too, `cluster.address` needs no Ray, `protocol.seeds` derives all draws,
+#: `ray_tune.session` is what workers have of it.
 #: Some parts are on their way.
 MAY: Mapping[str, set[str]] = {
     "errors": set(),
@@ -45,6 +46,7 @@ MAY: Mapping[str, set[str]] = {
         "location",
         "modules",
         "protocol",
+        "ray_tune.session",
         "registry",
         "resources",
         "space",
@@ -62,6 +64,7 @@ MAY: Mapping[str, set[str]] = {
         "modules",
         "protocol",
         "protocol.seeds",
+        "ray_tune.session",
         "resources",
         "state",
         "store.checkpoints",
@@ -82,10 +85,36 @@ MAY: Mapping[str, set[str]] = {
     "cluster": {"errors", "protocol", "resources"},
     "cluster.address": {"errors"},
     "progress": {"engine", "errors", "protocol", "results"},
-    "results": {"errors", "location", "modules", "protocol", "state", "store", "store.checkpoints", "trainable"},
+    "results": {
+        "errors",
+        "location",
+        "modules",
+        "protocol",
+        "ray_tune.session",
+        "state",
+        "store",
+        "store.checkpoints",
+        "trainable",
+    },
     "plots": {"errors", "protocol", "results"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
-    "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},
+    "ray_tune": {
+        "api",
+        "callbacks",
+        "errors",
+        "location",
+        "protocol",
+        "ray_tune.session",
+        "registry",
+        "resources",
+        "results",
+        "schedulers",
+        "space",
+        "spec",
+        "store",
+        "trainable",
+    },
+    "ray_tune.session": {"trainable"},
     "integrations": {"api", "errors", "protocol", "results", "spec", "trainable"},
     "testing": {"engine", "errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
     "trainables": {
@@ -204,6 +233,8 @@ def part_of(module: str) -> str:
     _, *inner = module.split(".")
     if inner == ["protocol", "seeds"]:
         return "protocol.seeds"
+    if inner == ["ray_tune", "session"]:
+        return "ray_tune.session"
     if inner == ["cluster", "address"]:
         return "cluster.address"
     if inner[:1] == ["store"] and "checkpoint" in inner[-1]:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 ANONYMOUS_METRIC = "_metric"
 #: A class trainable ends itself by reporting this key as true.
 DONE = "done"
+#: And asks for a checkpoint after this report by this one, as in Ray Tune.
+SHOULD_CHECKPOINT = "should_checkpoint"
 #: Dicts and lists within each other that a metric may be made of.
 _DEEPEST = 20
 #: Seconds that a train function has for its `finally` blocks.

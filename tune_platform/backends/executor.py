@@ -28,13 +28,15 @@ from tune_platform.errors import CheckpointError
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import bad_metric, betters, halts
-from tune_platform.protocol.reports import CheckpointRef, Report, finite
+from tune_platform.protocol.reports import ALWAYS, CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
 from tune_platform.protocol.trial_log import folder_of
+from tune_platform.ray_tune.session import adapted, catch_reports, release_reports
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.trainable import (
     DONE,
+    SHOULD_CHECKPOINT,
     FunctionTrainable,
     Trainable,
     TrialContext,
@@ -61,7 +63,7 @@ class _Run:
     progress: float | None = None  # the resource attribute of the last report of this attempt
     names: dict[str, None] = field(default_factory=dict)  # of all metrics that this attempt reported
     best: float | None = None  # of the first metric in this attempt, where checkpoints depend on it
-    better: bool = False  # the last step has reported it
+    better: bool = False  # the last step has reported it, or asked for a checkpoint
     saved_step: int = -1
     draft: Draft | None = None  # copied from what the function's last report brought
     restored: ExitStack = field(default_factory=ExitStack)  # holds the checkpoint that it was resumed from
@@ -207,6 +209,7 @@ class Executor:
         while self._warm:
             self._finish(self._warm.popitem()[1])
         self._writer.close()
+        release_reports()
         if self._gang is not None:
             self._gang.close()
 
@@ -232,12 +235,13 @@ class Executor:
         trainable = self._reset(context, config)
         fresh = trainable is None
         if trainable is None:
-            trainable = make_trainable(found, context)
+            trainable = make_trainable(adapted(found), context)
             self._process.hold()
         run = self._run = _Run(launch, trainable, launch.start, launch.seconds)
         trainable.config = config
         if isinstance(trainable, FunctionTrainable):
             trainable.copy = partial(self._copy, run)
+            catch_reports()
         if fresh:
             trainable.setup(dict(config))
         if launch.checkpoint is not None:
@@ -376,6 +380,7 @@ class Executor:
         except TypeError as error:
             misreported(str(error))
         done = bool(metrics.pop(DONE, False))
+        run.better = bool(metrics.pop(SHOULD_CHECKPOINT, False))
         if metrics or not done:  # {"done": True} alone is an end, not a report
             run.step += 1
             if self.job.timed:
@@ -404,7 +409,7 @@ class Executor:
         # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
         if run.launch.checkpoint is None:
             for name in self.job.metrics:
-                if name not in run.names:
+                if name not in run.names and name not in ALWAYS:
                     known = reported(name, run.names)
                     if at is None:
                         misreported(f"metric {name!r} is never reported; {known}")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tune_platform.errors import SpecError
+from tune_platform.ray_tune.session import is_ray_class
 from tune_platform.spec.values import describe
 from tune_platform.trainable import Trainable
 
@@ -51,6 +52,8 @@ def check_saves(trainable: Any, scheduler: Any) -> None:
 
 def _check_class(value: type) -> None:
     name = value.__qualname__
+    if is_ray_class(value):
+        return  # Ray Tune's own has defaults for all
     if not issubclass(value, Trainable):
         raise SpecError(
             f"the class {name} is not a subclass of tune_platform.Trainable, with setup and step of its own"
