@@ -230,7 +230,14 @@ class Database:
             away = self._is_away(error)
             if away and self.dialect == "postgresql":
                 self._drop()  # what is left of it may be another server's by now
-            raise (StoreAway if away else ExperimentError)(f"{self.where}: {error}") from error
+            raise (StoreAway if away else ExperimentError)(f"{self.where}: {error}{self._not_ours()}") from error
+
+    def _not_ours(self) -> str:
+        """Say that a file of SQLite's may not be written, of which its own message says nothing; else nothing."""
+        if self.readonly or self._path is None or not self._path.exists():
+            return ""
+        shut = [str(path) for path in (self._path.parent, self._path) if not os.access(path, os.W_OK)]
+        return f"; {shut[0]} can be read but not written: it is on a read-only disk, or somebody else's" if shut else ""
 
     def _is_away(self, error: Exception) -> bool:
         if self.dialect == "sqlite":
