@@ -6,28 +6,33 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from tune_platform.api import load, resume, run
+from tune_platform.callbacks import Callback
 from tune_platform.errors import ExperimentError, SpecError, did_you_mean
 from tune_platform.location import default_storage
+from tune_platform.ray_tune.callbacks import RayCallbacks
 from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from tune_platform.ray_tune.result_grid import ResultGrid
 from tune_platform.ray_tune.schedulers import scheduler_of
 from tune_platform.ray_tune.searchers import search_of
 from tune_platform.ray_tune.session import is_ray_class
+from tune_platform.ray_tune.stopping import Stopping
 from tune_platform.resources import Resources
 from tune_platform.spec import Budget, CheckpointPolicy, SearchSpec
-from tune_platform.spec.parts import DEFAULT_RETRIES
+from tune_platform.spec.parts import DEFAULT_RETRIES, build_scheduler
 
 _LOG = logging.getLogger("tune_platform")
 _FOR_EVER = 1_000_000
+#: Seconds that no trial lasts.
+_NEVER = 1e15
 #: What is asked for by an object of Ray Tune's and has no counterpart: the name, and what to do instead.
 _REFUSED = {
     "storage_filesystem": "give storage_path as a directory, and checkpoints a place of their own by an fsspec path: "
     "SearchSpec(checkpoint=CheckpointPolicy(storage='s3://...'))",
 }
-_CALLBACKS = "Ray Tune's callbacks are not called here; write one for tune_platform.Callback (docs/callbacks.md)"
 #: What only says how it looks; the log tells that it is not read.
 _UNREAD = {
     "sync_config": "checkpoints are written to where they are kept",
@@ -132,11 +137,6 @@ def _spec_of(
     for name, instead in _REFUSED.items():
         if getattr(run_config, name, None) is not None:
             raise SpecError(f"RunConfig({name}=...) is not supported: {instead}")
-    if run_config.callbacks:
-        raise SpecError(f"RunConfig(callbacks={list(run_config.callbacks)!r}): {_CALLBACKS}")
-    for name in ("trial_name_creator", "trial_dirname_creator"):
-        if getattr(tune, name, None) is not None:
-            raise SpecError(f"TuneConfig({name}=...): trials are named by number here, and so are their folders")
     for name, why in _UNREAD.items():
         if getattr(run_config, name, None) is not None:
             _LOG.info("RunConfig(%s=...) is not read: %s", name, why)
@@ -157,6 +157,13 @@ def _spec_of(
         options["progress"] = "off"
     retries = _FOR_EVER if failure.max_failures < 0 else failure.max_failures
     found = registered(trainable)
+    stop = stop_of(run_config.stop)
+    rule = scheduler_of(scheduler)
+    if stop.stopper is not None:
+        rule = Stopping(build_scheduler(rule), stop.stopper)
+    seconds = tune.time_budget_s if stop.seconds is None else stop.seconds
+    storage = run_config.storage_path or default_storage()
+    callbacks = _callbacks(found, tune, run_config, str(storage), samples)
     return SearchSpec(
         trainable=found,
         param_space=space or {},
@@ -164,19 +171,34 @@ def _spec_of(
         mode=mode or "max",
         searcher=search.searcher,
         start_points=list(search.start_points),
-        scheduler=scheduler_of(scheduler),
+        scheduler=rule,
         num_samples=samples,
-        budget=Budget(time=tune.time_budget_s, failures=0 if failure.fail_fast else _FOR_EVER),
+        budget=Budget(time=seconds, failures=0 if failure.fail_fast else _FOR_EVER),
         resources=resources_of(found),
         retries=dict.fromkeys(DEFAULT_RETRIES, retries) if retries else DEFAULT_RETRIES,
-        stop=stop_of(run_config.stop),
+        stop=dict(stop.conditions),
         checkpoint=_policy(run_config.checkpoint_config or CheckpointConfig(), metric, mode),
-        storage=run_config.storage_path or default_storage(),
+        storage=storage,
+        callbacks=tuple(callbacks),
         if_exists="new",
         on_bad_metric="ignore",
         backend=backend,
         **options,
     )
+
+
+def _callbacks(trainable: Any, tune: Any, run_config: Any, storage: str, samples: int) -> list[Callback]:
+    """Return our callbacks as they are, and one that calls Ray Tune's and names trials as was asked."""
+    given = list(run_config.callbacks or ())
+    theirs = [each for each in given if not isinstance(each, Callback)]
+    names, folders = tune.trial_name_creator, tune.trial_dirname_creator
+    ours: list[Callback] = [each for each in given if isinstance(each, Callback)]
+    if theirs or names or folders:
+        name = getattr(trainable, "__name__", "trainable")
+        ours.append(
+            RayCallbacks(theirs, storage=storage, trainable=name, samples=samples, names=names, folders=folders)
+        )
+    return ours
 
 
 def registered(trainable: Any) -> Any:
@@ -233,18 +255,28 @@ def _resources(asked: Any) -> Resources:
     return Resources(cpu=cpu, gpu=gpu, custom={name: amount for name, amount in amounts.items() if amount})
 
 
-def stop_of(stop: Any) -> dict[str, float]:
-    """Return conditions to stop as ours. Raises SpecError for a callable, which has to be a scheduler here."""
-    if stop is None:
-        return {}
-    if not isinstance(stop, Mapping):
-        name = getattr(stop, "__name__", type(stop).__name__)
-        raise SpecError(
-            f"RunConfig(stop={name}): only a dict of metrics and the values that end a trial is taken here, such as "
-            "{'training_iteration': 10}. Else end the trial in its own code, or by a scheduler (docs/schedulers.md)"
-        )
-    names = {"training_iteration": "step"}
-    return {names.get(str(name), str(name)): float(value) for name, value in stop.items() if name != "done"}
+class _Stop(NamedTuple):
+    """Conditions to stop, seconds for the whole search, and what is asked after each report."""
+
+    conditions: Mapping[str, float] = MappingProxyType({})
+    seconds: float | None = None
+    stopper: Any = None
+
+
+def stop_of(stop: Any) -> _Stop:
+    """Return Ray Tune's `stop` as ours: a dict, one of its stoppers, or a function `(trial_id, result) -> bool`."""
+    if stop is None or type(stop).__name__ == "NoopStopper":
+        return _Stop()
+    if isinstance(stop, Mapping):
+        names = {"training_iteration": "step"}
+        return _Stop({names.get(str(name), str(name)): float(value) for name, value in stop.items() if name != "done"})
+    if type(stop).__name__ == "MaximumIterationStopper":
+        return _Stop({"step": float(stop._max_iter)})
+    if type(stop).__name__ == "TimeoutStopper":
+        return _Stop(seconds=float(stop._timeout_seconds))
+    if not callable(stop):
+        raise SpecError(f"RunConfig(stop={stop!r}): a dict, a Stopper or a function of trial_id and result is wanted")
+    return _Stop({"time_total_s": _NEVER}, stopper=stop)  # so that results have it
 
 
 def _policy(given: Any, metric: str | None, mode: str | None) -> CheckpointPolicy:

@@ -126,6 +126,80 @@ def test_checkpoints_are_ray_tunes(tmp_path: Path) -> None:
     assert [metrics["mean_loss"] for _, metrics in result.best_checkpoints] == [-2]
 
 
+class Patience(theirs.Stopper):  # type: ignore[misc]
+    """Ends all once any loss is below a limit, and a trial after its third report."""
+
+    def __init__(self) -> None:
+        self.good = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self.good = self.good or result["mean_loss"] < 0.45
+        return bool(result["training_iteration"] >= 3)
+
+    def stop_all(self) -> bool:
+        return self.good
+
+
+class Diary(theirs.Callback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def setup(self, **info: Any) -> None:
+        self.lines.append(f"setup {info['total_num_samples']}")
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.lines.append(f"start {trial}")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.lines.append(f"{trial.trial_id} {result['training_iteration']}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.lines.append(f"{trial.status} {trial}")
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        self.lines.append("end")
+
+
+@pytest.mark.parametrize("scheduler", [None, schedulers.ASHAScheduler(grace_period=2, max_t=9)])
+def test_a_function_as_stop(tmp_path: Path, scheduler: Any) -> None:
+    stop = {"stop": lambda trial_id, result: result["mean_loss"] < 0.9 and result["time_total_s"] >= 0}
+    results = tuner(tmp_path, run=stop, scheduler=scheduler).fit()
+    for result in results:
+        losses = list(result.metrics_dataframe["mean_loss"])
+        assert not any(loss < 0.9 for loss in losses[:-1])
+    assert any(result.metrics["mean_loss"] < 0.9 for result in results)
+
+
+def test_a_stopper_ends_a_trial_and_all(tmp_path: Path) -> None:
+    space = {"lr": tune.grid_search([0.5, 0.1, 0.5, 0.5])}
+    results = tuner(tmp_path, run={"stop": Patience()}, param_space=space, num_samples=1).fit()
+    assert [result.metrics.get("training_iteration", 0) for result in results] == [3, 3, 0, 0]
+    assert "ended all" in results.results.trial(3).reason
+
+
+def test_stoppers_that_are_conditions_here(tmp_path: Path) -> None:
+    from ray.tune.stopper import MaximumIterationStopper, TimeoutStopper
+
+    assert tuner(tmp_path, run={"stop": MaximumIterationStopper(2)}).spec.stop == {"step": 2}
+    assert tuner(tmp_path, run={"stop": TimeoutStopper(60)}).spec.budget.time == 60
+
+
+def test_callbacks_names_and_folders(tmp_path: Path) -> None:
+    diary = Diary()
+    results = tuner(
+        tmp_path, num_samples=2, run={"stop": {"training_iteration": 2}, "callbacks": [diary]},
+        trial_name_creator=lambda trial: f"{trial.trainable_name}-{trial.trial_id}",
+        trial_dirname_creator=lambda trial: f"of_{trial.trial_id}",
+    ).fit()  # fmt: skip
+    begun = [f"start descend-{n}" for n in ("00000", "00001")]
+    assert diary.lines[0] == "setup 2"
+    assert diary.lines[1:4] == [begun[0], "00000 1", "00000 2"]
+    assert diary.lines[-2:] == ["TERMINATED descend-00001", "end"]
+    assert (tmp_path / "there" / "of_00001").resolve() == Path(results[1].path).resolve()
+
+
 MAPPED: list[tuple[Any, type, dict[str, Any]]] = [
     (schedulers.ASHAScheduler(grace_period=2, max_t=50, reduction_factor=4), ASHA,
      {"min": 2, "max": 50, "eta": 4, "resource": "step"}),
