@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         MedianStopping,
         SuccessiveHalving,
     )
+    from tune_platform.simulation import simulate
     from tune_platform.space import (
         Space,
         choice,
@@ -62,6 +63,7 @@ _HOME = {
     "callbacks": ("Callback",),
     "errors": ("CheckpointError", "ExperimentError", "SearcherError", "SpecError", "TunePlatformError"),
     "resources": ("Resources",),
+    "simulation": ("simulate",),
     "results": ("Checkpoint", "Results", "TrialResult"),
     "schedulers": (
         "ASHA",
@@ -144,6 +146,7 @@ __all__ = [
     "resume",
     "run",
     "sample_from",
+    "simulate",
     "uniform",
     "when",
 ]
