@@ -102,6 +102,11 @@ def to_raw(domain: Domain, value: Any) -> Any:
     return domain.cast(value)
 
 
+def is_numbered(domain: Domain) -> bool:
+    """Tell whether Optuna is shown the numbers of the values in place of the values."""
+    return isinstance(domain, Categorical) and not _plain(domain)
+
+
 def _plain(domain: Categorical) -> bool:
     """Tell whether Optuna can hold the values and tell them apart (to it, 1, 1.0 and True are one)."""
     return len(set(map(_key, domain.values))) == len(domain.values) and all(

@@ -44,7 +44,7 @@ def judge(outcome: Outcome, objectives: int) -> Judged:
         return Judged(TrialState.COMPLETE, good)
     steps = {step_of(resource): float(value) for resource, value in outcome.rungs if math.isfinite(value)}
     steps = steps or {step_of(outcome.resource or outcome.step): good[0]}
-    if outcome.status in ("stopped", "paused"):
+    if outcome.status in ("stopped", "paused", "running"):
         return Judged(TrialState.PRUNED, [steps[max(steps)]], steps)
     return Judged(TrialState.COMPLETE, good, steps)
 

@@ -29,7 +29,7 @@ from tune_platform.extras import require
 from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
 from tune_platform.protocol.seeds import rng
 from tune_platform.searchers import _cma_state
-from tune_platform.searchers._optuna_params import distribution_of, suggest, to_raw
+from tune_platform.searchers._optuna_params import distribution_of, is_numbered, suggest, to_raw
 from tune_platform.searchers._optuna_study import Judged, Params, Storage, frozen_trial, judge
 from tune_platform.searchers._places import Places
 from tune_platform.space import Domain, Space
@@ -76,7 +76,8 @@ class OptunaSearcher:
 
     Completed trials count with their value; stopped ones are PRUNED, with the values at the rungs that they reached,
     which TPE learns from and the others ignore (in a multi-objective search they count as completed); so are paused
-    ones for TPE and a sampler object, until they are told of again, while the others see them as running;
+    ones for TPE and a sampler object, until they are told of again, while the others see them as running; and so are
+    those that have passed a rung and run on, for TPE;
     failed ones, and values that are None or not finite, are FAIL and forgotten. Running trials are in
     the study, so that TPE and gp suggest something different meanwhile. Where a trial was cloned, its value stands
     under the config that gave it (for cmaes outside of its generations); one that has left the space is forgotten.
@@ -92,6 +93,8 @@ class OptunaSearcher:
     def __init__(self, sampler: str | BaseSampler = "tpe", **sampler_kwargs: Any) -> None:
         self.synchronous = sampler == "random"
         self.lookahead: int | None = None if sampler in _BLIND else 0
+        self.longer_choices = isinstance(sampler, str)  # who knows what an object of the user's keeps
+        self.follows = sampler == "tpe"
         self._name, self._own, self._kwargs = None, None, sampler_kwargs
         if isinstance(sampler, str):
             self._name = sampler
@@ -129,6 +132,7 @@ class OptunaSearcher:
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._domains = {parameter.name: parameter.domain for parameter in space.parameters()}
         self._distributions = {name: distribution_of(domain) for name, domain in self._domains.items()}
+        self._numbered = {name for name, domain in self._domains.items() if is_numbered(domain)}
         if len(mode) > 1:
             self._check_objectives()
         self._running: dict[int, _Open] = {}
@@ -257,7 +261,7 @@ class OptunaSearcher:
         """Hear how a trial ended, or stands while it is paused. SearcherError for a trial that does not run."""
         if number not in self._running:
             raise SearcherError(f"trial {number} was told to the searcher, but it is not running there")
-        if outcome.status == "paused":
+        if outcome.status in ("paused", "running"):
             self._pause(number, outcome)
             return
         judged, trial = self._judged(number, outcome)
@@ -312,14 +316,14 @@ class OptunaSearcher:
             for key, value in memo.get("study", {}).items():
                 self._storage.set_study_system_attr(self._study_id, key, value)
             try:
-                params = self._remembered(memo) if memo else self._params_of(trial.config)
+                params = self._remembered(memo, trial.config) if memo else self._params_of(trial.config)
                 _check_contained(params)
             except (SpecError, ValueError, KeyError):
                 params = None
             self._restore(trial, params, _cma_state.from_json(memo.get("attrs", {})))
 
     def _restore(self, trial: PastTrial, params: Params | None, attrs: dict[str, Any]) -> None:
-        ended = trial.outcome if trial.outcome and trial.outcome.status != "paused" else None
+        ended = trial.outcome if trial.outcome and trial.outcome.status not in ("paused", "running") else None
         if ended is None:
             self._add_running(trial.number, trial.config, params or ({}, {}), attrs if params else {})
             if trial.outcome is not None and params is not None:
@@ -331,10 +335,12 @@ class OptunaSearcher:
             kept = _cma_state.without_place(attrs) if moved else attrs
             self._storage.add(self._study_id, frozen_trial(judged, moved or params, kept))
 
-    def _remembered(self, memo: Mapping[str, Any]) -> Params:
+    def _remembered(self, memo: Mapping[str, Any], config: Mapping[str, Any]) -> Params:
         params = dict(memo["params"])
         if "distributions" in memo:
             return params, {name: json_to_distribution(text) for name, text in memo["distributions"].items()}
+        for name in self._numbered.intersection(params):  # they may have been shown as themselves, in a shorter list
+            params[name] = to_raw(self._domains[name], self._space.flatten(config)[name])
         return params, {name: self._distributions[name] for name in params}
 
     def _params_of(self, config: Mapping[str, Any]) -> Params:

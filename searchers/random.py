@@ -25,6 +25,7 @@ class RandomSearcher:
 
     synchronous = True
     lookahead: int | None = None
+    longer_choices = True
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space and the seed. SpecError when no draw meets the constraints."""

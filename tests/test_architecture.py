@@ -21,7 +21,8 @@ PACKAGE = "tune_platform"
 INSIDE = ("searchers", "trainables")
 
 #: What each part may import of ours, beside itself. A part is a module or a folder of the package; `store.checkpoints`
-#: is the part of the store that workers have too, `cluster.address` needs no Ray, `protocol.seeds` derives all draws.
+#: is the part of the store that workers have too, `cluster.address` needs no Ray, `protocol.seeds` derives all draws,
+#: `ray_tune.session` is what workers have of it.
 #: Some parts are on their way.
 MAY: Mapping[str, set[str]] = {
     "errors": set(),
@@ -45,6 +46,7 @@ MAY: Mapping[str, set[str]] = {
         "location",
         "modules",
         "protocol",
+        "ray_tune.session",
         "registry",
         "resources",
         "space",
@@ -63,7 +65,9 @@ MAY: Mapping[str, set[str]] = {
         "modules",
         "protocol",
         "protocol.seeds",
+        "ray_tune.session",
         "resources",
+        "state",
         "store.checkpoints",
         "trainable",
         "surroundings",
@@ -82,11 +86,37 @@ MAY: Mapping[str, set[str]] = {
     "cluster": {"errors", "protocol", "resources"},
     "cluster.address": {"errors"},
     "progress": {"engine", "errors", "protocol", "results"},
-    "results": {"errors", "location", "modules", "protocol", "state", "store", "store.checkpoints", "trainable"},
+    "results": {
+        "errors",
+        "location",
+        "modules",
+        "protocol",
+        "ray_tune.session",
+        "state",
+        "store",
+        "store.checkpoints",
+        "trainable",
+    },
     "plots": {"errors", "protocol", "results"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
-    "ray_tune": {"api", "errors", "protocol", "resources", "results", "space", "spec", "store", "trainable"},
-    "integrations": {"api", "errors", "protocol", "results", "spec", "trainable"},
+    "ray_tune": {
+        "api",
+        "callbacks",
+        "errors",
+        "location",
+        "protocol",
+        "ray_tune.session",
+        "registry",
+        "resources",
+        "results",
+        "schedulers",
+        "space",
+        "spec",
+        "store",
+        "trainable",
+    },
+    "ray_tune.session": {"trainable"},
+    "integrations": {"api", "errors", "protocol", "protocol.seeds", "results", "space", "spec", "trainable"},
     "testing": {"engine", "errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
     "trainables": {
         "distributed",
@@ -99,16 +129,19 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
     },
     "claim": {"errors", "spec", "store"},
+    "continuation": {"errors", "protocol", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {
         "callbacks",
         "claim",
+        "continuation",
         "engine",
         "errors",
         "location",
         "progress",
         "protocol",
         "protocol.seeds",
+        "registry",
         "resources",
         "results",
         "spec",
@@ -132,6 +165,7 @@ MAY: Mapping[str, set[str]] = {
         "api",
         "claim",
         "cluster.address",
+        "continuation",
         "curves",
         "errors",
         "extras",
@@ -214,6 +248,8 @@ def part_of(module: str) -> str:
     _, *inner = module.split(".")
     if inner == ["protocol", "seeds"]:
         return "protocol.seeds"
+    if inner == ["ray_tune", "session"]:
+        return "ray_tune.session"
     if inner == ["cluster", "address"]:
         return "cluster.address"
     if inner[:1] == ["store"] and "checkpoint" in inner[-1]:

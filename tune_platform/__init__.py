@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         AsyncHyperBand,
         HyperBand,
         MedianStopping,
+        Replay,
         SuccessiveHalving,
     )
     from tune_platform.simulation import simulate
@@ -76,6 +77,7 @@ _HOME = {
         "AsyncHyperBand",
         "HyperBand",
         "MedianStopping",
+        "Replay",
         "SuccessiveHalving",
     ),
     "space": (
@@ -117,6 +119,7 @@ __all__ = [
     "ExperimentError",
     "HyperBand",
     "MedianStopping",
+    "Replay",
     "Resources",
     "Results",
     "SearchSpec",

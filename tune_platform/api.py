@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.callbacks import Callback, check_callbacks
 from tune_platform.claim import Claim, claim
+from tune_platform.continuation import check_same
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.hooks import Hooks
+from tune_platform.engine.log import DamageError
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
 from tune_platform.engine.settings import Settings
@@ -33,6 +35,7 @@ from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.store.reader import damage
 from tune_platform.store.sql import SqlExperiment, open_store
 from tune_platform.surroundings import put_folder_first
 
@@ -40,6 +43,8 @@ _LOG = logging.getLogger("tune_platform")
 
 #: Seconds without a change of the cluster after which a trial that could never fit fails: nodes may come up late.
 MISFIT_AFTER = 30.0
+#: Bytes of checkpoints that each process keeps in memory for clones, where the scheduler makes them.
+_COPIES = 2**30
 
 if TYPE_CHECKING:
     from tune_platform.results import Results
@@ -92,8 +97,7 @@ def drive(
     experiment = claimed.experiment
     begin: Callable[[Runner], None] = Runner.start
     if not claimed.fresh:
-        _check_same(spec, experiment)
-        begin = _going_on(spec, experiment)
+        begin = _going_on(spec, experiment, choices=check_same(spec, experiment))
     opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
         finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
@@ -115,7 +119,8 @@ def resume(
 ) -> Results:
     """Go on with an experiment that was interrupted, killed or finished, as if nothing had happened.
 
-    `spec` is needed only where the original had live objects of Python; it must be the same one. Callbacks are not
+    `spec` is needed only where the original had live objects of Python, and where choices of its space have got more
+    values at the end of their lists, which are tried from now on; else it must be the same one. Callbacks are not
     kept with the experiment: those of `spec` and `callbacks` are called, with what is new. `extend` adds
     `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`; `log_to_driver` takes the place
     of the spec's. Raises ExperimentError where another driver still runs it, and where the spec differs from the one
@@ -129,10 +134,13 @@ def resume(
     with open_store(location) as store:
         experiment = store.open(name)
         with contextlib.closing(experiment):
+            if not experiment.spec:
+                raise ExperimentError(damage(experiment.name, "its spec cannot be read"))
+            choices: Mapping[str, Sequence[Any]] = {}
             if spec is None:
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
-                _check_same(spec, experiment)
+                choices = check_same(spec, experiment)
             if log_to_driver is not None:
                 spec = spec.model_copy(update={"log_to_driver": log_to_driver})
             unknown = set(extend or {}) - {"trials", "time"}
@@ -140,7 +148,7 @@ def resume(
                 raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
             if extend:
                 experiment.request("extend", None, dict(extend), time.time())
-            begin = _going_on(spec, experiment, retry_failed=retry_failed)
+            begin = _going_on(spec, experiment, retry_failed=retry_failed, choices=choices)
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
                 finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
                 display.end(finish)
@@ -152,6 +160,18 @@ def load(name: str, *, storage: str | Path | None = None) -> Results:
     return _results(name, Location(storage or default_storage()), None)
 
 
+def check_up(name: str, *, storage: str | Path | None = None) -> list[str]:
+    """Return what is wrong with the rows of an experiment, one line each; nothing where it is whole.
+
+    Raises ExperimentError where there is no such experiment.
+    """
+    from tune_platform.engine.checkup import check_up
+    from tune_platform.registry import make_scheduler
+
+    with open_store(Location(storage or default_storage())) as store, store.open(name, readonly=True) as experiment:
+        return check_up(experiment, make_scheduler("fifo"))
+
+
 # ------------------------------------------------------------------------------------------ inside
 
 
@@ -161,12 +181,23 @@ def _results(name: str, storage: Location, finish: Finish | None, trainable: Any
     return Results(name, storage=storage, finish=finish, trainable=trainable)
 
 
-def _going_on(spec: SearchSpec, experiment: SqlExperiment, *, retry_failed: bool = False) -> Callable[[Runner], None]:
+def _going_on(
+    spec: SearchSpec,
+    experiment: SqlExperiment,
+    *,
+    retry_failed: bool = False,
+    choices: Mapping[str, Sequence[Any]],
+) -> Callable[[Runner], None]:
     left = experiment.row()
 
     def begin(runner: Runner) -> None:
-        upgrade_log(experiment, spec.resources_for, left.status, left.reason)
-        recover(runner, retry_failed=retry_failed)
+        try:
+            upgrade_log(experiment, spec.resources_for, left.status, left.reason)
+            recover(runner, retry_failed=retry_failed, choices=choices)
+        except DamageError as error:
+            raise ExperimentError(damage(experiment.name, str(error))) from error
+        if choices:  # written with the fact that somebody has gone on with them
+            experiment.amend({**experiment.spec, "space": spec.to_dict()["space"]})
 
     return begin
 
@@ -226,14 +257,14 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     backend = spec.make_backend()
     if not backend.virtual:
         _make_folders(home, "" if "://" in storage.root or not spec.checkpoint.storage else storage.root)
-    settings = _settings(spec, searcher.lookahead, backend)
+    settings = _settings(spec, searcher.lookahead, backend, follow=getattr(searcher, "follows", False))
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
         spec.space,
         modes=spec.modes,
         seed=spec.seed,
-        start_points=spec.start_points,
+        start_points=spec.start_points or getattr(scheduler, "start_points", ()),
         resources=None if isinstance(spec.resources, Resources) else spec.resources_for,
         # Where time is real, a slow searcher works beside the loop; elsewhere the run stays a function of its seed.
         threaded=backend.parallel and not searcher.synchronous,
@@ -256,6 +287,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         directory=f"{home}/trials",
         seed=spec.seed,
         keep_warm=spec.keep_warm,
+        memory=_COPIES if getattr(scheduler, "needs_checkpoints", False) else 0,
         reuse_workers=spec.reuse_workers,
         resources=spec.resources if isinstance(spec.resources, Resources) else None,
         max_concurrent=min(settings.max_concurrent, settings.num_samples),
@@ -301,7 +333,7 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 
-def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Settings:
+def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend, *, follow: bool = False) -> Settings:
     def bound(value: float | None) -> float:
         return math.inf if value is None else value
 
@@ -313,6 +345,7 @@ def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend) -> Sett
         max_concurrent=min(bound(spec.max_concurrent), getattr(backend, "at_a_time", math.inf)),
         prefetch=spec.prefetch,
         lookahead=lookahead,
+        follow=follow,
         misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if backend.parallel else 0.0,
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         on_bad_metric=spec.on_bad_metric,
@@ -355,28 +388,6 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
     given = spec.checkpoint.storage
     root = f"{given.rstrip('/')}/{name}" if given else f"{_home(spec, name)}/checkpoints"
     return CheckpointStorage(root, folder=_folder(spec, name))
-
-
-def _check_same(spec: SearchSpec, experiment: SqlExperiment) -> None:
-    differences = spec.differences(experiment.spec)
-    keys = {difference.partition(":")[0] for difference in differences}
-    if keys and keys <= {"budget.trials", "budget.num_samples", "budget.time"}:
-        raise ExperimentError(
-            f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). For more, "
-            f'pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, or: '
-            f"tune-platform resume {experiment.name} --extend trials=10"
-        )
-    if keys and all(key.startswith("space.") for key in keys):
-        raise ExperimentError(
-            f"experiment {experiment.name!r} was started with another space ({'; '.join(differences)}). What a "
-            "searcher has learned holds for its own space: resume it with that, or begin another search, under another "
-            f'name, with start_points=[trial.config for trial in load("{experiment.name}").trials()[:5]]'
-        )
-    if differences:
-        raise ExperimentError(
-            f"experiment {experiment.name!r} was started with another spec ({'; '.join(differences)}); resume it with "
-            "the same one, or choose another name"
-        )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -51,7 +53,11 @@ class Registry:
         """Import what builds the part of that name. Raises SpecError for an unknown name, or where that fails."""
         entry = self._entry(name)
         try:
-            return cast(Callable[..., Any], entry.load())
+            with warnings.catch_warnings():
+                # In a notebook Ray, and what Optuna draws progress bars with, ask for widgets that nothing here draws.
+                warnings.filterwarnings("ignore", message="IProgress not found")
+                logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+                return cast(Callable[..., Any], entry.load())
         except ModuleNotFoundError as error:
             missing = f"{error.name!r}, which is not installed{how_to_install(error.name)}"
             raise SpecError(f"{self.what} {name!r} needs {missing}") from error
@@ -140,6 +146,7 @@ SEARCHERS = Registry(
         "cmaes": "tune_platform.searchers.samplers:cmaes",
         "nsgaii": "tune_platform.searchers.samplers:nsgaii",
         "qmc": "tune_platform.searchers.samplers:qmc",
+        "bohb": "tune_platform.searchers.bohb:BOHB",
     },
     check_searcher,
     wrap=(_is_sampler, "optuna"),
@@ -161,6 +168,8 @@ SCHEDULERS = Registry(
         "pasha": "tune_platform.schedulers.pasha:PASHA",
         "pb2": "tune_platform.schedulers.pb2:PB2",
         "pbt": "tune_platform.schedulers.pbt:PBT",
+        "pbt_replay": "tune_platform.schedulers.replay:Replay",
+        "replay": "tune_platform.schedulers.replay:Replay",
         "successive_halving": "tune_platform.schedulers.successive_halving:SuccessiveHalving",
     },
     check_scheduler,

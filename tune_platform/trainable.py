@@ -33,7 +33,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tune_platform.state import StateDirectory, save_state
+from tune_platform.state import StateDirectory, load_state, save_state
 
 if TYPE_CHECKING:
     from tune_platform.distributed.gang import Gang
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 ANONYMOUS_METRIC = "_metric"
 #: A class trainable ends itself by reporting this key as true.
 DONE = "done"
+#: And asks for a checkpoint after this report by this one, as in Ray Tune.
+SHOULD_CHECKPOINT = "should_checkpoint"
 #: Dicts and lists within each other that a metric may be made of.
 _DEEPEST = 20
 #: Seconds that a train function has for its `finally` blocks.
@@ -111,14 +113,27 @@ class Trainable:
 
         The files are hashed and stored while the training goes on: leave them alone once this has returned.
         """
-        return False
+        if type(self).get_state is Trainable.get_state:
+            return False
+        save_state(directory, self.get_state())
+        return True
 
     def load_checkpoint(self, directory: Path) -> None:
         """Read what `save_checkpoint` wrote; the next `step` goes on from there. `directory` is read-only."""
+        if type(self).set_state is not Trainable.set_state:
+            return self.set_state(load_state(directory))
         raise NotImplementedError(
             f"{type(self).__name__}.load_checkpoint(directory) is missing: the trial has a checkpoint to "
             "resume from. Write it as the inverse of save_checkpoint"
         )
+
+    def get_state(self) -> Any:
+        """Return all that resuming needs as an object, such as a dict of tensors; copied before the next `step`."""
+        raise NotImplementedError(f"{type(self).__name__}.get_state() is missing: return what set_state(state) takes")
+
+    def set_state(self, state: Any) -> None:
+        """Take over what `get_state` returned, tensors on the CPU; the object may be kept and changed."""
+        raise NotImplementedError(f"{type(self).__name__}.set_state(state) is missing: the inverse of get_state()")
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         """Become ready for another trial with `config`, keeping what is expensive; False: cannot."""

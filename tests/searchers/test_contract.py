@@ -5,6 +5,7 @@ from typing import ClassVar
 import pytest
 
 from tune_platform.protocol.searcher import PastTrial, Searcher
+from tune_platform.registry import make_searcher
 from tune_platform.searchers import GridSearcher, OptunaSearcher, RandomSearcher
 from tune_platform.space import Space, quniform, uniform
 from tune_platform.testing.searchers import SearcherContract
@@ -43,6 +44,23 @@ class TestTpe(ModelContract):
 
 
 class TestTpeOnAConditionalSpace(TestTpe):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
+class TestBohb(SearcherContract):
+    trials = 40
+    cuts: ClassVar[tuple[int, ...]] = (1, 7, 26, 33)
+
+    def make_searcher(self) -> Searcher:
+        return make_searcher("bohb", random_fraction=0.1)
+
+    def test_the_model_is_at_work_before_the_last_cut(self) -> None:
+        log = self.drive(self.start(), 0, max(self.cuts), {})
+        assert any(heard.memo == {"model": True} for heard in log if isinstance(heard, PastTrial))
+
+
+class TestBohbOnAConditionalSpace(TestBohb):
     def make_space(self) -> Space:
         return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
 

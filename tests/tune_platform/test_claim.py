@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -250,3 +252,19 @@ def test_a_claim_lasts_as_long_as_its_context(make: Make) -> None:
         assert claimed.experiment.row().status == "interrupted"
     with pytest.raises(ExperimentError, match="is closed"):
         claimed.experiment.row()
+
+
+def test_a_store_that_can_only_be_read_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(tmp_path) as store:
+        store.create("toy", {}, created=0.0).close()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr("tune_platform.store.database._sqlite", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may do anything but on a read-only disk
+    with open_store(tmp_path) as store, pytest.raises(ExperimentError) as refused:
+        store.open("toy", exact=True)
+    assert str(refused.value).endswith(f"{tmp_path / 'toy'} can be read but not written: it is on a read-only disk, "
+                                       "or somebody else's")  # fmt: skip
+    assert "\n" not in str(refused.value)

@@ -100,6 +100,6 @@ def test_more_samples_on_resume_are_told_of_extend(tmp_path: Path) -> None:
 def test_another_space_on_resume_is_told_what_to_do(tmp_path: Path) -> None:
     space = {"n": choice([1, 2])}
     run(search(tmp_path, param_space=space), progress="off")
-    longer = search(tmp_path, param_space={"n": choice([1, 2, 3])})
-    with pytest.raises(ExperimentError, match=r"another space \(space\.n\.values.*under another name.*start_points"):
-        resume("grid", storage=tmp_path, spec=longer, progress="off")
+    other = search(tmp_path, param_space={"n": choice([1, 3, 2])})
+    with pytest.raises(ExperimentError, match=r"another space \(space\.n\.values.*end of their lists.*start_points="):
+        resume("grid", storage=tmp_path, spec=other, progress="off")

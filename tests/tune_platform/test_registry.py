@@ -39,13 +39,15 @@ def test_what_is_built_in_is_an_entry_point_too(parts: Registry) -> None:
 def test_what_is_built_in_needs_no_metadata(parts: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_entry_points", lambda group, path: ())
     assert parts.names() == list(parts.builtin)
-    needed = {
+    needed: dict[str, dict[str, Any]] = {
         "hyperband": {"max": 9},
         "pasha": {"max": 9},
         "successive_halving": {"max": 9},
         "pbt": {"interval": 2},
         "pb2": {"interval": 2},
         "mf_pbt": {"interval": 2},
+        "replay": {"policy": [{"from": 0, "config": {}}]},
+        "pbt_replay": {"policy": [{"from": 0, "config": {}}]},
     }
     for name in parts.names():
         parts.check(parts.build(name, **needed.get(name, {})), parts.names())

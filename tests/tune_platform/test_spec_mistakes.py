@@ -103,7 +103,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "search: random_search\n",
-        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc",
+        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc, bohb",
     ),
     (
         "search: {name: random, tries: 3}\n",
@@ -119,7 +119,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "schedule: ahsa\n",
-        "line 6, schedule: there is no scheduler 'ahsa' (did you mean 'asha'?); known: asha, async_hyperband, asynchyperband, fifo, hyperband, median, median_stopping_rule, medianstopping, mf_pbt, mo_asha, pasha, pb2, pbt, successive_halving",
+        "line 6, schedule: there is no scheduler 'ahsa' (did you mean 'asha'?); known: asha, async_hyperband, asynchyperband, fifo, hyperband, median, median_stopping_rule, medianstopping, mf_pbt, mo_asha, pasha, pb2, pbt, pbt_replay, replay, successive_halving",
     ),
     (
         "schedule: {name: asha, grace_period: 1}\n",
@@ -227,7 +227,8 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "version: 1\nentrypoint: a:b\nobjective: [{metric: a, mode: min}, {metric: b, mode: max}]\nschedule: asha\n",
-        "line 4, schedule: ASHA ranks trials by one number; there are 2 (a, b): use the scheduler fifo, or judge one metric",
+        "line 4, schedule: ASHA ranks trials by one number; there are 2 (a, b): use the scheduler mo_asha or fifo, "
+        "or judge one metric",
     ),
     (
         "just some text",
@@ -235,7 +236,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "searcher: tpee\n",
-        "line 6, searcher: there is no searcher 'tpee' (did you mean 'tpe'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc",
+        "line 6, searcher: there is no searcher 'tpee' (did you mean 'tpe'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc, bohb",
     ),
     (
         "seed: seven\nscheduler: {name: asha, min: one}\n",

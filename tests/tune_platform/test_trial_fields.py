@@ -6,6 +6,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from tune_platform.cli.common import trial_json
 from tune_platform.engine.log import trial_row
 from tune_platform.engine.trial import Trial
@@ -15,7 +17,7 @@ from tune_platform.results.tables import row_columns
 from tune_platform.results.trials import TrialResult, moment, result_of
 from tune_platform.store import schema
 from tune_platform.store.records import TrialRow
-from tune_platform.store.rows import to_trial, trial_values
+from tune_platform.store.rows import to_trials, trial_values
 
 ROOT = Path(__file__).parents[2]
 NAMES = [field.name for field in fields(TrialRow)]
@@ -31,7 +33,7 @@ def test_every_field_is_set_in_the_example() -> None:
 
 def test_a_field_is_a_column_and_comes_back() -> None:
     assert [column.name for column in schema.columns(schema.trials)] == NAMES
-    assert to_trial(trial_values(1, ROW)[1:]) == ROW
+    assert to_trials([trial_values(1, ROW)[1:]], lambda table, row, what: pytest.fail(what)) == [ROW]
 
 
 def test_a_field_comes_from_the_engines_trial() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tune_platform.backends._writer import Written
+from tune_platform.backends._writer import InMemory, Written
 from tune_platform.protocol.events import Event, Failed, Reported, Saved, Started
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.trainable import WorkerDied
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
 
 
 #: What comes of a trial in the middle of a leg; None says that it lives, for a step that is done again.
-Item = Report | Written | Answer | None
+Item = Report | Written | InMemory | Answer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Batch:
     answered: tuple[Answer, ...] = ()
     started: bool = False
     saving: bool = False
+    held: tuple[CheckpointRef, ...] = ()
 
     @classmethod
     def of(
@@ -92,6 +93,7 @@ class Batch:
         reports: list[Report] = []
         saved: list[CheckpointRef] = []
         answered: list[Answer] = []
+        held: list[CheckpointRef] = []
         for item in items:
             if type(item) is Report:
                 reports.append(item)
@@ -102,7 +104,10 @@ class Batch:
                     answered.append(Answer(item.ref.trial, item.attempt, item.ref))
             elif type(item) is Answer:
                 answered.append(item)
-        return cls(trial, attempt, tuple(reports), tuple(saved), state, failure, tuple(answered), started, saving)
+            elif type(item) is InMemory and (item.ref.trial, item.attempt) == (trial, attempt):
+                held.append(item.ref)
+        told = tuple(reports), tuple(saved), state, failure, tuple(answered), started, saving, tuple(held)
+        return cls(trial, attempt, *told)
 
     def events(self, now: float, worker: str = "") -> list[Event]:
         """Return the batch as events: the reports, the answers, then the failure if there is one.
@@ -110,10 +115,10 @@ class Batch:
         A batch without any of these gives an event too: it says that the trial has started, lives, or waits.
         """
         events: list[Event] = []
-        empty = not (self.reports or self.saved or self.answered or self.failure)
+        empty = not (self.reports or self.saved or self.held or self.answered or self.failure)
         if self.started and empty and self.state == "running":
             events.append(Started(time=now, trial=self.trial, attempt=self.attempt, worker=worker))
-        elif self.reports or self.saved or self.state == "done" or empty:
+        elif self.reports or self.saved or self.held or self.state == "done" or empty:
             events.append(
                 Reported(
                     time=now,
@@ -124,6 +129,7 @@ class Batch:
                     done=self.state == "done",
                     worker=worker,
                     saving=self.saving,
+                    held=self.held,
                 )
             )
         events.extend(answer.event(now) for answer in self.answered)
@@ -139,7 +145,7 @@ class Batch:
     def __reduce__(self) -> tuple[Any, ...]:
         # Plain tuples: the default for slotted dataclasses costs several times as much.
         reports = [(report.step, report.metrics, report.time) for report in self.reports]
-        rest = (self.saved, self.state, self.failure, self.answered, self.started, self.saving)
+        rest = (self.saved, self.state, self.failure, self.answered, self.started, self.saving, self.held)
         return _unpack, (self.trial, self.attempt, reports, *rest)
 
 
@@ -153,9 +159,10 @@ def _unpack(
     answered: tuple[Answer, ...],
     started: bool,
     saving: bool,
+    held: tuple[CheckpointRef, ...],
 ) -> Batch:
     made = tuple(Report(*report) for report in reports)
-    return Batch(trial, attempt, made, saved, state, failure, answered, started, saving)
+    return Batch(trial, attempt, made, saved, state, failure, answered, started, saving, held)
 
 
 def failure_of(error: BaseException) -> Failure:

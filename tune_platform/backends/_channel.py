@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from threading import Condition
 from typing import NamedTuple, Protocol
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State
 from tune_platform.backends._journal import Journal
 from tune_platform.backends._outbox import Outbox
-from tune_platform.backends._writer import Written
+from tune_platform.backends._writer import InMemory, Written
 
 #: Reports in one batch at most.
 MAX_ITEMS = 2000
@@ -45,7 +46,7 @@ class _Checkpoints(Protocol):
 
     def is_writing(self, trial: int) -> bool: ...
 
-    def late(self) -> list[Written]: ...
+    def late(self) -> Sequence[Written | InMemory]: ...
 
 
 class Channel:

@@ -21,6 +21,9 @@ from tune_platform.protocol.reports import CheckpointRef, Report
 
 logger = logging.getLogger(__name__)
 
+#: Bytes from which on the file is written anew while something of it is still to be fetched.
+_LIMIT = 1_000_000
+
 
 class Journal:
     """One file of this process, in `folder`; there from the first report on. Without a folder it does nothing."""
@@ -28,7 +31,7 @@ class Journal:
     def __init__(self, folder: str = "") -> None:
         self._folder = folder
         self._file: int | None = None
-        self._empty = True
+        self._size = 0  # bytes
 
     def add(self, item: Item, trial: int, attempt: int) -> None:
         """Write down what has come of a trial's attempt. Where that cannot be written, it is left out."""
@@ -42,20 +45,34 @@ class Journal:
             return
         try:
             # Not buffered: what the system has it keeps, whatever becomes of this process.
-            os.write(self._file or 0, json.dumps(line).encode() + b"\n")
+            self._size += os.write(self._file or 0, json.dumps(line).encode() + b"\n")
         except (OSError, ValueError, TypeError):
             logger.debug("a report could not be written down", exc_info=True)
-        self._empty = False
 
     def restart(self, items: Iterable[Item], trial: int, attempt: int) -> None:
-        """Forget all but these, which the driver has not fetched yet."""
-        if self._file is None or self._empty:
+        """Forget all but these, which the driver has not fetched yet.
+
+        The process may die in the middle: the others stay a while longer, as `recover` passes over what is known.
+        """
+        left = list(items)
+        if self._file is None or self._size <= (_LIMIT if left else 0):
             return
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._file, 0)
-        self._empty = True
-        for item in items:
-            self.add(item, trial, attempt)
+        old, path = self._file, _path(self._folder, socket.gethostname(), os.getpid())
+        new = path.with_name(f"{path.name}.new")
+        try:
+            if not left:
+                os.ftruncate(old, 0)
+                self._size = 0
+                return
+            self._file, self._size = _opened(new), 0
+            for item in left:
+                self.add(item, trial, attempt)
+            new.replace(path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            self._file = old
+        else:
+            os.close(old)
 
     def close(self) -> None:
         """Delete the file."""
@@ -70,7 +87,7 @@ class Journal:
         path = _path(self._folder, socket.gethostname(), os.getpid())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._file = _opened(path)
         except OSError:
             logger.debug("what is reported cannot be written down", exc_info=True)
             self._folder = ""
@@ -81,24 +98,24 @@ class Journal:
 def recover(folder: str, worker: str, trial: int, attempt: int, after: int) -> list[Item]:
     """Return what the dead process `worker` (host:pid) had still to tell of an attempt, and delete its file.
 
-    The host may be left out where it never told it. `after` is the last step that is known: reports rise from there by
-    one.
+    The host may be left out where it never told it, and so may be both: then all that is there is looked through, and
+    stays. `after` is the last step that is known: reports rise from there by one.
     """
     host, _, pid = worker.rpartition(":")
-    if not folder or not pid.isdigit():
+    if not folder:
         return []
-    path = _path(folder, host, int(pid)) if host else next(Path(folder).glob(f".unsent-*-{pid}"), Path(folder))
-    try:
-        data = path.read_bytes()
-        path.unlink()
-    except OSError:
-        return []
+    data = b""
+    for path in [_path(folder, host, int(pid))] if host else sorted(Path(folder).glob(f".unsent-*-{pid or '*'}")):
+        with contextlib.suppress(OSError):
+            data += path.read_bytes() + b"\n"
+            if pid:
+                path.unlink()
     found: list[Item] = []
     for line in data.splitlines():
         try:
             its_trial, its_attempt, step, *rest = json.loads(line)
-        except ValueError:  # cut in the middle
-            break
+        except ValueError:  # cut in the middle, and so the last of its process
+            continue
         if (its_trial, its_attempt) != (trial, attempt):
             continue
         if isinstance(rest[1], str):
@@ -117,3 +134,7 @@ def clear(folder: str) -> None:
 
 def _path(folder: str, host: str, pid: int) -> Path:
     return Path(folder, f".unsent-{host}-{pid}")
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tune_platform.backends._batch import Batch
 from tune_platform.backends._ray_placement import Shape
 from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.reports import CheckpointRef
 
 #: The threads of a worker besides the one that trains: `collect` waits in one of the first, `ask` never waits long.
 GROUPS = {"reports": 2, "control": 1}
@@ -76,6 +77,11 @@ class RayWorker:
             call.ref = method.options(concurrency_group=group).remote(*args)
         # Not `ref.future()`, which makes a future first and then does the same.
         call.ref._on_completed(lambda value: results.put((self, call, value)))
+
+    def give(self, checkpoint: CheckpointRef) -> Any:
+        """Have the process give a copy of a checkpoint that it wrote; return the reference, for others to wait for."""
+        method = self.handle.give.options(concurrency_group="control")
+        return method.remote(checkpoint.trial, checkpoint.uri)
 
     def returned(self, call: Call) -> bool:
         """Note that a call has returned; True where the process has come back from the trials before."""

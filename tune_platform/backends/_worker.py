@@ -16,11 +16,13 @@ from typing import Any, NoReturn
 from tune_platform.backends._batch import Answer, Failure, State, failure_of
 from tune_platform.backends._channel import Channel, Sent
 from tune_platform.backends._journal import Journal
+from tune_platform.backends._memory import Copy, Fetch
 from tune_platform.backends._obituary import exit_words
 from tune_platform.backends._output import ProcessLog
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
 from tune_platform.protocol.commands import Launch
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.resources import Resources
 from tune_platform.surroundings import Surroundings
 
@@ -68,8 +70,11 @@ class Worker:
 
     # in the training thread
 
-    def launch(self, packed: bytes) -> bytes | None:
-        """End the trial before and run this one to its first milestone; takes (order, plain launch, warm)."""
+    def launch(self, packed: bytes, fetch: Fetch | None = None) -> bytes | None:
+        """End the trial before and run this one to its first milestone; takes (order, plain launch, warm).
+
+        `fetch` brings what `give` of the process that wrote its checkpoint returns.
+        """
         order, plain, warm = pickle.loads(packed)
         launch = self._launch = self._made(plain)
         executor = self._executor
@@ -91,7 +96,7 @@ class Worker:
             return self._finish("failed", failure)
         if not self._channel.begin(order, launch.trial, launch.attempt, executor.job.flush_s):
             return None
-        failed = executor.begin(launch)
+        failed = executor.begin(launch, fetch)
         return self._finish("failed", failed) if failed else self._go(launch.until, launch.save)
 
     def advance(self, packed: bytes) -> bytes | None:
@@ -137,6 +142,10 @@ class Worker:
     def ask(self, order: int, save: bool, halt: bool) -> bool:
         """Have this leg save or halt after its present step; False where it has ended already."""
         return self._channel.ask(order, save=save, halt=halt)
+
+    def give(self, trial: int, uri: str) -> Copy | None:
+        """Return the copy of a checkpoint that was written here, if it is still in memory."""
+        return self._executor.give(CheckpointRef(trial, 0, uri)) if self._executor is not None else None
 
     # inside
 

@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition
 
+from tune_platform.backends._memory import Copy, FilesCopy, Memory, StateCopy
 from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.state import save_state
 from tune_platform.store.checkpoints import Draft
+from tune_platform.trainable import Trainable
 
 logger = logging.getLogger(__name__)
 
@@ -26,19 +29,28 @@ class Written:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """A checkpoint that others can take over from memory, before it is written."""
+
+    ref: CheckpointRef
+    attempt: int
+
+
 class Writer:
     """Takes drafts from the training's thread and gives back refs, or the error of the last that failed.
 
     Without `on_written` a draft is finished at once, in the caller's thread. With it, in another thread, which calls
-    `on_written()` after each.
+    `on_written()` after each. With a `memory` a copy of each stays there.
     """
 
-    def __init__(self, on_written: Callable[[], None] | None) -> None:
+    def __init__(self, on_written: Callable[[], None] | None, memory: Memory | None = None) -> None:
         self._on_written = on_written
+        self._memory = memory
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")  # no thread before its first task
         self._changed = Condition()
         self._pending: deque[int] = deque()  # trials, in the order of their drafts
-        self._written: list[Written] = []
+        self._written: list[Written | InMemory] = []
         self._failed: tuple[tuple[int, int], BaseException] | None = None  # (trial, attempt), error
 
     def make_room(self) -> None:
@@ -46,14 +58,19 @@ class Writer:
         with self._changed:
             self._changed.wait_for(lambda: len(self._pending) < MAX_PENDING)
 
-    def submit(self, draft: Draft, step: int, attempt: int) -> None:
-        """Have the draft finished; where that is done at once, raises what it raises."""
+    def submit(self, draft: Draft, step: int, attempt: int, state: StateCopy | None = None) -> None:
+        """Have the draft finished, and the state written into it first where there is one and the draft is empty.
+
+        Where that is done at once, raises what it raises.
+        """
         if self._on_written is None:
-            self._written.append(Written(draft.keep(step, attempt), attempt))
+            self._written.append(Written(self._kept(draft, step, attempt, state), attempt))
             return
         with self._changed:
             self._pending.append(draft.trial)
-        self._pool.submit(self._finish, draft, step, attempt, self._on_written)
+        if state is not None:
+            self._hold(draft.ref(step, attempt, state.bytes), attempt, state)
+        self._pool.submit(self._finish, draft, step, attempt, state, self._on_written)
 
     def flush(self, trial: int) -> None:
         """Wait until all of one trial is finished."""
@@ -69,8 +86,8 @@ class Writer:
                 error, self._failed = self._failed[1], None
                 raise error
 
-    def take(self) -> list[Written]:
-        """Return, once, all that is finished, oldest first."""
+    def take(self) -> list[Written | InMemory]:
+        """Return, once, all that is finished, or in memory, oldest first."""
         with self._changed:
             taken, self._written = self._written, []
         return taken
@@ -78,7 +95,8 @@ class Writer:
     def take_newest(self, trial: int, attempt: int) -> CheckpointRef | None:
         """Return, once, the newest that is finished of one attempt; None where there is none that was not taken."""
         with self._changed:
-            own = [one for one in self._written if (one.ref.trial, one.attempt) == (trial, attempt)]
+            whole = [one for one in self._written if isinstance(one, Written)]
+            own = [one for one in whole if (one.ref.trial, one.attempt) == (trial, attempt)]
             if own:
                 self._written.remove(own[-1])
         return own[-1].ref if own else None
@@ -97,10 +115,36 @@ class Writer:
         """Finish everything, then end the thread."""
         self._pool.shutdown(wait=True)
 
-    def _finish(self, draft: Draft, step: int, attempt: int, on_written: Callable[[], None]) -> None:
+    def _kept(self, draft: Draft, step: int, attempt: int, state: StateCopy | None) -> CheckpointRef:
+        copy: Copy | None = state
+        try:
+            if state is not None and not any(draft.files.iterdir()):
+                save_state(draft.files, state.look())
+            if copy is None and self._memory is not None:
+                copy = FilesCopy.of(draft.files)
+                if self._on_written is not None:
+                    self._hold(draft.ref(step, attempt, copy.bytes), attempt, copy)
+                    self._on_written()
+        except BaseException:
+            draft.discard()
+            raise
+        ref = draft.keep(step, attempt)
+        if self._on_written is None and self._memory is not None and copy is not None:
+            self._memory.put(ref, copy)
+        return ref
+
+    def _hold(self, ref: CheckpointRef, attempt: int, copy: Copy) -> None:
+        """Offer a copy to others; it is written behind that."""
+        if self._memory is not None and self._memory.put(ref, copy):
+            with self._changed:
+                self._written.append(InMemory(ref, attempt))
+
+    def _finish(
+        self, draft: Draft, step: int, attempt: int, state: StateCopy | None, on_written: Callable[[], None]
+    ) -> None:
         written, failed = None, None
         try:
-            written = Written(draft.keep(step, attempt), attempt)
+            written = Written(self._kept(draft, step, attempt, state), attempt)
         except BaseException as error:
             logger.warning("the checkpoint of trial %d, step %d, was not written: %r", draft.trial, step, error)
             failed = (draft.trial, attempt), error
@@ -112,3 +156,19 @@ class Writer:
                 self._failed = failed
             self._changed.notify_all()
         on_written()
+
+
+def drafted(draft: Draft, trainable: Trainable) -> tuple[Draft | None, StateCopy | None]:
+    """Fill a draft, and copy the state of a trainable that hands it over; None for the draft where nothing is saved.
+
+    Where there is a state, and no files of the trainable's own, the draft is left empty, to be written later.
+    """
+    kind, written = type(trainable), False
+    try:
+        own = kind.save_checkpoint is not Trainable.save_checkpoint
+        state = StateCopy.of(trainable.get_state()) if kind.get_state is not Trainable.get_state else None
+        written = trainable.save_checkpoint(draft.files) is not False if own else state is not None
+    finally:
+        if not written:
+            draft.discard()
+    return (draft, state) if written else (None, None)

@@ -18,22 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from tune_platform.backends._batch import Failure, State, failure_of, traceback_of
+from tune_platform.backends._memory import Copy, Fetch, FilesCopy, Memory, StateCopy
 from tune_platform.backends._mistakes import Failing, ends_the_run, misreported, progress_of, reported, resolve
 from tune_platform.backends._process import Process
 from tune_platform.backends._process import State as ProcessState
-from tune_platform.backends._writer import Writer, Written
+from tune_platform.backends._writer import InMemory, Writer, Written, drafted
 from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import bad_metric, betters, halts
-from tune_platform.protocol.reports import CheckpointRef, Report, finite
+from tune_platform.protocol.reports import ALWAYS, CheckpointRef, Report, finite
 from tune_platform.protocol.seeds import derive
 from tune_platform.protocol.trial_log import folder_of
+from tune_platform.ray_tune.session import adapted, catch_reports, release_reports
 from tune_platform.resources import Resources
 from tune_platform.store.checkpoints import CheckpointStorage, Draft
 from tune_platform.trainable import (
     DONE,
+    SHOULD_CHECKPOINT,
     FunctionTrainable,
     Trainable,
     TrialContext,
@@ -60,7 +63,7 @@ class _Run:
     progress: float | None = None  # the resource attribute of the last report of this attempt
     names: dict[str, None] = field(default_factory=dict)  # of all metrics that this attempt reported
     best: float | None = None  # of the first metric in this attempt, where checkpoints depend on it
-    better: bool = False  # the last step has reported it
+    better: bool = False  # the last step has reported it, or asked for a checkpoint
     saved_step: int = -1
     draft: Draft | None = None  # copied from what the function's last report brought
     restored: ExitStack = field(default_factory=ExitStack)  # holds the checkpoint that it was resumed from
@@ -85,21 +88,26 @@ class Executor:
         started: Gang | None = None,
         on_written: Callable[[], None] | None = None,
         process: Process | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.job = job
+        self._memory = memory or (Memory(job.memory) if job.memory > 0 else None)
         self.clean = True
         self.left = ""
         self._process = process or Process()
         self._gang_kind = gang
         self._gang = started  # of the trials with several workers
         self._storage = CheckpointStorage(job.checkpoints, folder=job.folder) if job.checkpoints else None
-        self._writer = Writer(on_written)
+        self._writer = Writer(on_written, self._memory)
         self._run: _Run | None = None
         self._spare: Trainable | None = None  # of the trial before, ready for reset_config
         self._warm: dict[int, _Run] = {}  # paused trials, oldest first
 
-    def begin(self, launch: Launch) -> Failure | None:
-        """End the trial before and make this one ready to run; return the failure where that fails."""
+    def begin(self, launch: Launch, fetch: Fetch | None = None) -> Failure | None:
+        """End the trial before and make this one ready to run; return the failure where that fails.
+
+        `fetch` brings a copy of its checkpoint from another process's memory.
+        """
         self.end()
         run = self._warm.pop(launch.trial, None)
         if run is not None and _goes_on(run, launch):
@@ -112,7 +120,7 @@ class Executor:
         if run is not None:
             self._finish(run)
         try:
-            self._build(launch)
+            self._build(launch, fetch)
         except BaseException as error:
             if self.passes(error):
                 raise
@@ -160,8 +168,8 @@ class Executor:
         self._check_written(run)
         return self._writer.take_newest(run.launch.trial, run.launch.attempt)
 
-    def late(self) -> list[Written]:
-        """Return, once, the checkpoints that are finished, of any trial.
+    def late(self) -> list[Written | InMemory]:
+        """Return, once, the checkpoints that are finished, or in memory, of any trial.
 
         They may be older than what `save` has just returned: those of its trial belong before the answer to it. May be
         called from any thread, and after `close` as well.
@@ -201,6 +209,7 @@ class Executor:
         while self._warm:
             self._finish(self._warm.popitem()[1])
         self._writer.close()
+        release_reports()
         if self._gang is not None:
             self._gang.close()
 
@@ -214,7 +223,7 @@ class Executor:
 
     # Begin and end.
 
-    def _build(self, launch: Launch) -> None:
+    def _build(self, launch: Launch, fetch: Fetch | None) -> None:
         context = TrialContext(
             experiment=self.job.experiment, trial=launch.trial, attempt=launch.attempt,
             seed=derive(self.job.seed, "trial", launch.trial), resources=launch.resources.bundle(),
@@ -226,16 +235,17 @@ class Executor:
         trainable = self._reset(context, config)
         fresh = trainable is None
         if trainable is None:
-            trainable = make_trainable(found, context)
+            trainable = make_trainable(adapted(found), context)
             self._process.hold()
         run = self._run = _Run(launch, trainable, launch.start, launch.seconds)
         trainable.config = config
         if isinstance(trainable, FunctionTrainable):
             trainable.copy = partial(self._copy, run)
+            catch_reports()
         if fresh:
             trainable.setup(dict(config))
         if launch.checkpoint is not None:
-            self._load(run, launch.checkpoint)
+            self._load(run, launch.checkpoint, self._copy_of(launch.checkpoint, fetch))
 
     def _gang_for(self, resources: Resources) -> Gang | None:
         """Return the gang of a trial with several workers: the one that there is, where it has that shape."""
@@ -255,22 +265,31 @@ class Executor:
         try:
             if spare.reset_config(dict(config)):
                 return spare
-        except Exception:
-            logger.warning("reset_config failed; the trial starts with a new object", exc_info=True)
+        except Exception as error:
+            logger.warning("reset_config failed; the trial starts with a new object\n%s", traceback_of(error))
         self._cleanup(spare, before.trial)
         return None
 
-    def _load(self, run: _Run, checkpoint: CheckpointRef) -> None:
+    def give(self, checkpoint: CheckpointRef) -> Copy | None:
+        """Return the copy of a checkpoint that was written here, if it is still in memory. From any thread."""
+        return self._memory.get(checkpoint) if self._memory is not None else None
+
+    def _copy_of(self, checkpoint: CheckpointRef, fetch: Fetch | None) -> Copy | None:
+        own = self.give(checkpoint)
+        return own if own is not None or fetch is None else fetch()
+
+    def _load(self, run: _Run, checkpoint: CheckpointRef, copy: Copy | None) -> None:
         if self._storage is None:
             message = f"no checkpoint storage is set, so {checkpoint.uri} cannot be read"
             raise Failing(Failure("lost_checkpoint", message))
         self._writer.flush(checkpoint.trial)
         try:
-            directory = run.restored.enter_context(self._storage.restore(checkpoint))
-        except (CheckpointError, OSError) as error:
-            raise Failing(Failure("lost_checkpoint", str(error), traceback_of(error))) from error
-        try:
-            run.trainable.load_checkpoint(directory)
+            if isinstance(copy, StateCopy):
+                run.trainable.set_state(copy.load())
+            else:
+                run.trainable.load_checkpoint(self._directory(run, checkpoint, copy))
+        except Failing:
+            raise
         except NotImplementedError as error:
             raise Failing(Failure("exception", str(error), traceback_of(error), fatal=True)) from error
         except Exception as error:
@@ -280,6 +299,16 @@ class Executor:
         if not isinstance(run.trainable, FunctionTrainable):
             run.restored.close()  # a function may read its directory at any time
         run.saved_step = run.step
+
+    def _directory(self, run: _Run, checkpoint: CheckpointRef, copy: FilesCopy | None) -> Path:
+        """Return the files of a checkpoint: those of a copy, else of storage."""
+        assert self._storage is not None
+        try:
+            if copy is None:
+                return run.restored.enter_context(self._storage.restore(checkpoint))
+            return run.restored.enter_context(copy.opened())
+        except (CheckpointError, OSError) as error:
+            raise Failing(Failure("lost_checkpoint", str(error), traceback_of(error))) from error
 
     def _finish(self, run: _Run) -> None:
         self._cleanup(run.trainable, run.launch.trial)
@@ -300,7 +329,7 @@ class Executor:
             if isinstance(error, TimeoutError):
                 self.clean = False
                 self.left = "the train function itself"
-            logger.warning("cleanup of trial %d failed", trial, exc_info=True)
+            logger.warning("cleanup of trial %d failed\n%s", trial, traceback_of(error))
         if threads := self._process.let_go(trial):
             self.clean = False
             self.left = f"the thread(s) {threads}"
@@ -351,6 +380,7 @@ class Executor:
         except TypeError as error:
             misreported(str(error))
         done = bool(metrics.pop(DONE, False))
+        run.better = bool(metrics.pop(SHOULD_CHECKPOINT, False))
         if metrics or not done:  # {"done": True} alone is an end, not a report
             run.step += 1
             if self.job.timed:
@@ -379,7 +409,7 @@ class Executor:
         # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
         if run.launch.checkpoint is None:
             for name in self.job.metrics:
-                if name not in run.names:
+                if name not in run.names and name not in ALWAYS:
                     known = reported(name, run.names)
                     if at is None:
                         misreported(f"metric {name!r} is never reported; {known}")
@@ -404,12 +434,13 @@ class Executor:
         if self._storage is None or run.saved_step == run.step:
             return
         draft, run.draft = run.draft, None
+        state: StateCopy | None = None
         if draft is None and not isinstance(run.trainable, FunctionTrainable):
             self._writer.make_room()
-            draft = _drafted(self._storage.draft(run.launch.trial), run.trainable)
+            draft, state = drafted(self._storage.draft(run.launch.trial), run.trainable)
         if draft is not None:
             run.saved_step = run.step
-            self._writer.submit(draft, run.step, run.launch.attempt)
+            self._writer.submit(draft, run.step, run.launch.attempt, state)
 
     def _check_written(self, run: _Run) -> None:
         self._writer.check(run.launch.trial, run.launch.attempt)
@@ -418,16 +449,6 @@ class Executor:
         draft, run.draft = run.draft, None
         if draft is not None:
             draft.discard()
-
-
-def _drafted(draft: Draft, trainable: Trainable) -> Draft | None:
-    written = False
-    try:
-        written = trainable.save_checkpoint(draft.files) is not False
-    finally:
-        if not written:
-            draft.discard()
-    return draft if written else None
 
 
 def _failure(error: BaseException) -> Failure:

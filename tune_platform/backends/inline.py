@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State, failure_of
+from tune_platform.backends._memory import Memory
 from tune_platform.backends._output import StreamLog
 from tune_platform.backends._process import Process
 from tune_platform.backends.executor import Executor, trial_folder
@@ -70,6 +71,7 @@ class InlineBackend:
         self.at_a_time = math.inf if self._bounded else 1.0
         self._job: Job | None = None
         self._process = Process(alone=False)
+        self._memory: Memory | None = None  # of all executors: a copy is handed over by reference
         self._told = self._told_gpu = False
         self._places: dict[int, _Place] = {}
         self._idle: list[Executor] = []
@@ -79,6 +81,7 @@ class InlineBackend:
     def start(self, job: Job) -> CapacityChanged:
         """Take the job; the capacity is what the constructor was told, or what the trials of the job need."""
         self._job = job
+        self._memory = Memory(job.memory) if job.memory > 0 else None
         nodes = (self._node,) if self._bounded else _nodes_for(job)
         return CapacityChanged(time=self.now(), nodes=nodes, fixed=True)
 
@@ -173,7 +176,7 @@ class InlineBackend:
             return self._idle.pop()
         if self._job is None:
             raise ExperimentError("the backend has not been started: call start(job) before submit()")
-        return Executor(self._job, self._gang, process=self._process)
+        return Executor(self._job, self._gang, process=self._process, memory=self._memory)
 
     def _in_time(self, executor: Executor, state: State, seconds: float) -> tuple[State, Failure | None]:
         """Fail a trial whose step took too long. It is seen once the step has ended: nobody else could end it."""

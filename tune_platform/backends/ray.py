@@ -33,6 +33,7 @@ from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own
 from tune_platform.backends._ray_connection import Connection
+from tune_platform.backends._ray_held import Held
 from tune_platform.backends._ray_nodes import Nodes
 from tune_platform.backends._ray_noise import Quiet
 from tune_platform.backends._ray_pool import Pool
@@ -47,6 +48,7 @@ from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
 from tune_platform.protocol.milestones import halts
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
 
@@ -58,6 +60,8 @@ _CHECK_S = 0.05
 _LOOK_S = 1.0
 #: Workers in a row that Ray gives up before they run, after which it is the cluster that is missing.
 _CLUSTER_IS_GONE = 3
+#: Checkpoints of which it is known which process may have a copy.
+_MANY_HELD = 4096
 
 
 class RayBackend:
@@ -106,6 +110,7 @@ class RayBackend:
         self._leases: dict[int, RayWorker] = {}
         self._legs: dict[RayWorker, float] = {}  # those shorter than flush_s, as yet, and until when; that rises
         self._late: dict[RayWorker, None] = {}  # those with a deadline
+        self._holders: dict[str, RayWorker] = {}  # of checkpoints that may be in memory, by URI, oldest first
         self._admission: Admission | None = None  # where all trials hold the same
         self._share = ALL
         self._offered: tuple[Mapping[str, float], ...] = ()
@@ -258,7 +263,7 @@ class RayBackend:
                 if admission is not None:
                     admission.close()
         self._turns = Turns()
-        for held in (self._leases, self._legs, self._late):
+        for held in (self._leases, self._legs, self._late, self._holders):
             held.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -294,11 +299,19 @@ class RayBackend:
         content = (worker.order, _worker.plain_launch(launch), worker.warm)
         # A config may hold functions and the like, which only cloudpickle can send.
         packed = pickle.dumps(content, protocol=5) if is_plain(launch.config) else dumps(content)
-        worker.call(self._results, "launch", packed)
+        worker.call(self._results, "launch", packed, self._held(worker, launch))
         worker.warm = False
         if not worker.name:  # its process has to come up: the trial begins when that is told
             self._legs.pop(worker, None)
             self._collect(worker)
+
+    def _held(self, worker: RayWorker, launch: Launch) -> Held | None:
+        """Have another process that may have a copy of the trial's checkpoint in memory hand it over."""
+        checkpoint = launch.checkpoint
+        holder = self._holders.get(checkpoint.uri) if checkpoint is not None else None
+        if checkpoint is None or holder is None or holder is worker or holder.dead:
+            return None
+        return Held(holder.give(checkpoint))
 
     def _begin_leg(self, worker: RayWorker, until: float | None) -> None:
         assert self._job is not None
@@ -438,6 +451,8 @@ class RayBackend:
 
     def _take(self, worker: RayWorker, arrived: Arrived, events: list[Event]) -> None:
         lease, batch = worker.lease, arrived.batch
+        for ref in (*batch.held, *batch.saved, *(answer.checkpoint for answer in batch.answered)):
+            self._note_holder(worker, ref)
         if lease is None or (lease.trial, lease.attempt) != (batch.trial, batch.attempt):
             events.extend(batch.late(self.now()))  # what else a released trial still reports is not wanted
         else:
@@ -452,6 +467,13 @@ class RayBackend:
             worker.more = arrived.more or self._halts(worker, batch)
             if worker.more:
                 self._collect(worker)
+
+    def _note_holder(self, worker: RayWorker, ref: CheckpointRef | None) -> None:
+        assert self._job is not None
+        if ref is not None and self._job.memory > 0:
+            self._holders[ref.uri] = worker
+            if len(self._holders) > _MANY_HELD:
+                del self._holders[next(iter(self._holders))]
 
     def _halts(self, worker: RayWorker, batch: Batch) -> bool:
         """Whether the leg goes on only to save: its last report has reached where the trial halts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ import click
 from tune_platform.cli.common import json_option, print_json, talk
 from tune_platform.cli.format import table, width
 from tune_platform.cli.run import overrides_of, spec_argument, spec_options
+from tune_platform.errors import ExperimentError
 from tune_platform.progress.text import number
 from tune_platform.protocol.configs import shown
+from tune_platform.protocol.text import choices_of
 
 if TYPE_CHECKING:
     from tune_platform.spec import SearchSpec
@@ -36,7 +39,7 @@ def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
     from tune_platform.spec import resolve
 
     search, sources = resolve(spec, overrides=overrides_of(options))
-    warnings = search.check()
+    warnings = search.check() + _growth(search)
     samples = _samples(search)
     resources = list(dict.fromkeys(str(search.resources_for(config)) for config in samples))
     if as_json:
@@ -61,6 +64,26 @@ def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
     for warning in warnings:
         talk(f"{click.style('warning', fg='yellow')}: {warning}")
     talk(f"{spec}: the spec is sound; nothing was started")
+
+
+def _growth(spec: SearchSpec) -> list[str]:
+    """Say whether an experiment of this name, in a folder, has fewer choices, and whether it can go on with these."""
+    from tune_platform.continuation import check_same
+    from tune_platform.location import Location
+    from tune_platform.store.sql import open_store
+
+    if not spec.name or Location(spec.storage).is_url:
+        return []
+    with contextlib.suppress(ExperimentError, OSError), open_store(spec.storage) as store:
+        if spec.name in store.names():
+            with store.open(spec.name, readonly=True) as experiment:
+                if spec.added_choices(experiment.spec):
+                    try:
+                        more = choices_of(check_same(spec, experiment))
+                    except ExperimentError as error:
+                        return [str(error)]
+                    return [f"experiment {spec.name!r} has fewer choices; `run --if-exists resume` adds {more}"]
+    return []
 
 
 def _samples(spec: SearchSpec) -> list[dict[str, Any]]:

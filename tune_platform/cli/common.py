@@ -96,10 +96,12 @@ complete_experiment = offer(_experiments)
 
 
 def load(experiment: str, storage: str | None) -> Results:
-    """Return the results of an experiment."""
+    """Return the results of an experiment; where rows of its log are missing, that is told."""
     from tune_platform.results import Results
 
-    return Results(experiment, storage=storage)
+    results = Results(experiment, storage=storage)
+    results.check()
+    return results
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import click
 
 from tune_platform import __version__
-from tune_platform.cli.common import json_option, print_json, storage_option
+from tune_platform.cli.common import complete_experiment, json_option, print_json, storage_option
 from tune_platform.cluster.address import ask_ray, find_address, note_of_ray
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.extras import EXTRAS, is_installed
@@ -34,18 +34,22 @@ class Finding(NamedTuple):
 
 
 @click.command()
+@click.argument("experiments", nargs=-1, shell_complete=complete_experiment)
 @storage_option
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
-    """Look at this machine.
+def doctor(ctx: click.Context, experiments: tuple[str, ...], storage: str | None, as_json: bool) -> None:
+    """Look at this machine, or whether EXPERIMENTS are whole.
 
-    Versions, CPUs, GPUs, Ray, the storage. Starts nothing.
+    Versions, CPUs, GPUs, Ray, the storage. Of experiments: every row of the log, the reports and the trials. Starts and
+    changes nothing; exit code 1 where something is wrong.
 
     \b
     Example: tune-platform doctor --storage ~/tune_results
+             tune-platform doctor digits
     """
-    findings = list(_findings(Location(storage or default_storage())))
+    place = Location(storage or default_storage())
+    findings = list(_looked_through(place, experiments) if experiments else _findings(place))
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -53,6 +57,16 @@ def doctor(ctx: click.Context, storage: str | None, as_json: bool) -> None:
         for state, what, text in findings:
             click.echo(f"{click.style(f'{state:<4}', fg=_COLOURS[state])}  {what:<{wide}}  {text}")
     ctx.exit(1 if any(finding.state == "fail" for finding in findings) else 0)
+
+
+def _looked_through(storage: Location, names: Iterable[str]) -> Iterator[Finding]:
+    from tune_platform.api import check_up
+
+    for name in names:
+        wrong = check_up(name, storage=storage)
+        yield from (Finding("fail", name, line) for line in wrong)
+        if not wrong:
+            yield Finding("ok", name, "whole: the log, the reports and the trials agree")
 
 
 def _findings(storage: Location) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 @click.command()
 @experiment_argument
 @click.argument("trial", type=int, required=False)
+@click.option("--export", type=click.Path(dir_okay=False), help="Write TRIAL's schedule, for the scheduler replay.")
 @storage_option
 @json_option
-def lineage(experiment: str, trial: int | None, storage: str | None, as_json: bool) -> None:
+def lineage(experiment: str, trial: int | None, export: str | None, storage: str | None, as_json: bool) -> None:
     """Show who went on from whose checkpoint; with TRIAL, the schedule that led to its weights.
 
     \b
@@ -28,6 +30,12 @@ def lineage(experiment: str, trial: int | None, storage: str | None, as_json: bo
     results = load(experiment, storage)
     if trial is not None:
         results.trial(trial)  # a clear error for one that does not exist
+    if export is not None:
+        if trial is None:
+            raise click.UsageError("--export needs TRIAL: whose schedule? `tune-platform best` names the winner")
+        _export(results.schedule(trial), export)
+        talk(f"the schedule of trial {trial} is in {export}: run it with schedule: {{name: replay, policy: {export}}}")
+        return
     found = results.family()
     if as_json:
         print_json(_segments_json(found.schedule(trial)) if trial is not None else _clones_json(found.clones))
@@ -37,6 +45,13 @@ def lineage(experiment: str, trial: int | None, storage: str | None, as_json: bo
         click.echo("\n".join(_tree(found)))
     else:
         click.echo(_schedule(found.schedule(trial)))
+
+
+def _export(schedule: list[dict[str, Any]], path: str) -> None:
+    import yaml
+
+    with Path(path).open("w", encoding="utf-8") as file:
+        yaml.safe_dump(schedule, file, sort_keys=False)
 
 
 def _tree(found: Lineage) -> list[str]:

@@ -28,6 +28,7 @@ from tune_platform.cli.forms import FORMS, as_python, as_yaml
 from tune_platform.extras import require
 from tune_platform.location import default_storage
 from tune_platform.progress.text import counts, duration, finite, number, status_word, values
+from tune_platform.protocol.text import choices_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,6 +167,7 @@ def _summary(results: Results, row: ExperimentRow) -> str:
         f"trials     {counts(row.counts, driven=row.status == 'running')}",
         f"time       {duration(ended - row.created)}, from {_clock(row.created)}",
     ]
+    lines += [f"choices    {choices_of(more)}: tried since {_clock(since)}" for since, more in results.choices_added()]
     return "\n".join(lines)
 
 

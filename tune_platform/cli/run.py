@@ -45,10 +45,12 @@ _KEYS = {
 }
 
 
+_SPEC = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
 def spec_argument(function: F) -> F:
     """Add the argument SPEC."""
-    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
-    return click.argument("spec", type=kind)(function)
+    return click.argument("spec", type=_SPEC)(function)
 
 
 def spec_options(function: F) -> F:
@@ -155,12 +157,14 @@ def _choices(taken: NameTakenError, spec: SearchSpec) -> NameTakenError:
 
 @click.command()
 @experiment_argument
+@click.argument("spec", type=_SPEC, required=False)
 @click.option("--retry-failed", is_flag=True, help="Try the failed trials again.")
 @click.option("--extend", multiple=True, metavar="trials=N|time=DURATION", help="Add to a budget. Repeatable.")
 @storage_option
 @_progress_options
 def resume(
     experiment: str,
+    spec: Path | None,
     retry_failed: bool,
     extend: tuple[str, ...],
     storage: str | None,
@@ -170,24 +174,29 @@ def resume(
 ) -> None:
     """Go on with an experiment, however it ended.
 
+    SPEC is needed only where lists of choices have got more values at their end, which are tried from now on.
+
     \b
     Example: tune-platform resume digits --extend trials=100 --extend time=1h
     """
     from tune_platform import api
     from tune_platform.progress.shown import shown
     from tune_platform.results import Results, locate
+    from tune_platform.spec import resolve
     from tune_platform.store.sql import open_store
 
-    overrides_of({})
+    overrides = overrides_of({})
     more = _extension(extend)
     name, storage = locate(experiment, storage)
     with open_store(storage) as store:
         name = store.find(name)
+    search = None if spec is None else resolve(spec, overrides=overrides)[0].model_copy(update={"storage": storage})
     form = _form(progress or Results(name, storage=storage).spec.get("progress", "auto"), log_format)
     with shown(name, form, opening=f"{name}: going on; {_CTRL_C}", quiet=0.0) as display:
         results = api.resume(
             name,
             storage=storage,
+            spec=search,
             listeners=display.listeners,
             retry_failed=retry_failed,
             extend=more,

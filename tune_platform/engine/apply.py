@@ -20,7 +20,7 @@ from tune_platform.protocol.effects import (
     Moved,
     SupplyEnded,
 )
-from tune_platform.protocol.reports import finite
+from tune_platform.protocol.reports import CheckpointRef, finite
 from tune_platform.protocol.scheduler import decisions_of
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Resize, Stop
 
@@ -77,6 +77,8 @@ def _decide(state: State, effect: Decided) -> list[Decision]:
         case Continue():
             trial.until, trial.save = verdict.until, verdict.save
             if trial.status in (TrialStatus.STARTING, TrialStatus.RUNNING):
+                if trial.waits and state.settings.follow:
+                    state.tell(trial)
                 trial.waits = False
                 state.commands.append(Advance(trial=trial.number, until=verdict.until, save=verdict.save))
             else:
@@ -105,9 +107,16 @@ def _moved(state: State, effect: Moved) -> list[Decision]:
 
 
 def _dropped(state: State, effect: Dropped) -> list[Decision]:
-    if unused := state.shelf.take(state.trials[effect.trial], effect.uris):
+    unused = state.shelf.take(state.trials[effect.trial], effect.uris)
+    # One that its own trial is still to be given, once it is written, stays.
+    if unused := [ref for ref in unused if not _comes(state, ref)]:
         state.commands.append(DropCheckpoints(trial=effect.trial, checkpoints=tuple(unused)))
     return []
+
+
+def _comes(state: State, ref: CheckpointRef) -> bool:
+    trial = state.trials.get(ref.trial)
+    return trial is not None and any(ref.uri == one.uri for one in trial.fresh)
 
 
 def _supply_ended(state: State, effect: SupplyEnded) -> list[Decision]:
@@ -132,11 +141,12 @@ def _awaits_no_more(state: State, trial: Trial) -> None:
 
 
 def _clone(state: State, trial: Trial, verdict: Clone) -> None:
-    kept = state.trials[verdict.source].checkpoint
-    assert kept is not None, "the controller sees to it"
+    taken = state.trials[verdict.source].newest
+    assert taken is not None, "the controller sees to it"
+    trial.fresh = []  # what it was is not what it goes on from
     trial.configs.append((trial.step, trial.config))
     trial.config = verdict.config
-    state.shelf.put(trial, Kept(trial.step, kept.ref, None))
+    state.shelf.put(trial, Kept(trial.step, taken, None))
     trial.until, trial.save = verdict.until, verdict.save
     if trial.status not in (TrialStatus.STARTING, TrialStatus.RUNNING):
         _send_on(state, trial, verdict.reason)

@@ -189,8 +189,9 @@ class Controller:
 
     def _on_failed(self, event: Failed) -> None:
         trial = self.state.trials[event.trial]
-        if event.cause == "lost_checkpoint" and trial.checkpoint is not None:
-            self._emit(Dropped(trial=trial.number, uris=(trial.checkpoint.ref.uri,)))
+        lost = trial.checkpoint if event.cause == "lost_checkpoint" else None
+        if lost is not None:
+            self._emit(Dropped(trial=trial.number, uris=(lost.ref.uri,)))
         kill = event.cause not in _HARMLESS
         allowed = 0 if event.fatal else self.settings.retries.get(event.cause, 0)
         if trial.failures[event.cause] > allowed or self.state.ending is not None:
@@ -200,6 +201,13 @@ class Controller:
         else:
             reason = f"retry {trial.failures[event.cause]} of {allowed} after {event.cause}: {event.message}"
             self._emit(Moved(trial=trial.number, status="PENDING", reason=reason, kill=kill))
+            if lost is not None and lost.ref.trial != trial.number and cloneable(self.state, lost.ref.trial):
+                until, save = self.scheduler.until(trial)
+                text = f"cloned from trial {lost.ref.trial} again: the checkpoint that it went on from was lost"
+                clone = Clone(
+                    source=lost.ref.trial, config=trial.config, until=until, save=save, reason=text
+                )  # fmt: skip
+                self._act(trial, clone, "engine")
 
     def _on_requested(self, event: Requested) -> None:
         if event.refused:
@@ -280,7 +288,9 @@ class Controller:
     def _clone_those_that_wait(self) -> None:
         """Have clones go on whose source has written its checkpoint, or does not write any more."""
         for number, clone in list(self.state.awaiting.items()):
-            if not is_saving(self.state, clone.source):
+            source = self.state.trials.get(clone.source)
+            held = source is not None and source.fresh and clone.source != number
+            if held or not is_saving(self.state, clone.source):
                 self._act(self.state.trials[number], clone, "engine")
 
     def _go_on(self, trial: Trial, reason: str) -> None:

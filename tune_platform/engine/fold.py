@@ -100,6 +100,7 @@ def _reported(state: State, event: Reported) -> list[Decision]:
             trial.waits = trial.pruned = True
         if state.settings.stop and stopped_by(report, state.settings.stop):
             trial.waits = True
+    trial.fresh += event.held
     for ref in event.saved:
         state.keep(trial, ref)
     trial.saving = event.saving

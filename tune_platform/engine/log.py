@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Protocol
 
 from tune_platform.engine.trial import Trial
+from tune_platform.errors import ExperimentError
 from tune_platform.protocol.configs import to_json
 from tune_platform.protocol.effects import EFFECTS, Effect, effect_from_record, effect_to_record
-from tune_platform.protocol.events import Event, Reported, Saved, Suggested, from_record, to_record
+from tune_platform.protocol.events import EVENTS, Event, Reported, Saved, Suggested, from_record, to_record
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, TrialRow
 
@@ -58,24 +59,58 @@ class Group:
         return self.seq + len(self.effects)
 
 
-def groups(rows: Iterable[tuple[Any, Any]]) -> Iterator[Group]:
-    """Yield the facts of a log in the present format, each with its effects."""
+class DamageError(ExperimentError):
+    """The log cannot be read on: it says which row, and what is wrong with it."""
+
+
+def groups(rows: Iterable[tuple[Any, Any]], after: int | None = None) -> Iterator[Group]:
+    """Yield the facts of a log in the present format, each with its effects; `after`: the row before the first.
+
+    Raises DamageError at a row that is not the next, or that says nothing which this release understands.
+    """
     group: Group | None = None
-    count = 0
+    count, seq = 0, after
     for row, reports in rows:
-        if row.kind in EFFECTS:
-            if group is not None:
-                group.effects.append(effect_from_record(row.kind, row.trial, row.data))
-            continue
-        if group is not None:
-            yield group
-        data = dict(row.data)
-        count = data.pop("effects", 0)
-        found = tuple(Report(report.step, report.metrics, report.time) for report in reports)
-        group = Group(row.seq, from_record(row.time, row.kind, row.trial, data, found), row.elapsed)
+        if seq is not None and row.seq != seq + 1:
+            raise DamageError(f"row {seq + 1} of its log is missing")
+        seq = row.seq
+        try:
+            if row.kind in EFFECTS:
+                if group is not None:
+                    group.effects.append(effect_from_record(row.kind, row.trial, row.data))
+                continue
+            data = dict(row.data)
+            found = tuple(Report(report.step, report.metrics, report.time) for report in reports)
+            before = group
+            count = data.pop("effects", 0)
+            if missing := missing_reports(data, [report.step for report in reports]):
+                raise DamageError(f"report {missing[0]} of trial {row.trial} is missing")
+            group = Group(seq, from_record(row.time, row.kind, row.trial, data, found), row.elapsed)
+        except (AttributeError, LookupError, TypeError, ValueError, AssertionError) as error:
+            known = row.kind in EFFECTS or row.kind in EVENTS
+            what = (
+                f"its data is not that of a {row.kind!r}" if known else f"its kind {row.kind!r} is none that is known"
+            )
+            raise DamageError(f"row {seq} of its log: {what} ({type(error).__name__}: {error})") from error
+        if before is not None:
+            yield before
     if group is not None:
         group.complete = len(group.effects) >= count
         yield group
+
+
+def missing_reports(data: Mapping[str, Any], steps: Sequence[int]) -> list[int]:
+    """Return the steps of the reports that a fact's data tell of and that are not among `steps`."""
+    first, last = data.get("first"), data.get("last")
+    if not isinstance(first, int) or not isinstance(last, int) or len(steps) == last - first + 1:
+        return []
+    return sorted(set(range(first, last + 1)) - set(steps))
+
+
+def misplaced(group: Group, error: Exception) -> DamageError:
+    """Return what is to be raised where a fact and its effects cannot be applied."""
+    what = f"cannot have followed on the rows before it ({type(error).__name__}: {error})"
+    return DamageError(f"row {group.seq} of its log: {what}")
 
 
 class Turn:

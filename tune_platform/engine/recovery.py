@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tune_platform.engine import snapshot
-from tune_platform.engine.log import LOGGER, Group, Turn, groups
+from tune_platform.engine.log import LOGGER, Group, Turn, groups, misplaced
 from tune_platform.engine.memory import Memory
 from tune_platform.engine.runner import Runner
 from tune_platform.engine.trial import TrialStatus
+from tune_platform.errors import IllegalTransition
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Ask, Command
 from tune_platform.protocol.events import Requested, Resumed, Ticked
 
 
-def recover(runner: Runner, *, retry_failed: bool = False) -> None:
+def recover(runner: Runner, *, retry_failed: bool = False, choices: Mapping[str, Sequence[Any]] | None = None) -> None:
     """Apply the log, start the backend and have the runner go on from where the log ends.
 
+    `choices` are values that the space has got since, see `Resumed`: the searcher knows them already.
     Where the scheduler would decide otherwise than the log has it, that is one warning: what the log has holds.
     """
     controller, backend = runner.controller, runner.backend
     state = controller.state
     capacity = runner.start_backend()
-    after, searcher = (0, None) if retry_failed else _load_snapshot(runner)
+    after, searcher = (0, None) if retry_failed or choices else _load_snapshot(runner)
     memory = Memory(searcher.ahead if searcher else ())
     memory.owed.extend(Ask(trial=number) for number in state.supply.asked)
     seq, adding, found = after, None, 0
-    for group in groups(runner.log.read_log(after)):
+    for group in groups(runner.log.read_log(after), after):
         event = group.event
         memory.note_event(event, _failed(runner) if isinstance(event, Resumed) else ())
         commands = _apply(runner, group)
@@ -53,8 +56,8 @@ def recover(runner: Runner, *, retry_failed: bool = False) -> None:
     now = backend.now()
     if adding is not None and (added := runner.added(adding)) is not None:
         runner.early.append(added)
-    if seq and (retry_failed or state.interrupted or controller.comparison.off or not backend.virtual):
-        resumed = Resumed(time=now, retry_failed=retry_failed)
+    if seq and (retry_failed or choices or state.interrupted or controller.comparison.off or not backend.virtual):
+        resumed = Resumed(time=now, retry_failed=retry_failed, choices=choices or None)
         memory.note_event(resumed, _failed(runner))
         if backend.virtual:
             backend.replay(resumed, ())
@@ -86,11 +89,13 @@ def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
     """Bring the state to the newest snapshot; return its row and the searcher's state, or 0 and None without one.
 
     A virtual backend finds its work in flight by seeing the whole log again, so there it is not used. Nor is it where
-    trials are tried again that had failed before: it does not hold them.
+    trials are tried again that had failed before: it does not hold them; nor one from before the space had its present
+    choices, in which a searcher may have put things down by their number.
     """
     if not runner.backend.virtual and runner.feed.has_state:
         for seq, text in runner.log.snapshots():
-            if any(row.kind == Resumed.kind and row.data.get("retry_failed") for row, _ in runner.log.read_log(seq)):
+            later = (row.data for row, _ in runner.log.read_log(seq) if row.kind == Resumed.kind)
+            if any(data.get("retry_failed") or data.get("choices") for data in later):
                 break
             searcher = snapshot.load(runner.controller.state, text, runner.feed.load_state)
             if searcher is not None:
@@ -101,7 +106,10 @@ def _load_snapshot(runner: Runner) -> tuple[int, snapshot.Searcher | None]:
 def _apply(runner: Runner, group: Group) -> list[Command]:
     controller = runner.controller
     if group.complete:
-        return controller.replay(group.event, group.elapsed, group.effects)
+        try:
+            return controller.replay(group.event, group.elapsed, group.effects)
+        except (IllegalTransition, LookupError) as error:
+            raise misplaced(group, error) from error
     # The log was cut between a fact and what followed from it: that is decided again, and the rest of it written.
     commands = controller.handle(group.event, group.elapsed)
     turn = Turn(group.seq - 1)

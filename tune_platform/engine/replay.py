@@ -47,8 +47,6 @@ def problem(state: State, decision: Decision) -> str:
     trial, verdict = state.trials.get(decision.trial), decision.verdict
     if trial is None:
         return "there is no such trial"
-    if isinstance(verdict, Clone) and verdict.source == decision.trial:
-        return "a trial cannot be a clone of itself"
     return behind(state, trial, verdict.until) if isinstance(verdict, Continue) else ""
 
 
@@ -72,9 +70,13 @@ def moot(state: State, decision: Decision) -> bool:
 
 
 def can_await(state: State, number: int, source: int) -> bool:
-    """Whether a trial can wait for the checkpoint that another is writing: it does nothing meanwhile."""
-    trial = state.trials[number]
-    return (trial.waits or trial.status is TrialStatus.PAUSED) and is_saving(state, source)
+    """Whether a trial can wait for the checkpoint that another is writing: it does nothing meanwhile.
+
+    One that is in memory already need not be waited for, unless it is its own, to go back to if its process dies.
+    """
+    trial, of = state.trials[number], state.trials.get(source)
+    held = of is not None and of is not trial and of.fresh
+    return not held and (trial.waits or trial.status is TrialStatus.PAUSED) and is_saving(state, source)
 
 
 def is_saving(state: State, number: int) -> bool:
@@ -86,7 +88,7 @@ def is_saving(state: State, number: int) -> bool:
 def cloneable(state: State, number: int) -> bool:
     """Whether that trial lives and has a checkpoint."""
     trial = state.trials.get(number)
-    return trial is not None and not trial.status.final and trial.checkpoint is not None
+    return trial is not None and not trial.status.final and trial.newest is not None
 
 
 def pruning(reports: Sequence[Report], metrics: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ class Settings:
     max_concurrent: float = math.inf
     prefetch: int | None = None  # suggestions drawn before there is a place for them; None: as the searcher has it
     lookahead: int | None = None  # ... which is this many, and some for the time that it takes; None: freely
+    follow: bool = False  # the searcher hears of each rung that a running trial passes, too
     resources: Resources = field(default_factory=Resources)  # of a trial whose suggestion says nothing else
     stop: Mapping[str, float] = field(default_factory=dict)
     on_bad_metric: OnBadMetric = "fail"

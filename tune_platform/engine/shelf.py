@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal
 
 from tune_platform.engine.retention import retention
@@ -20,7 +21,11 @@ class Shelf:
         self.holders: Counter[str] = Counter()
 
     def put(self, trial: Trial, kept: Kept) -> None:
-        """Give a trial a newer checkpoint."""
+        """Give a trial a newer checkpoint; one that it holds already (of a clone before, or its own) is held once."""
+        for entry in [entry for entry in trial.checkpoints if entry.ref.uri == kept.ref.uri]:
+            trial.checkpoints.remove(entry)
+            self.holders[entry.ref.uri] -= 1
+            kept = replace(kept, value=entry.value) if entry.step == kept.step and kept.value is None else kept
         self.holders[kept.ref.uri] += 1
         trial.checkpoints.append(kept)
 

@@ -156,6 +156,8 @@ def _trial_to_data(trial: Trial) -> dict[str, Any]:
     data["resources"] = resources_to_data(trial.resources)
     data["resize"] = resources_to_data(trial.resize) if trial.resize else None
     data["last"] = [trial.last.step, trial.last.metrics, trial.last.time] if trial.last else None
+    if trial.fresh:
+        data["fresh"] = [ref_to_list(ref) for ref in trial.fresh]
     data["checkpoints"] = [[kept.step, ref_to_list(kept.ref), kept.value] for kept in trial.checkpoints]
     return data
 
@@ -171,6 +173,7 @@ def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) ->
         resources=Resources(**data["resources"]),
         resize=Resources(**data["resize"]) if data["resize"] else None,
         last=Report(*data["last"]) if data["last"] else None,
+        fresh=[ref_from_list(ref) for ref in data.get("fresh", ())],
         checkpoints=[Kept(step, ref_from_list(ref), value) for step, ref, value in data["checkpoints"]],
         **values,
     )

@@ -23,7 +23,7 @@ from tune_platform.protocol.effects import (
 from tune_platform.protocol.reports import CheckpointRef, Config, Report, finite
 from tune_platform.protocol.reports import number as number_of
 from tune_platform.protocol.scheduler import Scheduler
-from tune_platform.protocol.searcher import Outcome
+from tune_platform.protocol.searcher import RUNGS, Outcome
 from tune_platform.protocol.verdicts import Clone
 from tune_platform.resources import Ledger
 
@@ -124,6 +124,7 @@ class State:
         value = self.value(trial.last) if trial.last is not None and trial.last.step == ref.step else None
         value = next((value for step, value in trial.unsaved if step == ref.step), value)
         trial.unsaved = [entry for entry in trial.unsaved if entry[0] > ref.step]
+        trial.fresh = [one for one in trial.fresh if one.step > ref.step]
         self.shelf.put(trial, Kept(ref.step, ref, value))
 
     def move(self, trial: Trial, status: TrialStatus, reason: str) -> None:
@@ -145,6 +146,7 @@ class State:
             self.heard.pop(number, None)
             self.ledger.release(number)
             trial.waits = trial.saving = False
+            trial.fresh = []
             self.awaiting.pop(number, None)
             trial.resources, trial.resize = trial.resize or trial.resources, None
             if status is TrialStatus.PENDING:
@@ -175,7 +177,7 @@ class State:
             values=values,
             config=trial.config_number(config),
             resource=reached,
-            rungs=tuple(rungs),
+            rungs=tuple(rungs[-RUNGS:]),
             worst=trial.pruned,
         )
         self.commands.append(Tell(trial=trial.number, outcome=outcome))

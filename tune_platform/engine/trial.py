@@ -101,6 +101,7 @@ class Trial:
     save: bool = False  # ... and whether a checkpoint is written there
     waits: bool = False  # it is at its milestone, and its process does nothing until it hears of a verdict
     saving: bool = False  # a checkpoint of it is being written
+    fresh: list[CheckpointRef] = field(default_factory=list)  # in its worker's memory, not written yet, oldest first
     sent_on: bool = False  # the scheduler has said how far it goes once it has a place
     resize: Resources | None = None  # what it is to hold once its checkpoint is there
     resizing: bool = False  # it pauses, or is paused, only for that
@@ -123,6 +124,11 @@ class Trial:
     def checkpoint(self) -> Kept | None:
         """The newest checkpoint."""
         return self.checkpoints[-1] if self.checkpoints else None
+
+    @property
+    def newest(self) -> CheckpointRef | None:
+        """The newest checkpoint that others can go on from, in memory or written."""
+        return self.fresh[-1] if self.fresh else self.checkpoints[-1].ref if self.checkpoints else None
 
     @property
     def onward(self) -> str:

@@ -16,6 +16,7 @@ from tune_platform.progress.text import number, shorten
 from tune_platform.protocol.configs import shown
 from tune_platform.protocol.effects import Decided, Effect
 from tune_platform.protocol.events import CapacityChanged, Event, Exhausted, Failed, Requested, Resumed
+from tune_platform.protocol.text import choices_of
 from tune_platform.protocol.verdicts import Clone, Pause, Resize, Stop
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Notes:
                 what = event.action if event.trial is None else f"{event.action} trial {event.trial}"
                 return [self._note("request", f"a person asked: {what}", {"action": event.action})]
             case Resumed():
-                return [self._note("resumed", "going on from the log; what was running starts again", {})]
+                more = f"; choices got more values: {choices_of(event.choices)}" if event.choices else ""
+                return [self._note("resumed", f"going on from the log; what was running starts again{more}", {})]
             case CapacityChanged():
                 nodes = "; ".join(values_of(node) for node in event.nodes) or "nothing yet"
                 return [self._note("resources", f"resources: {shorten(nodes, 200)}", {"nodes": len(event.nodes)})]

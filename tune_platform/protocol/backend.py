@@ -31,7 +31,8 @@ class Job:
     `checkpoint_every` counts steps (0: never). `checkpoint_best` is min or max where a checkpoint is also written when
     an attempt reports a better value of the first metric than before. `flush_s` bounds how long a report may wait in a
     worker while the driver is there; one that is away finds all of them, in order.
-    `keep_warm` paused trials stay in the memory of each worker.
+    `keep_warm` paused trials stay in the memory of each worker. `memory`: bytes of checkpoints of which each process
+    keeps a copy, for trials that go on from them (0: none).
     """
 
     experiment: str
@@ -50,6 +51,7 @@ class Job:
     seed: int = 0
     flush_s: float = 1.0
     keep_warm: int = 0
+    memory: int = 0
     reuse_workers: bool = True
     resources: Resources | None = None  # of every trial, where all hold the same: workers can be started ahead
     max_concurrent: float = math.inf

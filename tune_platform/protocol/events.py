@@ -84,8 +84,9 @@ class Reported(Event):
     """A batch of consecutive reports of one attempt; the last may have reached the milestone.
 
     `saved` are the checkpoints that the worker finished writing since its last batch: of these steps or of earlier
-    ones, for they are written behind the training; `saving`: one is being written. `done`: the training code came to
-    its own end with the last of these reports (of which there may be none).
+    ones, for they are written behind the training; `saving`: one is being written. `held` are in the worker's memory,
+    from which others can take them over before they are written. `done`: the training code came to its own end with the
+    last of these reports (of which there may be none).
     """
 
     kind: ClassVar[str] = "reported"
@@ -96,6 +97,7 @@ class Reported(Event):
     done: bool = False
     worker: str = ""
     saving: bool = False
+    held: tuple[CheckpointRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,10 +159,14 @@ class Interrupted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed(Event):
-    """A new driver took over and the work in flight was lost: running trials start again."""
+    """A new driver took over and the work in flight was lost: running trials start again.
+
+    `choices`: values that choices of the space have from now on, beside those that they had, in the file's form.
+    """
 
     kind: ClassVar[str] = "resumed"
     retry_failed: bool = False
+    choices: Mapping[str, Sequence[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +193,7 @@ _PLAIN = {
     cls: tuple(
         (spec.name, None if spec.name == "data" else spec.default)
         for spec in fields(cls)
-        if spec.name not in ("time", "trial", "reports", "saved", "checkpoint", "nodes", "resources")
+        if spec.name not in ("time", "trial", "reports", "saved", "held", "checkpoint", "nodes", "resources")
     )
     for cls in EVENTS.values()
 }
@@ -209,6 +215,8 @@ def to_record(event: Event) -> tuple[str, int | None, dict[str, Any]]:
 def _reported_to_data(event: Reported, data: dict[str, Any]) -> None:
     if event.saved:
         data["saved"] = [ref_to_list(ref) for ref in event.saved]
+    if event.held:
+        data["held"] = [ref_to_list(ref) for ref in event.held]
     if event.reports:
         data["first"], data["last"] = event.reports[0].step, event.reports[-1].step
 
@@ -243,6 +251,7 @@ def from_record(
     if kind == Reported.kind:
         values.pop("first", None), values.pop("last", None)
         values["saved"] = tuple(ref_from_list(ref) for ref in values.get("saved", ()))
+        values["held"] = tuple(ref_from_list(ref) for ref in values.get("held", ()))
         values["reports"] = reports
     elif kind == Saved.kind:
         values["checkpoint"] = ref_from_list(values["checkpoint"]) if values["checkpoint"] else None

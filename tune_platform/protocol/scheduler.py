@@ -7,10 +7,11 @@ It draws random numbers only from generators derived from `seed` and the trial's
 it is not told: one that does not come to its milestone, `choose` may find among the waiting or the paused.
 
 A scheduler may also have `prepare(space, metrics, modes)`, which is called before `setup` with the search space and all
-objectives; it raises SpecError where they do not fit. One with `needs_checkpoints = True` is refused for a trainable
-that cannot save. With `forecast(trials)`, see `tune_platform.schedulers`, `check` says before the start what so many
-trials come to. It may have `state() -> plain data` with `load_state(data)`: a resumed experiment then need not tell
-it the whole history. `tune_platform.testing.SchedulerContract` checks an implementation.
+objectives; it raises SpecError where they do not fit. Several are refused unless it has `several_objectives = True`.
+One with `needs_checkpoints = True` is refused for a trainable that cannot save. With `forecast(trials)`, see
+`tune_platform.schedulers`, `check` says before the start what so many trials come to. It may have `state() -> plain
+data` with `load_state(data)`: a resumed experiment then need not tell it the whole history.
+`tune_platform.testing.SchedulerContract` checks an implementation.
 """
 
 from __future__ import annotations

@@ -11,6 +11,11 @@ A searcher may also have
 - `state() -> JSON values` and `load_state(data)`, so that a resumed search need not tell it the whole past: after
   `setup` it loads its state of some moment, then hears by `restore` of the trials suggested since and by `tell` what
   came of earlier ones.
+- `follows = True`, for one that wants to hear of running trials as well: at each rung that a trial passes it is told
+  how that one stands, as it is of a paused one. Else a trial that goes on is heard of when it ends.
+
+- `longer_choices = True`, where a search may be resumed with more values at the end of a choice's list: the searcher is
+  set up with the longer space then, and told of a past that was suggested from the shorter one.
 
 Write your own in ten lines; `tune_platform.testing.SearcherContract` checks it:
 
@@ -33,17 +38,21 @@ if TYPE_CHECKING:
     from tune_platform.space import Space
 
 
+#: Rungs of a trial that a searcher is told of at most: a population has thousands.
+RUNGS = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended, or stands while it is paused, as the searcher sees it.
+    """How a trial ended, or stands while it is paused or runs, as the searcher sees it.
 
-    `status`: completed | stopped | failed, or paused, and then a later outcome takes its place. `value` is the best
-    value of the (first) metric that the trial reached, and `config` the one that gave it: another than the suggested
-    one where the trial was cloned since. `values` has the last number of each metric; where there are several, `config`
-    is the one that gave these. `step` counts the reports; `resource` is how far the trial came, in the scheduler's
-    unit. `rungs` are (resource, value) where it was judged under `config`, in order: the milestones that it reached,
-    and its last report. `worst`: it was ended for a value that is no number, and counts as worse than all others; there
-    is no `value` then, and there are no rungs.
+    `status`: completed | stopped | failed, or paused or running, and then a later outcome takes its place. `value` is
+    the best value of the (first) metric that the trial reached, and `config` the one that gave it: another than the
+    suggested one where the trial was cloned since. `values` has the last number of each metric; where there are
+    several, `config` is the one that gave these. `step` counts the reports; `resource` is how far the trial came, in
+    the scheduler's unit. `rungs` are (resource, value) where it was judged under `config`, in order: the milestones
+    that it reached, and its last report; the last `RUNGS` of them. `worst`: it was ended for a value that is no number,
+    and counts as worse than all others; there is no `value` then, and there are no rungs.
     """
 
     status: str
@@ -102,7 +111,8 @@ class Searcher(Protocol):
     def tell(self, number: int, outcome: Outcome) -> None:
         """Hear how a trial ended, or how it stands each time it is paused.
 
-        A paused trial may go on or stay as it is for ever; what is told of it later takes the place of this.
+        A paused trial may go on or stay as it is for ever; what is told of it later takes the place of this. So it is
+        with a running one, for a searcher that `follows`.
         """
 
     def restore(self, past: Sequence[PastTrial]) -> None:

@@ -39,7 +39,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clone:
-    """Go on from the latest checkpoint of trial `source` with `config` instead (PBT's exploit, explore)."""
+    """Go on from the latest checkpoint of trial `source` with `config` instead (PBT's exploit, explore).
+
+    Where `source` is the trial itself, it goes on from its own, with another config.
+    """
 
     source: int
     config: Config

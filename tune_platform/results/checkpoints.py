@@ -12,6 +12,7 @@ from typing import Any
 from tune_platform.errors import CheckpointError
 from tune_platform.modules import entrypoint_today
 from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.ray_tune.session import adapted
 from tune_platform.state import load_state
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.trainable import Trainable, TrialContext, make_trainable
@@ -62,7 +63,7 @@ class Checkpoint(os.PathLike[str]):
         Raises CheckpointError where that cannot be, and what the training code raises.
         """
         directory = self._files(verify=True)
-        made = self._trainable(self.origin.trainable if trainable is None else trainable)
+        made = adapted(self._trainable(self.origin.trainable if trainable is None else trainable))
         if isinstance(made, type) and issubclass(made, Trainable):
             config = dict(self.origin.config)
             loaded = make_trainable(made, TrialContext(experiment=self.origin.experiment, trial=self.trial))

@@ -6,12 +6,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
-from tune_platform.protocol.configs import Unavailable, from_json
+from tune_platform.protocol.configs import Unavailable, from_json, to_json
 from tune_platform.protocol.reports import finite
 from tune_platform.protocol.trial_log import folder_of
 from tune_platform.results.checkpoints import Checkpoint, Origin
@@ -65,6 +66,11 @@ class Results:
         self._trainable = self.spec.get("entrypoint") if trainable is None else trainable
 
     # ------------------------------------------------------------------------------- the experiment
+
+    def check(self) -> None:
+        """Warn where rows of the log are missing. `tune-platform doctor EXP` looks at all there is."""
+        with self._open() as experiment:
+            experiment.check_log()
 
     @property
     def metric(self) -> str:
@@ -198,10 +204,28 @@ class Results:
             lines.append(Reason(time=moment(now.ended), step=now.step, verdict="ended", reason=text))
         return lines
 
+    def choices_added(self) -> list[tuple[datetime, dict[str, list[Any]]]]:
+        """Return the values that choices of the space have got since it began, and when, by the parameter's name."""
+        with self._open() as experiment:
+            found = [(moment(row.time), row.data.get("choices")) for row in experiment.resumptions()]
+        return [(time, dict(choices)) for time, choices in found if choices]
+
     def family(self) -> Lineage:
         """Return who went on from whose checkpoint (PBT's clones), and the schedules that come of it."""
         with self._open() as experiment:
-            return Lineage(row for row, _ in experiment.read_log())
+            return Lineage(row for row, _ in experiment.read_log(damaged=experiment.leave_out))
+
+    def schedule(self, trial: int) -> list[dict[str, Any]]:
+        """Return the configs under which a trial's weights were trained, oldest first, for the scheduler `replay`.
+
+        Each is {"from": steps trained before, "trial": who did, "config": plain values}.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        done = 0
+        for segment in self.family().schedule(trial):  # a later one from the same step: the former did not train
+            found[done] = {"from": done, "trial": segment.trial, "config": dict(to_json(segment.config))}
+            done += segment.last - segment.first if segment.last is not None else 0
+        return list(found.values())
 
     def lineage(self) -> pd.DataFrame:
         """Return one row per clone: trial, step, source, source_step, time, reason, and "config/..." from then on."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from tune_platform.protocol.text import choices_of
 from tune_platform.results.trials import moment
 from tune_platform.store.records import LogRow
 
@@ -38,7 +39,9 @@ def reasons_of(rows: Iterable[LogRow], facts: Mapping[int, LogRow]) -> Iterator[
 
 def _reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
     if row.kind == "resumed":
-        return Reason(time=moment(row.time), step=None, verdict="resumed", reason="a new driver took over")
+        more = row.data.get("choices")
+        text = "a new driver took over" + (f", with more choices: {choices_of(more)}" if more else "")
+        return Reason(time=moment(row.time), step=None, verdict="resumed", reason=text)
     if row.trial is None:
         return None
     step, verdict, data = row.data.get("step"), row.kind, row.data

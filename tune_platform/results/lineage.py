@@ -47,24 +47,32 @@ class Lineage:
         self.clones: list[Clone] = []
         self._first: dict[int, Config] = {}
         saved: dict[int, int] = {}  # step of each trial's newest checkpoint
+        held: dict[int, int] = {}  # ... that is in memory, and not written yet
         for row in rows:
             if row.kind == "suggested" and row.trial is not None:
                 self._first[row.trial] = from_json(row.data["config"], Unavailable)
             for ref in [*row.data.get("saved", ()), row.data.get("checkpoint")]:
                 if ref:
                     saved[ref[0]] = ref[1]
+            for ref in row.data.get("held", ()):
+                held[ref[0]] = ref[1]
+            if row.kind == "resumed":
+                held.clear()
+            elif row.kind == "failed" and row.trial is not None:
+                held.pop(row.trial, None)
             if row.kind == "verdict" and row.data["verdict"] == "clone" and row.trial is not None:
                 source = row.data["source"]
                 clone = Clone(
                     trial=row.trial,
                     step=row.data["step"],
                     source=source,
-                    source_step=saved.get(source),
+                    source_step=max((at[source] for at in (saved, held) if source in at), default=None),
                     config=from_json(row.data["config"], Unavailable),
                     reason=row.data.get("reason") or "",
                     time=moment(row.time),
                 )
                 self.clones.append(clone)
+                held.pop(row.trial, None)
                 saved[row.trial] = row.data["step"]  # until it saves itself, others would get that of its source
 
     @property

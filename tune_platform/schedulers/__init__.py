@@ -12,6 +12,7 @@ from tune_platform.schedulers.mo_asha import MOASHA
 from tune_platform.schedulers.pasha import PASHA
 from tune_platform.schedulers.pb2 import PB2
 from tune_platform.schedulers.pbt import PBT
+from tune_platform.schedulers.replay import Replay
 from tune_platform.schedulers.successive_halving import SuccessiveHalving
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Candidates",
     "HyperBand",
     "MedianStopping",
+    "Replay",
     "Scheduler",
     "SuccessiveHalving",
     "TrialView",

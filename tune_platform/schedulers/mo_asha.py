@@ -29,6 +29,8 @@ Losses = npt.NDArray[np.float64]  # one row a trial, one column an objective; sm
 class MOASHA:
     """Asynchronous successive halving (stopping form) for several objectives; see `ASHA` for the options."""
 
+    several_objectives = True
+
     def __init__(self, *, max: float | None = None, min: float = 1, eta: float = 3, resource: str = "step") -> None:
         self._ladder = Ladder("mo_asha", min=min, max=max, eta=eta)
         self.resource, self.min, self.max, self.eta = resource, min, self._ladder.max, eta

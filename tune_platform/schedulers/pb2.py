@@ -75,6 +75,15 @@ class PB2(PBT):
         """Return the name and the options by which `make_scheduler` builds it again."""
         return {key: value for key, value in super().to_spec().items() if key != "selection"}
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the population and the observations as plain data."""
+        return {**super().state(), "seen": list(self._seen)}
+
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        super().load_state(data)
+        self._seen.extend((since, tuple(point), gain) for since, point, gain in data["seen"])
+
     def _clone(self, number: int, source: int, place: str) -> Any:
         clone = super()._clone(number, source, place)
         # From here on it is as good as its source was: the next gain counts from there.

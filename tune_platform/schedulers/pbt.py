@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from tune_platform.errors import SpecError
+from tune_platform.protocol.configs import from_json, to_json
 from tune_platform.protocol.reports import Config, Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.seeds import rng
@@ -29,6 +30,8 @@ from tune_platform.schedulers._rungs import check_numbers, reached
 from tune_platform.space import Space
 
 Selection = Literal["truncation", "binary_tournament"]
+#: What is known of each member, and the sets of members whose order counts.
+_BY_MEMBER, _IN_ORDER = ("scores", "evaluated", "reached"), ("idle", "arrived")
 
 
 class PBT:
@@ -196,6 +199,25 @@ class PBT:
                 for number in ranked
             ],
         }
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the population as plain data: of each member its config, how far it is and its last evaluation."""
+        return {
+            "configs": [[number, to_json(config)] for number, config in self._configs.items()],
+            **{name: list(getattr(self, f"_{name}").items()) for name in _BY_MEMBER},
+            **{name: list(getattr(self, f"_{name}")) for name in _IN_ORDER},
+            "generation": self._generation,
+            "over": self._over,
+        }
+
+    def load_state(self, data: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._configs = {number: from_json(config) for number, config in data["configs"]}
+        for name in _BY_MEMBER:
+            setattr(self, f"_{name}", dict(map(tuple, data[name])))
+        for name in _IN_ORDER:
+            setattr(self, f"_{name}", dict.fromkeys(data[name]))
+        self._generation, self._over = data["generation"], data["over"]
 
     # ------------------------------------------------------------------------------- exploit and explore
 

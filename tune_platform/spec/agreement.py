@@ -31,12 +31,12 @@ def contradictions(
     if len(set(metrics)) < len(metrics):
         found.append(Problem(("objective",), f"metrics are given twice: {', '.join(metrics)}"))
     kind = type(scheduler).__name__
-    if len(metrics) > 1 and kind != "FIFO":
+    if len(metrics) > 1 and not getattr(scheduler, "several_objectives", kind == "FIFO"):
         found.append(
             Problem(
                 ("schedule",),
                 f"{kind} ranks trials by one number; there are {len(metrics)} ({', '.join(metrics)}): "
-                "use the scheduler fifo, or judge one metric",
+                "use the scheduler mo_asha or fifo, or judge one metric",
             )
         )
     if len(metrics) > 1 and target is not None:

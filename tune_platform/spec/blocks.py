@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.location import Location
 from tune_platform.spec.values import Count, Natural, Number, Seconds, Strict, describe
 
 
@@ -42,17 +43,25 @@ def _known_storage(value: str | None) -> str | None:
         from fsspec import available_protocols
 
         protocol = value.partition("://")[0].rpartition("::")[2]
-        if protocol not in available_protocols():
+        if protocol not in (known := available_protocols()):
+            shown = describe(str(Location(value)))
             raise SpecError(
-                f"got {describe(value)}; fsspec knows no {protocol}://{did_you_mean(protocol, available_protocols())}: "
+                f"got {shown}; fsspec knows no {protocol}://{did_you_mean(protocol, known)}: "
                 "a directory, or a path such as s3://bucket/folder, is wanted"
             )
     return value
 
 
 def check_driver(storage: str | None) -> None:
-    """Raise SpecError where what fsspec needs for a path is not installed."""
+    """Raise SpecError where what fsspec needs for a path is not installed, or where the path holds a key."""
     if storage is not None and "://" in storage:
+        if (place := Location(storage)).has_secret:
+            raise SpecError(
+                f"got {str(place)!r}; a key in it would be stored with each checkpoint's place, for all who read the "
+                "results. Leave it out, and give it where the file system looks by itself: AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY for s3, GOOGLE_APPLICATION_CREDENTIALS for gs, for any "
+                "FSSPEC_FTP_PASSWORD and the like (its protocol and argument), on every machine"
+            )
         from fsspec import get_filesystem_class
 
         try:

@@ -329,6 +329,17 @@ class SearchSpec(Shared):
             if key.split(".")[0] not in NOT_IN_FINGERPRINT and mine.get(key) != theirs.get(key)
         ]
 
+    def added_choices(self, other: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Return the values that lists of choices have at their end here, and not in a spec that `to_dict` wrote.
+
+        By the parameter's name; empty where nothing was added, or where the spaces differ in anything else.
+        """
+        from tune_platform.spec.growth import added_choices
+
+        mine, theirs = self.to_dict()["space"], other.get("space", {})
+        found = added_choices(_as_ever(mine), _as_ever(theirs)) or {}
+        return {name: found[name] for name in sorted(found)}
+
 
 def _today(data: Mapping[str, Any]) -> dict[str, Any]:
     """Call the trainable by today's name, which an older spec may not; write tuples and objects as older ones do.

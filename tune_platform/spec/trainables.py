@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from tune_platform.errors import SpecError
+from tune_platform.ray_tune.session import is_ray_class
 from tune_platform.spec.values import describe
 from tune_platform.trainable import Trainable
 
 #: The methods of a class that are called, with how many arguments.
 _METHODS = {
-    "setup": 1, "step": 0, "save_checkpoint": 1, "load_checkpoint": 1, "reset_config": 1, "cleanup": 0,
+    "setup": 1, "step": 0, "save_checkpoint": 1, "load_checkpoint": 1, "reset_config": 1, "cleanup": 0, "get_state": 0,
+    "set_state": 1,
 }  # fmt: skip
 _WANTED = 'a subclass of Trainable, a function of the config or "module:name" is wanted'
 
@@ -38,15 +40,20 @@ def check_saves(trainable: Any, scheduler: Any) -> None:
     """Raise SpecError for a class that cannot save, where trials go on from each other's checkpoints."""
     if not getattr(scheduler, "needs_checkpoints", False) or not isinstance(trainable, type):
         return
-    if issubclass(trainable, Trainable) and trainable.save_checkpoint is Trainable.save_checkpoint:
+    if not issubclass(trainable, Trainable) or trainable.get_state is not Trainable.get_state:
+        return
+    if trainable.save_checkpoint is Trainable.save_checkpoint:
         raise SpecError(
             f"with {type(scheduler).__name__} trials go on from each other's checkpoints, but {trainable.__qualname__} "
-            "saves none: write its save_checkpoint(directory) and load_checkpoint(directory)"
+            "saves none: write its save_checkpoint(directory) and load_checkpoint(directory), or its get_state() and "
+            "set_state(state)"
         )
 
 
 def _check_class(value: type) -> None:
     name = value.__qualname__
+    if is_ray_class(value):
+        return  # Ray Tune's own has defaults for all
     if not issubclass(value, Trainable):
         raise SpecError(
             f"the class {name} is not a subclass of tune_platform.Trainable, with setup and step of its own"
@@ -75,6 +82,12 @@ def _check_function(value: Callable[..., Any]) -> None:
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
     if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
         raise SpecError(f"{name} is {_kind(code)}, which nobody awaits; write a plain function, and asyncio.run in it")
+    asked = getattr(getattr(inner, "__code__", None), "co_names", ())
+    if any(word.startswith("suggest_") for word in asked) and inner.__code__.co_varnames[:1] == ("trial",):
+        raise SpecError(
+            f"{name}(trial) is an Optuna objective, and trials are given their config here: write "
+            f"optuna_objective({name}), from tune_platform.integrations (docs/from_optuna.md)"
+        )
     if not _takes(value, 1):
         raise SpecError(
             f"{name}{_arguments(value)} cannot be called with the config alone: write {name}(config), and "

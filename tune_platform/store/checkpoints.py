@@ -244,6 +244,10 @@ class Draft:
             self.discard()
         return CheckpointRef(self.trial, step, f"{self._prefix}/{name}", _total(entries))
 
+    def ref(self, step: int, attempt: int, size: int) -> CheckpointRef:
+        """Return what `keep` will return, where the files come to `size` bytes."""
+        return CheckpointRef(self.trial, step, f"{self._prefix}/{_name(self.trial, step, attempt)}", size)
+
     def discard(self) -> None:
         """Delete the draft; one that has been kept is gone already."""
         shutil.rmtree(self._directory, ignore_errors=True)

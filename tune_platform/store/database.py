@@ -10,6 +10,7 @@ import functools
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -184,7 +185,7 @@ class Database:
         connection = _sqlite(f"{self._path.as_uri()}?mode={mode}")
         if not self.readonly:
             try:
-                connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer never wait
+                _write_ahead(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")  # kill -9 loses nothing, a power cut the tail
                 connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; its fsyncs are costly
             except sqlite3.Error:
@@ -229,7 +230,14 @@ class Database:
             away = self._is_away(error)
             if away and self.dialect == "postgresql":
                 self._drop()  # what is left of it may be another server's by now
-            raise (StoreAway if away else ExperimentError)(f"{self.where}: {error}") from error
+            raise (StoreAway if away else ExperimentError)(f"{self.where}: {error}{self._not_ours()}") from error
+
+    def _not_ours(self) -> str:
+        """Say that a file of SQLite's may not be written, of which its own message says nothing; else nothing."""
+        if self.readonly or self._path is None or not self._path.exists():
+            return ""
+        shut = [str(path) for path in (self._path.parent, self._path) if not os.access(path, os.W_OK)]
+        return f"; {shut[0]} can be read but not written: it is on a read-only disk, or somebody else's" if shut else ""
 
     def _is_away(self, error: Exception) -> bool:
         if self.dialect == "sqlite":
@@ -257,6 +265,22 @@ def _sqlite(place: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log, with which readers and the writer never wait.
+
+    SQLite does not wait for its turn here where somebody else is about to write: it would be in that one's way.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _psycopg() -> ModuleType:

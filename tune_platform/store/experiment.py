@@ -32,6 +32,7 @@ class SqlExperiment(ExperimentReader):
         self._shared = shared
         self._lease: lease.Heartbeat | None = None
         self._patience = Patience(database.where)
+        self._amended: str | None = None
 
     def __enter__(self) -> SqlExperiment:
         return self
@@ -83,8 +84,17 @@ class SqlExperiment(ExperimentReader):
             if snapshot is not None:
                 cursor.execute(sql(schema.SET_SNAPSHOT[dialect], dialect), (number, *snapshot))
                 cursor.execute(sql(schema.DROP_SNAPSHOTS, dialect), (number, number))
+            if self._amended is not None:
+                cursor.execute(*compiled(sa.update(schema.experiments).where(_E.id == number)
+                                         .values(spec=self._amended), dialect))  # fmt: skip
 
         self._persist(write)
+        self._amended = None
+
+    def amend(self, spec: Mapping[str, Any]) -> None:
+        """Have the next `append` put `spec` in the place of the stored one, in its transaction."""
+        self._amended = rows.encode(spec, "spec")
+        self.spec = rows.decode(self._amended)
 
     def convert_log(self, log: Sequence[LogRow], moved: Mapping[int, int]) -> None:
         """Put a log of the present format in the place of the former one, in one transaction.

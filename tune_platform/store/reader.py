@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -15,6 +16,7 @@ from tune_platform.store import lease, rows, schema
 from tune_platform.store.database import Database
 from tune_platform.store.records import CheckpointRow, ExperimentRow, LogRow, ReportRow, RequestRow, TrialRow
 
+_LOG = logging.getLogger("tune_platform")
 # Rows per query of the streaming reads: bounds memory, and no read transaction stays open. Few, so that the garbage
 # collector looks at few; more where each query is a journey.
 _CHUNK = {"sqlite": 250, "postgresql": 2000}
@@ -23,6 +25,8 @@ CREATED = "created but not started"
 """The reason of an experiment whose driver is about to take the lease."""
 #: What trials may be ordered by.
 ORDERS = ("trial", "best", "step", "created", "started", "ended")
+#: What was told of damaged experiments in this process: results open the store anew for each question.
+_TOLD: set[tuple[str, str, str]] = set()
 _E, _L, _R = schema.experiments.c, schema.log.c, schema.reports.c
 _T, _C = schema.trials.c, schema.checkpoints.c
 
@@ -34,10 +38,44 @@ class ExperimentReader:
         self.name = name
         self._db = database
         self._id = number
-        self.spec: dict[str, Any] = rows.decode(database.fetch(sa.select(_E.spec).where(_E.id == number))[0][0])
+        self.spec = self._read_spec()
 
     def _fetch(self, statement: sa.ClauseElement, *values: Any) -> list[tuple[Any, ...]]:
         return self._db.fetch(statement, *values)
+
+    def _read_spec(self) -> dict[str, Any]:
+        text = self._db.fetch(sa.select(_E.spec).where(_E.id == self._id))[0][0]
+        try:
+            return rows.mapping(text)
+        except ValueError as error:
+            self.damaged("its spec", str(error))
+            return {}
+
+    # ------------------------------------------------------------------ damage
+
+    def damaged(self, where: str, what: str) -> None:
+        """Tell, once, what cannot be read, and go on without it."""
+        key = (self._db.where, self.name, where)
+        if key not in _TOLD:
+            _TOLD.add(key)
+            _LOG.warning(
+                "experiment %r is damaged: %s %s; what can be read is shown, and doctor %s tells all",
+                self.name, where, what, self.name,
+            )  # fmt: skip
+
+    def leave_out(self, table: str, row: Sequence[Any], what: str) -> None:
+        """Tell of a row that cannot be read, and go on without it."""
+        self.damaged(place_of(table, row), what)
+
+    def _give_up(self, table: str, row: Sequence[Any], what: str) -> None:
+        raise ExperimentError(damage(self.name, f"{place_of(table, row)} {what}"))
+
+    def check_log(self) -> None:
+        """Tell where rows of the log are missing; their number says so, so that it takes some 30 ns a row."""
+        query = sa.select(sa.func.count(), sa.func.max(_L.seq)).where(_L.experiment == self._id)
+        count, last = self._fetch(query)[0]
+        if count != (last or 0):
+            self.damaged("its log", f"has {count} of {last} rows")
 
     @property
     def log_format(self) -> int:
@@ -52,18 +90,23 @@ class ExperimentReader:
         """Return the `seq` of the last log row, 0 if there is none."""
         return int(self._fetch(schema.LAST_SEQ, self._id)[0][0] or 0)
 
-    def read_log(self, after: int = 0, *, reports: bool = True) -> Iterator[tuple[LogRow, tuple[ReportRow, ...]]]:
+    def read_log(
+        self, after: int = 0, *, reports: bool = True, damaged: rows.Damaged | None = None
+    ) -> Iterator[tuple[LogRow, tuple[ReportRow, ...]]]:
         """Yield the log rows above `after` in order, each with the reports that it brought (unless not wanted).
 
-        Rows that are appended meanwhile are read too. Memory is bounded by a chunk of rows.
+        Rows that are appended meanwhile are read too. Memory is bounded by a chunk of rows. Raises ExperimentError at
+        a row that cannot be read, or calls `damaged` for it.
         """
+        damaged = damaged or self._give_up
         chunk = _CHUNK[self._db.dialect]
         while found := self._fetch(schema.READ_LOG, self._id, after, chunk):
             batches: dict[int, tuple[ReportRow, ...]] = {}
             if reports:
-                brought = rows.to_reports(self._fetch(schema.READ_BATCHES, self._id, found[0][0], found[-1][0]))
+                texts = self._fetch(schema.READ_BATCHES, self._id, found[0][0], found[-1][0])
+                brought = rows.to_reports(texts, damaged)
                 batches = {seq: tuple(batch) for seq, batch in groupby(brought, _SEQ)}
-            yield from [(row, batches.get(row.seq, ())) for row in rows.to_logs(found)]
+            yield from [(row, batches.get(row.seq, ())) for row in rows.to_logs(found, damaged)]
             after = found[-1][0]
 
     def begun(self) -> bool:
@@ -90,24 +133,36 @@ class ExperimentReader:
         numbers = sa.select(_L.seq).where(_L.experiment == self._id)
         these = sa.union_all(numbers.where(_L.trial == trial), numbers.where(_L.trial.is_(None)))
         query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq.in_(these))
-        return rows.to_logs(self._fetch(query.order_by(_L.seq)))
+        return rows.to_logs(self._fetch(query.order_by(_L.seq)), self.leave_out)
+
+    def resumptions(self) -> list[LogRow]:
+        """Return the rows of the log that tell of another driver that took over, in order."""
+        query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.trial.is_(None))
+        return rows.to_logs(self._fetch(query.where(_L.kind == "resumed").order_by(_L.seq)), self.leave_out)
 
     def causes(self, trial: int) -> dict[int, LogRow]:
         """Return the facts that the effects on one trial followed from, by their `seq`, without reports."""
         these = sa.select(_L.stimulus).where(_L.experiment == self._id, _L.trial == trial, _L.stimulus.is_not(None))
         query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq.in_(these))
-        return {row.seq: row for row in rows.to_logs(self._fetch(query))}
+        return {row.seq: row for row in rows.to_logs(self._fetch(query), self.leave_out)}
 
     def requests(self, after: int) -> list[RequestRow]:
         """Return the requests with numbers above `after`; cheap enough to be asked all the time."""
         return [rows.to_request(row) for row in self._fetch(schema.READ_REQUESTS, self._id, after)]
 
     def trials(
-        self, status: str | None = None, limit: int | None = None, order: str = "trial", offset: int = 0
+        self,
+        status: str | None = None,
+        limit: int | None = None,
+        order: str = "trial",
+        offset: int = 0,
+        *,
+        damaged: rows.Damaged | None = None,
     ) -> list[TrialRow]:
         """Return trials, perhaps only of one status; `order` is a column, with "-" before it descending.
 
-        Columns: trial, best, step, created, started, ended; rows without a value come last. Raises SpecError.
+        Columns: trial, best, step, created, started, ended; rows without a value come last. One that cannot be read is
+        left out and told, or goes to `damaged`. Raises SpecError.
         """
         name = order.removeprefix("-")
         if name not in ORDERS:
@@ -119,7 +174,7 @@ class ExperimentReader:
             query = query.where(_T.status == status)
         if limit is not None or offset:
             query = query.limit(sys.maxsize if limit is None else limit).offset(offset)
-        return [rows.to_trial(row) for row in self._fetch(query)]
+        return rows.to_trials(self._fetch(query), damaged or self.leave_out)
 
     def trial(self, number: int) -> TrialRow:
         """Return one trial. Raises ExperimentError if there is none of this number."""
@@ -127,7 +182,7 @@ class ExperimentReader:
         found = self._fetch(query)
         if not found:
             raise ExperimentError(f"experiment {self.name!r} has no trial {number}.")
-        return rows.to_trial(found[0])
+        return rows.to_trials(found, self._give_up)[0]
 
     def counts(self) -> dict[str, int]:
         """Return how many trials are in each status; statuses without trials are left out."""
@@ -144,7 +199,7 @@ class ExperimentReader:
         query = query.order_by(_R.trial, _R.step).limit(chunk)
         found = self._fetch(query)
         while found:
-            yield from rows.to_reports(found)
+            yield from rows.to_reports(found, self.leave_out)
             last = sa.tuple_(*found[-1][:2])
             found = self._fetch(query.where(sa.tuple_(_R.trial, _R.step) > last)) if len(found) == chunk else []
 
@@ -155,7 +210,7 @@ class ExperimentReader:
         query = query.where(_R.experiment == self._id, _T.best_step != _T.step)
         if trials is not None:
             query = query.where(sa.or_(sa.false(), *(_R.trial == number for number in trials)))
-        return {report.trial: report.metrics for report in rows.to_reports(self._fetch(query))}
+        return {report.trial: report.metrics for report in rows.to_reports(self._fetch(query), self.leave_out)}
 
     def checkpoints(self, trial: int | None = None, include_deleted: bool = False) -> list[CheckpointRow]:
         """Return the checkpoints of one trial or of all, ordered by trial and step."""
@@ -168,6 +223,27 @@ class ExperimentReader:
 
 
 # ------------------------------------------------------------------------------------------ helpers
+
+
+def place_of(table: str, row: Sequence[Any]) -> str:
+    """Return where in the store a row is, for a message."""
+    return {"log": "row {} of its log:", "reports": "report {1} of trial {0}:", "trials": "trial {}:"}[table].format(
+        *row
+    )
+
+
+def damage(name: str, what: str) -> str:
+    """Return the message on an experiment that cannot go on as something of it cannot be read."""
+    return (
+        f"experiment {name!r} is damaged: {what}. What can be read is shown by show and export; doctor {name} tells all"
+    )
+
+
+def _read(spec: Any) -> dict[str, Any]:
+    try:
+        return rows.mapping(spec)
+    except ValueError:  # who opens it is told
+        return {}
 
 
 def _read_counts(database: Database, number: int) -> dict[str, int]:
@@ -183,7 +259,7 @@ def read_experiment(database: Database, number: int, name: str) -> ExperimentRow
         status, reason = "crashed", reason or f"its driver {lease.shown(driver)} is gone"
     return ExperimentRow(
         name=name,
-        spec=rows.decode(spec),
+        spec=_read(spec),
         status=status,
         reason=reason,
         created=created,

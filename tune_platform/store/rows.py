@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import Field, fields
 from functools import partial
 from operator import attrgetter
@@ -127,34 +128,74 @@ def checkpoint_values(experiment: int, row: CheckpointRow) -> tuple[Any, ...]:
     return experiment, row.trial, row.uri, row.step, row.bytes, row.deleted
 
 
-def to_logs(rows: Sequence[Sequence[Any]]) -> list[LogRow]:
+Damaged = Callable[[str, Sequence[Any], str], None]
+"""Called for a row that cannot be read, with its table, its columns and what is wrong; to raise, or to do without."""
+
+
+def to_logs(found: Sequence[Sequence[Any]], damaged: Damaged) -> list[LogRow]:
     """Build log rows from their columns."""
-    if not rows:
+    found, data = _decode_all("log", found, 4, damaged)
+    if not found:
         return []
-    *head, data, stimulus, elapsed = zip(*rows, strict=True)
-    return list(map(LogRow._make, zip(*head, _decode_all(data), stimulus, elapsed, strict=True)))
+    *head, _, stimulus, elapsed = zip(*found, strict=True)
+    return list(map(LogRow._make, zip(*head, data, stimulus, elapsed, strict=True)))
 
 
-def to_reports(rows: Sequence[Sequence[Any]]) -> list[ReportRow]:
+def to_reports(found: Sequence[Sequence[Any]], damaged: Damaged) -> list[ReportRow]:
     """Build reports from their columns."""
-    if not rows:
+    found, metrics = _decode_all("reports", found, 4, damaged)
+    if not found:
         return []
-    *head, metrics = zip(*rows, strict=True)
-    return list(map(ReportRow._make, zip(*head, _decode_all(metrics), strict=True)))
+    *head, _ = zip(*found, strict=True)
+    return list(map(ReportRow._make, zip(*head, metrics, strict=True)))
 
 
-def _decode_all(texts: Sequence[str]) -> list[dict[str, Any]]:
-    # One call for all rows: twice as fast as one each.
-    values: list[dict[str, Any]] = decode(f"[{','.join(texts)}]")
-    return values
+def to_trials(found: Sequence[Sequence[Any]], damaged: Damaged) -> list[TrialRow]:
+    """Build trials from their columns."""
+    trials = []
+    for row in found:
+        values = dict(zip(_FIELDS, row, strict=True))
+        name = ""
+        try:
+            for name in _DECODED:
+                values[name] = mapping(values[name])
+        except ValueError as error:
+            damaged("trials", row, f"{name} {error}")
+        else:
+            trials.append(TrialRow(**values))
+    return trials
 
 
-def to_trial(row: Sequence[Any]) -> TrialRow:
-    """Build a trial from its columns."""
-    values = dict(zip(_FIELDS, row, strict=True))
-    for name in _DECODED:
-        values[name] = decode(values[name])
-    return TrialRow(**values)
+def mapping(value: Any) -> dict[str, Any]:
+    """Return the object that is written as JSON. Raises ValueError that says what stands there instead."""
+    try:
+        found = decode(value)
+    except (TypeError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        shown = repr(value)
+        raise ValueError(f"is no JSON object: {shown if len(shown) <= 40 else f'{shown[:37]}...'}")
+    return found
+
+
+def _decode_all(
+    table: str, found: Sequence[Sequence[Any]], place: int, damaged: Damaged
+) -> tuple[Sequence[Sequence[Any]], list[dict[str, Any]]]:
+    """Return the rows that can be read, and the values of their column `place`."""
+    with suppress(TypeError, ValueError):
+        # One call for all rows: twice as fast as one each.
+        values: list[dict[str, Any]] = decode(f"[{','.join([row[place] for row in found])}]")
+        if len(values) == len(found) and set(map(type, values)) <= {dict}:
+            return found, values
+    good, values = [], []
+    for row in found:
+        try:
+            values.append(mapping(row[place]))
+        except ValueError as error:
+            damaged(table, row, f"{'data' if table == 'log' else 'metrics'} {error}")
+        else:
+            good.append(row)
+    return good, values
 
 
 def to_checkpoint(row: Sequence[Any]) -> CheckpointRow:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,26 @@ def trainable_of(curve: Curve) -> type[Trainable]:
             self.now = json.loads((directory / "state.json").read_text())["step"]
 
     return CurveTrainable
+
+
+def state_trainable_of(curve: Curve) -> type[Trainable]:
+    """Return such a trainable that hands its state over as an object instead of files."""
+
+    class StateTrainable(Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            self.now = 0
+
+        def step(self) -> Mapping[str, Any] | None:
+            self.now += 1
+            return curve(self.config, self.now)
+
+        def get_state(self) -> Any:
+            return {"step": self.now}
+
+        def set_state(self, state: Any) -> None:
+            self.now = state["step"]
+
+    return StateTrainable
 
 
 def launch(trial: int, until: float | None, **changes: Any) -> Launch:
@@ -238,6 +259,31 @@ class BackendContract:
             assert watch.steps(1) == [1, 2, 3]
             if self.runs_code:  # the state is the source's: its step 4 is behind it
                 assert watch.reports(1)[-1].metrics["loss"] == 1.0 + 1 / 5
+
+    def test_a_clone_takes_over_from_memory(self, tmp_path: Path) -> None:
+        """It does not look into storage, where its checkpoint is deleted here; without memory that is its failure."""
+        for trainable in [trainable_of(falling), state_trainable_of(falling)] if self.runs_code else []:
+            with self.opened(falling, tmp_path, trainable=trainable, memory=2**20) as watch:
+                watch.backend.submit([launch(0, 4, save=True), launch(1, 2)])
+                watch.until(lambda: watch.saved(0) and watch.steps(1) == [1, 2])
+                shutil.rmtree(tmp_path / "checkpoints" / "trial-00000")
+                clone = launch(1, 3, attempt=2, checkpoint=watch.saved(0)[0], start=2, committed=2)
+                watch.backend.submit([clone])
+                watch.until(lambda: 3 in watch.steps(1) or watch.failure(1))
+                assert watch.failure(1) is None
+                assert watch.reports(1)[-1].metrics["loss"] == 1.0 + 1 / 5
+
+    def test_what_is_not_in_memory_any_more_comes_from_storage(self, tmp_path: Path) -> None:
+        """A state that is kept in memory is written as well."""
+        if not self.runs_code:
+            return
+        with self.opened(falling, tmp_path, trainable=state_trainable_of(falling), memory=1) as watch:
+            watch.backend.submit([launch(0, 4, save=True), launch(1, 2)])
+            watch.until(lambda: watch.saved(0) and watch.steps(1) == [1, 2])
+            clone = launch(1, 3, attempt=2, checkpoint=watch.saved(0)[0], start=2, committed=2)
+            watch.backend.submit([clone])
+            watch.until(lambda: 3 in watch.steps(1))
+            assert watch.reports(1)[-1].metrics["loss"] == 1.0 + 1 / 5
 
     def test_save_is_answered_at_a_milestone(self, tmp_path: Path) -> None:
         with self.opened(falling, tmp_path) as watch:

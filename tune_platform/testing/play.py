@@ -132,7 +132,6 @@ class Referee:
         if isinstance(verdict, Continue):
             self._check_ahead(name, decision.trial, verdict.until)
         if isinstance(verdict, Clone):
-            assert verdict.source != decision.trial, f"{name}: it is a clone of itself"
             assert verdict.source in self._living, f"{name}: the source does not exist, or has ended"
             if self.resource == "step":
                 self._check_ahead(name, decision.trial, verdict.until)
@@ -348,10 +347,11 @@ class Play:
         saves = trial.save if halts else self._draw.random() < 0.1
         saving = bool(saves and reports and not done and self._draw.random() < 0.3)
         saved = (self._ref(trial, step),) if saves and reports and not saving else ()
+        held = (self._ref(trial, step),) if saving and self._draw.random() < 0.5 else ()
         self.feed(
             Reported(
                 time=self._time(), trial=trial.number, attempt=trial.attempt, reports=tuple(reports), saved=saved,
-                done=done, saving=saving,
+                done=done, saving=saving, held=held,
             )
         )  # fmt: skip
 

@@ -90,8 +90,8 @@ class SearcherContract:
     def drive(self, searcher: Searcher, start: int, stop: int, running: dict[int, dict[str, Any]]) -> list[Heard]:
         """Ask for trials `start` to `stop`, three at a time, told out of order; return what was asked and told.
 
-        Every fourth is paused before it goes on to its end; every seventh is cloned, so that another config than the
-        suggested one gives its value.
+        Every fourth is paused before it goes on to its end, and of some it is told that they run where the searcher
+        `follows`; every seventh is cloned, so that another config than the suggested one gives its value.
         """
         log: list[Heard] = []
         space = self.make_space()
@@ -103,6 +103,9 @@ class SearcherContract:
         for number in range(start, stop):
             if number % 4 == 2 and number - 1 in running:
                 tell(number - 1, self.paused(self.outcome(number - 1, running[number - 1])))
+            if number % 5 == 3 and number - 2 in running and getattr(searcher, "follows", False):
+                stands = self.paused(self.outcome(number - 2, running[number - 2]))
+                tell(number - 2, replace(stands, status="running"))
             if len(running) >= 3:
                 done = sorted(running)[number % len(running)]
                 config = running.pop(done)
@@ -199,6 +202,35 @@ class SearcherContract:
             for number, config in _configs(self.drive(resumed, cut, self.trials, running)).items():
                 assert config == expected[number], f"cut at {cut}, trial {number}"
 
+    def test_choices_with_more_values_at_their_end(self) -> None:
+        """One that is resumed with longer lists tries the new values too, and so does one that is cut after that."""
+        if not getattr(self.make_searcher(), "longer_choices", False):
+            pytest.skip("it does not go on with longer lists of choices")
+        x, values = quniform(0, 10, 0.01), [1, 2, (3, 3), "four", 5, 6, 7]
+        short, longer = Space({"x": x, "kind": choice(values[:2])}), Space({"x": x, "kind": choice(values)})
+
+        def drive(searcher: Searcher, numbers: Iterable[int]) -> list[PastTrial]:
+            found = []
+            for number in numbers:
+                suggestion = searcher.ask(number)
+                assert suggestion is not None
+                outcome = self.outcome(number, suggestion.config)
+                searcher.tell(number, outcome)
+                found.append(PastTrial(number, suggestion.config, suggestion.memo or {}, outcome))
+            return found
+
+        cut, again = self.trials // 3, self.trials // 3 * 2
+        past = drive(self.start(short), range(cut))
+        grown = self.start(longer)
+        grown.restore(_through_json(past))
+        past += drive(grown, range(cut, again))
+        expected = drive(grown, range(again, self.trials))
+        assert all(longer.flatten(trial.config) for trial in past + expected)  # raises for one outside of it
+        assert any(trial.config["kind"] in values[2:] for trial in past[cut:] + expected)
+        resumed = self.start(longer)
+        resumed.restore(_through_json(past))
+        assert _configs(drive(resumed, range(again, self.trials))) == _configs(expected)
+
     def test_restore_asks_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A long past is taken in as it was: nothing of it is suggested again, which would take hours of a model."""
         space = self.make_space()
@@ -227,15 +259,18 @@ class SearcherContract:
                 searcher.tell(number, outcome)
             return [PastTrial(number, suggestion.config, suggestion.memo or {}, outcomes[-1])]
 
+        ends: tuple[list[str], ...]
         ends = (["paused"], ["paused", "paused"], ["paused", "completed"], ["paused", "failed"], ["paused", "stopped"])
         whole = self.start()
+        if getattr(whole, "follows", False):
+            ends = (["running"], ["running", "stopped"], ["running", "paused"], *ends)
         count = min(12, self.suggestions)
         past = [trial for number in range(count) for trial in tell(whole, number, ends[number % len(ends)])]
         resumed = self.start()
         resumed.restore(_through_json(past))
         assert tell(whole, count, ["completed"]) == tell(resumed, count, ["completed"])
-        for trial in past:  # those that are paused go on and end in both
-            if trial.outcome is not None and trial.outcome.status == "paused":
+        for trial in past:  # those that are paused, or run, go on and end in both
+            if trial.outcome is not None and trial.outcome.status in ("paused", "running"):
                 end = Outcome("completed", 0.1, 9, (0.1,), trial.config, 4.5, (*trial.outcome.rungs, (4.5, 0.1)))
                 whole.tell(trial.number, end)
                 resumed.tell(trial.number, end)

@@ -83,7 +83,7 @@ def test_a_class_runs_in_the_callers_thread_without_a_directory(tmp_path: Path) 
         Resources(cpu=8, workers=3),
         Resources(workers=2, strategy="STRICT_SPREAD"),
         Resources(workers=2, strategy="STRICT_PACK"),
-        lambda config: Resources(cpu=1 + config["x"], gpu=2),
+        pytest.param(lambda config: Resources(cpu=1 + config["x"], gpu=2), id="of the config"),
     ],
     ids=str,
 )

@@ -94,6 +94,52 @@ def test_it_does_not_grow_with_what_was_fetched(channel: Channel, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_death_while_the_file_is_made_shorter_loses_nothing(
+    channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> int:
+        raise SystemExit
+
+    monkeypatch.setattr("tune_platform.backends._journal._LIMIT", 100)
+    channel.put(report(1))
+    assert channel.collect(1) is not None
+    for step in (2, 3):
+        channel.put(report(step))
+    channel.finish("waiting", None)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", killed)
+        with pytest.raises(SystemExit):
+            channel.collect(1)
+    (path,) = (path for path in tmp_path.glob(".unsent-*") if path.suffix != ".new")
+    assert [item.step for item in recover(str(tmp_path), HERE, 4, 2, after=1)] == [2, 3]  # type: ignore[union-attr]
+    assert not path.exists()
+
+
+def test_it_stays_short_also_where_something_is_always_on_its_way(
+    channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_platform.backends._journal._LIMIT", 1_000)
+    channel.put(report(1))
+    for step in range(2, 200):
+        channel.finish("waiting", None)
+        channel._take()  # what the driver gets while the next is put
+        channel._state, channel._over = None, False
+        channel.put(report(step))
+        channel._note_delivery()
+        assert left(tmp_path, after=step - 1) == [step]
+    (path,) = tmp_path.glob(".unsent-*")
+    assert path.stat().st_size < 2_000
+
+
+def test_a_process_that_nobody_knows_is_found_by_its_attempt(channel: Channel, tmp_path: Path) -> None:
+    channel.put(report(1))
+    (path,) = tmp_path.glob(".unsent-*")
+    path.rename(tmp_path / ".unsent-elsewhere-1")
+    (tmp_path / ".unsent-elsewhere-0").write_bytes(b'[3, 1, 1, 1.0, {"loss": 1}]\n[3, 1')  # another's, cut
+    assert recover(str(tmp_path), "", 4, 2, after=0) == [report(1)]
+    assert len(list(tmp_path.iterdir())) == 2  # they may be alive
+
+
 def test_without_a_folder_or_the_right_to_write_there_nothing_is_kept(tmp_path: Path) -> None:
     for folder in ("", str(tmp_path / "file" / "inside")):
         (tmp_path / "file").touch()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -95,6 +96,43 @@ class TestRay(BackendContract):
 
     def make_backend(self, curve: Curve) -> Backend:
         return RayBackend()
+
+
+class Kept(Pid):
+    """Its state says in which process, and at which step, it was taken."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.state = [0, 0]
+
+    def step(self) -> Mapping[str, Any]:
+        self.state = [self.state[0] or os.getpid(), self.state[1] + 1]
+        return {**super().step(), "from": self.state[0], "at": self.state[1]}
+
+    def get_state(self) -> Any:
+        return self.state
+
+    def set_state(self, state: Any) -> None:
+        self.state = state
+        if self.config.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("watch", [{"trainable": Kept, "memory": 2**20}], indirect=True)
+def test_a_clone_survives_the_death_of_its_target_and_of_its_source(watch: Watch) -> None:
+    """What was in memory is in storage as well; the driver hears of a death only later."""
+    watch.backend.submit([launch(0, 4, save=True), launch(1, 2)])
+    watch.until(lambda: watch.saved(0) and watch.steps(1) == [1, 2])
+    source = watch.reports(0)[-1].metrics["pid"]
+    clone = launch(1, 3, attempt=2, checkpoint=watch.saved(0)[0], start=2, committed=2)
+    watch.backend.submit([replace(clone, config={"die": True})])
+    watch.until(lambda: watch.failure(1))
+    watch.backend.submit([replace(clone, attempt=3)])
+    watch.until(lambda: 3 in watch.steps(1))
+    os.kill(source, signal.SIGKILL)
+    watch.backend.submit([replace(clone, attempt=4, until=4, committed=3)])
+    watch.until(lambda: 4 in watch.steps(1))
+    seen = [(report.metrics["from"], report.metrics["at"]) for report in watch.reports(1)[-2:]]
+    assert seen == [(source, 5), (source, 6)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

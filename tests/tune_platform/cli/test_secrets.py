@@ -113,6 +113,23 @@ def test_mistakes_around_a_url_do_not_show_it(call: Call, toy: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
+    "url",
+    [f"s3://key:{SECRET}@bucket/x", f"ftp://me:{SECRET}@host/x", f"memory://x?token={SECRET}", f"s4://k:{SECRET}@x"],
+)
+def test_a_key_in_the_place_of_checkpoints_is_refused_and_nowhere_shown(
+    call: Call, toy: Path, capfd: pytest.CaptureFixture[str], url: str
+) -> None:
+    for command in STARTING:
+        result = call(*command, "--set", f"checkpoint.storage={url}", code=2)
+        assert SECRET not in result.output, command
+        assert "***" in result.output, command
+    captured = capfd.readouterr()
+    assert SECRET not in captured.out + captured.err
+    clean(toy)
+    assert "AWS_SECRET_ACCESS_KEY" in result.output or "fsspec knows no s4://" in result.output
+
+
+@pytest.mark.parametrize(
     ("url", "shown", "unmasked"),
     [
         ("/data/a:b@c", "/data/a:b@c", None),

@@ -62,21 +62,28 @@ class Play:
         return self.do(Started(time=self.time, trial=number, attempt=self.trial(number).attempt, worker=f"w{number}"))
 
     def report(
-        self, number: int, *losses: Any, saved: bool = False, saving: bool = False, done: bool = False
+        self,
+        number: int,
+        *losses: Any,
+        saved: bool = False,
+        saving: bool = False,
+        done: bool = False,
+        held: bool = False,
     ) -> list[Command]:
         """The trial reports some losses, has `saved` at the last of them, or is `saving` still, behind its training."""
         trial = self.trial(number)
         reports = tuple(Report(trial.step + n, {"loss": v}, 0.0) for n, v in enumerate(losses, start=1))
         step = trial.step + len(losses)
-        refs = (CheckpointRef(number, step, f"{number}/{step}/{trial.attempt}"),) if saved else ()
+        ref = CheckpointRef(number, step, f"{number}/{step}/{trial.attempt}")
         return self.do(
             Reported(
                 time=self.time,
                 trial=number,
                 attempt=trial.attempt,
                 reports=reports,
-                saved=refs,
+                saved=(ref,) if saved else (),
                 saving=saving,
+                held=(ref,) if held else (),
                 done=done,
             )
         )
@@ -147,9 +154,12 @@ class Scripted(FIFO):
         return self.answers.get("supply_end")
 
 
+RETRIES = {"exception": 1, "lost_checkpoint": 1}
+
+
 def running(trials: int = 3, *, cpus: float = 4.0, **answers: Decisions) -> Play:
     """Some trials that run, and have not reported."""
-    play = Play(Scripted(**answers), nodes=({"cpu": cpus},), num_samples=trials, retries={"exception": 1})
+    play = Play(Scripted(**answers), nodes=({"cpu": cpus},), num_samples=trials, retries=RETRIES)
     for number in range(trials):
         play.suggest(number, x=number)
         if number in play.state.placed:

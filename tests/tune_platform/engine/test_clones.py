@@ -195,3 +195,101 @@ def test_a_clone_of_a_clone_that_is_gone_leaves_a_running_trial_alone() -> None:
     assert only(play.report(1, 0.5), Launch) == []
     assert [verdict for verdict in play.verdicts() if verdict[0] == 0] == []
     assert play.trial(0).config == {"x": 0}
+
+
+# ------------------------------------------------------------------------------- what is in memory
+
+
+def uri(play: Play, number: int) -> str:
+    kept = play.trial(number).checkpoint
+    assert kept is not None
+    return kept.ref.uri
+
+
+def from_memory(**answers: Any) -> Play:
+    """Trial 0 has gone on from a checkpoint of trial 1 that is in memory, and not written yet."""
+    play = running(2, **{"t0s1": CLONE, **answers})
+    play.report(1, 0.5, saving=True, held=True)
+    launch = only(play.report(0, 1.0, saved=True), Launch)[0]
+    assert (launch.checkpoint.uri, launch.config, launch.start) == ("1/1/1", {"x": 9}, 1)
+    assert not play.state.awaiting
+    return play
+
+
+def test_a_clone_does_not_wait_for_what_is_in_memory() -> None:
+    from_memory()
+
+
+def test_one_that_waits_takes_the_first_that_is_in_memory() -> None:
+    play = awaiting()
+    launch = only(play.report(1, 0.4, saving=True, held=True), Launch)[0]
+    assert (launch.trial, launch.checkpoint.uri) == (0, "1/2/1")
+
+
+def test_what_a_clone_lets_go_of_is_not_deleted_while_it_is_written() -> None:
+    """The clone has saved itself before its source's checkpoint is written, which is the source's own then."""
+    play = from_memory()
+    assert not only(play.report(0, 0.9, saved=True), DropCheckpoints)
+    play.report(1, saved=True)
+    assert uri(play, 1) == "1/1/1"
+    assert (play.trial(1).fresh, play.state.shelf.holders["1/1/1"]) == ([], 1)
+
+
+def test_a_clone_holds_what_its_source_lets_go_of() -> None:
+    play = from_memory()
+    play.report(1, saved=True)
+    assert not only(play.report(1, 0.4, saved=True), DropCheckpoints)
+    dropped = only(play.report(0, 0.9, saved=True), DropCheckpoints)
+    assert [ref.uri for command in dropped for ref in command.checkpoints] == ["1/1/1"]
+
+
+@pytest.mark.parametrize("what", ["source", "driver"])
+def test_a_clone_whose_checkpoint_was_lost_is_cloned_again(what: str) -> None:
+    """It was in the memory of a process that has died: the family stays what it was."""
+    play = from_memory()
+    if what == "driver":
+        play.do(Resumed(time=1.0))
+    else:
+        play.fail(1)
+    assert play.trial(1).fresh == []
+    if what == "source":
+        play.report(1, 0.4, saved=True)
+        play.fail(0, "lost_checkpoint")
+        assert (
+            0,
+            "Clone",
+            "cloned from trial 1 again: the checkpoint that it went on from was lost",
+        ) in play.verdicts()
+        assert (uri(play, 0), play.trial(0).config) == ("1/2/2", {"x": 9})
+    again = Controller(play.state.settings, Scripted(t0s1=CLONE))
+    for event, elapsed, effects in play.past:
+        again.replay(event, elapsed, effects)
+    assert not again.comparison.difference
+    assert again.state.trials[0].newest == play.trial(0).newest
+
+
+def test_a_clone_is_not_what_it_was() -> None:
+    """What it held in memory before is not what others take from it afterwards."""
+    play = running(2, t0s1=CLONE)
+    play.report(1, 0.5, saved=True)
+    play.report(0, 1.0, saving=True, held=True)
+    assert (play.trial(0).fresh, uri(play, 0)) == ([], "1/1/1")
+
+
+def test_a_clone_of_the_same_checkpoint_again_holds_it_once() -> None:
+    """Its source stands still, and its own has not been written yet: to let go of the older would lose both."""
+    play = running(2, t0s1=CLONE, t0s2=Clone(source=1, config={"x": 8}, until=4, reason="exploit"))
+    play.report(1, 0.5, saved=True)
+    play.report(0, 1.0, saved=True)
+    launch = only(play.report(0, 0.9, saving=True, held=True), Launch)[0]
+    assert (launch.checkpoint.uri, launch.start, launch.config) == ("1/1/1", 2, {"x": 8})
+    assert play.state.shelf.holders["1/1/1"] == 2
+
+
+def test_a_trial_goes_on_from_its_own_checkpoint_with_another_config() -> None:
+    """Once it is written: if its process dies, there is something to go back to."""
+    play = running(1, t0s1=Clone(source=0, config={"x": 9}, until=4, reason="replay"))
+    assert not only(play.report(0, 1.0, saving=True, held=True), Launch)
+    launch = only(play.report(0, saved=True), Launch)[0]
+    assert (launch.checkpoint.uri, launch.start, launch.config, launch.until) == ("0/1/1", 1, {"x": 9}, 4)
+    assert play.trial(0).configs == [(1, {"x": 0})]

@@ -15,7 +15,7 @@ from tune_platform.protocol.effects import Decided, Finished, Launched
 from tune_platform.protocol.events import Failed, Interrupted, Reported, Requested, Resumed, Saved, Suggested, Ticked
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.protocol.scheduler import Candidates
-from tune_platform.protocol.searcher import Outcome
+from tune_platform.protocol.searcher import RUNGS, Outcome
 from tune_platform.protocol.verdicts import Continue, Pause, Stop
 from tune_platform.schedulers import ASHA
 
@@ -287,6 +287,28 @@ def test_the_searcher_is_told_of_each_pause_and_of_the_end() -> None:
         Outcome("paused", 3.0, 2, (4.0,), config, 2.0, ((1.0, 3.0), (2.0, 4.0))),
         Outcome("completed", 1.0, 3, (1.0,), config, 3.0, ((1.0, 3.0), (2.0, 4.0), (3.0, 1.0))),
     ]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_searcher_that_follows_is_told_of_each_rung_that_a_trial_passes(follow: bool) -> None:
+    play = Play(ASHA(min=1, max=9, eta=3), follow=follow)
+    play.suggest(0, x=1)
+    told = [play.report(0, 3.0), play.report(0, 2.5), play.report(0, 2.0), play.report(0, 1.0, done=True)]
+    outcomes = [tell.outcome for commands in told for tell in only(commands, Tell)]
+    running = [
+        Outcome("running", 3.0, 1, (3.0,), {"x": 1}, 1.0, ((1.0, 3.0),)),
+        Outcome("running", 2.0, 3, (2.0,), {"x": 1}, 3.0, ((1.0, 3.0), (3.0, 2.0))),
+    ]
+    end = Outcome("completed", 1.0, 4, (1.0,), {"x": 1}, 4.0, ((1.0, 3.0), (3.0, 2.0), (4.0, 1.0)))
+    assert outcomes == [*(running if follow else []), end]
+
+
+def test_a_searcher_is_told_of_a_bounded_number_of_rungs() -> None:
+    play = Play(ASHA(min=1, eta=1.01), follow=True)
+    play.suggest(0)
+    told = [only(play.report(0, 3.0), Tell)[0].outcome for _ in range(RUNGS + 5)]
+    assert len(told[-1].rungs) == RUNGS
+    assert told[-1].rungs[-1][0] == RUNGS + 5
 
 
 def test_an_outcome_has_the_last_report_beside_the_rungs() -> None:

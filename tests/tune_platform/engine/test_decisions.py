@@ -12,7 +12,7 @@ from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Advance, Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import Decided, Moved
 from tune_platform.protocol.events import CapacityChanged
-from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Resize, Stop
+from tune_platform.protocol.verdicts import Continue, Decision, Decisions, Pause, Resize, Stop
 from tune_platform.resources import Resources
 
 # ------------------------------------------------------------------------------- stop, pause, send on
@@ -195,10 +195,6 @@ def test_a_resized_trial_that_is_lost_still_gets_its_new_place() -> None:
         (
             [Decision(1, Continue(until=1, reason="x"))],
             "on trial 1: the milestone 1 is not ahead of it: its step is 1 already",
-        ),
-        (
-            [Decision(0, Clone(source=0, config={}, until=2, reason="x"))],
-            "on trial 0: a trial cannot be a clone of itself",
         ),
     ],
 )

@@ -298,7 +298,6 @@ def test_a_paused_one_without_a_source_goes_on_as_it_is() -> None:
             on(0, Continue(until=1, reason="go")),
             "Says decided .* on trial 0: the milestone 1 is not ahead of it: its step",
         ),
-        (on(0, Clone(source=0, config={}, until=9, reason="x")), "a trial cannot be a clone of itself"),
         (on(7, Stop(reason="who?")), "on trial 7: there is no such trial"),
     ],
 )

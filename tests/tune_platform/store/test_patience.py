@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 from tune_platform import SearchSpec, Trainable, resume, run, uniform
 from tune_platform.errors import ExperimentError
@@ -37,6 +38,35 @@ def row(seq: int, **data: Any) -> LogRow:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+# ------------------------------------------------------------------ two at the same moment
+
+
+@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])
+def test_opening_waits_for_another_process_that_makes_the_same_file(lock: str, tmp_path: Path) -> None:
+    path = tmp_path / "experiment.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (x)")
+    other.execute(f"BEGIN {lock}")
+    soon = threading.Timer(0.2, other.execute, ["COMMIT"])
+    soon.start()
+    opened = database.Database(sa.URL.create("sqlite", database=str(path)))
+    assert opened.query("PRAGMA journal_mode") == [("wal",)]
+    opened.close()
+    soon.join()
+    other.close()
+
+
+def test_opening_gives_up_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "experiment.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE t (x)")
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    with pytest.raises(StoreAway, match="database is locked"):
+        database.Database(sa.URL.create("sqlite", database=str(path)))
+    other.close()
 
 
 # ------------------------------------------------------------------ asking again

@@ -1,0 +1,68 @@
+"""What a searcher with a model knows of the trials: a row for each, and at each fidelity the values, best first.
+
+It is a function of the suggestions and of the last outcome of each trial, in whatever order they were told, so that a
+restored searcher knows the same. To tell costs O(log n), and no model looks at more than a bounded part of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sortedcontainers import SortedList
+
+from tune_platform.errors import SpecError
+from tune_platform.protocol.searcher import Outcome
+from tune_platform.space.encoding import Encoding, Floats
+
+#: Values of trials that ended for one that is no number: the worst at every fidelity.
+_WORST = math.inf
+
+
+class History:
+    """Trials as rows, and `levels`: for each resource at which trials were judged, (loss, number) in order."""
+
+    def __init__(self, encoding: Encoding, mode: str) -> None:
+        self._encoding, self._sign = encoding, 1.0 if mode == "min" else -1.0
+        self.rows: dict[int, Floats] = {}
+        self.levels: dict[float, SortedList] = {}
+        self.worst: SortedList = SortedList()  # numbers of the trials that ended for a value that is no number
+        self._told: dict[int, tuple[tuple[float, float], ...]] = {}
+
+    def add(self, number: int, config: Mapping[str, Any]) -> None:
+        """Note a trial. One that is not in the space (it was changed on resume) is left out."""
+        try:
+            self.rows[number] = self._encoding.row(config)
+        except SpecError:
+            self.rows.pop(number, None)
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Take in how a trial ended or stands, in the place of what was told of it before."""
+        for level, loss in self._told.pop(number, ()):
+            self.levels[level].remove((loss, number))
+        self.worst.discard(number)
+        if outcome.config is not None:
+            self.add(number, outcome.config)
+        if number not in self.rows:
+            return
+        if outcome.worst:
+            self.worst.add(number)
+        elif outcome.status != "failed":
+            self._record(number, outcome)
+
+    def best(self, enough: int) -> list[tuple[float, int]] | SortedList:
+        """Return (loss, number), best first, of the highest fidelity with `enough` trials; empty if there is none."""
+        for level in sorted(self.levels, reverse=True):
+            if len(self.levels[level]) >= enough:
+                return self.levels[level]
+        return []
+
+    def _record(self, number: int, outcome: Outcome) -> None:
+        rungs = outcome.rungs
+        if not rungs and outcome.value is not None:
+            rungs = ((outcome.resource or float(outcome.step), outcome.value),)
+        found = {float(level): self._sign * value for level, value in rungs if math.isfinite(value)}
+        self._told[number] = tuple(found.items())
+        for level, loss in found.items():
+            self.levels.setdefault(level, SortedList()).add((loss, number))

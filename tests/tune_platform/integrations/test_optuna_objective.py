@@ -1,0 +1,93 @@
+"""Objectives written for `study.optimize`, run as they are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tune_platform import ASHA, Results, SearchSpec, SpecError, loguniform, run
+from tune_platform.integrations import optuna_objective
+
+
+def quadratic(trial: Any) -> float:
+    x = trial.suggest_float("x", -10, 10)
+    kind = trial.suggest_categorical("kind", ["near", "far"])
+    shift = trial.suggest_int("shift", 1, 3) if kind == "far" else 0
+    trial.set_user_attr("shifted", shift)
+    return float((x - 2) ** 2 + shift)
+
+
+def pruned(trial: optuna.Trial) -> float:
+    lr = trial.suggest_float("lr", 1e-4, 1.0, log=True)
+    for step in range(9):
+        trial.report(lr + 1 / (step + 1), step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return lr
+
+
+def gives_up(trial: optuna.Trial) -> float:
+    if trial.number == 1:
+        trial.report(5.0, 0)
+    if trial.number < 2:
+        raise optuna.TrialPruned
+    return 1.0
+
+
+def two(trial: optuna.Trial) -> tuple[float, float]:
+    x = trial.suggest_float("x", 0, 1)
+    return x, 1 - x
+
+
+def search(tmp_path: Path, trainable: Any, **options: Any) -> Results:
+    spec = {"metric": "value", "mode": "min", "backend": "inline", "storage": tmp_path, "progress": "off"}
+    return run(SearchSpec(trainable=trainable, **{**spec, **options}))
+
+
+def test_an_objective_draws_what_the_config_lacks_and_the_same_again(tmp_path: Path) -> None:
+    trials = search(tmp_path, optuna_objective(quadratic), num_samples=20).trials()
+    assert {trial.status for trial in trials} == {"COMPLETED"}
+    for trial in trials:
+        shift = trial.last.get("params/shift", 0)
+        assert trial.last["value"] == (trial.last["params/x"] - 2) ** 2 + shift
+        assert trial.last["user_attrs/shifted"] == shift
+    assert {trial.last["params/kind"] for trial in trials} == {"near", "far"}
+    again = search(tmp_path, optuna_objective(quadratic), num_samples=20).trials()
+    assert [dict(trial.last) for trial in again] == [dict(trial.last) for trial in trials]
+
+
+def test_the_searcher_learns_what_param_space_names(tmp_path: Path) -> None:
+    space = {"lr": loguniform(1e-4, 1.0)}
+    results = search(tmp_path, optuna_objective(pruned), param_space=space, searcher="tpe", num_samples=6)
+    assert [trial.last["params/lr"] for trial in results.trials()] == [trial.config["lr"] for trial in results.trials()]
+
+
+def test_a_scheduler_prunes_in_report(tmp_path: Path) -> None:
+    space = {"lr": loguniform(1e-4, 1.0)}
+    asha = ASHA(min=1, max=10, eta=3)
+    trials = search(tmp_path, optuna_objective(pruned), param_space=space, scheduler=asha, num_samples=9).trials()
+    assert {trial.status for trial in trials} == {"COMPLETED", "STOPPED"}
+    stopped = [trial for trial in trials if trial.status == "STOPPED"]
+    assert all(trial.step < 10 and trial.last["trial_step"] == trial.step - 1 for trial in stopped)
+
+
+def test_trial_pruned_is_no_failure(tmp_path: Path) -> None:
+    trials = search(tmp_path, optuna_objective(gives_up), num_samples=3, on_bad_metric="prune").trials()
+    assert [trial.status for trial in trials] == ["STOPPED", "COMPLETED", "COMPLETED"]
+    assert math.isnan(trials[0].last["value"])
+    assert [trial.last["value"] for trial in trials[1:]] == [5.0, 1.0]
+
+
+def test_several_objectives(tmp_path: Path) -> None:
+    trainable = optuna_objective(two, metrics=["a", "b"])
+    results = search(tmp_path, trainable, metric=["a", "b"], mode=["min", "max"], num_samples=3)
+    assert all(trial.last["a"] + trial.last["b"] == pytest.approx(1) for trial in results.trials())
+
+
+def test_an_objective_as_it_is_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"quadratic\(trial\) is an Optuna objective.*optuna_objective\(quadratic\)"):
+        search(tmp_path, quadratic)

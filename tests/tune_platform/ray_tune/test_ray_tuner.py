@@ -1,0 +1,246 @@
+"""The drop-in Tuner: a script of Ray Tune's, with the import changed."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune as theirs
+from ray.tune import schedulers
+from ray.tune.schedulers import pb2
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
+
+from tune_platform import ASHA, PB2, PBT, AsyncHyperBand, HyperBand, MedianStopping, SpecError
+from tune_platform import ray_tune as tune
+from tune_platform.ray_tune.schedulers import scheduler_of
+from tune_platform.ray_tune.searchers import search_of
+
+
+def descend(config: dict[str, Any]) -> None:
+    for step in range(1, 10):
+        tune.report({"mean_loss": config["lr"] + 1 / step})
+
+
+def breaks(config: dict[str, Any]) -> dict[str, float]:
+    if config["x"] == 2:
+        raise ValueError("two is bad")
+    return {"score": config["x"]}
+
+
+def tuner(tmp_path: Path, trainable: Any = descend, *, of: Any = tune, run: Any = None, **options: Any) -> tune.Tuner:
+    config = {"metric": "mean_loss", "mode": "min", "num_samples": 8, **options}
+    space = config.pop("param_space", {"lr": tune.loguniform(1e-4, 1.0)})
+    where = of.RunConfig(storage_path=str(tmp_path), name="there", verbose=0, **(run or {}))
+    return tune.Tuner(
+        trainable, param_space=space, tune_config=of.TuneConfig(**config), run_config=where, backend="inline"
+    )
+
+
+@pytest.mark.parametrize("of", [tune, theirs])
+def test_asha_by_ray_tunes_names(tmp_path: Path, of: Any) -> None:
+    asha = schedulers.ASHAScheduler(grace_period=1, max_t=9, reduction_factor=3)
+    results = tuner(tmp_path, of=of, scheduler=asha).fit()
+    best = results.get_best_result()
+    assert (len(results), results.num_errors, results.num_terminated) == (8, 0, 8)
+    assert best.metrics["training_iteration"] == 9
+    assert best.metrics["mean_loss"] == pytest.approx(best.config["lr"] + 1 / 9)
+    assert min(result.metrics["training_iteration"] for result in results) == 1  # some were stopped at the first rung
+    frame = results.get_dataframe()
+    assert list(frame["config/lr"]) == [result.config["lr"] for result in results]
+    assert list(best.metrics_dataframe["training_iteration"]) == list(range(1, 10))
+    assert results.experiment_path == str(tmp_path / "there")
+    assert Path(best.path).parent.parent == tmp_path / "there"
+
+
+def test_a_failed_trial_is_an_error_of_the_grid(tmp_path: Path) -> None:
+    space = {"x": tune.grid_search([1, 2, 3])}
+    results = tuner(tmp_path, breaks, param_space=space, metric="score", mode="max", num_samples=1).fit()
+    assert (results.num_errors, results.num_terminated) == (1, 2)
+    assert "two is bad" in str(results.errors[0])
+    assert results[1].error is not None
+    assert results[1].metrics == {}
+    assert results.get_best_result().config == {"x": 3}
+
+
+def test_without_a_metric_it_is_named_where_the_best_is_asked_for(tmp_path: Path) -> None:
+    results = tuner(tmp_path, metric=None, mode=None, run={"stop": {"training_iteration": 2}}).fit()
+    assert {result.metrics["training_iteration"] for result in results} == {2}
+    best = results.get_best_result("mean_loss", "min")
+    assert best.config["lr"] == min(result.config["lr"] for result in results)
+    with pytest.raises(ValueError, match="needs a metric and a mode"):
+        results.get_best_result()
+
+
+def test_with_parameters_resources_and_sample_from(tmp_path: Path) -> None:
+    def add(config: dict[str, Any], data: list[int]) -> None:
+        tune.report({"mean_loss": config["double"] + len(data)})
+
+    trainable = tune.with_resources(tune.with_parameters(add, data=[1, 2, 3]), {"cpu": 0.5})
+    space = {"lr": tune.choice([4]), "double": tune.sample_from(lambda spec: spec.config.lr * 2)}
+    made = tuner(tmp_path, trainable, param_space=space, num_samples=1)
+    assert made.spec.resources.cpu == 0.5
+    assert made.fit()[0].metrics["mean_loss"] == 11
+
+
+def test_a_registered_name(tmp_path: Path) -> None:
+    theirs.register_trainable("descends", descend)
+    assert len(tuner(tmp_path, "descends", num_samples=2).fit()) == 2
+    with pytest.raises(SpecError, match="there is no trainable 'descend'"):
+        tuner(tmp_path, "descend")
+
+
+def test_a_restored_tuner_goes_on(tmp_path: Path) -> None:
+    before = tuner(tmp_path, num_samples=3).fit()
+    path = before.experiment_path
+    assert tune.Tuner.can_restore(path)
+    assert not tune.Tuner.can_restore(str(tmp_path / "nowhere"))
+    again = tune.Tuner.restore(
+        path, descend, param_space={"lr": tune.loguniform(1e-4, 1.0)},
+        tune_config=tune.TuneConfig(metric="mean_loss", mode="min", num_samples=3), backend="inline",
+    )  # fmt: skip
+    assert [each.config for each in again.get_results()] == [each.config for each in before]
+    assert [each.config for each in again.fit()] == [each.config for each in before]
+
+
+def test_checkpoints_are_ray_tunes(tmp_path: Path) -> None:
+    class Count(theirs.Trainable):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            self.at = 0
+
+        def step(self) -> dict[str, Any]:
+            self.at += 1
+            return {"mean_loss": -self.at, "should_checkpoint": self.at == 2}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            Path(checkpoint_dir, "at.txt").write_text(str(self.at))
+
+    (result,) = tuner(tmp_path, Count, num_samples=1, run={"stop": {"training_iteration": 3}}).fit()
+    with result.checkpoint.as_directory() as directory:
+        assert Path(directory, "at.txt").read_text() == "2"
+    assert [metrics["mean_loss"] for _, metrics in result.best_checkpoints] == [-2]
+
+
+class Patience(theirs.Stopper):  # type: ignore[misc]
+    """Ends all once any loss is below a limit, and a trial after its third report."""
+
+    def __init__(self) -> None:
+        self.good = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self.good = self.good or result["mean_loss"] < 0.45
+        return bool(result["training_iteration"] >= 3)
+
+    def stop_all(self) -> bool:
+        return self.good
+
+
+class Diary(theirs.Callback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def setup(self, **info: Any) -> None:
+        self.lines.append(f"setup {info['total_num_samples']}")
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.lines.append(f"start {trial}")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.lines.append(f"{trial.trial_id} {result['training_iteration']}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.lines.append(f"{trial.status} {trial}")
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        self.lines.append("end")
+
+
+@pytest.mark.parametrize("scheduler", [None, schedulers.ASHAScheduler(grace_period=2, max_t=9)])
+def test_a_function_as_stop(tmp_path: Path, scheduler: Any) -> None:
+    stop = {"stop": lambda trial_id, result: result["mean_loss"] < 0.9 and result["time_total_s"] >= 0}
+    results = tuner(tmp_path, run=stop, scheduler=scheduler).fit()
+    for result in results:
+        losses = list(result.metrics_dataframe["mean_loss"])
+        assert not any(loss < 0.9 for loss in losses[:-1])
+    assert any(result.metrics["mean_loss"] < 0.9 for result in results)
+
+
+def test_a_stopper_ends_a_trial_and_all(tmp_path: Path) -> None:
+    space = {"lr": tune.grid_search([0.5, 0.1, 0.5, 0.5])}
+    results = tuner(tmp_path, run={"stop": Patience()}, param_space=space, num_samples=1).fit()
+    assert [result.metrics.get("training_iteration", 0) for result in results] == [3, 3, 0, 0]
+    assert "ended all" in results.results.trial(3).reason
+
+
+def test_stoppers_that_are_conditions_here(tmp_path: Path) -> None:
+    from ray.tune.stopper import MaximumIterationStopper, TimeoutStopper
+
+    assert tuner(tmp_path, run={"stop": MaximumIterationStopper(2)}).spec.stop == {"step": 2}
+    assert tuner(tmp_path, run={"stop": TimeoutStopper(60)}).spec.budget.time == 60
+
+
+def test_callbacks_names_and_folders(tmp_path: Path) -> None:
+    diary = Diary()
+    results = tuner(
+        tmp_path, num_samples=2, run={"stop": {"training_iteration": 2}, "callbacks": [diary]},
+        trial_name_creator=lambda trial: f"{trial.trainable_name}-{trial.trial_id}",
+        trial_dirname_creator=lambda trial: f"of_{trial.trial_id}",
+    ).fit()  # fmt: skip
+    begun = [f"start descend-{n}" for n in ("00000", "00001")]
+    assert diary.lines[0] == "setup 2"
+    assert diary.lines[1:4] == [begun[0], "00000 1", "00000 2"]
+    assert diary.lines[-2:] == ["TERMINATED descend-00001", "end"]
+    assert (tmp_path / "there" / "of_00001").resolve() == Path(results[1].path).resolve()
+
+
+MAPPED: list[tuple[Any, type, dict[str, Any]]] = [
+    (schedulers.ASHAScheduler(grace_period=2, max_t=50, reduction_factor=4), ASHA,
+     {"min": 2, "max": 50, "eta": 4, "resource": "step"}),
+    (schedulers.AsyncHyperBandScheduler(max_t=81, reduction_factor=3, brackets=3), AsyncHyperBand, {"max": 81}),
+    (schedulers.HyperBandScheduler(max_t=27, time_attr="epoch"), HyperBand, {"max": 27, "eta": 3, "resource": "epoch"}),
+    (schedulers.MedianStoppingRule(grace_period=4, min_samples_required=2), MedianStopping,
+     {"grace": 4, "min_samples": 2, "resource": "time_total_s"}),
+    (schedulers.PopulationBasedTraining(
+        time_attr="training_iteration", perturbation_interval=3, hyperparam_mutations={"lr": random.random},
+        quantile_fraction=0.3), PBT, {"interval": 3, "quantile": 0.3, "resource": "step"}),
+    (pb2.PB2(time_attr="training_iteration", perturbation_interval=2, hyperparam_bounds={"lr": [0, 1]}), PB2,
+     {"interval": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "kind", "options"), MAPPED)
+def test_schedulers_of_the_same_rule(given: Any, kind: type, options: dict[str, Any]) -> None:
+    made = scheduler_of(given)
+    assert type(made) is kind
+    assert {name: getattr(made, name) for name in options} == options
+
+
+def test_searchers_of_the_same_model() -> None:
+    limited = search_of(ConcurrencyLimiter(OptunaSearch(metric="a", mode="max", seed=3), max_concurrent=2))
+    assert (limited.searcher, limited.max_concurrent, limited.metric, limited.seed) == ("tpe", 2, "a", 3)
+    assert search_of(BasicVariantGenerator(points_to_evaluate=[{"lr": 1}])).start_points == ({"lr": 1},)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheduler": schedulers.ResourceChangingScheduler()}, "ResourceChangingScheduler has no counterpart here"),
+        ({"run": {"storage_filesystem": object()}}, "storage_filesystem"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        tuner(tmp_path, **options)
+
+
+def test_it_loads_ray_tune_only_when_it_is_used() -> None:
+    code = "import sys; from tune_platform.ray_tune import Tuner, TuneConfig, RunConfig; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

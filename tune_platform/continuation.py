@@ -1,0 +1,59 @@
+"""With what spec an experiment may go on: the one that it was started with, or one with more choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tune_platform.errors import ExperimentError
+from tune_platform.protocol.text import choices_of
+
+if TYPE_CHECKING:
+    from tune_platform.spec import SearchSpec
+    from tune_platform.store.sql import SqlExperiment
+
+
+def check_same(spec: SearchSpec, experiment: SqlExperiment) -> Mapping[str, Sequence[Any]]:
+    """Return the values that choices have now beside those that they had. ExperimentError for any other difference."""
+    differences = spec.differences(experiment.spec)
+    keys = {difference.partition(":")[0] for difference in differences}
+    choices = spec.added_choices(experiment.spec)
+    if choices and all(key.startswith("space.") for key in keys):
+        _check_growth(spec, experiment.name, choices)
+        return choices
+    if keys and keys <= {"budget.trials", "budget.num_samples", "budget.time"}:
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). For more, "
+            f'pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, or: '
+            f"tune-platform resume {experiment.name} --extend trials=10"
+        )
+    if keys and all(key.startswith("space.") for key in keys):
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another space ({'; '.join(differences)}). What a "
+            "searcher has learned holds for its own space, in which choices alone may get more values, at the end of "
+            "their lists: resume it with that, or begin another search, under another name, with "
+            f'start_points=[trial.config for trial in load("{experiment.name}").trials()[:5]]'
+        )
+    if differences:
+        raise ExperimentError(
+            f"experiment {experiment.name!r} was started with another spec ({'; '.join(differences)}); resume it with "
+            "the same one, or choose another name"
+        )
+    return {}
+
+
+def _check_growth(spec: SearchSpec, name: str, choices: Mapping[str, Sequence[Any]]) -> None:
+    """Raise ExperimentError where the search cannot go on exactly with more choices."""
+    searcher, scheduler = spec.make_searcher(), spec.make_scheduler()
+    if hasattr(scheduler, "prepare") and getattr(scheduler, "needs_checkpoints", False):
+        why = f"the scheduler {type(scheduler).__name__} changes configs within the space that its population began in"
+    elif hasattr(searcher, "passes"):
+        why = "a grid is counted through, and with more values every point has another number"
+    elif not getattr(searcher, "longer_choices", False):
+        why = f"the searcher {type(searcher).__name__} does not say that it can (`longer_choices`)"
+    else:
+        return
+    raise ExperimentError(
+        f"experiment {name!r} cannot go on with more choices ({choices_of(choices)}): {why}. "
+        "Resume it with those that it had, and begin another search, under another name, with the new values alone"
+    )

@@ -1,0 +1,44 @@
+"""Ray Tune's interface on this platform: change the import, keep the script.
+
+    from tune_platform import ray_tune as tune   # was: from ray import tune
+
+`Tuner`, its settings and `ResultGrid` are ours; every other name (`report`, `uniform`, `Trainable`, ...) is Ray Tune's
+own, imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+    from tune_platform.ray_tune.result_grid import Result, ResultGrid
+    from tune_platform.ray_tune.tuner import Tuner
+
+_HOME = {
+    "CheckpointConfig": "configs",
+    "FailureConfig": "configs",
+    "Result": "result_grid",
+    "ResultGrid": "result_grid",
+    "RunConfig": "configs",
+    "TuneConfig": "configs",
+    "Tuner": "tuner",
+}
+#: What Ray Tune would do itself, in its own way: refused here, by name.
+_REFUSED = {
+    "run_experiments": "make a Tuner of each experiment",
+    "ExperimentAnalysis": "use ResultGrid, which Tuner.fit returns, or tune_platform.load(name)",
+}
+
+__all__ = ["CheckpointConfig", "FailureConfig", "Result", "ResultGrid", "RunConfig", "TuneConfig", "Tuner"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _REFUSED:
+        raise AttributeError(f"Ray Tune's {name} is not supported here: {_REFUSED[name]}")
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return getattr(importlib.import_module("ray.tune"), name)

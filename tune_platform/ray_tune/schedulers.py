@@ -1,0 +1,136 @@
+"""Ray Tune's scheduler objects as ours, where the rule is the same. Ray Tune is not imported: they say what
+they are.
+
+Differences of the rules: Ray Tune's ASHA lets a trial go on that is at or above a percentile of its rung, interpolated
+between two values; ours ranks, and keeps the best max(1, floor(n / eta)). Its bracket s = 0 is the only one by default.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tune_platform.errors import SpecError
+from tune_platform.schedulers import ASHA, PB2, PBT, AsyncHyperBand, HyperBand, MedianStopping
+from tune_platform.space import uniform
+
+#: Ray Tune's names of what every report here has.
+_STEP = "training_iteration"
+#: What to do about any other.
+_INSTEAD = "use one of tune_platform's schedulers (docs/schedulers.md) as scheduler=..."
+
+
+def scheduler_of(given: Any) -> Any:
+    """Return our scheduler for one of Ray Tune's; FIFO for None, one of ours as it is.
+
+    Raises SpecError, with what to do instead, for one that has no counterpart.
+    """
+    if given is None:
+        return "fifo"
+    if isinstance(given, str):
+        return given
+    kind = type(given)
+    if not kind.__module__.startswith("ray.tune"):
+        if any(base.__module__.startswith("ray.tune") for base in kind.__mro__):
+            raise SpecError(f"scheduler: {kind.__name__} is a rule of your own for Ray Tune; {_INSTEAD}")
+        return given
+    build = _BUILD.get(kind.__name__)
+    if build is None:
+        raise SpecError(
+            f"scheduler: Ray Tune's {kind.__name__} has no counterpart here; those that have: "
+            f"{', '.join(sorted(_BUILD))}. Else {_INSTEAD}"
+        )
+    return build(given)
+
+
+def _resource(given: Any) -> str:
+    return "step" if given._time_attr == _STEP else str(given._time_attr)
+
+
+def _asha(given: Any) -> Any:
+    brackets = given._brackets
+    least = min(milestone for milestone, _ in brackets[0]._rungs)
+    shared = {"resource": _resource(given), "min": least, "max": given._max_t, "eta": given._reduction_factor}
+    return ASHA(**shared) if len(brackets) == 1 else AsyncHyperBand(brackets=len(brackets), **shared)
+
+
+def _hyperband(given: Any) -> Any:
+    return HyperBand(resource=_resource(given), max=given._max_t_attr, eta=given._eta)
+
+
+def _median(given: Any) -> Any:
+    return MedianStopping(
+        resource=_resource(given),
+        grace=given._grace_period,
+        min_samples=given._min_samples_required,
+        hard=given._hard_stop,
+    )
+
+
+def _population(given: Any) -> dict[str, Any]:
+    return {
+        "resource": _resource(given),
+        "interval": given._perturbation_interval,
+        "quantile": given._quantile_fraction,
+        "burn_in": given._burn_in_period,
+        "synchronous": given._synch,
+    }
+
+
+def _pbt(given: Any) -> Any:
+    if given._custom_explore_fn is not None:
+        raise SpecError(
+            "scheduler: custom_explore_fn takes a whole config; here PBT(mutations={name: function}) takes values"
+        )
+    mutations = {name: _mutation(name, way) for name, way in given._hyperparam_mutations.items()}
+    return PBT(
+        mutations=mutations, resample=given._resample_probability, factors=list(given._perturbation_factors),
+        **_population(given),
+    )  # fmt: skip
+
+
+def _mutation(name: str, way: Any) -> Any:
+    if isinstance(way, Mapping):
+        raise SpecError(f"scheduler: hyperparam_mutations[{name!r}] is nested; write its parts as {name + '/...'!r}")
+    if not callable(way) or hasattr(way, "sample"):
+        return way
+    draws: Callable[[], Any] = way
+    if inspect.signature(draws).parameters:
+        raise SpecError(f"scheduler: hyperparam_mutations[{name!r}] must be a function without arguments")
+    return Drawn(draws)
+
+
+class Drawn:
+    """A mutation that Ray Tune writes as a function without arguments: one in four values is drawn by it anew.
+
+    The others are the old one times 1.2 or 0.8. It draws from generators of its own, so that a resumed search draws
+    other values than an uninterrupted one would have.
+    """
+
+    def __init__(self, draws: Callable[[], Any]) -> None:
+        self._draws = draws
+
+    def __call__(self, value: Any, rng: Any) -> Any:
+        """Return what a value becomes; `rng` is the scheduler's generator."""
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or rng.random() < 0.25:
+            return self._draws()
+        changed = value * (1.2 if rng.random() < 0.5 else 0.8)
+        return int(changed) if isinstance(value, int) else changed
+
+
+def _pb2(given: Any) -> Any:
+    bounds = {name: uniform(float(low), float(high)) for name, (low, high) in given._hyperparam_bounds.items()}
+    return PB2(mutations=bounds, **_population(given))
+
+
+_BUILD: Mapping[str, Callable[[Any], Any]] = {
+    "FIFOScheduler": lambda given: "fifo",
+    "AsyncHyperBandScheduler": _asha,
+    "HyperBandScheduler": _hyperband,
+    "HyperBandForBOHB": _hyperband,
+    "MedianStoppingRule": _median,
+    "PopulationBasedTraining": _pbt,
+    "PB2": _pb2,
+}
