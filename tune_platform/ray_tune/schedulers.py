@@ -14,6 +14,7 @@ from typing import Any
 from tune_platform.errors import SpecError
 from tune_platform.schedulers import ASHA, PB2, PBT, AsyncHyperBand, HyperBand, MedianStopping
 from tune_platform.space import uniform
+from tune_platform.space.ray_domains import from_ray, is_ray_domain
 
 #: Ray Tune's names of what every report here has.
 _STEP = "training_iteration"
@@ -93,6 +94,8 @@ def _pbt(given: Any) -> Any:
 def _mutation(name: str, way: Any) -> Any:
     if isinstance(way, Mapping):
         raise SpecError(f"scheduler: hyperparam_mutations[{name!r}] is nested; write its parts as {name + '/...'!r}")
+    if is_ray_domain(way):
+        return from_ray(way)
     if not callable(way) or hasattr(way, "sample"):
         return way
     draws: Callable[[], Any] = way
