@@ -27,6 +27,7 @@ _HOME = {
 }
 #: What Ray Tune would do itself, in its own way: refused here, by name.
 _REFUSED = {
+    "run": "write tune.Tuner(trainable, ...).fit()",
     "run_experiments": "make a Tuner of each experiment",
     "ExperimentAnalysis": "use ResultGrid, which Tuner.fit returns, or tune_platform.load(name)",
 }
