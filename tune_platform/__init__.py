@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Replay,
         SuccessiveHalving,
     )
+    from tune_platform.simulation import simulate
     from tune_platform.space import (
         Space,
         choice,
@@ -63,6 +64,7 @@ _HOME = {
     "callbacks": ("Callback",),
     "errors": ("CheckpointError", "ExperimentError", "SearcherError", "SpecError", "TunePlatformError"),
     "resources": ("Resources",),
+    "simulation": ("simulate",),
     "results": ("Checkpoint", "Results", "TrialResult"),
     "schedulers": (
         "ASHA",
@@ -147,6 +149,7 @@ __all__ = [
     "resume",
     "run",
     "sample_from",
+    "simulate",
     "uniform",
     "when",
 ]

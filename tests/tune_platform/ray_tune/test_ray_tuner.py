@@ -240,11 +240,6 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path: Path, options: Any, 
         tuner(tmp_path, **options)
 
 
-def test_tune_run_is_refused_by_name() -> None:
-    with pytest.raises(AttributeError, match=r"Ray Tune's run is not supported here: write tune.Tuner"):
-        _ = tune.run
-
-
 def test_it_loads_ray_tune_only_when_it_is_used() -> None:
     code = "import sys; from tune_platform.ray_tune import Tuner, TuneConfig, RunConfig; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

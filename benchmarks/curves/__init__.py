@@ -1,0 +1,1 @@
+"""Tables of real learning curves, and the script that trains them."""
