@@ -2,8 +2,8 @@
 
     from tune_platform import ray_tune as tune   # was: from ray import tune
 
-`Tuner`, its settings and `ResultGrid` are ours; every other name (`report`, `uniform`, `Trainable`, ...) is Ray Tune's
-own, imported when it is first used.
+`Tuner`, its settings, `ResultGrid` and `run` are ours; every other name (`report`, `uniform`, `Trainable`, ...) is Ray
+Tune's own, imported when it is first used.
 """
 
 from __future__ import annotations
@@ -14,24 +14,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
     from tune_platform.ray_tune.result_grid import Result, ResultGrid
+    from tune_platform.ray_tune.running import ExperimentAnalysis, run
     from tune_platform.ray_tune.tuner import Tuner
 
 _HOME = {
     "CheckpointConfig": "configs",
+    "ExperimentAnalysis": "running",
     "FailureConfig": "configs",
     "Result": "result_grid",
     "ResultGrid": "result_grid",
     "RunConfig": "configs",
     "TuneConfig": "configs",
     "Tuner": "tuner",
+    "run": "running",
 }
 #: What Ray Tune would do itself, in its own way: refused here, by name.
 _REFUSED = {
     "run_experiments": "make a Tuner of each experiment",
-    "ExperimentAnalysis": "use ResultGrid, which Tuner.fit returns, or tune_platform.load(name)",
 }
 
-__all__ = ["CheckpointConfig", "FailureConfig", "Result", "ResultGrid", "RunConfig", "TuneConfig", "Tuner"]
+__all__ = [
+    "CheckpointConfig",
+    "ExperimentAnalysis",
+    "FailureConfig",
+    "Result",
+    "ResultGrid",
+    "RunConfig",
+    "TuneConfig",
+    "Tuner",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -45,7 +45,8 @@ class Tuner:
 
     `trainable` is a function, a subclass of Ray Tune's Trainable or of ours, or a name given to `register_trainable`.
     `tune_config` and `run_config` are this package's or Ray Tune's own objects. `backend` and `seed` are as in
-    `SearchSpec`. Raises SpecError for what cannot be done, naming what to do instead.
+    `SearchSpec`; `resources` of each trial, such as {"cpu": 2}, go before what `with_resources` asks.
+    Raises SpecError for what cannot be done, naming what to do instead.
     """
 
     def __init__(
@@ -57,12 +58,13 @@ class Tuner:
         run_config: Any = None,
         backend: Any = "ray",
         seed: int | None = None,
+        resources: Any = None,
     ) -> None:
         self._tune, self._run = tune_config or TuneConfig(), run_config or RunConfig()
         self._restored: str | None = None
         self._retry_failed = False
         self._results: ResultGrid | None = None
-        self.spec = _spec_of(trainable, param_space, self._tune, self._run, backend, seed)
+        self.spec = _spec_of(trainable, param_space, self._tune, self._run, backend, seed, resources)
 
     def fit(self) -> ResultGrid:
         """Run the search to its end, or go on with a restored one; return what came of it."""
@@ -132,7 +134,7 @@ def _objective(tune: Any) -> tuple[Any, Any]:
 
 
 def _spec_of(
-    trainable: Any, param_space: Any, tune: Any, run_config: Any, backend: Any, seed: int | None
+    trainable: Any, param_space: Any, tune: Any, run_config: Any, backend: Any, seed: int | None, resources: Any
 ) -> SearchSpec:
     for name, instead in _REFUSED.items():
         if getattr(run_config, name, None) is not None:
@@ -174,7 +176,7 @@ def _spec_of(
         scheduler=rule,
         num_samples=samples,
         budget=Budget(time=seconds, failures=0 if failure.fail_fast else _FOR_EVER),
-        resources=resources_of(found),
+        resources=resources_of(found) if resources is None else _resources(resources),
         retries=dict.fromkeys(DEFAULT_RETRIES, retries) if retries else DEFAULT_RETRIES,
         stop=dict(stop.conditions),
         checkpoint=_policy(run_config.checkpoint_config or CheckpointConfig(), metric, mode),
