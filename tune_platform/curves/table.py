@@ -19,7 +19,7 @@ import numpy as np
 from tune_platform.curves.nearest import Nearest
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.extras import require
-from tune_platform.space import Space
+from tune_platform.space import Domain, Float, Int, Space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,7 +113,7 @@ class CurveTable:
         problems = [f"the table has no parameter {name!r}{did_you_mean(name, mine)}" for name in theirs.keys() - mine]
         problems += [f"the space has no parameter {name!r}, which the table has" for name in mine.keys() - theirs]
         for name in mine.keys() & theirs:
-            for value in theirs[name].grid(3) if theirs[name].size is None else theirs[name].grid():
+            for value in _extremes(theirs[name]):
                 if not mine[name].contains(value):
                     problems.append(f"{name}={value!r} is not in the table's {mine[name]}")
                     break
@@ -182,6 +182,13 @@ class CurveTable:
             resource=header.get("resource", "step"),
             name=header.get("name", path.stem),
         )
+
+
+def _extremes(domain: Domain) -> Sequence[Any]:
+    """Return values that lie in another domain where all of this one do."""
+    if isinstance(domain, (Float, Int)):
+        return domain.low, domain.high
+    return domain.grid() if domain.size is not None else domain.grid(3)
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -10,7 +10,7 @@ import pytest
 
 from tune_platform.curves.table import CurveTable
 from tune_platform.errors import SpecError
-from tune_platform.space import Space, choice, loguniform, when
+from tune_platform.space import Space, choice, loguniform, randint, when
 
 SPACE = Space(
     {"lr": loguniform(1e-4, 1.0), "net": choice(["mlp", "cnn"]), "width": when(choice([8, 64]), {"net": "mlp"})}
@@ -101,3 +101,9 @@ def test_a_space_that_does_not_fit(space: dict[str, Any], message: str) -> None:
         space = {key: value for key, value in space.items() if key != "width"}
     with pytest.raises(SpecError, match=message):
         table().lookup(Space(space))
+
+
+def test_a_wide_range_of_integers_is_compared_by_its_ends() -> None:
+    small = table(space=Space({"n": randint(1, 10)}), configs=[{"n": 1}, {"n": 2}, {"n": 9}])
+    with pytest.raises(SpecError, match="n=1000000000 is not in the table's"):
+        small.lookup(Space({"n": randint(1, 10**9 + 1)}))
