@@ -67,6 +67,17 @@ def write(directory: Path) -> None:
     (directory / "empty").touch()
 
 
+def test_what_was_fetched_stays_and_is_not_fetched_again(
+    storage: CheckpointStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = storage.save(42, 9, 0, write)
+    first = storage.fetch(ref, tmp_path / "cache")
+    assert (first / "model.pt").read_bytes() == b"weights" * 100
+    if not isinstance(storage._store, files_module.Local):
+        monkeypatch.setattr(storage, "restore", pytest.fail)
+    assert storage.fetch(ref, tmp_path / "cache") == first
+
+
 def test_save_and_restore(storage: CheckpointStorage) -> None:
     ref = storage.save(42, 9, 0, write)
     assert (ref.trial, ref.step, ref.bytes) == (42, 9, 712)
