@@ -57,20 +57,24 @@ class Journal:
         left = list(items)
         if self._file is None or self._size <= (_LIMIT if left else 0):
             return
-        old, path = self._file, _path(self._folder, socket.gethostname(), os.getpid())
+        if not left:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, 0)
+                self._size = 0
+            return
+        old, size = self._file, self._size
+        path = _path(self._folder, socket.gethostname(), os.getpid())
         new = path.with_name(f"{path.name}.new")
         try:
-            if not left:
-                os.ftruncate(old, 0)
-                self._size = 0
-                return
             self._file, self._size = _opened(new), 0
             for item in left:
                 self.add(item, trial, attempt)
             new.replace(path)
         except OSError:
+            if self._file != old:
+                os.close(self._file)
+            self._file, self._size = old, size
             new.unlink(missing_ok=True)
-            self._file = old
         else:
             os.close(old)
 

@@ -115,6 +115,25 @@ def test_a_death_while_the_file_is_made_shorter_loses_nothing(
     assert not path.exists()
 
 
+def test_where_it_cannot_be_made_shorter_it_goes_on_as_it_is(
+    channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("tune_platform.backends._journal._LIMIT", 100)
+    channel.put(report(1))
+    assert channel.collect(1) is not None
+    channel.put(report(2))
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        channel._note_delivery()
+    channel.put(report(3))
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+    assert left(tmp_path, after=1) == [2, 3]
+
+
 def test_it_stays_short_also_where_something_is_always_on_its_way(
     channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,7 +217,9 @@ def from_memory(**answers: Any) -> Play:
 
 
 def test_a_clone_does_not_wait_for_what_is_in_memory() -> None:
-    from_memory()
+    play = from_memory()  # which has seen the launch
+    assert (play.trial(0).config, play.state.shelf.holders["1/1/1"]) == ({"x": 9}, 1)
+    assert [ref.uri for ref in play.trial(1).fresh] == ["1/1/1"]
 
 
 def test_one_that_waits_takes_the_first_that_is_in_memory() -> None:
