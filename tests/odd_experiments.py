@@ -143,7 +143,7 @@ def normal(count: int = 30, steps: int = 9, seed: int = 0) -> Experiment:
         config = _config(draw)
         long = steps if number % 3 == 0 else 3 if number % 3 == 1 else 1
         curve = [{"loss": _loss(config, s), "acc": s / steps} for s in range(1, long + 1)]
-        worker = {"nodes": (number % 2,), "worker": f"w{number % 2}", "start": number * 5.0}
+        worker: dict[str, Any] = {"nodes": (number % 2,), "worker": f"w{number % 2}", "start": number * 5.0}
         if number % 10 == 9:
             error = TRACEBACK.format(line=31, kind="ValueError", message=f"loss exploded at {number}")
             trials.append(Made(config=config, curve=curve, status="FAILED", reason="exception", error=error, **worker))

@@ -114,7 +114,7 @@ def test_reading_uses_the_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """No query of `newer` goes through a table: its cost is that of what is new."""
     view = View.of(store("plain", normal(6), tmp_path), storage=tmp_path)
     with open_store(tmp_path) as place, place.open("plain", readonly=True) as reader:
-        plans = []
+        plans: list[object] = []
         inner = reader._db.query
 
         def explained(text: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
