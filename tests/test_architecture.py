@@ -97,7 +97,7 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
-    "plots": {"errors", "protocol", "results"},
+    "plots": {"errors", "extras", "protocol", "results", "store"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "recording": {"engine", "errors", "protocol", "registry", "resources", "store"},
     "ray_tune": {
