@@ -97,7 +97,7 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
-    "plots": {"errors", "protocol", "results"},
+    "plots": {"errors", "extras", "protocol", "results", "store"},
     "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
     "ray_tune": {
         "api",
