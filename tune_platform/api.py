@@ -138,6 +138,10 @@ def resume(
             if not experiment.spec:
                 raise ExperimentError(damage(experiment.name, "its spec cannot be read"))
             choices: Mapping[str, Sequence[Any]] = {}
+            if source := experiment.spec.get("imported"):
+                raise ExperimentError(
+                    f"experiment {experiment.name!r} was recorded of {source}: there is nothing here to go on with"
+                )
             if spec is None:
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
