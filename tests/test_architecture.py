@@ -98,7 +98,7 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
     },
     "plots": {"errors", "protocol", "results"},
-    "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
+    "dashboard": {"errors", "extras", "plots", "protocol", "results", "space", "spec", "store"},
     "ray_tune": {
         "api",
         "callbacks",
@@ -167,6 +167,7 @@ MAY: Mapping[str, set[str]] = {
         "cluster.address",
         "continuation",
         "curves",
+        "dashboard",
         "errors",
         "extras",
         "location",

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tune_platform import __version__
-from tune_platform.cli import check, completion, control, doctor, init, lineage, logs, read, remove, run, simulate
+from tune_platform.cli import check, completion, control, dashboard, doctor, init, lineage, logs, read, remove, run, simulate
 from tune_platform.cli.common import piped, talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
 
@@ -91,6 +91,6 @@ def main() -> None:
 
 for command in (
     init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, lineage.lineage, logs.logs,
-    *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
+    dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)
