@@ -1,4 +1,4 @@
-"""Makes the pictures of the page that docs/dashboard.md shows: each tab of an experiment, wide and narrow, light and dark.
+"""Makes the pictures of the page of docs/dashboard.md: each tab of an experiment, wide or narrow, light or dark.
 
     uv run python benchmarks/screenshots.py digits --storage tune_results --to docs/images
 
@@ -59,7 +59,7 @@ def main() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         said = shots(address, given.to, given.trial, given.width, given.scheme, given.tabs.split(","))
         server.shutdown()
-    print(*dict.fromkeys(said), sep="\n")  # noqa: T201
+    print(*dict.fromkeys(said), sep="\n")
 
 
 if __name__ == "__main__":

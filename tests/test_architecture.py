@@ -97,7 +97,7 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
-    "plots": {"errors", "protocol", "results"},
+    "plots": {"errors", "extras", "protocol", "results", "store"},
     "dashboard": {"errors", "extras", "plots", "protocol", "results", "space", "spec", "store"},
     "ray_tune": {
         "api",

@@ -34,6 +34,7 @@ from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
+from tune_platform.spec.parts import memory_factor, times_of
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.reader import damage
 from tune_platform.store.sql import SqlExperiment, open_store
@@ -350,7 +351,8 @@ def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend, *, foll
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         on_bad_metric=spec.on_bad_metric,
         stop=spec.stop,
-        retries=spec.retries,
+        retries=times_of(spec.retries),
+        more_memory=memory_factor(spec.retries),
         max_failures=bound(spec.budget.failures),
         fail_alike=FEWEST if spec.budget.failures is None else 0,
         time_budget=bound(spec.budget.time),

@@ -23,6 +23,7 @@ EXTRAS: Mapping[str, str] = {
     "gcsfs": "cluster",
     "s3fs": "cluster",
     "matplotlib": "plots",
+    "plotly": "plots",
     "dash": "dashboard",
     "dash_ag_grid": "dashboard",
     "dash_mantine_components": "dashboard",

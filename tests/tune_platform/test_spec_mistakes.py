@@ -179,7 +179,15 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "retries: {crash: 1}\n",
-        "line 6, retries.crash: unknown key; known: exception, worker_died, timeout, bad_metric, lost_checkpoint",
+        "line 6, retries.crash: unknown key; known: exception, worker_died, timeout, bad_metric, lost_checkpoint, out_of_memory",
+    ),
+    (
+        "retries: {out_of_memory: {times: 2, memory: 1.5}}\n",
+        'line 6, retries.out_of_memory.memory: got 1.5 (a number); a factor from x1 to x100 is wanted, such as "x1.5"',
+    ),
+    (
+        "retries: {out_of_memory: {times: 2, memory: x1.5}}\n",
+        "line 6, retries.out_of_memory.memory: the trials hold no memory that could grow; say how many bytes: resources: {custom: {memory: 4000000000}}",
     ),
     (
         "retries: -1\n",

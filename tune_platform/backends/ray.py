@@ -28,7 +28,7 @@ from ray.exceptions import RayError, RayTaskError
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure, Item
 from tune_platform.backends._journal import clear, recover
-from tune_platform.backends._obituary import obituary, process_of
+from tune_platform.backends._obituary import cause_of, obituary, process_of
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own
@@ -494,7 +494,10 @@ class RayBackend:
             if isinstance(error, RayTaskError) or not isinstance(error, RayError):
                 failure = Failure("exception", str(error.__cause__ or error), str(error))
             else:
-                failure = self._obituary(worker, lease.trial, plain(str(error)))
+                cause = cause_of(error)
+                if cause == "worker_died" and self._nodes.lose(worker.shape.nodes):
+                    cause = "node_lost"
+                failure = self._obituary(worker, lease.trial, plain(str(error)), cause)
                 self._mourn(failure.message)
                 self._refresh(math.inf, events)  # first: with its node, perhaps, where it must not be launched again
             items = self._left_behind(worker, lease, process_of(worker.name, str(error)))
@@ -508,11 +511,11 @@ class RayBackend:
         found = recover(self._job.directory, process, lease.trial, lease.attempt, worker.step)
         return [item for item in found if not (isinstance(item, Written) and item.ref.uri in worker.saved)]
 
-    def _obituary(self, worker: RayWorker, trial: int, said: str) -> Failure:
+    def _obituary(self, worker: RayWorker, trial: int, said: str, cause: str) -> Failure:
         assert self._job is not None
-        message = obituary(worker.name, said, trial_folder(self._job, trial))
+        message = obituary(worker.name, said, trial_folder(self._job, trial), cause)
         # What Ray has to say goes where a traceback would be; the last line is the one that is shown in short.
-        return Failure("worker_died", message, f"{said.strip()}\n{message}")
+        return Failure(cause, message, f"{said.strip()}\n{message}")
 
     def _mourn(self, message: str) -> None:
         """Raise ExperimentError where it is not a worker that has died but the cluster: no trial is to blame."""

@@ -13,7 +13,20 @@ from typing import Any
 import click
 
 from tune_platform import __version__
-from tune_platform.cli import check, completion, control, dashboard, doctor, init, lineage, logs, read, remove, run, simulate
+from tune_platform.cli import (
+    check,
+    completion,
+    control,
+    dashboard,
+    doctor,
+    init,
+    lineage,
+    logs,
+    read,
+    remove,
+    run,
+    simulate,
+)
 from tune_platform.cli.common import piped, talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
 

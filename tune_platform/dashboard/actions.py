@@ -13,7 +13,14 @@ from tune_platform.space import Space
 from tune_platform.store.sql import open_store
 
 #: The word on the button by the action of the inbox.
-ACTIONS = {"stop": "Stop", "cancel": "Stop at once", "pause": "Pause", "unpause": "Go on", "enqueue": "Add a trial", "extend": "Extend the budget"}
+ACTIONS = {
+    "stop": "Stop",
+    "cancel": "Stop at once",
+    "pause": "Pause",
+    "unpause": "Go on",
+    "enqueue": "Add a trial",
+    "extend": "Extend the budget",
+}
 _ENDED = ("COMPLETED", "STOPPED", "FAILED")
 
 

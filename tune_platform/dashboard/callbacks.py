@@ -85,9 +85,7 @@ def _live(app: Dash, source: Source) -> None:
             status = [parts.state(view.trials.state[view.trials.place(where["trial"])])]
         return no_update if view.revision == revision else view.revision, status
 
-    @app.callback(
-        Output("news", "data"), Input("revision", "data"), State("news", "data"), State("where", "data")
-    )
+    @app.callback(Output("news", "data"), Input("revision", "data"), State("news", "data"), State("where", "data"))
     def news(revision: int, last: Mapping[str, Any] | None, where: Mapping[str, Any]) -> Any:
         if where["trial"] is not None:
             return no_update  # the page of a trial has no table
@@ -112,7 +110,6 @@ def _live(app: Dash, source: Source) -> None:
         said = "" if found is None else f"{len(found):,} of {len(picture.view.trials):,} trials pass"
         return no_update if found == before else found, said
 
-
     @app.callback(
         Output("table", "columnDefs"), Input("columns", "value"), State("where", "data"), prevent_initial_call=True
     )
@@ -133,7 +130,9 @@ def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
         Output({"type": "figure", "name": MATCH}, "figure"), Input("revision", "data"), Input("passing", "data"),
         Input("scheme", "data"), State("where", "data"), State({"type": "figure", "name": MATCH}, "id"),
     )  # fmt: skip
-    def figure(_: int, numbers: list[int] | None, theme: str, where: Mapping[str, Any], place: Mapping[str, str]) -> Any:
+    def figure(
+        _: int, numbers: list[int] | None, theme: str, where: Mapping[str, Any], place: Mapping[str, str]
+    ) -> Any:
         return drawn(place["name"], numbers, theme, where)
 
     @app.callback(

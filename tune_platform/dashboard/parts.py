@@ -34,9 +34,7 @@ def state(word: str) -> Any:
 
 def fact(name: str, value: Any) -> Any:
     """Return a big number with its name."""
-    return html.Div(
-        [html.Div(value, className="value"), html.Div(name, className="name")], className="fact"
-    )
+    return html.Div([html.Div(value, className="value"), html.Div(name, className="name")], className="fact")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:

@@ -65,7 +65,9 @@ def _copies(config: Mapping[str, Any], place: str) -> list[Any]:
         "YAML": yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True),
         "Command line": args,
     }
-    return [dmc.SimpleGrid([copied(k, t, f"{place}-{k[:4].lower()}") for k, t in forms.items()], cols={"base": 1, "sm": 3})]
+    return [
+        dmc.SimpleGrid([copied(k, t, f"{place}-{k[:4].lower()}") for k, t in forms.items()], cols={"base": 1, "sm": 3})
+    ]
 
 
 def _saved(view: View) -> float | None:
@@ -147,7 +149,9 @@ def failures(scene: Scene) -> Any:
             html.Details([html.Summary("Traceback of the first"), html.Pre(view.trials.error[at], tabIndex=0)]),
         ]
         cards.append(card(*body, title=text[:200]))
-    how = html.P(["To try them again once it has ended: ", html.Code(f"tune-platform resume {view.name} --retry-failed")])
+    how = html.P(
+        ["To try them again once it has ended: ", html.Code(f"tune-platform resume {view.name} --retry-failed")]
+    )
     return [how, *cards]
 
 
@@ -196,14 +200,18 @@ def audit(scene: Scene) -> Any:
          each["data"].get("by", "")]
         for each in asked(scene.source.storage, scene.view.name)[:50]
     ]  # fmt: skip
-    body = table(["", "when", "action", "trial", "with", "from"], rows) if rows else "Nobody has asked for anything yet."
+    body = (
+        table(["", "when", "action", "trial", "with", "from"], rows) if rows else "Nobody has asked for anything yet."
+    )
     return card(body, title="Audit trail")
 
 
 def share(scene: Scene) -> Any:
     """Links to the data, and what else can be done with the page."""
     base = f"/files/{quote(scene.view.name, safe='')}"
-    links = [[html.A(f"Trials as {form.upper()}", href=f"{base}/trials.{form}"), " "] for form in ("csv", "json", "parquet")]
+    links = [
+        [html.A(f"Trials as {form.upper()}", href=f"{base}/trials.{form}"), " "] for form in ("csv", "json", "parquet")
+    ]
     return card(
         html.P([each for pair in links for each in pair]),
         html.P("The address of this page holds its tab, filter, columns and selection: copy it to share what you see."),
@@ -238,8 +246,8 @@ def trial(scene: Scene) -> Any:
     ]
     cards = [
         card(pairs(facts), buttons(scene, one.number, one.status), title="State"),
-        card(pairs({k: v for k, v in flatten(config).items()}), title="Config"),
-        card(pairs({k: v for k, v in flatten(one.metrics).items()}), title="Metrics at its best report"),
+        card(pairs(flatten(config)), title="Config"),
+        card(pairs(flatten(one.metrics)), title="Metrics at its best report"),
         card(table(["step", "bytes", ""], kept) if kept else "None is kept.", title="Checkpoints"),
     ]
     if one.error:
@@ -310,12 +318,13 @@ def _allowed(dimension: Any) -> str:
     if dimension.choices:
         return ", ".join(map(str, dimension.choices[:6]))
     scale = ", log" if dimension.log else ""
-    return f"{number(dimension.low)} to {number(dimension.high)}{scale}" if dimension.low is not None else dimension.kind
+    return (
+        f"{number(dimension.low)} to {number(dimension.high)}{scale}" if dimension.low is not None else dimension.kind
+    )
 
 
 SECTIONS: Mapping[str, Callable[[Scene], Any]] = {
-    each.__name__: each
-    for each in (overview, insights, failures, compare, audit, share, trial, why, control)
+    each.__name__: each for each in (overview, insights, failures, compare, audit, share, trial, why, control)
 }
 #: Sections with fields that somebody may be filling in: they are drawn once.
 STILL = ("control", "share")

@@ -121,5 +121,3 @@ def _listen(port: int) -> socket.socket:
         raise SpecError(f"port {port} cannot be listened on: {error}") from None
     listening.listen(128)
     return listening
-
-

@@ -86,7 +86,7 @@ def _changed(view: View, old: Picture | None) -> Whole:
     return found
 
 
-def _keys(trials: Trials) -> tuple[np.ndarray, ...]:  # type: ignore[type-arg]
+def _keys(trials: Trials) -> tuple[np.ndarray, ...]:
     """Return what tells a trial from what it was."""
     ended = np.nan_to_num(trials.ended, nan=-1.0)
     return trials.state, trials.step, trials.attempt, trials.reason, ended

@@ -76,7 +76,7 @@ def only(view: View, numbers: list[int] | None) -> View:
     return replace(view, trials=trials, reports=take(view.reports, np.isin(view.reports.trial, chosen)))
 
 
-def _plain(values: np.ndarray) -> list[Any]:  # type: ignore[type-arg]
+def _plain(values: np.ndarray) -> list[Any]:
     return [value if math.isfinite(value) else None for value in values.tolist()]
 
 

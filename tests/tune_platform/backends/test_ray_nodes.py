@@ -94,6 +94,6 @@ def test_trials_of_a_lost_node_go_on_on_another(cluster: Cluster, tmp_path: Path
     # Ray takes its time to find that a node is gone: a launch may have waited there in vain.
     failed = [line.reason for line in results.why(moved[0].number) if line.verdict == "failed"]
     assert 1 <= len(failed) <= 2, failed
-    assert all("worker_died" in reason for reason in failed)
+    assert all("node_lost" in reason for reason in failed)
     for number, reports in frame.groupby("trial"):
         assert number == moved[0].number or set(reports["metrics/node"]) == {head}, f"trial {number} was disturbed"

@@ -27,7 +27,8 @@ def trial_row(number: int, status: str = "COMPLETED", **more: Any) -> TrialRow:
     """Return a trial of the small experiment: its loss is a tenth of its number, plus 0.1."""
     loss = 0.1 + number / 10
     values: dict[str, Any] = {
-        "trial": number, "status": status, "config": {"lr": 0.01 * (number + 1), "optimizer": ("adam", "sgd")[number % 2]},
+        "trial": number, "status": status,
+        "config": {"lr": 0.01 * (number + 1), "optimizer": ("adam", "sgd")[number % 2]},
         "step": 3, "metrics": {"loss": loss, "epoch": 3}, "best": loss, "best_step": 3, "created": 100.0 + number,
         "started": 101.0 + number, "ended": 111.0 + number, "worker": "node:1",
     }  # fmt: skip
@@ -42,9 +43,7 @@ def write(experiment: SqlExperiment, folder: Path) -> None:
     }  # fmt: skip
     rows = [trial_row(n) for n in range(3)] + [trial_row(3, "FAILED", **failed)]
     rows.append(trial_row(4, "RUNNING", ended=None))
-    log = [
-        LogRow(n + 1, 100.0 + n, "launched", n, {"attempt": 1, "nodes": [0], "until": 3}) for n in range(len(rows))
-    ]
+    log = [LogRow(n + 1, 100.0 + n, "launched", n, {"attempt": 1, "nodes": [0], "until": 3}) for n in range(len(rows))]
     reports = [
         ReportRow(n, step, n + 1, 102.0 + step, {"loss": 0.4 + n / 10 - step / 10, "epoch": step})
         for n in (0, 1, 2, 4)

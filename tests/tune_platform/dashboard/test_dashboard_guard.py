@@ -56,7 +56,9 @@ def requests(storage: Path) -> list[tuple[str, int | None]]:
         return [(each.action, each.trial) for each in experiment.requests(0)]
 
 
-@pytest.mark.parametrize("host", ["evil.example:8000", "127.0.0.1", "127.0.0.1:8001", "127.0.0.1.evil.example:8000", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example:8000", "127.0.0.1", "127.0.0.1:8001", "127.0.0.1.evil.example:8000", ""]
+)
 def test_a_name_that_was_made_to_point_here_is_refused(page: Page, host: str) -> None:
     assert page.client.get("/", headers={"Host": host}).status_code == 403
     assert page.client.get("/files/small/trials.csv", headers={"Host": host}).status_code == 403

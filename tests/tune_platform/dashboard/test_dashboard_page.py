@@ -167,7 +167,9 @@ def test_there_are_buttons_only_for_who_may_press_them(source: Source) -> None:
 
 
 def test_the_state_of_the_page_comes_from_its_address(picture: Picture) -> None:
-    page = said(experiment_page(picture, {"tab": "failures", "filter": "loss < 1", "trials": "1,2,x", "columns": "best"}))
+    page = said(
+        experiment_page(picture, {"tab": "failures", "filter": "loss < 1", "trials": "1,2,x", "columns": "best"})
+    )
     assert '"value": "failures"' in page
     assert '"value": "loss < 1"' in page
     assert '"ids": ["1", "2"]' in page
@@ -181,7 +183,10 @@ def test_each_tab_has_something(picture: Picture) -> None:
 
 
 def test_an_experiment_without_trials(tmp_path: Path) -> None:
-    with open_store(tmp_path) as store, store.create("none", {"objective": {"metric": "x", "mode": "max"}}, time.time()):
+    with (
+        open_store(tmp_path) as store,
+        store.create("none", {"objective": {"metric": "x", "mode": "max"}}, time.time()),
+    ):
         pass
     source = Source(str(tmp_path))
     here = source.picture("none")
