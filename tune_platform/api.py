@@ -138,6 +138,10 @@ def resume(
             if not experiment.spec:
                 raise ExperimentError(damage(experiment.name, "its spec cannot be read"))
             choices: Mapping[str, Sequence[Any]] = {}
+            if source := experiment.spec.get("imported"):
+                raise ExperimentError(
+                    f"experiment {experiment.name!r} was recorded of {source}: there is nothing here to go on with"
+                )
             if spec is None:
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
@@ -288,6 +292,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         directory=f"{home}/trials",
         seed=spec.seed,
         keep_warm=spec.keep_warm,
+        log_limit=spec.log_limit,
         memory=_COPIES if getattr(scheduler, "needs_checkpoints", False) else 0,
         reuse_workers=spec.reuse_workers,
         resources=spec.resources if isinstance(spec.resources, Resources) else None,

@@ -19,6 +19,7 @@ from tune_platform.cli import (
     control,
     dashboard,
     doctor,
+    exchange,
     init,
     lineage,
     logs,
@@ -103,7 +104,7 @@ def main() -> None:
 
 
 for command in (
-    init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, lineage.lineage, logs.logs,
-    dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
+    init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, exchange.import_, lineage.lineage,
+    logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)
