@@ -66,10 +66,27 @@ def _encode(value: Any) -> Any:
     if isinstance(value, np.random.RandomState):
         return {"random": True}  # Optuna seeds it anew before every use
     if type(value).__name__ in _CLASSES:
-        return {"class": type(value).__name__, "state": {k: _encode(v) for k, v in vars(value).items()}}
+        state = {k: _encode(v) for k, v in (vars(value) | _best_values(value)).items()}
+        return {"class": type(value).__name__, "state": state}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"the state of CMA-ES holds {value!r}, which is not known here")
+
+
+def _best_values(optimizer: Any) -> dict[str, Any]:
+    """Return its window of each generation's best and worst value, with zeros where no generation has written yet.
+
+    `cmaes` leaves memory there as it finds it, and reads nothing of it before all is written: equal seeds would give
+    other bytes.
+    """
+    values = vars(optimizer).get("_funhist_values")
+    if values is None:
+        return {}
+    window = len(values) // 2
+    slots = [generation % window for generation in range(1, min(optimizer.generation, window) + 1)]
+    written = np.zeros((window, 2))
+    written[slots] = values.reshape(window, 2)[slots]
+    return {"_funhist_values": written.reshape(-1)}
 
 
 def _decode(value: Any) -> Any:

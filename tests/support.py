@@ -312,7 +312,8 @@ class CheckedController(Controller):
                 assert len(trial.checkpoints) <= max(1, keep_last or 0) + (keep_best or 0)
             assert trial.bypassed <= PATIENCE
             for cause, times in trial.failures.items():
-                assert times <= self.settings.retries.get(cause, 0) + 1
+                own = "worker_died" if cause == "out_of_memory" and cause not in self.settings.retries else cause
+                assert cause in ("node_lost", "preempted") or times <= self.settings.retries.get(own, 0) + 1
             if trial.held:
                 assert trial.status in (TrialStatus.PAUSED, TrialStatus.PAUSING)
 

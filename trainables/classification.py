@@ -6,11 +6,18 @@ Hyperparameters, all with a default:
   "synthetic": `examples` Gaussian images of `shape` in `classes` classes, of any size, for speed work;
 - `model`: "mlp" (`layers` of `width`), "cnn" (`channels`, twice as many in the second convolution; `norm`: with
   BatchNorm), or the name of a torchvision classifier ("resnet50"); `dropout` for the first two;
+- `size`: pixels that the images of a folder are resized and centrally cropped to (needed where sizes differ);
+- `crop`: training images are moved by up to so many pixels; `flip`: the chance that one is mirrored;
 - `optimizer`: "sgd" (`momentum`, `nesterov`) or "adamw"; `lr`; `weight_decay`; `warmup`: share of the training in
-  which the rate rises; `drops`: shares at which it falls to a tenth;
+  which the rate rises; `drops`: shares at which it falls to a tenth; `schedule`: "constant" or "cosine" (to zero at
+  the end, after the warm-up); `label_smoothing`;
+- `precision`: "float32" or "bfloat16" (of the forward pass; the parameters stay float32);
 - `batch_size` per worker; `partition`: "shard" (each worker its part) or "same" (all data, an order of its own);
 - `epochs`, or `updates` for a number of inner steps; `report_every` inner steps (default: an epoch);
-- `strategy`: a name of `tune_platform.trainables.strategies`, or a dict with a `name` and its options.
+- `strategy`: a name of `tune_platform.trainables.strategies`, or a dict with a `name` and its options; `workers`: how
+  many, where the trial's resources do not say.
+
+A name that is none of these is refused before anything is trained. A class of your own adds its names to `settings`.
 
 Metrics: `val_loss`, `val_accuracy` (the objective), `test_accuracy`, `test_loss` (not to be tuned on), and those of
 `DistributedTrainable`.
@@ -22,7 +29,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +39,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from tune_platform.distributed import DistributedTrainable, ShardedBatches
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.trainables.augment import Augmented
 from tune_platform.trainables.data import Images, load_images
+from tune_platform.trainables.runtime import autocast, check_names
 from tune_platform.trainables.strategies import STRATEGIES
 
 DEFAULTS: Mapping[str, Any] = {
@@ -58,10 +67,25 @@ DEFAULTS: Mapping[str, Any] = {
     "partition": "shard",
     "train_size": None,
     "split_seed": 0,
+    "size": None,
+    "crop": 0,
+    "flip": 0.0,
+    "schedule": "constant",
+    "label_smoothing": 0.0,
+    "precision": "float32",
 }
+#: What `DistributedTrainable` reads.
+_OF_THE_GANG = ("strategy", "workers", "epochs", "updates", "report_every")
 #: Images of a training set at most that are held in memory as one tensor.
 _IN_MEMORY = 100_000
 _EVALUATION_BATCH = 500
+#: Of the settings that are words. In float16 small gradients would vanish: no strategy scales the loss.
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "optimizer": ("sgd", "adamw"),
+    "partition": ("shard", "same"),
+    "schedule": ("constant", "cosine"),
+    "precision": ("float32", "bfloat16"),
+}
 _TASKS = ("digits", "cifar10", "mnist", "fashion_mnist", "svhn", "image_folder", "synthetic")
 
 
@@ -78,7 +102,7 @@ class Task(NamedTuple):
 @lru_cache(maxsize=4)
 def load_task(
     name: str, root: str | None, examples: int, shape: tuple[int, int, int], classes: int, train_size: int | None,
-    split_seed: int,
+    split_seed: int, size: int | None = None,
 ) -> Task:  # fmt: skip
     """Load a task; kept, so that the next trial in this process has it. Raises SpecError for an unknown name.
 
@@ -88,7 +112,7 @@ def load_task(
         raise SpecError(f"task: one of {', '.join(_TASKS)}, got {name!r}{did_you_mean(str(name), _TASKS)}")
     if name == "synthetic":
         return _synthetic(examples, shape, classes, split_seed)
-    images = load_images(name, root, seed=split_seed, train_size=train_size)
+    images = load_images(name, root, seed=split_seed, train_size=train_size, size=size)
     if images.size("train") > _IN_MEMORY or name == "image_folder":
         return Task(images.train, images.val, images.test, images.shape, images.classes)
     mean, std = images.mean.view(1, -1, 1, 1), images.std.clamp(min=1e-6).view(1, -1, 1, 1)
@@ -117,13 +141,23 @@ class ClassificationTrainable(DistributedTrainable):
     """Trains a classifier by the strategy of the config; see the module for the hyperparameters."""
 
     strategies = STRATEGIES
+    #: The hyperparameters that there are.
+    settings: ClassVar[Sequence[str]] = (*DEFAULTS, *_OF_THE_GANG)
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raise SpecError for a hyperparameter that there is not, and for a value that cannot be."""
+        check_names(config, self.settings)
+        whole = {**DEFAULTS, **config}
+        for name, allowed in _CHOICES.items():
+            if whole[name] not in allowed:
+                raise SpecError(f"{name}: {' or '.join(map(repr, allowed))}, got {whole[name]!r}")
 
     def task(self) -> Task:
         """Return the data of the config's task."""
         config = self._config
         return load_task(
             config["task"], config["root"], int(config["examples"]), tuple(config["shape"]), int(config["classes"]),
-            config["train_size"], int(config["split_seed"]),
+            config["train_size"], int(config["split_seed"]), config["size"],
         )  # fmt: skip
 
     @property
@@ -149,36 +183,41 @@ class ClassificationTrainable(DistributedTrainable):
         return model
 
     def build_optimizer(self, config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
-        """Return SGD or AdamW. Raises SpecError for another name."""
+        """Return SGD or AdamW."""
         config = self._config
         lr, weight_decay = float(config["lr"]), float(config["weight_decay"])
         if config["optimizer"] == "sgd":
             momentum, nesterov = float(config["momentum"]), bool(config["nesterov"])
             return torch.optim.SGD(model.parameters(), lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
-        if config["optimizer"] == "adamw":
-            return torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
-        raise SpecError(f"optimizer: 'sgd' or 'adamw', got {config['optimizer']!r}")
+        return torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
 
     def build_scheduler(
         self, config: Mapping[str, Any], optimizer: torch.optim.Optimizer, total: int
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """Return the warm-up and the drops, by inner steps; None where there are neither."""
+        """Return warm-up, drops and cosine, by inner steps; None where there are none."""
         config = self._config
         warmup, drops = float(config["warmup"]), [float(drop) for drop in config["drops"]]
-        if warmup == 0 and not drops:
+        cosine = config["schedule"] == "cosine"
+        if warmup == 0 and not drops and not cosine:
             return None
 
         def factor(step: int) -> float:
             rise = min(1.0, (step + 1) / (warmup * total)) if warmup > 0 else 1.0
-            return rise * math.prod(0.1 for drop in drops if step >= drop * total)
+            share = min(1.0, max(0.0, step / total - warmup) / max(1 - warmup, 1 / total))
+            fall = (1 + math.cos(math.pi * share)) / 2 if cosine else 1.0
+            return rise * fall * math.prod(0.1 for drop in drops if step >= drop * total)
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def build_data(self, config: Mapping[str, Any], rank: int, world_size: int) -> Iterable[Any]:
-        """Return this worker's batches. Raises SpecError for an unknown partition."""
+        """Return this worker's batches."""
         config = self._config
-        if config["partition"] not in ("shard", "same"):
-            raise SpecError(f"partition: 'shard' or 'same', got {config['partition']!r}")
+        batches = self._batches(rank, world_size)
+        crop, flip = int(config["crop"]), float(config["flip"])
+        return Augmented(batches, crop, flip, self.context.seed, rank) if crop or flip else batches
+
+    def _batches(self, rank: int, world_size: int) -> Iterable[Any]:
+        config = self._config
         shard, batch_size = config["partition"] == "shard", int(config["batch_size"])
         train = self.task().train
         if isinstance(train, tuple):
@@ -194,7 +233,9 @@ class ClassificationTrainable(DistributedTrainable):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the mean cross-entropy."""
         images, labels = batch
-        return functional.cross_entropy(model(images), labels)
+        with autocast(images.device, self._config["precision"]):
+            logits = model(images)
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=float(self._config["label_smoothing"]))
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:

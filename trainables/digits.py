@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from tune_platform.trainable import DONE, Trainable, get_checkpoint, get_context, report
 from tune_platform.trainables.data import Split, load_images
-from tune_platform.trainables.runtime import use_threads
+from tune_platform.trainables.runtime import check_names, use_threads
 
 DEFAULTS: Mapping[str, Any] = {
     "model": "mlp",
@@ -123,9 +123,13 @@ def build_model(config: Mapping[str, Any], generator: torch.Generator) -> nn.Mod
 
 
 class Training:
-    """One training run: `epoch()` trains for one and measures; `save` and `load` are exact."""
+    """One training run: `epoch()` trains for one and measures; `save` and `load` are exact.
+
+    Raises SpecError for an unknown hyperparameter.
+    """
 
     def __init__(self, config: Mapping[str, Any], data: Data, seed: int) -> None:
+        check_names(config, DEFAULTS)
         self.config = {**DEFAULTS, **config}
         self.data = data
         self.epochs_done = 0

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.protocol.seeds import derive
 from tune_platform.trainable import TrialContext
 
-__all__ = ["PRECISIONS", "autocast", "generator", "stream_seed", "use_threads"]
+__all__ = ["PRECISIONS", "autocast", "check_names", "generator", "stream_seed", "use_threads"]
 
 #: What `precision` may be in a config.
 PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+#: What hyperparameters are called elsewhere.
+_ELSEWHERE = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "num_layers": "layers",
+    "hidden_size": "width",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "image_size": "size",
+    "dataset": "task",
+}
+
+
+def check_names(config: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise SpecError, with the nearest known one, where a hyperparameter of `config` is not among `known`.
+
+    One that is misspelt would else be ignored, and the search would tune nothing.
+    """
+    names = list(known)
+    for name in config:
+        if name not in names:
+            other = _ELSEWHERE.get(str(name))
+            hint = f" (did you mean {other!r}?)" if other in names else did_you_mean(str(name), names)
+            raise SpecError(f"unknown hyperparameter {name!r}{hint}. Allowed: {', '.join(names)}")
 
 
 def use_threads(context: TrialContext) -> None:

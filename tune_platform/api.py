@@ -34,6 +34,7 @@ from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
+from tune_platform.spec.parts import memory_factor, times_of
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.reader import damage
 from tune_platform.store.sql import SqlExperiment, open_store
@@ -139,6 +140,10 @@ def resume(
             if not experiment.spec:
                 raise ExperimentError(damage(experiment.name, "its spec cannot be read"))
             choices: Mapping[str, Sequence[Any]] = {}
+            if source := experiment.spec.get("imported"):
+                raise ExperimentError(
+                    f"experiment {experiment.name!r} was recorded of {source}: there is nothing here to go on with"
+                )
             if spec is None:
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
@@ -290,6 +295,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         directory=f"{home}/trials",
         seed=spec.seed,
         keep_warm=spec.keep_warm,
+        log_limit=spec.log_limit,
         memory=_COPIES if getattr(scheduler, "needs_checkpoints", False) else 0,
         reuse_workers=spec.reuse_workers,
         resources=spec.resources if isinstance(spec.resources, Resources) else None,
@@ -353,7 +359,8 @@ def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend, *, foll
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         on_bad_metric=spec.on_bad_metric,
         stop=spec.stop,
-        retries=spec.retries,
+        retries=times_of(spec.retries),
+        more_memory=memory_factor(spec.retries),
         max_failures=bound(spec.budget.failures),
         fail_alike=FEWEST if spec.budget.failures is None else 0,
         time_budget=bound(spec.budget.time),

@@ -23,6 +23,7 @@ EXTRAS: Mapping[str, str] = {
     "gcsfs": "cluster",
     "s3fs": "cluster",
     "matplotlib": "plots",
+    "plotly": "plots",
     "psycopg": "postgresql",
     "sklearn": "examples",
     "gymnasium": "policy-gradient",

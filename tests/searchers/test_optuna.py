@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import pickle
 import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from optuna.trial import FrozenTrial
 
@@ -270,3 +273,25 @@ def test_a_long_past_is_put_together_without_deep_copies(monkeypatch: pytest.Mon
         patched.setattr("copy.deepcopy", lambda value: pytest.fail("a deep copy"))
         searcher.restore(past)
     assert len(shown(searcher)) == 2000
+
+
+@pytest.mark.parametrize("sampler", [{}, {"use_separable_cma": True}], ids=["full", "separable"])
+def test_the_state_of_cma_es_is_the_same_for_the_same_past_whatever_lay_in_memory(sampler: Mapping[str, Any]) -> None:
+    cmaes = pytest.importorskip("cmaes")
+    kind = cmaes.SepCMA if sampler else cmaes.CMA
+
+    def after(generations: int, dirt: float) -> tuple[Any, Any]:
+        optimizer = kind(mean=np.zeros(2), sigma=1.0, population_size=4, seed=1)
+        optimizer._funhist_values[:] = dirt
+        for _ in range(generations):
+            points = [optimizer.ask() for _ in range(4)]
+            optimizer.tell([(point, float(np.sum(point**2)) + 1) for point in points])
+        attrs = {"cma:optimizer:0": pickle.dumps(optimizer).hex()}
+        return _cma_state.to_json(attrs), optimizer._funhist_values
+
+    window = 10 + math.ceil(30 * 2 / 4)
+    for generations in (0, 1, 5, window - 1, window, window + 3):
+        first, second = after(generations, 1e300), after(generations, -7.0)
+        assert first[0] == second[0], f"after {generations} generations"
+    kept = _cma_state._decode(after(window, 7.0)[0]["cma:optimizer"])._funhist_values
+    assert np.array_equal(kept, after(window, 7.0)[1]), "what was written stays"

@@ -67,6 +67,69 @@ def test_a_model_of_torchvision_by_name() -> None:
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
+def test_the_cosine_ends_at_zero_after_the_warm_up() -> None:
+    recipe = ClassificationTrainable(TrialContext())
+    recipe.config = {"warmup": 0.2, "schedule": "cosine", "lr": 1.0}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = recipe.build_scheduler(recipe.config, optimizer, 10)
+    assert scheduler is not None
+    rates = []
+    for _ in range(11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
+    assert rates[6] == pytest.approx(0.5)  # half of what is left after the warm-up
+    assert rates[10] == pytest.approx(0.0)
+
+
+def test_bfloat16_trains_float32_parameters() -> None:
+    trainable = begin(workers=1, model="cnn", precision="bfloat16", label_smoothing=0.1, lr=0.05)
+    first, last = trainable.step(), trainable.step()
+    assert last["train_loss"] < first["train_loss"]
+    recipe = ClassificationTrainable(TrialContext())
+    recipe.config = {**SMALL, "precision": "bfloat16"}
+    model = recipe.build_model(recipe.config)
+    images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
+    rough = recipe.loss(model, (images, labels))
+    recipe.config = SMALL
+    exact = recipe.loss(model, (images, labels))
+    assert rough.dtype == torch.float32
+    assert rough != exact  # bfloat16 has 8 bits
+    assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_a_resumed_training_sees_the_same_augmented_images(tmp_path: Path) -> None:
+    def run(*cuts: int) -> list[float]:
+        losses = []
+        trainable = begin(crop=1, flip=0.5, model="cnn", updates=40, report_every=5)
+        for report in range(8):
+            if report in cuts:
+                folder = tmp_path / str(report)
+                folder.mkdir()
+                trainable.save_checkpoint(folder)
+                trainable = begin(crop=1, flip=0.5, model="cnn", updates=40, report_every=5)
+                trainable.load_checkpoint(folder)
+            losses.append(trainable.step()["train_loss"])
+        return losses
+
+    assert run(1, 4) == run()
+
+
+def test_images_of_mixed_sizes_need_a_size(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for number, name in enumerate(("black", "white")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for index in range(20):
+                Image.new("RGB", (8 + index, 10), (255 * number,) * 3).save(folder / f"{index}.png")
+    config: dict[str, Any] = {"task": "image_folder", "root": str(tmp_path), "batch_size": 4, "workers": 1}
+    with pytest.raises((SpecError, RuntimeError), match="give a `size` in pixels"):
+        begin(**config)
+    trainable = begin(**config, size=8, crop=1, flip=0.5, model="cnn", updates=20, report_every=20)
+    assert trainable.step()["test_accuracy"] == 1.0
+
+
 def test_a_folder_of_images(tmp_path: Path) -> None:
     for part, count in (("train", 20), ("val", 6), ("test", 6)):
         for number, name in enumerate(("black", "white")):
@@ -93,11 +156,17 @@ def test_mistakes() -> None:
         ({"optimizer": "adam"}, "optimizer: 'sgd' or 'adamw', got 'adam'"),
         ({"partition": "some"}, "partition: 'shard' or 'same', got 'some'"),
         ({"batch_size": 500}, "batch_size: 500 does not fit"),
+        ({"momentm": 0.9}, "unknown hyperparameter 'momentm'.*did you mean 'momentum'"),
+        ({"image_size": 32}, "unknown hyperparameter 'image_size'.*did you mean 'size'"),
+        ({"precision": "float16"}, "precision: 'float32' or 'bfloat16', got 'float16'"),
+        ({"schedule": "cosin"}, "schedule: 'constant' or 'cosine', got 'cosin'"),
+        ({"flip": 2}, "flip is a chance between 0 and 1, got 2"),
+        ({"crop": 8}, "crop is below the 8 pixels of the images' shorter side, got 8"),
         ({"task": "cifar10", "root": "/nowhere"}, "cifar-10-batches-py"),
     )
     for config, message in mistakes:
         with pytest.raises((SpecError, RuntimeError), match=message):
-            begin(**config)
+            begin(**config).step()
 
 
 def test_made_up_data_repeat_by_seed() -> None:

@@ -20,6 +20,7 @@ from tune_platform.searchers.optuna import OptunaSearcher
 from tune_platform.searchers.random import RandomSearcher
 from tune_platform.space import choice, grid_search, loguniform, uniform, when
 from tune_platform.spec import Budget, CheckpointPolicy, SearchSpec, explain, json_schema, load_spec, resolve
+from tune_platform.spec.parts import memory_factor, times_of
 from tune_platform.spec.values import hint, number, seconds, whole, yaml_number
 
 YAML = """\
@@ -94,6 +95,17 @@ def test_file_says_everything(path: Path) -> None:
     config = spec.space.sample(np.random.default_rng(0))
     assert config["epochs"] == 27
     assert ("momentum" in config) == (config["optimizer"] == "sgd")
+
+
+def test_more_memory_for_a_trial_that_ran_out_of_it(path: Path) -> None:
+    text = YAML.replace("retries: {worker_died: 5}", "retries: {out_of_memory: {times: 2, memory: x1.5}}")
+    path.write_text(text.replace("custom: {tpu: 1}", "custom: {memory: 4000}"))
+    spec = load_spec(path)
+    assert spec.retries["out_of_memory"] == {"times": 2, "memory": "x1.5"}
+    assert SearchSpec.from_dict(spec.to_dict()).retries == spec.retries
+    assert (times_of(spec.retries)["out_of_memory"], memory_factor(spec.retries)) == (2, 1.5)
+    assert memory_factor(make().retries) == 1
+    assert make(retries={"out_of_memory": 7}).retries["out_of_memory"] == {"times": 7, "memory": "x1"}
 
 
 def test_round_trip(path: Path) -> None:

@@ -23,7 +23,7 @@ HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode:
 MISTAKES: list[tuple[str, str]] = [
     (
         "sheduler: asha\n",
-        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver, log_limit",
     ),
     (
         "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
@@ -179,7 +179,15 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "retries: {crash: 1}\n",
-        "line 6, retries.crash: unknown key; known: exception, worker_died, timeout, bad_metric, lost_checkpoint",
+        "line 6, retries.crash: unknown key; known: exception, worker_died, timeout, bad_metric, lost_checkpoint, out_of_memory",
+    ),
+    (
+        "retries: {out_of_memory: {times: 2, memory: 1.5}}\n",
+        'line 6, retries.out_of_memory.memory: got 1.5 (a number); a factor from x1 to x100 is wanted, such as "x1.5"',
+    ),
+    (
+        "retries: {out_of_memory: {times: 2, memory: x1.5}}\n",
+        "line 6, retries.out_of_memory.memory: the trials hold no memory that could grow; say how many bytes: resources: {custom: {memory: 4000000000}}",
     ),
     (
         "retries: -1\n",
@@ -264,7 +272,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "sheduler: asha\nbudget: {trials: -5}\n",
-        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver\n  line 7, budget.trials: got -5; must be at least 1",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver, log_limit\n  line 7, budget.trials: got -5; must be at least 1",
     ),
 ]
 

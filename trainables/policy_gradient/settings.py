@@ -7,12 +7,11 @@ et al. (2020), "Implementation Matters in Deep Policy Gradients", and the config
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_platform.trainables.runtime import PRECISIONS
+from tune_platform.trainables.runtime import PRECISIONS, check_names
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,7 @@ class Settings:
         if (variant := given.pop("variant", None)) is not None:
             base = paper_settings(str(variant), str(given.get("env_id", base.env_id)))
         names = [entry.name for entry in dataclasses.fields(Settings)]
-        for key in given:
-            if key not in names:
-                near = difflib.get_close_matches(str(key), [*names, "variant"], n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join([*names, 'variant'])}"
-                raise ValueError(f"{key!r} is no setting of a policy gradient run{hint}")
+        check_names(given, [*names, "variant"])
         return dataclasses.replace(
             base, **{key: _as_type(key, getattr(base, key), value) for key, value in given.items()}
         )

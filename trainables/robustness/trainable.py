@@ -12,7 +12,6 @@ training, and two methods see the same batches, augmentations and dropout masks.
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from tune_platform.trainables.robustness.evaluate import Evaluation, Part, build
 from tune_platform.trainables.robustness.methods import build_method
 from tune_platform.trainables.robustness.models import AUGMENTATIONS, build_model
 from tune_platform.trainables.robustness.separation import check_separated
-from tune_platform.trainables.runtime import autocast, generator, stream_seed, use_threads
+from tune_platform.trainables.runtime import autocast, check_names, generator, stream_seed, use_threads
 
 #: The hyperparameters, each with its default.
 DEFAULTS: Mapping[str, Any] = {
@@ -112,11 +111,7 @@ class Parts(NamedTuple):
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `config` with defaults for what it leaves out. Raises ValueError for an unknown or impossible value."""
-    for name in config:
-        if name not in DEFAULTS:
-            close = difflib.get_close_matches(name, DEFAULTS, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"unknown hyperparameter {name!r}{hint}. Allowed: {', '.join(DEFAULTS)}")
+    check_names(config, DEFAULTS)
     whole = {**DEFAULTS, **config}
     check_radius(float(whole["eps"]))
     if float(whole["eps"]) == 0:

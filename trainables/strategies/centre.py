@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker
 
 
+#: The share of its time that a worker spends at most on asking whether the run is over.
+_PATIENCE = 0.01
+
+
 class CentreStrategy(Strategy):
     """Base class of the strategies with a centre, which is what they evaluate.
 
@@ -46,9 +50,10 @@ class CentreStrategy(Strategy):
     When a worker is lost, what it did since its last exchange is lost with it and the centre stays; the others go on.
     One that joins begins at the centre.
 
-    Asynchronously a run ends for all when the first worker has come to the step `until`, of which the others hear
-    before their next step (a question of 4 bytes to worker 0 and an answer as long): a slow worker is not waited for,
-    it just takes fewer steps.
+    Asynchronously a run ends for all when the first worker has come to the step `until`: a slow worker is not waited
+    for, it just takes fewer steps. The others hear of it with an exchange, or by a question to worker 0 (4 bytes, and
+    an answer as long), which a worker asks before a step where its waiting for answers takes at most `_PATIENCE` of
+    its time.
     """
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {
@@ -66,6 +71,7 @@ class CentreStrategy(Strategy):
         option_period(self.name, self.options, "period", 1)  # a mistake is found before any worker starts
         self._furthest = 0  # step of the worker that is furthest, as far as this one has heard
         self._request: Callable[[Tensor], Tensor] | None = None
+        self._next_question = 0.0  # on the worker's clock
 
     def setup(self, worker: TrainingWorker) -> None:
         """See `Strategy.setup`."""
@@ -119,7 +125,11 @@ class CentreStrategy(Strategy):
         """See `Strategy.go_on`."""
         if self._request is None:
             return self.worker.updates < until
-        self._ask(self.centre.new_empty(0), self.worker.updates)
+        clock, step = self.worker.comm.clock, self.worker.updates
+        if step >= until or clock() >= self._next_question:
+            began = clock()
+            self._ask(self.centre.new_empty(0), step)
+            self._next_question = clock() + (clock() - began) / _PATIENCE
         return self._furthest < until
 
     # the centre
@@ -163,8 +173,8 @@ class CentreStrategy(Strategy):
     def bytes_per_step(cls, parameters: int, workers: int, options: Mapping[str, Any]) -> float:
         """Return 8 N (W - 1) / period for the all-reduce; as much for N values to the centre and back, and little more.
 
-        Asynchronously one value goes along, and a worker's step is told and answered before each step. Worker 0 has
-        the centre with it, and sends nothing. For a `period` that is a share of the training, `options` hold its
+        Asynchronously one value goes along, and a worker's step is told and answered before each step at most. Worker
+        0 has the centre with it, and sends nothing. For a `period` that is a share of the training, `options` hold its
         inner steps as `updates`.
         """
         given = {**cls.DEFAULTS, **options}

@@ -32,7 +32,9 @@ docs/codistillation.md, for KL too). So by default they `stagger`: after a first
 j T / n steps later than model 0. The papers send all at once.
 
 alpha_k is 0 for `burn_in` steps, rises linearly over `ramp` and stays at `alpha`. Periods, burn-in and ramp are steps,
-or below 1 shares of the training (the paper's period of 2500 is about 1 % of it: keep the ratio, not the number).
+or below 1 shares of the training. The paper's period of 2500 is about 1 % of it, but also some 250 time constants of
+its momentum: in a short training 1 % can be less than one, and the models ring. So the period is by default 1 % of the
+training, and at least five time constants, 5 / (1 - momentum) steps (half of the training at most).
 
 Codistillation regularises, so other regularisation should weaken as training goes on (section 3 of Sodhani et al.):
 `weight_decay_factors` multiply the optimizer's weight decay from each of `weight_decay_milestones` (shares of the
@@ -91,7 +93,7 @@ class Codistillation(ModelGang):
         "models": 2,
         "exchange": "checkpoints",
         "data": None,
-        "period": 0.01,
+        "period": None,
         "stagger": True,
         "distance": "kl_fwd",
         "average": "losses",
@@ -136,8 +138,10 @@ class Codistillation(ModelGang):
 
     def setup(self, worker: TrainingWorker) -> None:
         """See `Strategy.setup`. Raises SpecError where the workers cannot be divided among the models."""
-        self.schedule.fit(worker.total_updates, worker.config.get("drops", ()))
-        self._decays = [group.get("weight_decay", 0.0) for group in worker.optimizer.param_groups]
+        groups = worker.optimizer.param_groups
+        momentum = max(float(group.get("momentum", group.get("betas", (0.0,))[0])) for group in groups)
+        self.schedule.fit(worker.total_updates, worker.config.get("drops", ()), momentum)
+        self._decays = [group.get("weight_decay", 0.0) for group in groups]
         super().setup(worker)
 
     # the inner step
@@ -259,8 +263,9 @@ class Codistillation(ModelGang):
     def bytes_per_step(cls, parameters: int, workers: int, options: Mapping[str, Any]) -> float:
         """Return n (n-1) M 4N / T, or n (n-1) M 4BC for predictions, and 2 (M-1) 4N in each group.
 
-        For a period that is a share of the training, `options` hold its inner steps as `updates`; for predictions, the
-        logits of a worker's batch (B C) as `logits`.
+        For a period that is a share of the training, or is left out, `options` hold its inner steps as `updates`, and
+        the optimizer's `momentum` where it is not 0.9; for predictions, the logits of a worker's batch (B C) as
+        `logits`.
         """
         strategy = cls({name: value for name, value in options.items() if name in cls.DEFAULTS})
         models, size = strategy.models, workers // strategy.models
@@ -269,6 +274,8 @@ class Codistillation(ModelGang):
             return inside
         if strategy.exchange == "predictions":
             return inside + models * (models - 1) * size * 4.0 * known(cls.name, options, "logits")
-        if strategy.options["period"] < 1:
-            strategy.schedule.fit(int(known(cls.name, options, "updates")), strategy.schedule.factors)
+        period = strategy.options["period"]
+        if period is None or period < 1:
+            momentum = float(options.get("momentum", 0.9))
+            strategy.schedule.fit(int(known(cls.name, options, "updates")), strategy.schedule.factors, momentum)
         return inside + models * (models - 1) * size * 4.0 * parameters / strategy.schedule.period

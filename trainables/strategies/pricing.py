@@ -10,7 +10,7 @@ from tune_platform.errors import SpecError
 
 #: What can be asked for, in words.
 _MEANING = {
-    "updates": "the inner steps of the training, as its period is a share of it",
+    "updates": "the inner steps of the training, as its period depends on it",
     "logits": "the numbers in the logits of a worker's batch",
 }
 

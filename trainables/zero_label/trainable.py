@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from tune_platform.trainable import DONE, Trainable
-from tune_platform.trainables.runtime import stream_seed, use_threads
+from tune_platform.trainables.runtime import check_names, stream_seed, use_threads
 from tune_platform.trainables.zero_label.datasets import Data, load_data, load_vectors
 from tune_platform.trainables.zero_label.diagnostics import diagnose
 from tune_platform.trainables.zero_label.metrics import iou, scores
@@ -77,10 +77,8 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `config` with the defaults filled in. Raises ValueError for a name that there is not."""
-    unknown = sorted(set(config) - set(DEFAULTS))
-    if unknown:
-        raise ValueError(f"unknown hyperparameters {', '.join(unknown)}; there are {', '.join(DEFAULTS)}")
+    """Return `config` with the defaults filled in. Raises SpecError for a name that there is not."""
+    check_names(config, DEFAULTS)
     return {**DEFAULTS, **config}
 
 

@@ -33,6 +33,12 @@ _MEANING = {
     "SIGTERM": "somebody asked it to end",
 }
 _NODE_LOST = re.compile(r"\bnode\b.{0,60}\b(?:has died|has crashed|was terminated|is dead|marked dead)")
+_OUT_OF_MEMORY = re.compile(r"running low on memory|outofmemory")
+_OF_THE_CLUSTER = {
+    "out_of_memory": "Ray killed it because its node ran low on memory; see `resources` and the node's memory",
+    "preempted": "its node was taken back (preempted)",
+    "node_lost": "its node was lost",
+}
 _PID = re.compile(r"\bpid: (\d+)")
 
 
@@ -41,16 +47,31 @@ def exit_words(status: int) -> str:
     return f"os._exit({status}) was called\n"
 
 
-def obituary(name: str, said: str, folder: str) -> str:
+def obituary(name: str, said: str, folder: str, cause: str = "") -> str:
     """Return one line on the death of the worker `name` (empty: it never told its name).
 
     `said` is Ray's text; `folder` that of the trial that it ran, where its log lies, if it can be read from here.
+    `cause`, where it is known better than from that text.
     """
     known = process_of(name, said)
     who = f"of pid {known[1:]}" if known.startswith(":") else known
     if "never ran" in said:
         return f"the worker process {f'{who} ' if who else ''}never ran: {_last_sentence(said)}"
-    return f"the worker process {f'{who} ' if who else ''}died: {_cause(said, _last_words(folder))}"
+    why = _OF_THE_CLUSTER.get(cause) or _cause(said, _last_words(folder))
+    return f"the worker process {f'{who} ' if who else ''}died: {why}"
+
+
+def cause_of(error: object) -> str:
+    """Return what ended a worker, by what Ray says (an error or its text).
+
+    One of out_of_memory | preempted | node_lost | worker_died.
+    """
+    low = str(error).lower()
+    if _OUT_OF_MEMORY.search(low):
+        return "out_of_memory"
+    if getattr(error, "preempted", False) or "preempt" in low or "due to draining" in low:
+        return "preempted"
+    return "node_lost" if _NODE_LOST.search(low) else "worker_died"
 
 
 def process_of(name: str, said: str) -> str:
@@ -61,10 +82,8 @@ def process_of(name: str, said: str) -> str:
 
 def _cause(said: str, words: bytes) -> str:
     low = said.lower()
-    if "running low on memory" in low or "outofmemory" in low:
-        return "Ray killed it because its node ran low on memory; see `resources` and the node's memory"
-    if _NODE_LOST.search(low):
-        return "its node was lost"
+    if cause := _OF_THE_CLUSTER.get(cause_of(said)):
+        return cause
     if left := list(_EXIT.finditer(words)):
         return f"the training code called os._exit({left[-1][1].decode()})"
     if fatal := list(_FATAL.finditer(words)):

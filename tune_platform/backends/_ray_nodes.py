@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 import ray
 
@@ -31,6 +32,9 @@ class Nodes:
         self.gone = False
         self._refresh_s = refresh_s
         self._silent_since = math.inf
+        self._listen: dict[str, str] = {}  # where the raylet of each node takes connections
+        self._avoided: set[str] = set()
+        self._lost: set[str] = set()  # those that take none, though Ray has not found out yet
 
     def look_up(self) -> None:
         """Look up what they have; where the head does not answer, that stays as it was.
@@ -43,9 +47,44 @@ class Nodes:
             if time.monotonic() - self._silent_since >= GONE_AFTER:
                 self._give_up(f"its head node has taken no connection for {GONE_AFTER:g} s")
             return
-        alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        found = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        self._listen = {name: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for name, node in found.items()}
+        self._lost = {name for name in self._lost & found.keys() if not self._listens(name)}
+        useless = self._lost | self._avoided
+        alive = {name: node["Resources"] for name, node in found.items() if name not in useless}
         self.ids += [node for node in alive if node not in self.ids]
         self.have = tuple(amounts_of(alive.get(node, {})) for node in self.ids)
+
+    def lose(self, places: Iterable[int]) -> bool:
+        """Whether one of these nodes takes no connections any more; from here on it has nothing.
+
+        Ray takes some 10 to 30 seconds to find that out; until then its word on a worker that died there is that the
+        process has vanished, and a launch there would wait in vain.
+        """
+        gone = {self.ids[place] for place in places if place < len(self.ids)} - self._lost
+        gone = {name for name in gone if not self._listens(name)}
+        if gone and not self.own:
+            self._lost |= gone
+            self.have = tuple({} if name in gone else have for name, have in zip(self.ids, self.have, strict=True))
+        known = self._lost | (set(self.ids) - self._listen.keys())
+        return not self.own and any(self.ids[place] in known for place in places if place < len(self.ids))
+
+    def avoid(self, place: int) -> bool:
+        """Have a node offer nothing from the next look-up on; False where it does already, or no other has anything."""
+        name = self.ids[place]
+        if name in self._avoided or not any(have for other, have in enumerate(self.have) if other != place):
+            return False
+        self._avoided.add(name)
+        return True
+
+    def _listens(self, name: str) -> bool:
+        if name not in self._listen:
+            return False
+        try:
+            await_listener(self._listen[name], _ACCEPTED_WITHIN)
+        except ConnectionError:
+            return False
+        return True
 
     def check(self) -> None:
         """Raise ExperimentError where the process that runs the workers is one of ours, and has died.

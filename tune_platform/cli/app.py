@@ -13,7 +13,20 @@ from typing import Any
 import click
 
 from tune_platform import __version__
-from tune_platform.cli import check, completion, control, doctor, init, lineage, logs, read, remove, run, simulate
+from tune_platform.cli import (
+    check,
+    completion,
+    control,
+    doctor,
+    exchange,
+    init,
+    lineage,
+    logs,
+    read,
+    remove,
+    run,
+    simulate,
+)
 from tune_platform.cli.common import piped, talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
 
@@ -90,7 +103,7 @@ def main() -> None:
 
 
 for command in (
-    init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, lineage.lineage, logs.logs,
-    *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
+    init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, exchange.import_, lineage.lineage,
+    logs.logs, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -26,7 +26,7 @@ from tune_platform.cli.common import (
 from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
 from tune_platform.extras import require
-from tune_platform.location import default_storage
+from tune_platform.location import Location, default_storage
 from tune_platform.progress.text import counts, duration, finite, number, status_word, values
 from tune_platform.protocol.text import choices_of
 
@@ -331,13 +331,23 @@ def _clock(then: datetime | float | None) -> str:
 @click.option("--format", "form", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
 @click.option("--reports", is_flag=True, help="One row for each report, not for each trial.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: stdout]")
+@click.option("--to", nargs=2, type=(click.Choice(["optuna"]), str), metavar="optuna URL",
+              help="Write a study of this Optuna storage, which optuna-dashboard opens.")  # fmt: skip
 @storage_option
-def export(experiment: str, form: str, reports: bool, output: Path | None, storage: str | None) -> None:
-    """Write the trials, or every report, as a table.
+def export(
+    experiment: str, form: str, reports: bool, output: Path | None, to: tuple[str, str] | None, storage: str | None
+) -> None:
+    """Write the trials, or every report, as a table; or the experiment as a study of Optuna.
 
     \b
     Example: tune-platform export digits --format parquet --reports -o digits.parquet
     """
+    if to is not None:
+        from tune_platform.integrations.optuna_study import export_study
+
+        results = load(experiment, storage)
+        talk(f"{export_study(results, to[1])} trials in the study {results.name} of {Location(to[1])}")
+        return
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("parquet is not for a terminal: give a file with -o")
     if form == "parquet":

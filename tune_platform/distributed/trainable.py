@@ -120,6 +120,9 @@ class DistributedTrainable(Trainable):
             return [self.to_device(value, device) for value in batch]
         return batch
 
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raise SpecError for a config that cannot be, a misspelt name for one. Called before a worker is busy."""
+
     def build_strategy(self, config: Mapping[str, Any]) -> Strategy:
         """Return the strategy of the config. Raises SpecError for an unknown name or option."""
         chosen = config.get("strategy", Strategy.name)
@@ -154,7 +157,8 @@ class DistributedTrainable(Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.config = config
-        self.strategy = self.build_strategy(config)  # a mistake is found before any worker starts
+        self.check(config)  # a mistake is found before any worker starts
+        self.strategy = self.build_strategy(config)
         self._updates = 0
         self._lost = 0
         self._skipped = 0

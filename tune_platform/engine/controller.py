@@ -11,11 +11,13 @@ here: anything that waits, writes, imports Ray, or knows which searcher is used.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
 from tune_platform.engine.apply import apply
+from tune_platform.engine.failures import allowed_retries, with_more_memory
 from tune_platform.engine.fold import fold
 from tune_platform.engine.news import accepts, deadline, given_up, overdue
 from tune_platform.engine.queue import PATIENCE
@@ -193,14 +195,17 @@ class Controller:
         if lost is not None:
             self._emit(Dropped(trial=trial.number, uris=(lost.ref.uri,)))
         kill = event.cause not in _HARMLESS
-        allowed = 0 if event.fatal else self.settings.retries.get(event.cause, 0)
+        allowed = allowed_retries(self.settings, event)
         if trial.failures[event.cause] > allowed or self.state.ending is not None:
             self._fail(trial, f"{event.cause}: {event.message}", kill=kill)
         elif trial.status is TrialStatus.PAUSING:
             self._paused(trial, kill=kill)
         else:
-            reason = f"retry {trial.failures[event.cause]} of {allowed} after {event.cause}: {event.message}"
+            of = f" of {allowed:g}" if allowed < math.inf else ""
+            reason = f"retry {trial.failures[event.cause]}{of} after {event.cause}: {event.message}"
             self._emit(Moved(trial=trial.number, status="PENDING", reason=reason, kill=kill))
+            if event.cause == "out_of_memory" and (more := with_more_memory(self.settings, trial.resources)):
+                self._act(trial, more, "engine")
             if lost is not None and lost.ref.trial != trial.number and cloneable(self.state, lost.ref.trial):
                 until, save = self.scheduler.until(trial)
                 text = f"cloned from trial {lost.ref.trial} again: the checkpoint that it went on from was lost"

@@ -1,11 +1,43 @@
-"""Whether a search makes sense: where all of its first trials fail with one and the same error, the next ones would."""
+"""What follows from failures: whether a trial is tried again, with what, and whether the search makes sense at all.
+
+Where all of its first trials fail with one and the same error, the next ones would.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
+from tune_platform.engine.settings import Settings
+from tune_platform.protocol.events import Failed
+from tune_platform.protocol.verdicts import Resize
+from tune_platform.resources import Resources
+
+#: What the cluster does to a trial: no fault of its own, so that it never uses up its retries.
+_OF_THE_CLUSTER = ("node_lost", "preempted")
 #: Trials that must have failed alike, at least, before a search is given up by default.
 FEWEST = 3
+
+
+def allowed_retries(settings: Settings, event: Failed) -> float:
+    """Return how often a trial may fail of such a cause and be tried again; inf where that is no fault of its own."""
+    if event.fatal:
+        return 0
+    if event.cause in _OF_THE_CLUSTER:
+        return math.inf
+    if event.cause == "out_of_memory" and event.cause not in settings.retries:
+        return settings.retries.get("worker_died", 0)  # it was called so before
+    return settings.retries.get(event.cause, 0)
+
+
+def with_more_memory(settings: Settings, resources: Resources) -> Resize | None:
+    """Return what a trial whose memory ran out is to hold from now on; None where that stays as it is."""
+    memory = resources.custom.get("memory", 0.0)
+    if settings.more_memory == 1 or not memory:
+        return None
+    more = float(math.ceil(memory * settings.more_memory))
+    reason = f"its memory ran out: {more:g} bytes from now on, {settings.more_memory:g} times as much"
+    return Resize(resources=replace(resources, custom={**resources.custom, "memory": more}), reason=reason)
 
 
 @dataclass(slots=True)

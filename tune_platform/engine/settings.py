@@ -25,6 +25,7 @@ class Settings:
     stop: Mapping[str, float] = field(default_factory=dict)
     on_bad_metric: OnBadMetric = "fail"
     retries: Mapping[str, int] = field(default_factory=dict)  # by cause of failure
+    more_memory: float = 1.0  # what a trial's memory is multiplied by when it is tried again after it ran out
     max_failures: float = math.inf  # failed trials that the experiment survives
     fail_alike: int = 0  # so many first trials (as many as run at a time, if more) that fail alike end it; 0: never
     time_budget: float = math.inf  # seconds

@@ -116,8 +116,10 @@ class Saved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Event):
-    """An attempt ended badly. `cause`: exception | worker_died | bad_metric | timeout | lost_checkpoint | bad_report.
+    """An attempt ended badly.
 
+    `cause`: exception | worker_died | out_of_memory | node_lost | preempted | bad_metric | timeout | lost_checkpoint |
+    bad_report.
     `fatal` failures are never retried (a mistake in the spec, such as a metric that is never reported).
     """
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+    from tune_platform.ray_tune.recorder import Recorder
     from tune_platform.ray_tune.result_grid import Result, ResultGrid
     from tune_platform.ray_tune.running import ExperimentAnalysis, run
     from tune_platform.ray_tune.tuner import Tuner
@@ -22,6 +23,7 @@ _HOME = {
     "ExperimentAnalysis": "running",
     "FailureConfig": "configs",
     "Result": "result_grid",
+    "Recorder": "recorder",
     "ResultGrid": "result_grid",
     "RunConfig": "configs",
     "TuneConfig": "configs",
@@ -37,6 +39,7 @@ __all__ = [
     "CheckpointConfig",
     "ExperimentAnalysis",
     "FailureConfig",
+    "Recorder",
     "Result",
     "ResultGrid",
     "RunConfig",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tune_platform.spec.parts import memory_factor
 from tune_platform.spec.values import Problem
 
 if TYPE_CHECKING:
@@ -51,3 +52,11 @@ def contradictions(
                 )
             )
     return found
+
+
+def memory_to_grow(retries: Mapping[str, Any], held: Mapping[str, float]) -> list[Problem]:
+    """Return the problem of trials that are to get more memory, and hold none of it."""
+    if memory_factor(retries) == 1 or held.get("memory"):
+        return []
+    text = "the trials hold no memory that could grow; say how many bytes: resources: {custom: {memory: 4000000000}}"
+    return [Problem(("retries", "out_of_memory", "memory"), text)]

@@ -12,13 +12,13 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tune_platform.errors import SpecError
 from tune_platform.spec.options import OPTIONS, Shared
-from tune_platform.spec.parts import Entrypoint, Samples, take_retries
+from tune_platform.spec.parts import Entrypoint, Samples, take_factor, take_retries
 from tune_platform.spec.values import Amount, Count, Natural, Number, Seconds, Strict
 
 
-def _short(key: str) -> Callable[[Any], Any]:
-    """A block may be written as the text of its main key: `schedule: asha`."""
-    return lambda value: {key: value} if isinstance(value, str) else value
+def _short(key: str, kind: type = str) -> Callable[[Any], Any]:
+    """A block may be written as the text (or number) of its main key: `schedule: asha`."""
+    return lambda value: {key: value} if isinstance(value, kind) else value
 
 
 class Objective(Strict):
@@ -92,6 +92,13 @@ class ResourcesBlock(Strict):
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
 
 
+class OutOfMemory(Strict):
+    """How often a trial whose memory ran out is started again, and with how much more."""
+
+    times: Natural = 3
+    memory: Annotated[str, BeforeValidator(take_factor)] = "x1"
+
+
 class Retries(Strict):
     """How often a trial is started again, by what ended it."""
 
@@ -100,6 +107,9 @@ class Retries(Strict):
     timeout: Natural = 1
     bad_metric: Natural = 0
     lost_checkpoint: Natural = 1
+    out_of_memory: Annotated[
+        OutOfMemory | None, BeforeValidator(_short("times", int), json_schema_input_type=OutOfMemory | int | None)
+    ] = None
 
 
 _BLOCKS: Mapping[str, type[Strict]] = {"objective": Objective, "search": Search, "budget": Limits}

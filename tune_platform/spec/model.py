@@ -30,7 +30,7 @@ from tune_platform.errors import SpecError
 from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
 from tune_platform.resources import Resources
-from tune_platform.spec.agreement import contradictions
+from tune_platform.spec.agreement import contradictions, memory_to_grow
 from tune_platform.spec.blocks import Budget, check_driver
 from tune_platform.spec.defaults import FIFO, RANDOM, default_scheduler, default_searcher
 from tune_platform.spec.entrypoint import load_entrypoint
@@ -125,7 +125,7 @@ class SearchSpec(Shared):
     prefetch: Natural | None = None
     budget: Annotated[Budget, BeforeValidator(lambda value: value or {})] = Budget()
     resources: Annotated[Any, AfterValidator(take_resources)] = Resources()
-    retries: Annotated[Mapping[str, int], BeforeValidator(take_retries)] = Field(
+    retries: Annotated[Mapping[str, Any], BeforeValidator(take_retries)] = Field(
         default_factory=lambda: take_retries({})
     )
     seed: Natural = 0
@@ -188,6 +188,8 @@ class SearchSpec(Shared):
         problems = contradictions(
             self.metrics, self.modes, self.make_scheduler(), target=self.budget.target, stop=self.stop
         )
+        if isinstance(self.resources, Resources):
+            problems += memory_to_grow(self.retries, self.resources.custom)
         if problems:
             raise SpecError("; ".join(f"{problem.where}: {problem.text}" for problem in problems))
         return self

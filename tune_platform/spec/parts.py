@@ -31,6 +31,8 @@ DEFAULT_RETRIES: Mapping[str, int] = {
     "bad_metric": 0,
     "lost_checkpoint": 1,
 }
+OUT_OF_MEMORY = "out_of_memory"
+_FACTOR = re.compile(r"x(\d+(?:\.\d+)?)")
 _RAY_NAMES = {"CPU": "cpu", "GPU": "gpu"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -167,15 +169,46 @@ def _of_bundles(factory: Any) -> str:
     return f"Resources({', '.join(parts)})"
 
 
-def take_retries(value: Any) -> dict[str, int]:
-    """Take one number for all causes, or numbers by cause beside the defaults. Raises SpecError."""
+def take_retries(value: Any) -> dict[str, Any]:
+    """Take one number for all causes, or numbers by cause beside the defaults. Raises SpecError.
+
+    That of `out_of_memory` is that of `worker_died` where it is missing, and may be {times, memory}.
+    """
     if not isinstance(value, Mapping):
         return dict.fromkeys(DEFAULT_RETRIES, _not_negative(value))
-    check_keys(value, list(DEFAULT_RETRIES))
+    check_keys(value, [*DEFAULT_RETRIES, OUT_OF_MEMORY])
+    takes = {OUT_OF_MEMORY: _more_memory}
     return {
         **DEFAULT_RETRIES,
-        **{cause: _prefixed(cause, _not_negative, times) for cause, times in value.items()},
+        **{cause: _prefixed(cause, takes.get(cause, _not_negative), times) for cause, times in value.items()},
     }
+
+
+def times_of(retries: Mapping[str, Any]) -> dict[str, int]:
+    """Return how often a trial is tried again, by cause."""
+    return {cause: times["times"] if isinstance(times, Mapping) else times for cause, times in retries.items()}
+
+
+def memory_factor(retries: Mapping[str, Any]) -> float:
+    """Return what a trial's memory is multiplied by each time it has run out."""
+    told = retries.get(OUT_OF_MEMORY)
+    return float(told["memory"].removeprefix("x")) if isinstance(told, Mapping) else 1.0
+
+
+def _more_memory(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        value = {"times": value}
+    check_keys(value, ["times", "memory"])
+    times = _prefixed("times", _not_negative, value.get("times", DEFAULT_RETRIES["worker_died"]))
+    return {"times": times, "memory": _prefixed("memory", take_factor, value.get("memory", "x1"))}
+
+
+def take_factor(value: Any) -> str:
+    """Take what the memory of a trial is multiplied by, such as "x1.5". Raises SpecError."""
+    found = _FACTOR.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not 1 <= float(found[1]) <= 100:
+        raise SpecError(f'got {describe(value)}; a factor from x1 to x100 is wanted, such as "x1.5"')
+    return str(value)
 
 
 def take_backend(value: Any) -> Any:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tune_platform.errors import SpecError
 from tune_platform.protocol.configs import from_json
-from tune_platform.spec.agreement import contradictions
+from tune_platform.spec.agreement import contradictions, memory_to_grow
 from tune_platform.spec.defaults import FIFO
 from tune_platform.spec.file import Schedule, Search, SpecFile
 from tune_platform.spec.options import OPTIONS
@@ -59,6 +59,7 @@ def arguments_of(document: Document, title: str) -> dict[str, Any]:
             target=next((o.target for o in file.objective if o.target is not None), None),
             stop=file.stop,
         )
+        problems += memory_to_grow(file.retries.model_dump(exclude_none=True), file.resources.custom)
     if problems or file is None:
         shown = [_as_written(problem, document.written) for problem in _without_echoes(problems)]
         raise spec_error(with_lines(shown, document.lines), title)
@@ -110,7 +111,7 @@ _FORMS: Mapping[str, Callable[[SpecFile], Any]] = {
     "search": lambda file: _part(file.search, _SEARCH_KEYS),
     "schedule": lambda file: _part(file.schedule),
     "resources": lambda file: take_resources(file.resources.model_dump()),
-    "retries": lambda file: file.retries.model_dump(),
+    "retries": lambda file: file.retries.model_dump(exclude_none=True),
     "storage": lambda file: file.storage.url or file.storage.path,
     "backend": lambda file: {key: value for key, value in file.backend.model_dump().items() if value is not None},
 }

@@ -20,6 +20,8 @@ _LOG = logging.getLogger("tune_platform")
 # Rows per query of the streaming reads: bounds memory, and no read transaction stays open. Few, so that the garbage
 # collector looks at few; more where each query is a journey.
 _CHUNK = {"sqlite": 250, "postgresql": 2000}
+#: Reports per query where only their columns are wanted.
+_COLUMNS = 20_000
 _SEQ = attrgetter("seq")
 CREATED = "created but not started"
 """The reason of an experiment whose driver is about to take the lease."""
@@ -202,6 +204,52 @@ class ExperimentReader:
             yield from rows.to_reports(found, self.leave_out)
             last = sa.tuple_(*found[-1][:2])
             found = self._fetch(query.where(sa.tuple_(_R.trial, _R.step) > last)) if len(found) == chunk else []
+
+    def report_chunks(
+        self, stride: int = 1, after: int | None = None, until: int | None = None
+    ) -> Iterator[tuple[list[int], list[int], list[float], list[Mapping[str, Any]]]]:
+        """Yield reports as columns (trial, step, time, metrics), in chunks, ordered by trial and step.
+
+        Of every `stride`-th step, and first ones. With `after` those that log rows above it brought, in their order.
+        """
+        query = sa.select(*schema.columns(schema.reports)).where(_R.experiment == self._id)
+        if stride > 1:
+            query = query.where((_R.step % stride == 0) | (_R.step == 1))
+        if until is not None:
+            query = query.where(_R.seq <= until)
+        keys = (_R.trial, _R.step) if after is None else (_R.seq, _R.trial, _R.step)
+        places = (0, 1) if after is None else (2, 0, 1)
+        if after is not None:
+            query = query.where(_R.seq > after)
+        query = query.order_by(*keys).limit(_COLUMNS)
+        found = self._fetch(query)
+        while found:
+            reports = rows.to_reports(found, self.leave_out)
+            if reports:
+                trial, step, _, time, metrics = zip(*reports, strict=True)
+                yield list(trial), list(step), list(time), list(metrics)
+            last = sa.tuple_(*(found[-1][place] for place in places))
+            found = self._fetch(query.where(sa.tuple_(*keys) > last)) if len(found) == _COLUMNS else []
+
+    def log_rows(self, kinds: Sequence[str], after: int, until: int) -> Iterator[LogRow]:
+        """Yield the log rows of some kinds above `after`, up to `until`, in order; without what they brought."""
+        query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq <= until)
+        query = query.where(sa.or_(*(_L.kind == kind for kind in kinds))).order_by(_L.seq).limit(_COLUMNS)
+        while found := self._fetch(query.where(_L.seq > after)):
+            yield from rows.to_logs(found, self.leave_out)
+            after = found[-1][0]
+
+    def touched(self, after: int, until: int) -> list[int]:
+        """Return the trials that log rows above `after`, up to `until`, tell of, by number."""
+        query = sa.select(_L.trial).where(_L.experiment == self._id, _L.seq > after, _L.seq <= until)
+        return sorted(number for (number,) in self._fetch(query.distinct()) if number is not None)
+
+    def trials_of(self, numbers: Sequence[int]) -> list[TrialRow]:
+        """Return these trials, as far as there are such, by number."""
+        query = sa.select(*schema.columns(schema.trials)).where(_T.experiment == self._id).order_by(_T.trial)
+        parts = [numbers[first : first + 200] for first in range(0, len(numbers), 200)]
+        found = [row for part in parts for row in self._fetch(query.where(sa.or_(*(_T.trial == n for n in part))))]
+        return rows.to_trials(found, self.leave_out)
 
     def best_reports(self, trials: Sequence[int] | None = None) -> dict[int, Mapping[str, Any]]:
         """Return the metrics of the best report of each trial whose best is not its last, perhaps of these only."""

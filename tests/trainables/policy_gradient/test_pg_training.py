@@ -516,7 +516,7 @@ def test_a_checkpoint_of_another_environment_or_network_is_refused(tmp_path: Pat
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"learning_rate": 1}, "'learning_rate' is no setting of a policy gradient run"),
+        ({"learning_rate": 1}, "unknown hyperparameter 'learning_rate'.*did you mean 'lr'"),
         ({"gae_lamda": 1}, "did you mean 'gae_lambda'"),
         ({"algorithm": "a2c"}, "algorithm is one of ppo, trpo, got 'a2c'"),
         ({"variant": "ppo2"}, "variant is one of ppo, ppo-m, ppo-noclip, trpo, trpo\\+, got 'ppo2'"),

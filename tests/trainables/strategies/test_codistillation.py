@@ -27,6 +27,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.seeds import derive
 from tune_platform.trainables.strategies import STRATEGIES
 from tune_platform.trainables.strategies.codistillation import Codistillation
+from tune_platform.trainables.strategies.codistillation_schedule import Schedule
 from tune_platform.trainables.strategies.peer_copies import pack
 
 
@@ -345,6 +346,36 @@ def test_only_the_first_exchange_where_the_period_is_longer_than_the_training() 
     report = reports(pair(2, period=1000), 3)[-1]  # staggered, and yet both have a peer from the start
     assert report["bytes_sent"] == 2 * 4 * count_parameters(pair(2))
     assert report["peer_age"] == 12
+
+
+@pytest.mark.parametrize(
+    ("total", "momentum", "period"),
+    [
+        (800, 0.9, 50),  # 5 time constants of 1 / (1 - 0.9) = 10 steps, above 1 % of 800
+        (10_000, 0.9, 100),  # 1 %
+        (10_000, 0.99, 500),
+        (800, 0.0, 8),
+        (60, 0.9, 30),  # not more than half of the training
+        (1, 0.9, 1),
+    ],
+)
+def test_a_period_that_is_left_out_lasts_until_the_momentum_has_settled(
+    total: int, momentum: float, period: int
+) -> None:
+    schedule = Schedule("codistillation", Codistillation.DEFAULTS)
+    schedule.fit(total, (), momentum)
+    assert schedule.period == period
+    given = Schedule("codistillation", {**Codistillation.DEFAULTS, "period": 0.01})
+    given.fit(total, (), momentum)
+    assert given.period == max(1, total // 100)  # a share that is asked for is kept
+    formula = Codistillation.bytes_per_step(100, 2, {"updates": total, "momentum": momentum})
+    assert formula == 2 * 400 / period
+
+
+def test_the_momentum_is_that_of_the_optimizer() -> None:
+    worker = worker_of(pair(2, period=None, updates=1000), 0)
+    assert worker.optimizer.param_groups[0]["momentum"] == 0.9
+    assert worker.strategy.schedule.period == 50  # 1 % would be 10
 
 
 @pytest.mark.parametrize(

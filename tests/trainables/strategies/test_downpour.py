@@ -82,7 +82,8 @@ def test_bytes_are_those_of_the_formula() -> None:
         n = count_parameters(trainable)
         expected = Downpour.bytes_per_step(n, 3, {"period": 3, "asynchronous": asynchronous})
         more = 2 * 8 / 12 if asynchronous else 0  # to hear that the run is over
-        assert trainable.step()["bytes_per_step"] == pytest.approx(expected + more)
+        asked = 2 * 8 if asynchronous else 0  # before each step, at most
+        assert expected - asked - 1e-9 <= trainable.step()["bytes_per_step"] <= expected + more + 1e-9
         assert expected == pytest.approx(8 * 2 * ((n + 1) / 3 + 1) if asynchronous else 8 * 2 * n / 3)
 
 
@@ -99,7 +100,7 @@ def test_the_virtual_clock_makes_it_repeatable() -> None:
         steps = [worker_of(trainable, rank).updates for rank in range(4)]
         assert steps[0] == 12
         assert all(10 <= count <= 12 for count in steps[1:3])  # their requests take time, worker 0's do not
-        assert steps[3] in (2, 3)
+        assert steps[3] in (3, 4)  # it asks every 10 s whether the run is over
         found.append((report["evaluated"], [digest(model) for model in models(trainable)]))
     assert found[0] == found[1]
 

@@ -126,7 +126,8 @@ def test_bytes_are_those_of_the_formula() -> None:
         n = count_parameters(trainable)
         expected = EASGD.bytes_per_step(n, 3, {"period": 4, "asynchronous": asynchronous})
         more = 2 * 8 / 8 if asynchronous else 0  # to hear that the run is over
-        assert trainable.step()["bytes_per_step"] == pytest.approx(expected + more)
+        asked = 2 * 8 if asynchronous else 0  # before each step, at most
+        assert expected - asked - 1e-9 <= trainable.step()["bytes_per_step"] <= expected + more + 1e-9
         assert expected == (8 * 2 * ((n + 1) / 4 + 1) if asynchronous else 8 * 2 * n / 4)
     assert EASGD.bytes_per_step(1000, 4, {"beta": 0}) == 0
 
@@ -187,6 +188,17 @@ def test_asynchronously_the_slow_worker_is_not_waited_for_and_a_run_repeats_itse
     assert found[0] == found[1]
 
 
+def test_whether_a_run_is_over_is_asked_for_a_hundredth_of_the_time() -> None:
+    """On the virtual clock, steps of 1 s: before each where an answer takes nothing, else once in 100 times as long."""
+    bytes_sent = []
+    for latency in (0.0, 0.1):
+        cost = Cost(latency_s=latency)
+        trainable = make({**config(period=100, asynchronous=True), "updates": 60, "report_every": 60}, 2, cost=cost)
+        bytes_sent.append(trainable.step()["bytes_sent"] - 8 * (count_parameters(trainable) + 1))  # one exchange
+    assert bytes_sent[0] == 8 * 61  # and once where the run ends
+    assert bytes_sent[1] == 8 * 7  # at 0, 10, 20, 30, 40, 50 s, and where it ends
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_loss_of_a_worker_leaves_the_centre_and_one_that_joins_begins_there(asynchronous: bool) -> None:
     group = LocalGroup(3)
@@ -219,8 +231,9 @@ def test_the_death_of_a_process_does_not_end_the_trial(name: str, asynchronous: 
         trainable = make(given, 3, gang=gang, toy=Patient)
         first, second, third = (trainable.step() for _ in range(3))
         # Nobody waits for it asynchronously: where processes start slowly, the others come further before it is missed.
+        # Counted from the beginning on.
         lost = [report["workers_lost"] for report in (first, second, third)]
-        assert (first["workers"], lost[0]) == (2, 1) or (asynchronous and sum(lost) <= 1)
+        assert (first["workers"], lost[0]) == (2, 1) or (asynchronous and lost[-1] <= 1)
         assert (second["updates"], third["updates"], third["done"]) == (16, 24, True)
         assert third["workers"] in (2, 3)  # a replacement takes as long to start as it takes
     finally:

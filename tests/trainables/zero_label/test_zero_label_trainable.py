@@ -159,7 +159,7 @@ def test_spnet_ends_after_its_only_round() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"metod": "strict"}, "unknown hyperparameters metod; there are dataset"),
+        ({"metod": "strict"}, "unknown hyperparameter 'metod' .*did you mean 'method'.*Allowed: dataset"),
         ({"method": "st"}, "method is one of spnet, longer, self_training, strict, got 'st'"),
         ({"views": "upside"}, "views is one of"),
         ({"dataset": "cityscapes"}, "dataset is one of scenes, voc, coco_stuff, got 'cityscapes'"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_platform.backends._obituary import exit_words, obituary
+from tune_platform.backends._obituary import cause_of, exit_words, obituary
 
 #: What Ray 2.60 says of a process that is gone.
 RAY = """The actor died unexpectedly before finishing this task.
@@ -57,3 +57,19 @@ def test_a_worker_without_a_name_has_the_pid_that_ray_tells() -> None:
     assert obituary("", said, "") == (
         "the worker process never ran: The actor is dead because no node has its resources."
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (RAY, "worker_died"),
+        ("Task was killed due to the node running low on memory.", "out_of_memory"),
+        ("ray.exceptions.OutOfMemoryError: 1 worker(s) were killed", "out_of_memory"),
+        ("The actor died because its node has died. Node Id: abc", "node_lost"),
+        ("The actor is dead because its owner has died. Worker exit detail: Owner's node has crashed.", "node_lost"),
+        ("The actor died because its node has died. Its node was preempted.", "preempted"),
+        ("pid: 1 The process receives a SIGTERM.", "worker_died"),
+    ],
+)
+def test_causes_are_told_apart(said: str, cause: str) -> None:
+    assert cause_of(said) == cause

@@ -12,6 +12,7 @@ from tune_platform.protocol.commands import Finish, Launch, Release, Tell
 from tune_platform.protocol.effects import Dropped, Moved
 from tune_platform.protocol.events import CapacityChanged, Event, Failed, Resumed
 from tune_platform.protocol.verdicts import Pause
+from tune_platform.resources import Resources
 
 
 def test_retries_are_bounded_by_cause() -> None:
@@ -30,6 +31,41 @@ def test_retries_are_bounded_by_cause() -> None:
     assert play.status(0) is TrialStatus.FAILED
     assert (play.trial(0).reason, play.trial(0).error) == ("exception: bang", "bang")
     assert only(commands, Tell)[0].outcome.status == "failed"
+
+
+@pytest.mark.parametrize("cause", ["node_lost", "preempted"])
+def test_what_the_cluster_does_to_a_trial_uses_up_none_of_its_retries(cause: str) -> None:
+    play = Play(retries={"worker_died": 1})
+    play.suggest(0)
+    for time in range(1, 21):
+        assert only(play.fail(0, cause), Launch)
+        assert play.effects[0] == Moved(
+            trial=0, status="PENDING", reason=f"retry {time} after {cause}: bang", kill=True
+        )  # fmt: skip
+    assert only(play.fail(0, "worker_died"), Launch), "its own retry is still there"
+    play.fail(0, "worker_died")
+    assert play.status(0) is TrialStatus.FAILED
+
+
+def test_a_trial_whose_memory_ran_out_is_tried_again_with_more() -> None:
+    small = Resources(cpu=1, custom={"memory": 1000})
+    play = Play(retries={"out_of_memory": 2}, more_memory=1.5, resources=small, nodes=({"cpu": 2, "memory": 4000},))
+    play.suggest(0)
+    for memory in (1500, 2250):
+        (launch,) = only(play.fail(0, "out_of_memory"), Launch)
+        assert launch.resources == Resources(cpu=1, custom={"memory": memory})
+    assert "2250 bytes from now on" in play.verdicts()[0][2]
+    play.fail(0, "out_of_memory")
+    assert play.status(0) is TrialStatus.FAILED
+
+
+def test_out_of_memory_has_the_retries_of_a_dead_worker_where_it_has_none_of_its_own() -> None:
+    play = Play(retries={"worker_died": 1}, more_memory=1.5)
+    play.suggest(0)
+    (launch,) = only(play.fail(0, "out_of_memory"), Launch)
+    assert launch.resources == Resources(), "there is no memory that could grow"
+    play.fail(0, "out_of_memory")
+    assert play.status(0) is TrialStatus.FAILED
 
 
 @pytest.mark.parametrize(("cause", "kill"), [("bad_metric", False), ("bad_report", False), ("exception", True)])

@@ -1,0 +1,124 @@
+"""Ray Tune's runs are recorded as they go, and are not harmed where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tune_platform import ExperimentError, load
+from tune_platform.api import check_up
+from tune_platform.ray_tune import Recorder
+
+SCRIPT = """
+from pathlib import Path
+from ray import tune
+import ray
+from ray.tune.schedulers import ASHAScheduler
+
+def train(config):
+    for step in range(1, 5):
+        if config["x"] == 3 and step == 2:
+            raise ValueError("three is bad")
+        tune.report({"loss": config["x"] / step})
+
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+tune.Tuner(
+    train, param_space={"x": tune.grid_search([1, 2, 3])},
+    tune_config=tune.TuneConfig(metric="loss", mode="min", scheduler=ASHAScheduler(max_t=4, reduction_factor=2)),
+    run_config=tune.RunConfig(name="theirs", storage_path=str(Path("ray_results").absolute()), verbose=0),
+).fit()
+print("THEIR END")
+"""
+
+
+def trial(key: str, **more: Any) -> Any:
+    storage = SimpleNamespace(experiment_dir_name="theirs")
+    given = {"trial_id": key, "config": {"x": 1}, "stopping_criterion": {}, "last_result": {}, "storage": storage}
+    return SimpleNamespace(get_error=lambda: "Traceback\nValueError: bad", **{**given, **more})
+
+
+def tell(recorder: Recorder, name: str, one: Any, **more: Any) -> None:
+    getattr(recorder, name)(iteration=0, trials=[], trial=one, **more)
+
+
+def test_what_the_callbacks_tell_is_what_the_store_has(tmp_path: Path) -> None:
+    recorder = Recorder("loss", "min", str(tmp_path))
+    ends, stopped, met, fails = (
+        trial("a"),
+        trial("b"),
+        trial("c", stopping_criterion={"training_iteration": 1}),
+        trial("d"),
+    )
+    recorder.setup(stop=None)
+    for one in (ends, stopped, met, fails):
+        tell(recorder, "on_trial_start", one)
+        one.last_result = {"loss": 2.0, "training_iteration": 1, "done": one in (stopped, met), "pid": 7}
+        tell(recorder, "on_trial_result", one, result=one.last_result)
+    deadline = time.monotonic() + 60
+    trials = 0
+    while trials < 4:  # it is written live
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        with contextlib.suppress(ExperimentError):  # it is being made
+            trials = len(load("theirs", storage=tmp_path))
+    assert load("theirs", storage=tmp_path).status == "running"
+    tell(recorder, "on_trial_recover", fails)
+    tell(recorder, "on_trial_start", fails)
+    tell(recorder, "on_trial_result", fails, result={"loss": 2.0, "training_iteration": 1, "done": False})
+    for one in (ends, stopped, met):
+        tell(recorder, "on_trial_complete", one)
+    tell(recorder, "on_trial_error", fails)
+    recorder.on_experiment_end(trials=[])
+    found = load("theirs", storage=tmp_path)
+    assert check_up("theirs", storage=tmp_path) == []
+    assert (found.status, found.metric, found.mode) == ("finished", "loss", "min")
+    assert [each.status for each in found] == ["COMPLETED", "STOPPED", "COMPLETED", "FAILED"]
+    assert [(each.step, each.attempt) for each in found] == [(1, 1), (1, 1), (1, 1), (1, 2)]
+    assert found[2].reason == "training_iteration 1 reached the stop condition 1"
+    assert found[3].message == "ValueError: bad"
+    assert found[0].last == {"loss": 2.0, "training_iteration": 1}
+
+
+def test_a_fault_of_ours_is_told_once_and_harms_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "taken").write_text("no folder")
+    recorder, one = Recorder("loss", "min", str(tmp_path / "taken")), trial("a")
+    tell(recorder, "on_trial_start", one)
+    assert recorder._thread is not None
+    recorder._thread.join(60)
+    tell(recorder, "on_trial_result", one, result={"loss": 1.0})
+    tell(recorder, "on_trial_complete", trial("unknown"))
+    recorder.on_experiment_end(trials=[])
+    assert [record.message for record in caplog.records].count(
+        "the Recorder failed and records no more; the run itself goes on"
+    ) == 1
+
+
+def test_ray_tune_keeps_it_with_its_experiment() -> None:
+    assert pickle.loads(pickle.dumps(Recorder("loss", "min")))._metric == "loss"
+
+
+@pytest.mark.slow
+def test_an_unmodified_script(tmp_path: Path) -> None:
+    set_ = {"RAY_TUNE_CALLBACKS": "tune_platform.ray_tune.Recorder", "TUNE_PLATFORM_STORAGE": str(tmp_path / "ours")}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | set_
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert "THEIR END" in done.stdout, done.stderr
+    found = load("theirs", storage=tmp_path / "ours")
+    assert check_up("theirs", storage=tmp_path / "ours") == []
+    assert (found.status, found.metric, found.mode) == ("finished", "loss", "min")
+    by_x = {each.config["x"]: each for each in found}
+    assert (by_x[1].step, by_x[1].best) == (4, 0.25)
+    assert by_x[3].status in ("FAILED", "STOPPED")
+    assert sorted(by_x) == [1, 2, 3]

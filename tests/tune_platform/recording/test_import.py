@@ -1,0 +1,186 @@
+"""Experiments of other programs become whole ones of ours, which every command reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from click.testing import CliRunner, Result
+
+from tune_platform import ExperimentError, load, resume
+from tune_platform.api import check_up
+from tune_platform.cli import main
+
+BEGAN = 1_700_000_000
+
+
+def call(*words: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def line(step: int, loss: float, trial: str, **more: Any) -> str:
+    filled = {"timestamp": BEGAN + step, "done": False, "date": "d", "pid": 7, "hostname": "node", "config": {"lr": 1}}
+    return json.dumps(
+        {"loss": loss, "deep": {"acc": step}, "training_iteration": step, "trial_id": trial, **filled, **more}
+    )
+
+
+def ray_folder(home: Path, *, former: bool = False) -> Path:
+    """Write what Ray Tune leaves of three trials: one that ended by itself, one stopped, one that failed."""
+    results = {
+        "a1b2_00000": [line(1, 3.0, "a"), line(2, 2.0, "a"), line(2, 2.0, "a"), line(3, 1.0, "a")],
+        "a1b2_00001": [line(1, 5.0, "b", done=True), '{"loss": 4.0, "training_it'],
+        "a1b2_00002": [line(1, float("nan"), "c")],
+    }
+    told: list[Any] = []
+    for number, (trial, lines) in enumerate(results.items()):
+        folder = home / f"train_{trial}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text("\n".join(lines))
+        (folder / "params.json").write_text(json.dumps({"lr": 0.1 * (number + 1), "net": {"width": 8}}))
+        status = "TERMINATED"
+        if number == 2:
+            (folder / "error.txt").write_text("Traceback ...\nValueError: the loss exploded\n")
+            status = "ERROR"
+        mine: dict[str, Any] = {"trial_id": trial, "status": status, "relative_logdir": folder.name, "config": {}}
+        mine["storage"] = {"_type": "CLOUDPICKLE_FALLBACK", "value": "this would fail if it were unpickled"}
+        if former:
+            told.append(json.dumps({**mine, "start_time": BEGAN}))
+        else:
+            told.append([json.dumps(mine), json.dumps({"start_time": BEGAN})])
+    state = {"checkpoints" if former else "trial_data": told[::-1], "runner_data": {"_metric": "loss"}, "stats": {}}
+    (home / "experiment_state-2026-01-31_00-00-00.json").write_text(json.dumps(state))
+    return home
+
+
+@pytest.mark.parametrize("form", ["today", "former", "folders"])
+def test_a_folder_of_ray_tune(tmp_path: Path, form: str) -> None:
+    source, storage = ray_folder(tmp_path / "train_2026", former=form == "former"), tmp_path / "ours"
+    if form == "folders":
+        next(source.glob("experiment_state*")).unlink()
+    call("import", str(source), "--metric", "loss", "--mode", "min", "--storage", str(storage))
+    found = load("train_2026", storage=storage)
+    assert check_up("train_2026", storage=storage) == []
+    assert (found.status, found.counts) == ("finished", {"COMPLETED": 1, "FAILED": 1, "STOPPED": 1})
+    first, second, third = found.trials()
+    assert (first.config, first.best, first.step) == ({"lr": 0.1, "net": {"width": 8}}, 1.0, 3)
+    assert first.last == {"loss": 1.0, "deep/acc": 3, "training_iteration": 3}
+    assert (second.step, second.status, third.message) == (1, "STOPPED", "ValueError: the loss exploded")
+    assert found.best().number == 0
+    assert found.curves()[0] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert "the loss exploded" in call("why", "train_2026", "2", "--storage", str(storage)).output
+    assert "config/net/width" in call("export", "train_2026", "--storage", str(storage)).output
+    with pytest.raises(ExperimentError, match=r"recorded of Ray Tune's experiment.*nothing here to go on with"):
+        resume("train_2026", storage=storage)
+
+
+def test_what_was_judged_is_asked_for(tmp_path: Path) -> None:
+    source = str(ray_folder(tmp_path / "train"))
+    assert "--mode: say whether" in call("import", source, code=2).output
+    said = call("import", source, "--metric", "los", "--mode", "min", code=2).output
+    assert "no metric 'los' was reported (did you mean 'loss'?)" in said
+    assert "is not an experiment of Ray Tune's" in call("import", str(tmp_path), code=2).output
+    assert "there is no" in call("import", str(tmp_path / "nowhere"), code=2).output
+
+
+def objective(trial: optuna.Trial) -> float:
+    x = trial.suggest_float("x", 0, 4)
+    for step in range(3):
+        trial.report(x + step, step)
+        if trial.number == 1 and step == 1:
+            raise optuna.TrialPruned
+    if trial.number == 2:
+        raise ValueError("two is bad")
+    return x
+
+
+def test_an_optuna_study_in_and_out_again(tmp_path: Path) -> None:
+    url, storage = f"sqlite:///{tmp_path}/optuna.db", str(tmp_path / "ours")
+    study = optuna.create_study(study_name="theirs", storage=url)
+    study.optimize(objective, n_trials=4, catch=ValueError)
+    call("import", url, "--storage", storage)
+    found = load("theirs", storage=storage)
+    assert check_up("theirs", storage=storage) == []
+    assert [trial.status for trial in found] == ["COMPLETED", "STOPPED", "FAILED", "COMPLETED"]
+    assert [trial.step for trial in found] == [4, 2, 3, 4]
+    assert found[0].config == study.trials[0].params
+    assert found[0].last["value"] == study.trials[0].value
+
+    back = f"sqlite:///{tmp_path}/back.db"
+    call("export", "theirs", "--to", "optuna", back, "--storage", storage)
+    again = optuna.load_study(study_name="theirs", storage=back)
+    assert [trial.state.name for trial in again.trials] == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
+    assert [trial.params for trial in again.trials] == [trial.params for trial in study.trials]
+    assert again.best_params == study.best_params
+    assert again.trials[1].intermediate_values == {
+        1: pytest.approx(study.trials[1].params["x"]),
+        2: pytest.approx(study.trials[1].params["x"] + 1),
+    }
+    assert "already" in call("export", "theirs", "--to", "optuna", back, "--storage", storage, code=2).output
+    assert "say with --study" not in call("import", back, "--name", "b", "--storage", storage).output
+    optuna.create_study(study_name="other", storage=back)
+    assert "say with --study which; the storage has" in call("import", back, code=2).output
+
+
+MLFLOW = (
+    "run_id,status,start_time,end_time,metrics.loss,metrics.acc,params.lr,params.opt,tags.user\n"
+    "r1,FINISHED,2026-01-31 10:00:00+00:00,2026-01-31 10:01:00+00:00,0.5,0.9,0.1,sgd,ada\n"
+    "r2,FAILED,2026-01-31 10:00:00+00:00,,0.4,,0.2,adam,ada\n"
+)
+WANDB = (
+    "name,config,summary,state\n"
+    "r1,\"{'lr': 0.1, 'opt': 'sgd', '_wandb': {}}\",\"{'loss': 0.5, 'acc': 0.9, '_step': 3}\",finished\n"
+    "r2,\"{'lr': 0.2, 'opt': 'adam'}\",\"{'loss': 0.4}\",crashed\n"
+)
+PAGE = (
+    '"Name","State","Created","Runtime","lr","opt","loss","acc"\n'
+    '"r1","finished","2026-01-31T10:00:00.000Z","60","0.1","sgd","0.5","0.9"\n'
+    '"r2","crashed","2026-01-31T10:00:00.000Z","6","0.2","adam","0.4",""\n'
+)
+REST: Mapping[str, Any] = {
+    "runs": [
+        {
+            "info": {"run_id": run, "status": status, "start_time": 1769853600000, "end_time": 1769853660000},
+            "data": {
+                "params": [{"key": "lr", "value": lr}, {"key": "opt", "value": opt}],
+                "metrics": [{"key": key, "value": value, "step": 3, "timestamp": 0} for key, value in metrics.items()],
+            },
+        }
+        for run, status, lr, opt, metrics in (
+            ("r1", "FINISHED", "0.1", "sgd", {"loss": 0.5, "acc": 0.9}),
+            ("r2", "FAILED", "0.2", "adam", {"loss": 0.4}),
+        )
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "more"),
+    [
+        ("mlflow.csv", MLFLOW, ()),
+        ("mlflow.json", json.dumps(REST), ()),
+        ("wandb.csv", WANDB, ()),
+        ("page.csv", PAGE, ("--parameters", "lr,opt")),
+    ],
+)
+def test_tables_of_runs(tmp_path: Path, name: str, text: str, more: tuple[str, ...]) -> None:
+    (tmp_path / name).write_text(text)
+    storage = str(tmp_path / "ours")
+    call("import", str(tmp_path / name), "--metric", "loss", "--mode", "min", "--storage", storage, *more)
+    found = load(name.partition(".")[0], storage=storage)
+    assert check_up(found.name, storage=storage) == []
+    assert [(trial.config, trial.status, trial.last) for trial in found] == [
+        ({"lr": 0.1, "opt": "sgd"}, "COMPLETED", {"loss": 0.5, "acc": 0.9}),
+        ({"lr": 0.2, "opt": "adam"}, "FAILED", {"loss": 0.4}),
+    ]
+
+
+def test_a_table_that_does_not_say_what_its_columns_are(tmp_path: Path) -> None:
+    (tmp_path / "page.csv").write_text(PAGE)
+    assert "Say with --parameters" in " ".join(call("import", str(tmp_path / "page.csv"), code=2).output.split())

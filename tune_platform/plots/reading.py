@@ -1,0 +1,176 @@
+"""Reads the columns of a `View` from the store: in chunks, so that no object a report outlives its chunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from tune_platform.plots import columns
+from tune_platform.plots.columns import Log, Reports, Trials, floats, objects
+from tune_platform.plots.space import cells
+from tune_platform.store.reader import ExperimentReader
+from tune_platform.store.records import LogRow, TrialRow
+
+NONE = -1
+
+
+def read_trials(rows: Sequence[TrialRow], log: Log, now: float) -> Trials:
+    """Return rows of the trials table as columns; `log` knows where they ran and whom they were cloned from."""
+    number = np.array([row.trial for row in rows], np.int64)
+    started = _maybe([row.started for row in rows])
+    ended = _maybe([row.ended for row in rows])
+    seconds = np.where(np.isnan(ended), now, ended) - started
+    node, parent = _places(number, log)
+    configs = [cells(row.config) for row in rows]
+    names = dict.fromkeys(name for config in configs for name in config)
+    last = [_flat(row.metrics) for row in rows]
+    metrics = dict.fromkeys(name for values in last for name in values)
+    return Trials(
+        number=number,
+        state=objects([row.status.lower() for row in rows]),
+        reason=objects([row.reason for row in rows]),
+        origin=objects([row.origin for row in rows]),
+        attempt=np.array([row.attempt for row in rows], np.int64),
+        step=np.array([row.step for row in rows], np.int64),
+        best=_maybe([row.best for row in rows]),
+        best_step=np.array([NONE if row.best_step is None else row.best_step for row in rows], np.int64),
+        error=objects([row.error for row in rows]),
+        created=np.array([row.created for row in rows], np.float64),
+        started=started,
+        ended=ended,
+        seconds=np.maximum(seconds, 0.0),  # a clock that was put back gives no negative time
+        worker=objects([row.worker for row in rows]),
+        node=node,
+        parent=parent,
+        parameters={name: objects([config.get(name) for config in configs]) for name in names},
+        last={name: floats([values.get(name) for values in last]) for name in metrics},
+    )
+
+
+def _maybe(values: Sequence[float | None]) -> columns.Floats:
+    return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def _places(number: columns.Whole, log: Log) -> tuple[columns.Objects, columns.Whole]:
+    node, parent = np.full(len(number), "", object), np.full(len(number), NONE, np.int64)
+    for values, rows, of in ((node, log.kind == "launched", log.place), (parent, log.verdict == "clone", log.source)):
+        chosen = np.flatnonzero(rows)
+        at = np.searchsorted(number, log.trial[chosen])
+        there = at < len(number)
+        at, chosen = at[there], chosen[there]
+        same = number[at] == log.trial[chosen]
+        values[at[same]] = of[chosen[same]]  # the last one wins
+    return node, parent
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in metrics.items():
+        name = f"{prefix}/{key}" if prefix else str(key)
+        found.update(_flat(value, name) if isinstance(value, Mapping) else {name: value})
+    return found
+
+
+# ------------------------------------------------------------------------------------------ reports
+
+
+def read_reports(reader: ExperimentReader, stride: int, after: int | None = None, until: int | None = None) -> Reports:
+    """Return the reports of every `stride`-th step, and first ones; with `after`, those of the log rows above it."""
+    parts: list[Reports] = []
+    for trial, step, time, metrics in reader.report_chunks(stride, after, until):
+        parts.append(
+            Reports(
+                trial=np.array(trial, np.int64),
+                step=np.array(step, np.int64),
+                time=np.array(time, np.float64),
+                metrics=_metric_columns(metrics),
+                stride=stride,
+            )
+        )
+    return _all(parts, stride)
+
+
+def _all(parts: Sequence[Reports], stride: int) -> Reports:
+    names = dict.fromkeys(name for part in parts for name in part.metrics)
+
+    def put(get: Any, kind: Any) -> Any:
+        return np.concatenate([get(part) for part in parts]) if parts else np.zeros(0, kind)
+
+    return Reports(
+        trial=put(lambda part: part.trial, np.int64),
+        step=put(lambda part: part.step, np.int64),
+        time=put(lambda part: part.time, np.float64),
+        metrics={name: put(lambda part, name=name: part.column(name), np.float64) for name in names},
+        stride=stride,
+    )
+
+
+def _metric_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, columns.Floats]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    found: dict[str, columns.Floats] = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if any(isinstance(value, Mapping) for value in values):
+            return _metric_columns([_flat(row) for row in rows])
+        found[name] = floats(values)
+    return found
+
+
+# ------------------------------------------------------------------------------------------ the log
+
+
+def read_log(rows: Iterable[LogRow]) -> Log:
+    """Return rows of the log as columns."""
+    found = [_line(row) for row in rows]
+    lists: list[Any] = list(zip(*found, strict=True)) if found else [()] * 12
+    kinds = (
+        np.int64, np.float64, np.float64, np.int64, object, object, np.int64, object, object, np.float64, np.int64,
+        object,
+    )  # fmt: skip
+    table: list[Any] = [
+        objects(values) if kind is object else np.array(values, kind) for kind, values in zip(kinds, lists, strict=True)
+    ]
+    return Log(**{each.name: column for each, column in zip(fields(Log), table, strict=True)})
+
+
+def _line(row: LogRow) -> tuple[Any, ...]:
+    data = row.data
+    decided = row.kind in ("verdict", "awaits")
+    until = data.get("until")
+    by = str(data.get("by", "scheduler")) if decided else ""
+    return (
+        row.seq,
+        row.time,
+        row.elapsed,
+        NONE if row.trial is None else row.trial,
+        row.kind,
+        str(data.get("verdict", "")) if row.kind == "verdict" else str(data.get("status", "")).lower() or row.kind,
+        data["step"] if isinstance(data.get("step"), int) else NONE,
+        _reason(row.kind, data),
+        by,
+        float(until) if isinstance(until, (int, float)) else math.nan,
+        data["source"] if isinstance(data.get("source"), int) else NONE,
+        _place(row.kind, data),
+    )
+
+
+def _reason(kind: str, data: Mapping[str, Any]) -> str:
+    if kind == "failed":
+        return f"{data.get('cause', '')}: {data.get('message', '')}"
+    if kind == "requested":
+        return f"a person asked: {data.get('action', '')}" + (f" ({data['refused']})" if data.get("refused") else "")
+    if kind == "launched":
+        return f"attempt {data.get('attempt', '')}"
+    if kind == "capacity":
+        return f"{len(data.get('nodes', ()))} nodes"
+    return str(data.get("reason") or "")
+
+
+def _place(kind: str, data: Mapping[str, Any]) -> str:
+    if kind == "launched":
+        return ", ".join(f"node {node}" for node in sorted(set(data.get("nodes") or ())))
+    return str(data.get("worker", "")) if kind == "started" else ""
