@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,28 @@ def test_the_commands_use_the_environment_that_the_setup_makes() -> None:
     for line in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
         assert f"{place}/.venv/bin/ray" in line or f"cd {place} &&" in line
         assert ".venv/bin/ray" in line
+
+
+@pytest.mark.parametrize(
+    ("refuses", "knows"),
+    [("no such option", "--user --quiet uv"), ("externally-managed-environment", "--break-system-packages")],
+    ids=["Ubuntu 22.04", "Ubuntu 24.04"],
+)
+def test_uv_is_installed_whatever_pip_knows(refuses: str, knows: str, tmp_path: Path) -> None:
+    """An older pip refuses an option that it does not know, a newer one refuses to do without it."""
+    pip = tmp_path / "python3"
+    wrong = "--break-system-packages" if refuses == "no such option" else "--user --quiet uv"
+    pip.write_text(f'#!/bin/sh\ncase "$*" in *"{wrong}"*) exit 1;; esac\necho "$*" > {tmp_path}/installed\n')
+    pip.chmod(0o755)
+    (line,) = [line for line in variants()["local"]["setup_commands"] if "pip install" in line]
+    home = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", line], env=home, check=True)
+    assert knows in (tmp_path / "installed").read_text()
+
+
+@pytest.mark.parametrize(("cloud", "client"), [("AWS", "boto3"), ("Google Cloud", "google-api-python-client")])
+def test_the_head_gets_what_its_autoscaler_asks_the_cloud_with(cloud: str, client: str) -> None:
+    """Without it no worker would ever come: the head's own environment starts them."""
+    (line,) = variants()[cloud]["head_setup_commands"]
+    assert line.startswith("cd ~/tune-platform && ~/.local/bin/uv pip install")
+    assert client in line

@@ -23,7 +23,7 @@ HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode:
 MISTAKES: list[tuple[str, str]] = [
     (
         "sheduler: asha\n",
-        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver, log_limit",
     ),
     (
         "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
@@ -119,7 +119,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "schedule: ahsa\n",
-        "line 6, schedule: there is no scheduler 'ahsa' (did you mean 'asha'?); known: asha, async_hyperband, asynchyperband, fifo, hyperband, median, median_stopping_rule, medianstopping, mf_pbt, mo_asha, pasha, pb2, pbt, pbt_replay, replay, successive_halving",
+        "line 6, schedule: there is no scheduler 'ahsa' (did you mean 'asha'?); known: asha, async_hyperband, asynchyperband, fifo, freeze_thaw, hyperband, median, median_stopping_rule, medianstopping, mf_pbt, mo_asha, pasha, pb2, pbt, pbt_replay, replay, successive_halving",
     ),
     (
         "schedule: {name: asha, grace_period: 1}\n",
@@ -272,7 +272,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "sheduler: asha\nbudget: {trials: -5}\n",
-        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver\n  line 7, budget.trials: got -5; must be at least 1",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver, log_limit\n  line 7, budget.trials: got -5; must be at least 1",
     ),
 ]
 

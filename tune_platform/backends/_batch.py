@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sysconfig
 import traceback as tracebacks
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tune_platform.backends._writer import InMemory, Written
+from tune_platform.isolation.origin import PACKAGE, is_users
 from tune_platform.protocol.events import Event, Failed, Reported, Saved, Started
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.trainable import WorkerDied
 
 State = Literal["running", "waiting", "done", "failed"]
-
-_PACKAGE = str(Path(__file__).parents[1])
-_LIBRARIES = ("site-packages", sysconfig.get_path("stdlib"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +169,13 @@ def failure_of(error: BaseException) -> Failure:
     text = _text_of(error)
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = tracebacks.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    own = [frame for frame in frames if not frame.filename.startswith(PACKAGE)]
     users = [frame for frame in own if is_users(frame.filename)] or own
     if users:
         message += f" ({users[-1].filename}:{users[-1].lineno})"
     message = printable(message)
     cause = "worker_died" if isinstance(error, WorkerDied) else "exception"
     return Failure(cause, message, traceback_of(error))
-
-
-def is_users(filename: str) -> bool:
-    """Whether a file, as tracebacks name it, is neither Python's own, nor a library's, nor ours."""
-    if filename.startswith((_PACKAGE, "<frozen", "<string>")):
-        return False
-    return not any(library in filename for library in _LIBRARIES)
 
 
 def traceback_of(error: BaseException) -> str:

@@ -33,6 +33,7 @@ class Nodes:
         self._refresh_s = refresh_s
         self._silent_since = math.inf
         self._listen: dict[str, str] = {}  # where the raylet of each node takes connections
+        self._avoided: set[str] = set()
         self._lost: set[str] = set()  # those that take none, though Ray has not found out yet
 
     def look_up(self) -> None:
@@ -49,7 +50,8 @@ class Nodes:
         found = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         self._listen = {name: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for name, node in found.items()}
         self._lost = {name for name in self._lost & found.keys() if not self._listens(name)}
-        alive = {name: node["Resources"] for name, node in found.items() if name not in self._lost}
+        useless = self._lost | self._avoided
+        alive = {name: node["Resources"] for name, node in found.items() if name not in useless}
         self.ids += [node for node in alive if node not in self.ids]
         self.have = tuple(amounts_of(alive.get(node, {})) for node in self.ids)
 
@@ -66,6 +68,14 @@ class Nodes:
             self.have = tuple({} if name in gone else have for name, have in zip(self.ids, self.have, strict=True))
         known = self._lost | (set(self.ids) - self._listen.keys())
         return not self.own and any(self.ids[place] in known for place in places if place < len(self.ids))
+
+    def avoid(self, place: int) -> bool:
+        """Have a node offer nothing from the next look-up on; False where it does already, or no other has anything."""
+        name = self.ids[place]
+        if name in self._avoided or not any(have for other, have in enumerate(self.have) if other != place):
+            return False
+        self._avoided.add(name)
+        return True
 
     def _listens(self, name: str) -> bool:
         if name not in self._listen:

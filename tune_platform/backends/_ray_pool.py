@@ -194,7 +194,7 @@ class Pool:
         workers = len(shape.nodes)
         # Whether an entrypoint asks for its gang is not known here; where it has several workers, it will.
         asks = isinstance(job.trainable, str) or getattr(job.trainable, "uses_gang", False)
-        gang = Gang("ray", workers, dict(shape.bundle)) if workers > 1 and asks else None
+        gang = Gang("ray", workers, dict(shape.bundle), job.log_limit) if workers > 1 and asks else None
         worker = RayWorker(actor.remote(self._payload, self._surroundings, gang), shape, placement)
         self._workers[worker] = None
         return worker

@@ -18,9 +18,9 @@ from tune_platform.backends._channel import Channel, Sent
 from tune_platform.backends._journal import Journal
 from tune_platform.backends._memory import Copy, Fetch
 from tune_platform.backends._obituary import exit_words
-from tune_platform.backends._output import ProcessLog
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import Gang
+from tune_platform.isolation.output import ProcessLog
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.resources import Resources
@@ -87,7 +87,9 @@ class Worker:
             executor.end(warm=warm)
             if not executor.clean:
                 return SPOILT + executor.left.encode(errors="replace")
-            self._log.open(trial_folder(executor.job, launch.trial), launch.attempt, warm=warm)
+            self._log.open(
+                trial_folder(executor.job, launch.trial), launch.attempt, warm=warm, limit=executor.job.log_limit
+            )
         except BaseException as error:
             failure = failure_of(error)
             mistaken = isinstance(error, (ImportError, AttributeError))

@@ -20,11 +20,11 @@ from typing import Any
 from tune_platform.backends._batch import Failure, State, failure_of, traceback_of
 from tune_platform.backends._memory import Copy, Fetch, FilesCopy, Memory, StateCopy
 from tune_platform.backends._mistakes import Failing, ends_the_run, misreported, progress_of, reported, resolve
-from tune_platform.backends._process import Process
-from tune_platform.backends._process import State as ProcessState
 from tune_platform.backends._writer import InMemory, Writer, Written, drafted
 from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError
+from tune_platform.isolation.process import Process
+from tune_platform.isolation.process import State as ProcessState
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.milestones import bad_metric, betters, halts
@@ -254,7 +254,7 @@ class Executor:
             gang.close()
             self._gang = gang = None
         if gang is None and resources.workers > 1:
-            gang = self._gang = Gang(self._gang_kind, resources.workers, bundle)
+            gang = self._gang = Gang(self._gang_kind, resources.workers, bundle, self.job.log_limit)
         return gang
 
     def _reset(self, context: TrialContext, config: dict[str, Any]) -> Trainable | None:

@@ -16,11 +16,11 @@ from typing import assert_never
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State, failure_of
 from tune_platform.backends._memory import Memory
-from tune_platform.backends._output import StreamLog
-from tune_platform.backends._process import Process
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import GangKind
 from tune_platform.errors import ExperimentError
+from tune_platform.isolation.output import StreamLog
+from tune_platform.isolation.process import Process
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
@@ -38,7 +38,8 @@ class _Place:
 
     def __init__(self, launch: Launch, executor: Executor) -> None:
         self.launch = launch
-        self.log = StreamLog(trial_folder(executor.job, launch.trial), launch.attempt)
+        job = executor.job
+        self.log = StreamLog(trial_folder(job, launch.trial), launch.attempt, job.log_limit)
         self.executor = executor
         self.until, self.save = launch.until, launch.save
         self.begun = False

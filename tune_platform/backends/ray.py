@@ -30,6 +30,7 @@ from tune_platform.backends._batch import Batch, Failure, Item
 from tune_platform.backends._journal import clear, recover
 from tune_platform.backends._obituary import cause_of, obituary, process_of
 from tune_platform.backends._pickling import dumps, is_plain
+from tune_platform.backends._ray_avoid import IN_A_ROW, Rows
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_cluster import connect, is_own
 from tune_platform.backends._ray_connection import Connection
@@ -100,6 +101,7 @@ class RayBackend:
         self._address = address
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
         self._nodes = Nodes(refresh_s)
+        self._rows = Rows()
         self._connect_s = connect_s
         self._connection: Connection | None = None  # where this backend has made it
         self._quiet = Quiet()
@@ -456,6 +458,7 @@ class RayBackend:
         if lease is None or (lease.trial, lease.attempt) != (batch.trial, batch.attempt):
             events.extend(batch.late(self.now()))  # what else a released trial still reports is not wanted
         else:
+            self._note_end(worker, batch.state, batch.failure, events)
             events.extend(batch.events(self.now(), worker.name))
             worker.step = batch.reports[-1].step if batch.reports else worker.step
             worker.saved.update(ref.uri for ref in batch.saved)
@@ -467,6 +470,25 @@ class RayBackend:
             worker.more = arrived.more or self._halts(worker, batch)
             if worker.more:
                 self._collect(worker)
+
+    def _note_end(
+        self, worker: RayWorker, state: str, failure: Failure | None, events: list[Event], trial: int | None = None
+    ) -> None:
+        """Note how a leg has ended on its node, and avoid one where trial after trial fails: before the next launch."""
+        if len(set(worker.shape.nodes)) != 1:
+            return  # which of the nodes of a gang it was is not known
+        (node,) = set(worker.shape.nodes)
+        if state in ("waiting", "done"):
+            self._rows.went_well(node)
+        elif failure is not None and not failure.fatal:
+            number = trial if trial is not None else worker.lease.trial if worker.lease is not None else -1
+            if self._rows.failed(node, number, failure.cause) and self._nodes.avoid(node):
+                logger.warning(
+                    "node %d (%s) is avoided from now on: %d trials in a row have failed there, while others went well "
+                    "elsewhere; the last: %s. Mend it, and resume the experiment: that tries it again",
+                    node, worker.name.rpartition(":")[0] or "its name is not known", IN_A_ROW, failure.message,
+                )  # fmt: skip
+                self._refresh(math.inf, events)
 
     def _note_holder(self, worker: RayWorker, ref: CheckpointRef | None) -> None:
         assert self._job is not None
@@ -499,6 +521,7 @@ class RayBackend:
                     cause = "node_lost"
                 failure = self._obituary(worker, lease.trial, plain(str(error)), cause)
                 self._mourn(failure.message)
+                self._note_end(worker, "failed", failure, events, lease.trial)
                 self._refresh(math.inf, events)  # first: with its node, perhaps, where it must not be launched again
             items = self._left_behind(worker, lease, process_of(worker.name, str(error)))
             if items:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from tune_platform.errors import SpecError
 from tune_platform.extras import require
+from tune_platform.protocol.trial_log import LOG_LIMIT
 
 if TYPE_CHECKING:
     from tune_platform.distributed.group import WorkerGroup
@@ -19,14 +20,17 @@ GangKind = Literal["threads", "processes", "ray"]
 class Gang:
     """`workers` workers that one trial after the other takes over: `group()` starts them when first asked for.
 
-    `bundle` are the resources of each worker by name. Raises ValueError for an unknown kind.
+    `bundle` are the resources of each worker by name, `log_limit` is the job's. Raises ValueError for an unknown kind.
     """
 
-    def __init__(self, kind: GangKind, workers: int, bundle: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, kind: GangKind, workers: int, bundle: Mapping[str, float] | None = None, log_limit: int = LOG_LIMIT
+    ) -> None:
         if kind not in get_args(GangKind):
             raise ValueError(f"a gang is one of {', '.join(get_args(GangKind))}, got {kind!r}")
         self.kind, self.workers = kind, workers
         self.bundle = dict(bundle or {"cpu": 1.0})
+        self._log_limit = log_limit
         #: Whether the workers could not be started: where they should run, they cannot.
         self.broken = False
         self._group: WorkerGroup | None = None
@@ -80,7 +84,7 @@ class Gang:
         from tune_platform.distributed.ray_gang import RayLauncher
 
         if self._launcher is None:
-            self._launcher = RayLauncher(self.bundle)
+            self._launcher = RayLauncher(self.bundle, self._log_limit)
         return self._launcher
 
     def _start(self, timeout_s: float) -> WorkerGroup:
@@ -106,7 +110,7 @@ class Gang:
         # On one machine worker i takes the i-th GPU; where there are fewer, several share one (and gloo).
         return RemoteGroup(
             self.workers,
-            lambda worker, slot, fresh: ProcessPeer(worker, fresh, _device(device, slot), threads),
+            lambda worker, slot, fresh: ProcessPeer(worker, fresh, _device(device, slot), threads, self._log_limit),
             device=_device(device, 0), threads=threads, backend=backend, timeout_s=timeout_s,
         )  # fmt: skip
 

@@ -74,7 +74,9 @@ class WorkerGroup(ABC):
     def drop(self, session: str) -> None:
         """Have each worker forget the object of a session."""
         if self._factories.pop(session, None) is not None:
-            self._ask(self.workers, "drop", session)
+            for answer in self._ask(self.workers, "drop", session):
+                if not answer.ok and answer.worker != 0:  # something of the trial still runs there
+                    self._strike(answer.worker)
 
     def regroup(self) -> None:
         """Give those that live a new communicator. Raises PeerLost where they do not find each other."""

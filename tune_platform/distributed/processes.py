@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import socket
@@ -13,7 +14,9 @@ from typing import Any
 
 import cloudpickle
 
-from tune_platform.distributed.member import Answer, Member
+from tune_platform.distributed.member import Answer
+from tune_platform.distributed.remote_member import RemoteMember
+from tune_platform.protocol.trial_log import LOG_LIMIT
 from tune_platform.surroundings import surroundings
 
 _DIED = (EOFError, OSError)
@@ -22,7 +25,9 @@ _DIED = (EOFError, OSError)
 class ProcessPeer:
     """A worker in a Python process of its own; see `group.Peer`. It ends when this process ends."""
 
-    def __init__(self, worker: int, fresh: bool, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, worker: int, fresh: bool, device: str = "cpu", threads: int = 1, log_limit: int = LOG_LIMIT
+    ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # Not multiprocessing's spawn: that would run the caller's main module again.
@@ -32,7 +37,7 @@ class ProcessPeer:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self._connection = Connection(ours.detach())
-        self._connection.send_bytes(cloudpickle.dumps((worker, device, threads, surroundings(), fresh)))
+        self._connection.send_bytes(cloudpickle.dumps((worker, device, threads, surroundings(), log_limit, fresh)))
 
     @property
     def pid(self) -> int:
@@ -68,9 +73,12 @@ class ProcessPeer:
 
 def main(descriptor: int) -> None:
     """Serve one worker until the other end of the pipe is closed."""
+    faulthandler.enable()  # a crash leaves its stack in the trial's log
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed before one is there too
     connection = Connection(descriptor)
     with suppress(*_DIED):
-        member = Member(*pickle.loads(connection.recv_bytes()))
+        member = RemoteMember(*pickle.loads(connection.recv_bytes()))
         while True:
             method, args = pickle.loads(connection.recv_bytes())
             connection.send_bytes(cloudpickle.dumps(getattr(member, method)(*args)))

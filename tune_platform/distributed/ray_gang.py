@@ -16,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from tune_platform.protocol.trial_log import LOG_LIMIT
 from tune_platform.surroundings import Surroundings, surroundings
 
 if TYPE_CHECKING:
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 
 
 class RayMember:
-    """A `Member` as an actor. `preload`: a pickle that names the user's code, which is then imported ahead of time."""
+    """A `RemoteMember` as an actor. `preload`: a pickle that names the user's code, which is imported ahead of time."""
 
     def __init__(
-        self, worker: int, device: str, threads: int, around: Surroundings, fresh: bool, preload: bytes = b""
-    ) -> None:
-        from tune_platform.distributed.member import Member
+        self, worker: int, device: str, threads: int, around: Surroundings, log_limit: int, fresh: bool,
+        preload: bytes = b"",
+    ) -> None:  # fmt: skip
+        from tune_platform.distributed.remote_member import RemoteMember
 
-        self._member = Member(worker, device, threads, around, fresh)
+        self._member = RemoteMember(worker, device, threads, around, log_limit, fresh)
         with suppress(Exception):  # the first worker meets the same error, and tells
             pickle.loads(preload)
 
@@ -70,14 +72,15 @@ class RayPeer:
 class RayLauncher:
     """Starts the other workers of the gang whose first one this process is, each in a bundle of its own.
 
-    `bundle` are the resources of each by name. Raises RuntimeError where this process is not in a placement group.
+    `bundle` are the resources of each by name, `log_limit` is the job's. Raises RuntimeError where this process is not
+    in a placement group.
     """
 
-    def __init__(self, bundle: Mapping[str, float]) -> None:
+    def __init__(self, bundle: Mapping[str, float], log_limit: int = LOG_LIMIT) -> None:
         self._placement = get_current_placement_group()
         if self._placement is None:
             raise RuntimeError("a gang of Ray actors needs a placement group around the process of the trial")
-        self._bundle = bundle
+        self._bundle, self._log_limit = bundle, log_limit
         self._early: dict[int, RayPeer] = {}
         self.device = "cuda" if bundle.get("gpu", 0) > 0 else "cpu"
         self.threads = max(1, int(bundle.get("cpu", 1)))
@@ -118,4 +121,5 @@ class RayLauncher:
         actor = ray.remote(RayMember).options(
             resources=amounts, scheduling_strategy=strategy, max_restarts=0, **options
         )
-        return RayPeer(actor.remote(worker, self.device, self.threads, surroundings(), fresh, preload))
+        around = surroundings()
+        return RayPeer(actor.remote(worker, self.device, self.threads, around, self._log_limit, fresh, preload))

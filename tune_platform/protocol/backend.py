@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
 from tune_platform.protocol.milestones import OnBadMetric
+from tune_platform.protocol.trial_log import LOG_LIMIT
 from tune_platform.resources import Resources
 
 Work = Launch | Advance | Save | Release
@@ -32,7 +33,7 @@ class Job:
     an attempt reports a better value of the first metric than before. `flush_s` bounds how long a report may wait in a
     worker while the driver is there; one that is away finds all of them, in order.
     `keep_warm` paused trials stay in the memory of each worker. `memory`: bytes of checkpoints of which each process
-    keeps a copy, for trials that go on from them (0: none).
+    keeps a copy, for trials that go on from them (0: none). `log_limit`: bytes of what a trial prints that are kept.
     """
 
     experiment: str
@@ -50,6 +51,7 @@ class Job:
     directory: str = ""  # root of the trials' own folders
     seed: int = 0
     flush_s: float = 1.0
+    log_limit: int = LOG_LIMIT
     keep_warm: int = 0
     memory: int = 0
     reuse_workers: bool = True

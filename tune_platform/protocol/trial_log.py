@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: The file in the trial's own folder.
 LOG = "log.txt"
+#: Bytes that it may have, where the spec does not say.
+LOG_LIMIT = 100_000_000
 #: How the line begins that parts an attempt from those before.
 MARK = b"---- attempt "
 

@@ -13,9 +13,10 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from tune_platform.protocol.milestones import OnBadMetric
+from tune_platform.protocol.trial_log import LOG_LIMIT
 from tune_platform.spec.blocks import CheckpointPolicy
 from tune_platform.spec.parts import Name
-from tune_platform.spec.values import Natural, Number, Seconds, Strict, Wait
+from tune_platform.spec.values import Natural, Number, Seconds, Size, Strict, Wait
 
 VERSION = 1  # of the file
 #: Marks an option that decides where and how fast, not what happens: a resumption may change it.
@@ -45,6 +46,7 @@ class Shared(Strict):
     misfit_after: Annotated[Wait | None, ASIDE] = None
     progress: Annotated[Progress, ASIDE] = "auto"
     log_to_driver: Annotated[bool, ASIDE] = False
+    log_limit: Annotated[Size, ASIDE] = LOG_LIMIT
 
 
 class Option(NamedTuple):

@@ -30,6 +30,8 @@ _ELSEWHERE: Mapping[str, Sequence[str]] = {
     "start_points": ["initial"],
     "seed": ["search"],
 }
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?))?b")
+_LEAST_SIZE = 4096  # a line that says what was left out, and some lines
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 #: What looks like a number but is text to YAML 1.1, which wants both the point and the exponent's sign.
 _EXPONENT = re.compile(r"([-+]?)(\d+)\.?(\d*)[eE]([-+]?)(\d+)")
@@ -176,6 +178,20 @@ def wait(value: Any) -> float:
     return taken
 
 
+def size(value: Any) -> int:
+    """Take an amount of bytes, 4096 at least: a whole number, or text such as "50 MB" or "1 GiB". Raises SpecError."""
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value.strip().lower())
+        if found is None:
+            raise SpecError(f'got {value!r}; a size is a number of bytes or text such as "500 kB", "100 MB" or "1 GiB"')
+        base = 1024 if found[3] else 1000
+        value = int(float(found[1]) * base ** " kmgt".index(found[2] or " "))
+    taken = whole(value)
+    if taken < _LEAST_SIZE:
+        raise SpecError(f"got {value!r}; a size must be at least {_LEAST_SIZE} bytes")
+    return taken
+
+
 Number = Annotated[float, BeforeValidator(number)]
 Whole = Annotated[int, BeforeValidator(whole)]
 Amount = Annotated[float, BeforeValidator(number), Field(ge=0)]
@@ -183,6 +199,7 @@ Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
 Natural = Annotated[int, BeforeValidator(whole), Field(ge=0)]
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
 Wait = Annotated[float, BeforeValidator(wait, json_schema_input_type=float | str)]
+Size = Annotated[int, BeforeValidator(size, json_schema_input_type=int | str)]
 
 
 # ------------------------------------------------------------------------------------------ problems

@@ -231,8 +231,9 @@ def test_the_death_of_a_process_does_not_end_the_trial(name: str, asynchronous: 
         trainable = make(given, 3, gang=gang, toy=Patient)
         first, second, third = (trainable.step() for _ in range(3))
         # Nobody waits for it asynchronously: where processes start slowly, the others come further before it is missed.
+        # Counted from the beginning on.
         lost = [report["workers_lost"] for report in (first, second, third)]
-        assert (first["workers"], lost[0]) == (2, 1) or (asynchronous and sum(lost) <= 1)
+        assert (first["workers"], lost[0]) == (2, 1) or (asynchronous and lost[-1] <= 1)
         assert (second["updates"], third["updates"], third["done"]) == (16, 24, True)
         assert third["workers"] in (2, 3)  # a replacement takes as long to start as it takes
     finally:

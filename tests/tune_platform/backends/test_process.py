@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from tests.tune_platform.backends.spoiling import Spoiling, found, leave_a_process
-from tune_platform.backends._process import Process
 from tune_platform.backends.inline import InlineBackend
+from tune_platform.isolation.process import Process
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Release
 from tune_platform.testing.backends import Watch, launch
@@ -138,7 +138,7 @@ def test_what_a_trial_draws_depends_on_the_seed_the_trial_and_where_it_starts() 
 
 SCRIPT = """
 import sys
-from tune_platform.backends._process import Process
+from tune_platform.isolation.process import Process
 process = Process()
 process.begin(5)
 assert "numpy" not in sys.modules and "torch" not in sys.modules

@@ -13,11 +13,12 @@ import cloudpickle
 import pytest
 from ray.cluster_utils import Cluster
 
-from tune_platform import CheckpointPolicy, SearchSpec, Trainable, run, uniform
+from tune_platform import Budget, CheckpointPolicy, SearchSpec, Trainable, run, uniform
+from tune_platform.backends._ray_avoid import IN_A_ROW
 from tune_platform.backends.ray import RayBackend
 from tune_platform.engine.view import RunView
-from tune_platform.protocol.effects import Effect
-from tune_platform.protocol.events import Event, Reported
+from tune_platform.protocol.effects import Effect, Launched
+from tune_platform.protocol.events import CapacityChanged, Event, Reported
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -47,7 +48,18 @@ class Located(Trainable):
         self.now = self.start = json.loads((directory / "state.json").read_text())
 
 
-@pytest.fixture
+class Picky(Located):
+    """Fails at once wherever it is not on the head node."""
+
+    def step(self) -> Mapping[str, Any] | None:
+        import ray
+
+        if ray.get_runtime_context().get_node_id() != self.config["head"]:
+            raise OSError("this machine is broken")
+        return super().step() if self.now < 2 else None
+
+
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     # As in a script: this module's things travel by value, so that a worker does not import it, and pytest with it.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -57,6 +69,33 @@ def cluster() -> Iterator[Cluster]:
     yield made
     made.shutdown()
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_a_node_where_every_trial_fails_is_avoided_and_said(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later: list[tuple[int, ...]] = []
+    offers: list[tuple[Mapping[str, float], ...]] = []
+
+    def look(run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
+        offers.extend(event.nodes for event in events if isinstance(event, CapacityChanged))
+        if len(offers) > 1:
+            later.extend(effect.nodes for effect in effects if isinstance(effect, Launched))
+
+    head = cluster.head_node.node_id
+    spec = SearchSpec(
+        name="picky", trainable=Picky, param_space={"x": uniform(0, 1), "head": head}, metric="loss", mode="min",
+        num_samples=24, budget=Budget(failures=24), storage=str(tmp_path), backend=RayBackend(cluster.address),
+    )  # fmt: skip
+    results = run(spec, listeners=[look])
+    assert results.status == "finished"
+    assert results.counts["FAILED"] >= IN_A_ROW
+    assert results.counts["FAILED"] + results.counts["COMPLETED"] == 24
+    assert offers[0][0]["cpu"] == offers[0][1]["cpu"] == 1
+    assert not offers[1][1].get("cpu"), "the second node offers nothing any more"
+    assert len(later) >= 2
+    assert set(later) == {(0,)}
+    assert f"is avoided from now on: {IN_A_ROW} trials in a row have failed there" in capsys.readouterr().err
 
 
 def test_trials_of_a_lost_node_go_on_on_another(cluster: Cluster, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import tune_platform as tp
 from tests.tune_platform.cli.conftest import Call, Make, lines
-from tune_platform.backends._output import mark
+from tune_platform.isolation.output import mark
 from tune_platform.results import logs
 
 FIRST, SECOND = "first, line 1\nfirst, line 2\n", "second, line 1\nsecond, line 2\n"

@@ -55,7 +55,7 @@ def last(results: Results, trial: int = 0) -> dict[str, Any]:
 def test_the_workers_of_a_gang_are_on_the_nodes_of_its_lease_and_serve_one_trial_after_the_other(
     search: Callable[..., Results],
 ) -> None:
-    results = search(Resources(cpu=1, workers=4), trials=3, strategy={"name": "by_host"})
+    results = search(Resources(cpu=1, workers=4), trials=3, strategy={"name": "by_host"}, says="hello")
     assert [trial.status for trial in results.trials()] == ["COMPLETED"] * 3
     ends = [last(results, trial) for trial in range(3)]
     assert {report["workers"] for report in ends} == {4}
@@ -63,6 +63,11 @@ def test_the_workers_of_a_gang_are_on_the_nodes_of_its_lease_and_serve_one_trial
     assert {report["neighbours"] for report in ends} == {2}
     assert {report["distinct"] for report in ends} == {2}
     assert len({report["pid"] for report in ends}) == 1  # the mean over the gang: the same four processes
+    for trial in results.trials():
+        lines = trial.logs().splitlines()
+        said = [[line for line in lines if line.startswith(f"[rank {rank}]")] for rank in (1, 2, 3)]
+        assert said == [[f"[rank {rank}] hello from {rank}"] for rank in (1, 2, 3)]
+        assert [line for line in lines if not line.startswith("[rank")] == ["hello from 0"]
 
 
 def test_leaders_of_each_node_and_of_all(search: Callable[..., Results]) -> None:

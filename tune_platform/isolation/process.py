@@ -23,8 +23,8 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
-from tune_platform.backends import _libraries
-from tune_platform.backends._leftovers import Leftovers
+from tune_platform.isolation import libraries
+from tune_platform.isolation.leftovers import Leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +78,10 @@ class Process:
         else:
             self._know_new_loggers(self._first)
             _put(self._first)
-        _libraries.seed("random", seed)
-        for name in _libraries.NAMES:
+        libraries.seed("random", seed)
+        for name in libraries.NAMES:
             if name in sys.modules:
-                _libraries.seed(name, seed)
+                libraries.seed(name, seed)
 
     def leave(self) -> State:
         """Return how the trial leaves the process, which `enter` brings back."""
@@ -114,6 +114,13 @@ class Process:
                 if signal.getsignal(number) is not handler and handler is not None:
                     signal.signal(number, handler)
 
+    def forget(self, owner: object) -> None:
+        """Note that a trial that took turns is over."""
+        if self._owner is owner:
+            self._owner = None
+        self._left.pop(owner, None)
+        self._folders.pop(owner, None)
+
     def hold(self) -> None:
         """Note that there is one more trial whose code may go on: one that runs, is paused here, or is used again."""
         self._held += 1
@@ -138,8 +145,8 @@ class Process:
     def _arrived(self, name: str) -> None:
         """Take in a library that has just been imported."""
         if self._first is not None:
-            self._first.settings[name] = _libraries.settings(name)
-            _libraries.seed(name, self._seed)
+            self._first.settings[name] = libraries.settings(name)
+            libraries.seed(name, self._seed)
 
     def _know_new_loggers(self, first: State) -> None:
         """Add the loggers that came since; of modules that came as well, what their import gave them belongs to it."""
@@ -158,7 +165,7 @@ class Process:
 def _take(*, draws: bool) -> State:
     made = logging.root.manager.loggerDict.values()  # others among them only stand for the parents of some
     loggers = [logging.root, *(one for one in made if isinstance(one, logging.Logger))]
-    names = [name for name in _libraries.NAMES if name in sys.modules]
+    names = [name for name in libraries.NAMES if name in sys.modules]
     return State(
         folder=_folder(),
         variables=dict(_variables()),
@@ -168,8 +175,8 @@ def _take(*, draws: bool) -> State:
         silenced=logging.root.manager.disable,
         loggers=loggers,
         logging=[_copied(_of_logger(one)) for one in loggers],
-        settings={name: _libraries.settings(name) for name in names},
-        draws={name: _libraries.draws(name) for name in ("random", *names)} if draws else {},
+        settings={name: libraries.settings(name) for name in names},
+        draws={name: libraries.draws(name) for name in ("random", *names)} if draws else {},
     )
 
 
@@ -189,9 +196,9 @@ def _put(state: State) -> None:
         for one, before in zip(state.loggers, state.logging, strict=True):
             _put_logger(one, before)
     for name, settings in state.settings.items():
-        _libraries.put_settings(name, settings)
+        libraries.put_settings(name, settings)
     for name, draws in state.draws.items():
-        _libraries.put_draws(name, draws)
+        libraries.put_draws(name, draws)
 
 
 def _copied(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -245,7 +252,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _libraries.NAMES:
+        if fullname not in libraries.NAMES:
             return None
         for finder in sys.meta_path:
             spec = None if isinstance(finder, _Finder) else finder.find_spec(fullname, path, target)

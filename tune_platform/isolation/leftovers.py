@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
 
-from tune_platform.backends._batch import is_users
+from tune_platform.isolation.origin import is_users
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,10 @@ _JOIN_S = 1.0
 #: How often children that there are, but are not listed, are looked for, every 10 ms.
 _LOOKS = 20
 #: Processes that serve all of a process and not a trial, by words of their command lines: those of multiprocessing and
-#: joblib, the compilers of torch, the workers of a gang.
-_HELPERS = (b"resource_tracker", b"forkserver", b"compile_worker", b"tune_platform.distributed.processes")
+#: joblib, the compilers of torch, the workers of a gang, and what copies their output.
+_HELPERS = (
+    b"resource_tracker", b"forkserver", b"compile_worker", b"tune_platform.distributed.processes", b"isolation/pump.py",
+)  # fmt: skip
 _LOKY = ("joblib.externals.loky.reusable_executor", "loky.reusable_executor")
 
 

@@ -1,7 +1,9 @@
 """What a trial prints, in the `log.txt` of its folder; its attempts come one after the other.
 
 In a worker process file descriptors 1 and 2 lead there while a trial has it, so that subprocesses, C code and the last
-words of a process that crashes are there too. In the caller's own process Python's own streams are copied.
+words of a process that crashes are there too; so they do in the other workers of a gang, with the rank before each
+line. In the caller's own process Python's own streams are copied. A log that grows beyond its limit loses its older
+half.
 """
 
 from __future__ import annotations
@@ -10,15 +12,23 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from tune_platform.protocol.trial_log import LOG, MARK
+from tune_platform.isolation import pump
+from tune_platform.protocol.trial_log import LOG, LOG_LIMIT, MARK
 
 logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the size of a log.
+_LOOK_S = 0.5
+#: Seconds that the last lines of a gang's worker have to reach the log.
+_DRAIN_S = 2.0
 
 
 def mark(attempt: int, where: str) -> bytes:
@@ -27,17 +37,47 @@ def mark(attempt: int, where: str) -> bytes:
     return MARK + f"{attempt}, {where}, {now} ----\n".encode()
 
 
+class _Descriptors:
+    """Leads descriptors 1 and 2 of this process elsewhere, and back."""
+
+    def __init__(self) -> None:
+        self._own: tuple[int, int] | None = None  # copies of what they were before
+
+    @property
+    def led(self) -> bool:
+        """Whether they lead elsewhere."""
+        return self._own is not None
+
+    def lead(self, file: int) -> None:
+        """Lead them to an open file."""
+        _flush()
+        self._own = os.dup(1), os.dup(2)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+
+    def back(self) -> None:
+        """Lead them where they led before."""
+        own, self._own = self._own, None
+        if own is not None:
+            _flush()
+            for descriptor, before in zip((1, 2), own, strict=True):
+                os.dup2(before, descriptor)
+                os.close(before)
+
+
 class ProcessLog:
     """Leads descriptors 1 and 2 of this process into the log of one trial after the other, and back."""
 
     def __init__(self) -> None:
-        self._own: tuple[int, int] | None = None  # copies of what they were before
+        self._descriptors = _Descriptors()
         self._path: Path | None = None
+        self._limit = LOG_LIMIT
+        self._watch: threading.Thread | None = None
 
-    def open(self, folder: str, attempt: int, *, warm: bool = False) -> None:
+    def open(self, folder: str, attempt: int, *, warm: bool = False, limit: int = LOG_LIMIT) -> None:
         """Begin the log of an attempt. Where there can be none, that is told, and the trial goes on without.
 
-        `warm`: see `close`, of the trial before.
+        `warm`: see `close`, of the trial before. `limit` is the bytes that the log may have.
         """
         self.close(warm=warm)
         if not folder:
@@ -52,17 +92,17 @@ class ProcessLog:
         try:
             if _needs_mark(file):
                 os.write(file, mark(attempt, f"{socket.gethostname()}:{os.getpid()}"))
-            _flush()
-            self._own = os.dup(1), os.dup(2)
-            self._path = path
-            os.dup2(file, 1)
-            os.dup2(file, 2)
+            self._descriptors.lead(file)
+            self._path, self._limit = path, limit
         finally:
             os.close(file)
+        if self._watch is None:
+            self._watch = threading.Thread(target=self._keep_short, name="log-limit", daemon=True)
+            self._watch.start()
 
     def write(self, text: str) -> None:
         """Add text of our own."""
-        if self._own is not None:
+        if self._descriptors.led:
             _flush()
             with contextlib.suppress(OSError):  # a disk that is full
                 os.write(1, text.encode(errors="backslashreplace"))
@@ -72,18 +112,61 @@ class ProcessLog:
 
         So is the folder, if nothing else is in it, unless the trial is kept `warm` and may know it by its path.
         """
-        own, path, self._own, self._path = self._own, self._path, None, None
-        if own is None or path is None:
+        path, self._path = self._path, None
+        self._descriptors.back()
+        if path is None:
             return
-        _flush()
-        for descriptor, before in zip((1, 2), own, strict=True):
-            os.dup2(before, descriptor)
-            os.close(before)
+        pump.shorten(str(path), self._limit)
         with contextlib.suppress(OSError):
             if path.stat().st_size == 0:
                 path.unlink()
                 if not warm:
                     path.parent.rmdir()
+
+    def _keep_short(self) -> None:
+        while True:
+            time.sleep(_LOOK_S)
+            if (path := self._path) is not None:
+                pump.shorten(str(path), self._limit)
+
+
+class PrefixedLog:
+    """The same for a worker of a gang that is not the first: its lines go into the trial's log behind a prefix.
+
+    Where the trial's folder is on another machine, they lie in a folder of that name on its own. `limit` as above.
+    """
+
+    def __init__(self, limit: int = LOG_LIMIT) -> None:
+        self._limit = limit
+        self._descriptors = _Descriptors()
+        self._pump: subprocess.Popen[bytes] | None = None
+
+    def open(self, folder: str, prefix: str) -> None:
+        """Lead what this process prints into the log of the trial with this folder; nowhere where it has none."""
+        self.close()
+        if not folder:
+            return
+        command = [sys.executable, "-I", "-S", pump.__file__, str(Path(folder, LOG)), prefix, str(self._limit)]
+        read, write = os.pipe()
+        try:
+            self._pump = subprocess.Popen(
+                command, stdin=read, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+            self._descriptors.lead(write)
+        except OSError as error:
+            logger.warning("what this worker prints is not kept: %s", error)
+        finally:
+            os.close(read)
+            os.close(write)
+
+    def close(self) -> None:
+        """Lead it back to where it went before."""
+        self._descriptors.back()
+        copier, self._pump = self._pump, None
+        if copier is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a process that the trial left still prints
+                copier.wait(_DRAIN_S)
 
 
 class StreamLog:
@@ -93,9 +176,10 @@ class StreamLog:
     this process, and handlers of `logging` that were made before, go where they always went.
     """
 
-    def __init__(self, folder: str, attempt: int) -> None:
+    def __init__(self, folder: str, attempt: int, limit: int = LOG_LIMIT) -> None:
         self._path = Path(folder, LOG) if folder else None
-        self._attempt = attempt
+        self._attempt, self._limit = attempt, limit
+        self._since = 0  # characters since the last look at its size
         self._marked = False
         self._file: TextIO | None = None
         self._before: tuple[Any, Any] = (None, None)
@@ -123,6 +207,11 @@ class StreamLog:
             if self._file is None:
                 self._file = self._open()
             self._file.write(text)
+            self._since += len(text)
+            if self._since > self._limit // 4:
+                self._file.flush()
+                pump.shorten(str(self._path), self._limit)
+                self._since = 0
 
     def _open(self) -> TextIO:
         assert self._path is not None
