@@ -176,6 +176,7 @@ MAY: Mapping[str, set[str]] = {
         "extras",
         "integrations",
         "location",
+        "plots",
         "progress",
         "protocol",
         "protocol.seeds",

@@ -24,6 +24,7 @@ EXTRAS: Mapping[str, str] = {
     "s3fs": "cluster",
     "matplotlib": "plots",
     "plotly": "plots",
+    "kaleido": "plots",
     "psycopg": "postgresql",
     "sklearn": "examples",
     "gymnasium": "policy-gradient",
