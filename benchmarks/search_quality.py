@@ -205,7 +205,8 @@ def pairings(table: CurveTable, *, quick: bool) -> dict[str, dict[str, Any]]:
         found[f"{searcher}, asha"] = {"searcher": searcher, "scheduler": asha}
     if not quick:
         found["bohb, async_hyperband"] = {"searcher": "bohb", "scheduler": {**asha, "name": "async_hyperband"}}
-        found["bohb, no stopping"] = {"searcher": "bohb"}
+        found["bohb, no stopping"] = {"searcher": "bohb", "scheduler": "fifo"}
+        found["random, no stopping"] = {"searcher": "random", "scheduler": "fifo"}
     return found
 
 

@@ -98,8 +98,10 @@ def drive(
     experiment = claimed.experiment
     begin: Callable[[Runner], None] = Runner.start
     if not claimed.fresh:
+        spec = spec.as_begun(experiment.spec)
         begin = _going_on(spec, experiment, choices=check_same(spec, experiment))
     opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
+    opening = "; ".join([opening, *spec.chosen()])
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
         finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
         display.end(finish)
@@ -145,6 +147,7 @@ def resume(
             if spec is None:
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
             else:
+                spec = spec.as_begun(experiment.spec)
                 choices = check_same(spec, experiment)
             if log_to_driver is not None:
                 spec = spec.model_copy(update={"log_to_driver": log_to_driver})

@@ -108,6 +108,7 @@ def simulate(
     if spec.metric not in table.values:
         hint = did_you_mean(spec.metrics[0], table.values)
         raise SpecError(f"{table.name} has no values of {spec.metric!r}{hint}; it has {', '.join(table.values)}")
+    spec = spec.for_steps(table.steps)
     resource = spec.make_scheduler().resource
     if resource not in ("step", table.resource, *table.values):
         raise SpecError(f"the schedule counts in {resource!r}, and {table.name} in {table.resource!r} (or step)")

@@ -54,6 +54,7 @@ def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
                 "trials": search.trials,
                 "samples": samples,
                 "resources": resources,
+                "chosen": search.chosen(),
                 "warnings": warnings,
             }
         )
@@ -61,6 +62,8 @@ def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
     if explain:
         click.echo(explain_sources(search, sources) + "\n")
     click.echo(_report(search, samples, resources))
+    for line in search.chosen():
+        talk(f"chosen, since the spec names none: {line}")
     for warning in warnings:
         talk(f"{click.style('warning', fg='yellow')}: {warning}")
     talk(f"{spec}: the spec is sound; nothing was started")
@@ -77,6 +80,7 @@ def _growth(spec: SearchSpec) -> list[str]:
     with contextlib.suppress(ExperimentError, OSError), open_store(spec.storage) as store:
         if spec.name in store.names():
             with store.open(spec.name, readonly=True) as experiment:
+                spec = spec.as_begun(experiment.spec)
                 if spec.added_choices(experiment.spec):
                     try:
                         more = choices_of(check_same(spec, experiment))

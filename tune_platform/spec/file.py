@@ -30,22 +30,22 @@ class Objective(Strict):
 
 
 class Search(Strict):
-    """The searcher; other keys are its options."""
+    """The searcher; other keys are its options. Without a name one is chosen."""
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = "random"
+    name: str | None = None
     seed: Natural = 0
     initial: list[dict[str, Any]] = Field(default_factory=list)
     prefetch: Natural | None = None
 
 
 class Schedule(Strict):
-    """The scheduler; other keys are its options."""
+    """The scheduler; other keys are its options. Without a name one is chosen."""
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = "fifo"
+    name: str | None = None
 
 
 class Limits(Strict):

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -31,6 +32,7 @@ from tune_platform.modules import entrypoint_today
 from tune_platform.resources import Resources
 from tune_platform.spec.agreement import contradictions, memory_to_grow
 from tune_platform.spec.blocks import Budget, check_driver
+from tune_platform.spec.defaults import FIFO, RANDOM, default_scheduler, default_searcher
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.options import NOT_IN_FINGERPRINT, Shared
 from tune_platform.spec.parts import (
@@ -94,6 +96,12 @@ def _check_modes(value: Any) -> Any:
     return value if isinstance(value, str) else tuple(modes)
 
 
+def _part_in_words(part: Any) -> str:
+    if not isinstance(part, Mapping):
+        return str(part)
+    return f"{part['name']}, " + ", ".join(f"{key} {value:g}" for key, value in part.items() if key != "name")
+
+
 def _functions(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
@@ -109,8 +117,8 @@ class SearchSpec(Shared):
     metric: Annotated[str | Sequence[str], BeforeValidator(_many)] = Field(examples=['metric="val_loss"'])
     mode: Annotated[str | Sequence[str], BeforeValidator(_check_modes)] = Field(examples=['mode="min"'])
     constraints: Annotated[tuple[Any, ...], BeforeValidator(_functions)] = ()
-    searcher: Any = "random"
-    scheduler: Any = "fifo"
+    searcher: Any = None
+    scheduler: Any = None
     num_samples: Samples | None = None
     start_points: Annotated[Sequence[Mapping[str, Any]], BeforeValidator(_functions)] = ()
     max_concurrent: Count | None = None
@@ -134,6 +142,9 @@ class SearchSpec(Shared):
                 raise spec_error(problems_of(error, type(self)), "SearchSpec") from None
             except SpecError as error:
                 raise SpecError(f"SearchSpec: {error}") from None
+
+    #: What was chosen because the spec does not name it, with the reason: "searcher", "scheduler".
+    _chosen: dict[str, str] = PrivateAttr(default_factory=dict)
 
     # -------------------------------------------------------------------------------------- validation
 
@@ -160,17 +171,20 @@ class SearchSpec(Shared):
     @field_validator("searcher")
     @classmethod
     def _searcher_exists(cls, value: Any) -> Any:
-        build_searcher(value)
+        if value is not None:
+            build_searcher(value)
         return value
 
     @field_validator("scheduler")
     @classmethod
     def _scheduler_exists(cls, value: Any) -> Any:
-        build_scheduler(value)
+        if value is not None:
+            build_scheduler(value)
         return value
 
     @model_validator(mode="after")
     def _parts_agree(self) -> SearchSpec:
+        self._choose()
         problems = contradictions(
             self.metrics, self.modes, self.make_scheduler(), target=self.budget.target, stop=self.stop
         )
@@ -179,6 +193,40 @@ class SearchSpec(Shared):
         if problems:
             raise SpecError("; ".join(f"{problem.where}: {problem.text}" for problem in problems))
         return self
+
+    def _choose(self, *, steps: float | None = None) -> None:
+        """Fill in the searcher and the scheduler that are left out; `steps`: of a trial to its end."""
+        left_out = [part for part in ("scheduler", "searcher") if getattr(self, part) is None]
+        for part in left_out:  # while one is looked for, the other and the number of trials can be asked for
+            self.__dict__[part] = FIFO if part == "scheduler" else RANDOM
+        if "scheduler" in left_out:
+            self.__dict__["scheduler"], self._chosen["scheduler"] = default_scheduler(self, steps=steps)
+        if "searcher" in left_out:
+            self.__dict__["searcher"], self._chosen["searcher"] = default_searcher(self)
+
+    def chosen(self) -> list[str]:
+        """Say what was chosen because the spec names none, and why: a line for each part."""
+        words = {"scheduler": ("schedule", self.scheduler), "searcher": ("search", self.searcher)}
+        return [f"{words[part][0]}: {_part_in_words(words[part][1])} ({why})" for part, why in self._chosen.items()]
+
+    def for_steps(self, steps: float) -> SearchSpec:
+        """Return the spec with what it names no part for chosen once more, for trials of so many steps."""
+        found = self.model_copy(update=dict.fromkeys(self._chosen))
+        found._chosen = {}
+        found._choose(steps=steps)
+        return found
+
+    def as_begun(self, begun: Mapping[str, Any]) -> SearchSpec:
+        """Return the spec with the parts that were chosen when the experiment of that spec (`to_dict`) was begun.
+
+        An experiment keeps what it has, even where another would be chosen today.
+        """
+        from tune_platform.spec.reading import chosen_parts
+
+        found = chosen_parts(begun, tuple(self._chosen))
+        mine = self.model_copy(update=found)
+        mine._chosen = {part: why for part, why in self._chosen.items() if part not in found}
+        return mine
 
     def check(self) -> list[str]:
         """Check all that can be known before the start: the trainable is imported, the space sampled.

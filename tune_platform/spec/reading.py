@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tune_platform.errors import SpecError
 from tune_platform.protocol.configs import from_json
 from tune_platform.spec.agreement import contradictions, memory_to_grow
+from tune_platform.spec.defaults import FIFO
 from tune_platform.spec.file import Schedule, Search, SpecFile
 from tune_platform.spec.options import OPTIONS
 from tune_platform.spec.parts import (
@@ -54,7 +55,7 @@ def arguments_of(document: Document, title: str) -> dict[str, Any]:
         problems = contradictions(
             [objective.metric for objective in file.objective],
             [objective.mode for objective in file.objective],
-            build_scheduler(_part(file.schedule)),
+            build_scheduler(_part(file.schedule) or FIFO),  # one that is chosen agrees
             target=next((o.target for o in file.objective if o.target is not None), None),
             stop=file.stop,
         )
@@ -116,9 +117,32 @@ _FORMS: Mapping[str, Callable[[SpecFile], Any]] = {
 }
 
 
+def chosen_parts(begun: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    """Return the named parts ("searcher", "scheduler") of a spec's file form, where it holds them as data."""
+    found = {}
+    for part, key, ours in (("searcher", "search", _SEARCH_KEYS), ("scheduler", "schedule", ())):
+        block = begun.get(key)
+        if part in parts and isinstance(block, Mapping) and block.get("name"):
+            options = {name: value for name, value in block.items() if name not in (*ours, "name")}
+            found[part] = {"name": block["name"], **options} if options else block["name"]
+    return found
+
+
 def _part(block: Search | Schedule, ours: tuple[str, ...] = ()) -> Any:
+    """Return a part's name, with its options where there are any; None where it is left out."""
     options = {key: value for key, value in block.model_dump().items() if key not in (*ours, "name")}
     return {"name": block.name, **options} if options else block.name
+
+
+def _named(block: Mapping[str, Any], key: str) -> None:
+    """Raise SpecError for options of nobody."""
+    if block:
+        raise SpecError(
+            f"{', '.join(map(str, block))}: whose? Give the name too, such as {key}: {{name: {_EXAMPLES[key]}, ...}}"
+        )
+
+
+_EXAMPLES = {"search": "tpe", "schedule": "asha"}
 
 
 class _Findings(list[Problem]):
@@ -142,6 +166,11 @@ def _check_parts(data: Mapping[str, Any], broken: set[str | int]) -> list[Proble
         block = data.get(key)
         if isinstance(block, dict) and isinstance(block.get("name"), str):
             block = {name: value for name, value in block.items() if name not in ours}
+        elif isinstance(block, dict) and block.get("name") is None and key in _EXAMPLES:
+            found.check(
+                (key,), _named, {name: value for name, value in block.items() if name not in (*ours, "name")}, key
+            )
+            continue
         elif not isinstance(block, str):
             continue
         found.check((key,), check, block)
