@@ -106,6 +106,7 @@ def main() -> None:
 
 for command in (
     init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, plot.plot, exchange.import_,
-    lineage.lineage, logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
+    lineage.lineage, logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor,
+    completion.completion,
 ):  # fmt: skip
     main.add_command(command)
