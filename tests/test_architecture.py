@@ -121,7 +121,7 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
     },
     "ray_tune.session": {"trainable"},
-    "integrations": {"api", "errors", "protocol", "protocol.seeds", "results", "space", "spec", "trainable"},
+    "integrations": {"api", "errors", "extras", "protocol", "protocol.seeds", "results", "space", "spec", "trainable"},
     "testing": {"engine", "errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
     "trainables": {
         "distributed",
