@@ -177,6 +177,7 @@ MAY: Mapping[str, set[str]] = {
         "extras",
         "integrations",
         "location",
+        "plots",
         "progress",
         "protocol",
         "protocol.seeds",

@@ -329,7 +329,9 @@ def _clock(then: datetime | float | None) -> str:
 
 @click.command()
 @experiment_argument
-@click.option("--format", "form", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "parquet", "json", "html"]), default="csv", show_default=True
+)
 @click.option("--reports", is_flag=True, help="One row for each report, not for each trial.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: stdout]")
 @click.option("--to", nargs=2, type=(click.Choice(["optuna"]), str), metavar="optuna URL",
@@ -338,7 +340,9 @@ def _clock(then: datetime | float | None) -> str:
 def export(
     experiment: str, form: str, reports: bool, output: Path | None, to: tuple[str, str] | None, storage: str | None
 ) -> None:
-    """Write the trials, or every report, as a table; or the experiment as a study of Optuna.
+    """Write the trials, or every report, as a table; or the experiment as a page (html), or as a study of Optuna.
+
+    The page holds figures and the table of trials, and opens without a server.
 
     \b
     Example: tune-platform export digits --format parquet --reports -o digits.parquet
@@ -353,6 +357,9 @@ def export(
         raise click.UsageError("parquet is not for a terminal: give a file with -o")
     if form == "parquet":
         require("--format parquet", "pyarrow")
+    if form == "html":
+        _write_page(load(experiment, storage), output)
+        return
     frame = load(experiment, storage).dataframe(reports)
     data = _encode(frame, form)
     if output is None:
@@ -360,6 +367,18 @@ def export(
         return
     output.write_bytes(data)
     talk(f"{len(frame)} rows, {len(frame.columns)} columns in {output}")
+
+
+def _write_page(results: Results, output: Path | None) -> None:
+    from tune_platform.plots import View
+    from tune_platform.plots.report import page
+
+    text = page(View.of(results))
+    if output is None:
+        click.echo(text)
+        return
+    output.write_text(text, encoding="utf-8")
+    talk(f"{output} opens in any browser, without a server")
 
 
 def _encode(frame: pd.DataFrame, form: str) -> bytes:
