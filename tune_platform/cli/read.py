@@ -14,6 +14,7 @@ import click
 
 from tune_platform.cli.common import (
     command_line,
+    complete_metric,
     experiment_argument,
     json_option,
     load,
@@ -239,7 +240,7 @@ def _saved(trial: TrialResult) -> str:
 @click.option("--as", "form", type=click.Choice(list(FORMS)), help="Print only the config, in this form.")
 @click.option("--scope", type=click.Choice(["best", "last"]), default="best", show_default=True,
               help="Rank by the best value of each trial, or by its last.")  # fmt: skip
-@click.option("--metric", help="Rank by this metric.  [default: that of the search]")
+@click.option("--metric", shell_complete=complete_metric, help="Rank by this metric.  [default: that of the search]")
 @click.option("--mode", type=click.Choice(["min", "max"]), help="... and whether less or more is better.")
 @storage_option
 @json_option
