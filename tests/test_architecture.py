@@ -101,7 +101,7 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
     },
     "plots": {"errors", "extras", "protocol", "results", "store"},
-    "dashboard": {"errors", "plots", "protocol", "results", "spec", "store"},
+    "dashboard": {"errors", "extras", "plots", "protocol", "results", "space", "spec", "store"},
     "recording": {"engine", "errors", "protocol", "registry", "resources", "store"},
     "ray_tune": {
         "api",
@@ -172,6 +172,7 @@ MAY: Mapping[str, set[str]] = {
         "cluster.address",
         "continuation",
         "curves",
+        "dashboard",
         "errors",
         "extras",
         "integrations",

@@ -160,6 +160,7 @@ SCHEDULERS = Registry(
         "async_hyperband": "tune_platform.schedulers.async_hyperband:AsyncHyperBand",
         "asynchyperband": "tune_platform.schedulers.async_hyperband:AsyncHyperBand",
         "fifo": "tune_platform.schedulers.fifo:FIFO",
+        "freeze_thaw": "tune_platform.schedulers.freeze_thaw:FreezeThaw",
         "hyperband": "tune_platform.schedulers.hyperband:HyperBand",
         "median": "tune_platform.schedulers.median:MedianStopping",
         "median_stopping_rule": "tune_platform.schedulers.median:MedianStopping",

@@ -137,7 +137,7 @@ def test_every_extra_is_there_and_brings_its_libraries() -> None:
     extras = PROJECT["optional-dependencies"]
     for module, extra in EXTRAS.items():
         brought = {canonicalize_name(Requirement(line).name) for line in extras[extra]}
-        names = {packages.get(module, module), module}
+        names = {packages.get(module, module), canonicalize_name(module)}
         assert names & brought or module == "mujoco"  # gymnasium[mujoco]
     named = {extra for line in extras["all"] for extra in Requirement(line).extras}
     assert named == set(extras) - {"all"}

@@ -40,6 +40,7 @@ def test_what_is_built_in_needs_no_metadata(parts: Registry, monkeypatch: pytest
     monkeypatch.setattr(registry, "_entry_points", lambda group, path: ())
     assert parts.names() == list(parts.builtin)
     needed: dict[str, dict[str, Any]] = {
+        "freeze_thaw": {"max": 9},
         "hyperband": {"max": 9},
         "pasha": {"max": 9},
         "successive_halving": {"max": 9},

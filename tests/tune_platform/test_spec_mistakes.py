@@ -119,7 +119,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "schedule: ahsa\n",
-        "line 6, schedule: there is no scheduler 'ahsa' (did you mean 'asha'?); known: asha, async_hyperband, asynchyperband, fifo, hyperband, median, median_stopping_rule, medianstopping, mf_pbt, mo_asha, pasha, pb2, pbt, pbt_replay, replay, successive_halving",
+        "line 6, schedule: there is no scheduler 'ahsa' (did you mean 'asha'?); known: asha, async_hyperband, asynchyperband, fifo, freeze_thaw, hyperband, median, median_stopping_rule, medianstopping, mf_pbt, mo_asha, pasha, pb2, pbt, pbt_replay, replay, successive_halving",
     ),
     (
         "schedule: {name: asha, grace_period: 1}\n",

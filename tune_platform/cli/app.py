@@ -17,6 +17,7 @@ from tune_platform.cli import (
     check,
     completion,
     control,
+    dashboard,
     doctor,
     exchange,
     init,
@@ -104,6 +105,6 @@ def main() -> None:
 
 for command in (
     init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, exchange.import_, lineage.lineage,
-    logs.logs, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
+    logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)

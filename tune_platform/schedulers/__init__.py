@@ -5,6 +5,7 @@ from tune_platform.registry import make_scheduler
 from tune_platform.schedulers.asha import ASHA
 from tune_platform.schedulers.async_hyperband import AsyncHyperBand
 from tune_platform.schedulers.fifo import FIFO
+from tune_platform.schedulers.freeze_thaw import FreezeThaw
 from tune_platform.schedulers.hyperband import HyperBand
 from tune_platform.schedulers.median import MedianStopping
 from tune_platform.schedulers.mf_pbt import MFPBT
@@ -25,6 +26,7 @@ __all__ = [
     "PBT",
     "AsyncHyperBand",
     "Candidates",
+    "FreezeThaw",
     "HyperBand",
     "MedianStopping",
     "Replay",

@@ -23,6 +23,7 @@ KINDS = (
     "generation",
     "frequencies",
     "bandits",
+    "forecasts",
 )
 #: Of each kind, in the slow form; with TUNE_PLATFORM_SEEDS=10000 it takes some forty minutes.
 SEEDS = int(os.environ.get("TUNE_PLATFORM_SEEDS", "150"))

@@ -15,6 +15,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "asha": {"max": 9},
     "async_hyperband": {"max": 9},
     "fifo": {},
+    "freeze_thaw": {"max": 9, "interval": 3},
     "hyperband": {"max": 9},
     "median": {},
     "mf_pbt": {"interval": 2, "max": 9},

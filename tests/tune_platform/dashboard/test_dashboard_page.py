@@ -1,0 +1,196 @@
+"""What the page says: filter, table, what is sent when something changes, and its sections."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dash.development.base_component import Component
+
+from tests.tune_platform.dashboard.conftest import MARKUP, trial_row
+from tune_platform.dashboard.filtering import names, passing
+from tune_platform.dashboard.layout import TABS, body, experiment_page
+from tune_platform.dashboard.sections import SECTIONS, Scene, signatures
+from tune_platform.dashboard.source import Picture, Source
+from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.plots import FIGURES
+from tune_platform.store.records import LogRow
+from tune_platform.store.sql import open_store
+
+
+@pytest.fixture
+def source(storage: Path) -> Source:
+    return Source(str(storage))
+
+
+@pytest.fixture
+def picture(source: Source) -> Picture:
+    return source.picture("small")
+
+
+def said(part: Any) -> str:
+    """Return all texts of a part, as Dash sends them."""
+    return json.dumps(part, default=lambda each: each.to_plotly_json(), ensure_ascii=False)
+
+
+# ------------------------------------------------------------------------------------------ filter
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", None),
+        ("  ", None),
+        ("loss < 0.25", [0, 1]),
+        ('loss < 0.45 and optimizer == "adam" and state == "completed"', [0, 2]),
+        ('state in ["failed", "running"]', [3, 4]),
+        ("not trial > 0", [0]),
+        ("lr * 100 >= 5", [3, 4]),
+        ('optimizer < 3', []),  # no trial passes a comparison that cannot be made
+        ("seconds == 10", [0, 1, 2, 3]),
+        ("best <= 0.1", [0]),
+    ],
+)  # fmt: skip
+def test_the_filter_is_the_language_of_constraints(picture: Picture, text: str, found: list[int] | None) -> None:
+    assert passing(text, picture.table) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["__import__('os').system('x')", "loss.__class__", "lambda: 1", "loss <", "(x := 1)", "[t for t in loss]"]
+)
+def test_the_filter_runs_no_code(picture: Picture, text: str) -> None:
+    with pytest.raises(SpecError):
+        passing(text, picture.table)
+
+
+def test_a_misspelt_name_is_told(picture: Picture) -> None:
+    with pytest.raises(SpecError, match="did you mean 'optimizer'"):
+        passing('optimiser == "adam"', picture.table)
+    assert {"loss", "epoch", "lr", "optimizer", "trial", "state"} <= set(names(picture.table))
+
+
+# ------------------------------------------------------------------------------------------ table and revisions
+
+
+def test_the_table_has_plain_cells_and_shows_what_varies(picture: Picture) -> None:
+    columns = picture.table.columns
+    assert columns["state"] == ["completed", "completed", "completed", "failed", "running"]
+    assert columns["best"] == pytest.approx([0.1, 0.2, 0.3, None, 0.5])
+    assert columns["config/optimizer"][3] == MARKUP
+    assert {len(cells) for cells in columns.values()} == {5}
+    json.dumps(columns, allow_nan=False)
+    assert "config/lr" in picture.table.shown
+    assert "worker" not in picture.table.shown  # the same everywhere
+
+
+def test_only_what_changed_is_sent(source: Source, storage: Path) -> None:
+    before = source.picture("small")
+    assert source.picture("small") is before
+    with open_store(storage) as store, store.open("small") as experiment:
+        row = LogRow(before.view.revision + 1, 200.0, "moved", 4, {"status": "STOPPED", "reason": "rung 1"})
+        experiment.append([row], (), [trial_row(4, "STOPPED", reason="rung 1")])
+    after = source.picture("small")
+    assert after.view.revision == before.view.revision + 1
+    rows = (after.changed > before.view.revision).nonzero()[0].tolist()
+    assert after.table.since(rows)["trial"] == [4]
+    assert after.table.since(rows)["state"] == ["stopped"]
+
+
+def test_a_replaced_experiment_is_read_anew(source: Source, storage: Path) -> None:
+    source.picture("small")
+    with pytest.raises(ExperimentError, match="did you mean 'small'"):
+        source.picture("smal")
+    with pytest.raises(ExperimentError):
+        source.picture("../small")
+
+
+# ------------------------------------------------------------------------------------------ sections
+
+
+def scene(source: Source, *, trial: int | None = None, chosen: tuple[int, ...] = (), control: bool = False) -> Scene:
+    return Scene(source, source.picture("small").view, trial, chosen, control)
+
+
+@pytest.mark.parametrize("name", sorted(SECTIONS))
+def test_no_text_of_a_trial_is_markup(source: Source, name: str) -> None:
+    """Dash shows children as text; nothing goes in any other way."""
+    made = SECTIONS[name](scene(source, trial=3, chosen=(2, 3), control=True))
+
+    def look(part: Any) -> None:
+        if isinstance(part, Component):
+            assert type(part).__name__ not in ("Markdown", "DangerouslySetInnerHTML", "Iframe")
+            assert not hasattr(part, "dangerously_allow_html")
+            for value in part.to_plotly_json()["props"].values():
+                look(value)
+        elif isinstance(part, (list, tuple)):
+            for each in part:
+                look(each)
+
+    look(made)
+    said(made)
+
+
+def test_the_overview_has_the_best_config_in_three_forms(source: Source) -> None:
+    text = said(SECTIONS["overview"](scene(source)))
+    assert "config = {'lr': 0.01, 'optimizer': 'adam'}" in text
+    assert "lr: 0.01\\noptimizer: adam" in text
+    assert "lr=0.01 optimizer=adam" in text
+
+
+def test_the_page_of_a_trial_says_why_it_is_where_it_is(source: Source) -> None:
+    assert f"ValueError: {MARKUP}" in said(SECTIONS["trial"](scene(source, trial=3)))
+    assert "launched" in said(SECTIONS["why"](scene(source, trial=3)))
+    assert "/files/small/0/checkpoint/3" in said(SECTIONS["trial"](scene(source, trial=0)))
+
+
+def test_failures_are_grouped_by_what_they_say(source: Source) -> None:
+    assert signatures(source.picture("small").view) == [(f"ValueError: {MARKUP}", [3])]
+    assert "lr 0.1 to 0.1" in said(SECTIONS["failures"](scene(source)))
+
+
+def test_trials_are_compared_by_what_differs(source: Source) -> None:
+    text = said(SECTIONS["compare"](scene(source, chosen=(0, 2))))
+    assert "1 parameters are the same" in text
+    assert "lr" in text
+    assert "Select two" in said(SECTIONS["compare"](scene(source, chosen=(0,))))
+
+
+def test_there_are_buttons_only_for_who_may_press_them(source: Source) -> None:
+    assert '"act"' not in said(SECTIONS["trial"](scene(source, trial=4)))
+    assert '"act"' in said(SECTIONS["trial"](scene(source, trial=4, control=True)))
+    assert '"act"' not in said(SECTIONS["trial"](scene(source, trial=0, control=True)))
+    form = said(SECTIONS["control"](scene(source, control=True)))
+    assert "0.0001 to 0.1, log" in form
+
+
+def test_the_state_of_the_page_comes_from_its_address(picture: Picture) -> None:
+    page = said(
+        experiment_page(picture, {"tab": "failures", "filter": "loss < 1", "trials": "1,2,x", "columns": "best"})
+    )
+    assert '"value": "failures"' in page
+    assert '"value": "loss < 1"' in page
+    assert '"ids": ["1", "2"]' in page
+    assert '"value": ["best"]' in page
+
+
+def test_each_tab_has_something(picture: Picture) -> None:
+    for tab in TABS:
+        assert said(body(tab))
+    assert "history" in FIGURES
+
+
+def test_an_experiment_without_trials(tmp_path: Path) -> None:
+    with (
+        open_store(tmp_path) as store,
+        store.create("none", {"objective": {"metric": "x", "mode": "max"}}, time.time()),
+    ):
+        pass
+    source = Source(str(tmp_path))
+    here = source.picture("none")
+    assert passing("trial > 1", here.table) == []
+    for name in set(SECTIONS) - {"trial", "why"}:
+        said(SECTIONS[name](Scene(source, here.view, None, (), False)))
+    assert said(experiment_page(here, {}))

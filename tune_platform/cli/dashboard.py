@@ -1,0 +1,57 @@
+"""`dashboard`: the page in a browser."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import click
+
+from tune_platform.cli.common import complete_experiment, storage_option, talk
+from tune_platform.extras import require
+from tune_platform.location import Location, default_storage
+
+
+@click.command()
+@click.argument("experiment", required=False, shell_complete=complete_experiment)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free one", help="Port to listen on.")
+@click.option("--open", "opened", is_flag=True, help="Open it in the browser.")
+@click.option("--allow-control", is_flag=True, help="Who has the address may stop, pause and add trials.")
+@click.option("--beside", type=int, hidden=True, help="End when this process has ended.")
+@storage_option
+def dashboard(
+    experiment: str | None, port: int, opened: bool, allow_control: bool, beside: int | None, storage: str | None
+) -> None:
+    """Show experiments in a browser, live, finished or crashed.
+
+    It listens on 127.0.0.1 only, and only reads unless --allow-control is given. Ctrl-C ends it.
+
+    \b
+    Example: tune-platform dashboard digits --open
+    """
+    require("the dashboard", "dash", "dash_ag_grid", "dash_mantine_components", "plotly")
+    from tune_platform.dashboard.server import serving
+    from tune_platform.results import locate
+    from tune_platform.store.sql import open_store
+
+    where, name = Location(storage or default_storage()), None
+    if experiment is not None:
+        name, where = locate(experiment, storage)
+        with open_store(where) as store:
+            name = store.find(name)
+    with serving(where, name, port=port, control=allow_control) as (server, address):
+        click.echo(address)
+        talk("Ctrl-C ends it" if beside is None else "it ends with the run")
+        if opened:
+            click.launch(address)
+        if beside is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run
+            threading.Thread(target=_end_with, args=(beside, server), daemon=True).start()
+        server.serve_forever()
+
+
+def _end_with(process: int, server: object) -> None:
+    while os.getppid() == process:
+        threading.Event().wait(0.5)
+    server.shutdown()  # type: ignore[attr-defined]

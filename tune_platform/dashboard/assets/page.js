@@ -1,0 +1,85 @@
+// What runs in the browser: it keeps the trials of the table, so that only those that changed are sent.
+(function () {
+  const kept = {name: null, rows: new Map()};
+
+  function rows(news, passing) {
+    if (!news) return window.dash_clientside.no_update;
+    if (news.since === 0 || kept.name !== news.name) kept.rows = new Map();
+    kept.name = news.name;
+    const names = Object.keys(news.columns);
+    for (let at = 0; at < news.columns.trial.length; at++) {
+      const row = {};
+      for (const name of names) row[name] = news.columns[name][at];
+      kept.rows.set(row.trial, row);
+    }
+    if (passing === null || passing === undefined) return Array.from(kept.rows.values());
+    return passing.map((trial) => kept.rows.get(trial)).filter((row) => row !== undefined);
+  }
+
+  function chosen(selected) {
+    if (!selected) return [];
+    return Array.isArray(selected) ? selected.map((row) => row.trial) : selected.ids.map(Number);
+  }
+
+  // The trials inside all brushes of the parallel coordinates, read from the drawing: the numbers there are decoded.
+  function brushed(change) {
+    const drawing = document.querySelector("#parallel .js-plotly-plot");
+    if (!change || !drawing || !drawing._fullData) return window.dash_clientside.no_update;
+    const trace = drawing._fullData[0];
+    const brushes = (trace.dimensions || []).filter((each) => each.constraintrange && each.constraintrange.length);
+    if (!brushes.length) return {ids: []};
+    const numbers = trace.customdata || trace.ids || [];
+    const inside = (each, at) => {
+      const ranges = Array.isArray(each.constraintrange[0]) ? each.constraintrange : [each.constraintrange];
+      return ranges.some(([low, high]) => each.values[at] >= low && each.values[at] <= high);
+    };
+    const found = [];
+    for (let at = 0; at < numbers.length; at++) {
+      if (brushes.every((each) => inside(each, at))) found.push(String([].concat(numbers[at])[0]));
+    }
+    return {ids: found};
+  }
+
+  // The points that were marked in a figure.
+  function marked(parts) {
+    const found = new Set();
+    for (const part of parts) {
+      for (const point of (part && part.points) || []) {
+        if (point.customdata !== undefined) found.add(String([].concat(point.customdata)[0]));
+      }
+    }
+    return found.size ? {ids: Array.from(found)} : window.dash_clientside.no_update;
+  }
+
+  function address(tab, filter, selection, columns, shown, where) {
+    const parts = new URLSearchParams();
+    if (tab && tab !== "overview") parts.set("tab", tab);
+    if (filter) parts.set("filter", filter);
+    if (selection && selection.length && selection.length <= 50) parts.set("trials", selection.join(","));
+    if (columns && shown && columns.join() !== shown.join()) parts.set("columns", columns.join(","));
+    const text = parts.toString();
+    const wanted = text ? "?" + text : "";
+    if (where && where.trial === null && wanted !== window.location.search) {
+      window.history.replaceState(null, "", window.location.pathname + wanted);
+    }
+    return wanted;
+  }
+
+  function scheme(clicks) {
+    const root = document.documentElement;
+    const saved = window.localStorage.getItem("scheme");
+    const system = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    let now = saved || system;
+    if (clicks) {
+      now = root.getAttribute("data-mantine-color-scheme") === "dark" ? "light" : "dark";
+      window.localStorage.setItem("scheme", now);
+    }
+    root.setAttribute("data-mantine-color-scheme", now);
+    document.body.dataset.agThemeMode = now;
+    return now;
+  }
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    page: {rows, chosen, brushed, marked, address, scheme},
+  });
+})();

@@ -1,0 +1,246 @@
+"""What happens on the page: each callback asks the source and says what is to be shown. State is in the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
+
+from tune_platform.dashboard import layout, parts
+from tune_platform.dashboard.actions import ask
+from tune_platform.dashboard.files import log_of
+from tune_platform.dashboard.filtering import passing
+from tune_platform.dashboard.sections import SECTIONS, STILL, Scene
+from tune_platform.dashboard.source import Source
+from tune_platform.dashboard.table import only
+from tune_platform.errors import ExperimentError, SpecError, TunePlatformError
+from tune_platform.plots import FIGURES
+from tune_platform.plots.theme import nothing, themed
+
+
+def add_callbacks(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
+    """Connect the page to its source; `may_control` says of a request whether it may steer."""
+    _pages(app, source)
+    _live(app, source)
+    _drawings(app, source, may_control)
+    _steering(app, source, may_control)
+    _in_the_browser(app)
+
+
+def _pages(app: Dash, source: Source) -> None:
+    @app.callback(Output("content", "children"), Input("url", "pathname"), State("url", "search"))
+    def content(path: str, search: str) -> Any:
+        words = [unquote(each) for each in (path or "/").strip("/").split("/") if each]
+        try:
+            match words:
+                case []:
+                    return experiments(source)
+                case ["e", name]:
+                    return layout.experiment_page(source.picture(name), dict(parse_qsl((search or "").lstrip("?"))))
+                case ["e", name, "t", number] if number.isdigit():
+                    source.picture(name).view.trials.place(int(number))
+                    return layout.trial_page(name, int(number))
+        except KeyError:
+            return parts.alert(f"{words[1]} has no trial {words[3]}.")
+        except TunePlatformError as error:
+            return parts.alert(str(error))
+        return parts.alert("There is no such page.")
+
+    @app.callback(Output("body", "children"), Input("tabs", "value"))
+    def body(tab: str) -> Any:
+        return layout.body(tab) if tab else no_update
+
+
+def experiments(source: Source) -> Any:
+    """Return the list of experiments."""
+    rows = [
+        [
+            parts.link(row.name, row.name),
+            parts.state(row.status),
+            sum(row.counts.values()),
+            ", ".join(f"{count} {status.lower()}" for status, count in row.counts.items()),
+            parts.ago(row.created),
+            row.reason,
+        ]
+        for row in source.experiments()
+    ]
+    head = ("experiment", "state", "trials", "of them", "started", "note")
+    shown = parts.table(head, rows) if rows else f"There are no experiments in {source.storage} yet."
+    return parts.card(shown, title="Experiments")
+
+
+def _live(app: Dash, source: Source) -> None:
+    @app.callback(
+        Output("revision", "data"), Output("status", "children"), Input("tick", "n_intervals"),
+        State("revision", "data"), State("where", "data"),
+    )  # fmt: skip
+    def look(_: int, revision: int, where: Mapping[str, Any]) -> Any:
+        view = source.picture(where["name"]).view
+        if where["trial"] is None:
+            counts = ", ".join(f"{count} {word}" for word, count in sorted(view.counts.items()))
+            status = [parts.state(view.status), f" {counts}"]
+        else:
+            status = [parts.state(view.trials.state[view.trials.place(where["trial"])])]
+        return no_update if view.revision == revision else view.revision, status
+
+    @app.callback(Output("news", "data"), Input("revision", "data"), State("news", "data"), State("where", "data"))
+    def news(revision: int, last: Mapping[str, Any] | None, where: Mapping[str, Any]) -> Any:
+        if where["trial"] is not None:
+            return no_update  # the page of a trial has no table
+        since = 0 if last is None else last["revision"]
+        picture = source.picture(where["name"])
+        if picture.view.revision <= since:
+            return no_update
+        rows = (picture.changed > since).nonzero()[0].tolist()
+        columns = picture.table.columns if since == 0 else picture.table.since(rows)
+        return {"name": picture.view.name, "since": since, "revision": picture.view.revision, "columns": columns}
+
+    @app.callback(
+        Output("passing", "data"), Output("filter-said", "children"), Input("filter", "value"),
+        Input("revision", "data"), State("where", "data"), State("passing", "data"),
+    )  # fmt: skip
+    def choose(text: str, _: int, where: Mapping[str, Any], before: list[int] | None) -> Any:
+        picture = source.picture(where["name"])
+        try:
+            found = passing(text or "", picture.table)
+        except SpecError as error:
+            return no_update, parts.alert(str(error).removeprefix("constraint "))
+        said = "" if found is None else f"{len(found):,} of {len(picture.view.trials):,} trials pass"
+        return no_update if found == before else found, said
+
+    @app.callback(
+        Output("table", "columnDefs"), Input("columns", "value"), State("where", "data"), prevent_initial_call=True
+    )
+    def columns(names: list[str], where: Mapping[str, Any]) -> Any:
+        return layout.column_defs(source.picture(where["name"]).table, names or ["trial"]) if names else no_update
+
+
+def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
+    def drawn(name: str, numbers: list[int] | None, theme: str, where: Mapping[str, Any], **options: Any) -> Any:
+        view = only(source.picture(where["name"]).view, numbers)
+        kind = FIGURES[name]
+        try:
+            return kind.draw(view, theme=theme or "light", **options)
+        except (SpecError, ExperimentError) as error:
+            return themed(nothing(str(error)), "dark" if theme == "dark" else "light")
+
+    @app.callback(
+        Output({"type": "figure", "name": MATCH}, "figure"), Input("revision", "data"), Input("passing", "data"),
+        Input("scheme", "data"), State("where", "data"), State({"type": "figure", "name": MATCH}, "id"),
+    )  # fmt: skip
+    def figure(
+        _: int, numbers: list[int] | None, theme: str, where: Mapping[str, Any], place: Mapping[str, str]
+    ) -> Any:
+        return drawn(place["name"], numbers, theme, where)
+
+    @app.callback(
+        Output({"type": "follow", "name": MATCH}, "figure"), Input("revision", "data"), Input("passing", "data"),
+        Input("selection", "data"), Input("scheme", "data"), State("where", "data"),
+        State({"type": "follow", "name": MATCH}, "id"),
+    )  # fmt: skip
+    def follow(
+        _: int, numbers: list[int] | None, chosen: list[int], theme: str, where: Mapping[str, Any],
+        place: Mapping[str, str],
+    ) -> Any:  # fmt: skip
+        if chosen:
+            known = set(source.picture(where["name"]).view.trials.number.tolist())
+            return drawn(place["name"], None, theme, where, trials=[n for n in chosen if n in known])
+        return drawn(place["name"], numbers, theme, where)
+
+    @app.callback(
+        Output({"type": "summary", "name": MATCH}, "children"), Input("revision", "data"), Input("passing", "data"),
+        State("where", "data"), State({"type": "summary", "name": MATCH}, "id"),
+    )  # fmt: skip
+    def summary(_: int, numbers: list[int] | None, where: Mapping[str, Any], place: Mapping[str, str]) -> str:
+        numbers = numbers if where["trial"] is None else [where["trial"]]
+        return FIGURES[place["name"]].summary(only(source.picture(where["name"]).view, numbers))
+
+    @app.callback(
+        Output({"type": "section", "name": MATCH}, "children"), Input("revision", "data"), Input("selection", "data"),
+        State("where", "data"), State({"type": "section", "name": MATCH}, "id"),
+        State({"type": "section", "name": MATCH}, "children"),
+    )  # fmt: skip
+    def section(_: int, chosen: list[int], where: Mapping[str, Any], place: Mapping[str, str], there: Any) -> Any:
+        if place["name"] in STILL and there:
+            return no_update
+        view = source.picture(where["name"]).view
+        scene = Scene(source, view, where["trial"], chosen or [], may_control())
+        return SECTIONS[place["name"]](scene)
+
+    @app.callback(
+        Output("log", "children"), Output("log-link", "children"), Input("tick", "n_intervals"),
+        State("where", "data"), State("log", "children"),
+    )  # fmt: skip
+    def log(_: int, where: Mapping[str, Any], before: str) -> Any:
+        text = log_of(source.results(where["name"]), where["trial"]) or "It has printed nothing."
+        more = html.A("all of it, as a file", href=f"/files/{where['name']}/{where['trial']}/log")
+        return no_update if text == before else text, more
+
+
+def _steering(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
+    @app.callback(
+        Output("said", "children"), Input({"type": "act", "action": ALL, "trial": ALL}, "n_clicks"),
+        State({"type": "field", "name": ALL}, "value"), State({"type": "field", "name": ALL}, "id"),
+        State({"type": "more", "name": ALL}, "value"), State("where", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    def act(_: Any, values: list[Any], ids: list[Mapping[str, str]], more: list[Any], where: Mapping[str, Any]) -> Any:
+        place = ctx.triggered_id
+        if not place or not ctx.triggered or not ctx.triggered[0]["value"]:
+            return no_update  # the buttons have come, nobody has pressed one
+        if not may_control():
+            return parts.alert("This page may not steer: open the address with the token.")
+        action, trial = place["action"], None if place["trial"] < 0 else place["trial"]
+        data: dict[str, Any] = {}
+        if action == "enqueue":
+            given = {each["name"]: value for each, value in zip(ids, values, strict=True) if value not in (None, "")}
+            data = {"config": {name: parsed(text) for name, text in given.items()}}
+        elif action == "extend":
+            data = {"trials": int(more[0] or 0)}
+        try:
+            said = ask(source.storage, source.check(where["name"]), action, trial, data)
+        except (ExperimentError, SpecError) as error:
+            return parts.alert(str(error))
+        return parts.done(said)
+
+    @app.callback(Output("chosen", "children"), Input("selection", "data"), State("where", "data"))
+    def links(chosen: list[int], where: Mapping[str, Any]) -> Any:
+        if not chosen:
+            return "Select trials to see their curves and to compare them."
+        some = [each for n in chosen[:8] for each in (parts.link(f"trial {n}", where["name"], n), " ")]
+        return [f"{len(chosen)} selected: ", *some]
+
+
+def parsed(text: Any) -> Any:
+    """Return what somebody typed as a value: a number where it reads as one, a truth value, else the text."""
+    for word, value in (("true", True), ("false", False), ("null", None), ("none", None)):
+        if str(text).strip().lower() == word:
+            return value
+    for number in (int, float):
+        try:
+            return number(text)
+        except (TypeError, ValueError):
+            continue
+    return text
+
+
+def _in_the_browser(app: Dash) -> None:
+    def client(name: str, *what: Any, **options: Any) -> None:
+        app.clientside_callback(ClientsideFunction("page", name), *what, **options)
+
+    client("rows", Output("table", "rowData"), Input("news", "data"), Input("passing", "data"))
+    client("chosen", Output("selection", "data"), Input("table", "selectedRows"), prevent_initial_call=True)
+    client(
+        "brushed", Output("table", "selectedRows"), Input({"type": "figure", "name": "parallel"}, "restyleData"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    client(
+        "marked", Output("table", "selectedRows", allow_duplicate=True),
+        Input({"type": "figure", "name": ALL}, "selectedData"), prevent_initial_call=True,
+    )  # fmt: skip
+    client(
+        "address", Output("address", "data"), Input("tabs", "value"), Input("filter", "value"),
+        Input("selection", "data"), Input("columns", "value"), State("shown", "data"), State("where", "data"),
+    )  # fmt: skip
+    client("scheme", Output("scheme", "data"), Input("toggle", "n_clicks"))

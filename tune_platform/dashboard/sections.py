@@ -1,0 +1,330 @@
+"""What a page says in words and small tables: each section is a function of what is known."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pprint import pformat
+from typing import Any
+from urllib.parse import quote
+
+import dash_mantine_components as dmc
+import numpy as np
+import yaml
+from dash import html
+
+from tune_platform.dashboard import parts
+from tune_platform.dashboard.actions import asked
+from tune_platform.dashboard.parts import card, copied, fact, lasting, link, number, pairs, table
+from tune_platform.dashboard.source import Source
+from tune_platform.plots.view import View
+from tune_platform.protocol.configs import shown
+from tune_platform.results.tables import flatten
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a section is drawn from: `trial` is that of the page, if it is a trial's; `control` whether one may act."""
+
+    source: Source
+    view: View
+    trial: int | None
+    selection: Sequence[int]
+    control: bool
+
+
+def overview(scene: Scene) -> Any:
+    """The numbers of the experiment, and its best config to be copied."""
+    view, trials = scene.view, scene.view.trials
+    budget = view.spec.get("budget") or {}
+    steps = int(trials.step.sum())
+    facts = [
+        fact("trials" + (f" of {budget['trials']}" if budget.get("trials") else ""), len(trials)),
+        *(fact(word, count) for word, count in sorted(view.counts.items())),
+        fact("reports", f"{steps:,}"),
+        fact("trial time", lasting(float(np.nansum(trials.seconds)))),
+    ]
+    saved = _saved(view)
+    if saved is not None:
+        facts.append(fact("steps saved by stopping early", f"{saved:.0%}"))
+    if view.best is None:
+        return [html.Div(facts, className="facts"), parts.alert(f"No trial has a value of {view.metric} yet.")]
+    at = trials.place(view.best)
+    best = fact(f"best {view.metric} ({view.mode}), at step {trials.best_step[at]}", number(float(view.values[at])))
+    facts = [best, fact("best trial", link(f"trial {view.best}", view.name, view.best)), *facts]
+    config = shown(dict(scene.source.results(view.name).trial(view.best).config))
+    return [html.Div(facts, className="facts"), card(*_copies(config, "best"), title="Best config")]
+
+
+def _copies(config: Mapping[str, Any], place: str) -> list[Any]:
+    args = shlex.join(f"{key.replace('/', '.')}={value}" for key, value in flatten(config).items())
+    forms = {
+        "Python": f"config = {pformat(config, sort_dicts=False)}",
+        "YAML": yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True),
+        "Command line": args,
+    }
+    return [
+        dmc.SimpleGrid([copied(k, t, f"{place}-{k[:4].lower()}") for k, t in forms.items()], cols={"base": 1, "sm": 3})
+    ]
+
+
+def _saved(view: View) -> float | None:
+    """Return the part of the steps that stopped trials did not take, measured by the longest trial."""
+    stopped = view.trials.state == "stopped"
+    longest = int(view.trials.step.max()) if len(view.trials) else 0
+    if not stopped.any() or not longest:
+        return None
+    ended = np.isin(view.trials.state, ["stopped", "completed"])
+    return float((longest - view.trials.step[stopped]).sum() / (longest * ended.sum()))
+
+
+def insights(scene: Scene) -> Any:
+    """What is worth knowing, in plain words; each names the place that proves it."""
+    found = list(_insights(scene.view))
+    rows = [html.Li(each) for each in found] or [html.Li("Nothing stands out.")]
+    return card(html.Ul(rows), title="Insights")
+
+
+def _insights(view: View) -> Any:
+    trials = view.trials
+    if view.ranking:
+        behind = len(trials) - trials.place(view.ranking[0]) - 1
+        if behind >= max(10, len(trials) // 2):
+            yield f"Plateau: the last {behind} trials found nothing better than trial {view.best} (see the history)."
+    top = view.ranking[: max(5, len(view.ranking) // 10)]
+    for name, dimension in view.space.items():
+        if not dimension.numeric or dimension.low is None or dimension.high is None or len(top) < 5:
+            continue
+        column = dict(zip(trials.number.tolist(), view.parameter(name), strict=True))
+        values = [v for trial in top if isinstance(v := column[trial], (int, float))]
+        if len(values) >= 5 and dimension.high > dimension.low:
+            at = np.array([_place(v, dimension.low, dimension.high, dimension.log) for v in values])
+            for side, near in (("lower", at < 0.05), ("upper", at > 0.95)):
+                if near.mean() >= 0.6:
+                    yield (
+                        f"{name}: {near.mean():.0%} of the best {len(values)} trials lie at its {side} border; "
+                        "a wider range may be better (see Parameters)."
+                    )
+    groups = signatures(view)
+    if groups:
+        (text, members), count = groups[0], sum(len(each) for _, each in groups)
+        if count >= 2 and len(members) >= 0.8 * count:
+            yield f"{len(members)} of {count} failures are the same: {text} (see Failures)."
+    saved = _saved(view)
+    if saved is not None and saved >= 0.1:
+        yield f"Early stopping saved {saved:.0%} of the steps (see Scheduler)."
+
+
+def _place(value: float, low: float, high: float, log: bool) -> float:
+    if log and value > 0 and low > 0:
+        return float((np.log(value) - np.log(low)) / (np.log(high) - np.log(low)))
+    return (value - low) / (high - low)
+
+
+def signatures(view: View) -> list[tuple[str, list[int]]]:
+    """Return the last line of the errors, each with the trials that ended so, most first."""
+    found: dict[str, list[int]] = {}
+    trials = view.trials
+    for at in np.flatnonzero(trials.state == "failed"):
+        lines = [line for line in (trials.error[at] or trials.reason[at]).splitlines() if line.strip()]
+        found.setdefault(lines[-1].strip() if lines else "no message", []).append(int(trials.number[at]))
+    return sorted(found.items(), key=lambda each: (-len(each[1]), each[1]))
+
+
+def failures(scene: Scene) -> Any:
+    """The failures by their last line, with the parameters that only they have."""
+    view = scene.view
+    groups = signatures(view)
+    if not groups:
+        return card("No trial has failed.", title="Failures")
+    cards = []
+    for text, members in groups[:20]:
+        at = view.trials.place(members[0])
+        links = [each for n in members[:20] for each in (link(f"trial {n}", view.name, n), " ")]
+        body = [
+            html.P([f"{len(members)} trials: ", *links]),
+            html.P(f"Their parameters: {ranges(view, members)}"),
+            html.Details([html.Summary("Traceback of the first"), html.Pre(view.trials.error[at], tabIndex=0)]),
+        ]
+        cards.append(card(*body, title=text[:200]))
+    how = html.P(
+        ["To try them again once it has ended: ", html.Code(f"tune-platform resume {view.name} --retry-failed")]
+    )
+    return [how, *cards]
+
+
+def ranges(view: View, members: Sequence[int]) -> str:
+    """Return, of each parameter that varies, the range or the values that these trials have."""
+    rows, found = [view.trials.place(number) for number in members], []
+    for name in view.varied[:12]:
+        values = [value for at in rows if (value := view.parameter(name)[at]) is not None]
+        if values and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+            found.append(f"{name} {number(min(values))} to {number(max(values))}")
+        elif values:
+            kinds = sorted(set(map(str, values)))
+            found.append(f"{name} {', '.join(kinds[:4])}{' ...' if len(kinds) > 4 else ''}")
+    return "; ".join(found) or "none"
+
+
+def compare(scene: Scene) -> Any:
+    """The selected trials side by side: only what differs."""
+    view = scene.view
+    numbers = [n for n in scene.selection if n in set(view.trials.number.tolist())][:8]
+    if len(numbers) < 2:
+        return card("Select two to eight trials in the table below.", title="Compare")
+    rows = [view.trials.place(n) for n in numbers]
+    lines: dict[str, list[Any]] = {
+        "state": [parts.state(view.trials.state[at]) for at in rows],
+        f"best {view.metric}": [number(float(view.values[at])) for at in rows],
+        "step": [int(view.trials.step[at]) for at in rows],
+    }
+    same = 0
+    for name, column in view.trials.parameters.items():
+        cells = [column[at] for at in rows]
+        if any(cell != cells[0] for cell in cells):
+            lines[name] = cells
+        else:
+            same += 1
+    head = ["", *(link(f"trial {n}", view.name, n) for n in numbers)]
+    note = html.P(f"{same} parameters are the same in all of them.") if same else ""
+    return card(table(head, [[name, *cells] for name, cells in lines.items()]), note, title="Compare")
+
+
+def audit(scene: Scene) -> Any:
+    """All that persons have asked for, newest first."""
+    rows = [
+        [each["id"], parts.ago(each["time"]), each["action"], "" if each["trial"] is None else each["trial"],
+         json.dumps({k: v for k, v in each["data"].items() if k != "by"}, ensure_ascii=False) if each["data"] else "",
+         each["data"].get("by", "")]
+        for each in asked(scene.source.storage, scene.view.name)[:50]
+    ]  # fmt: skip
+    body = (
+        table(["", "when", "action", "trial", "with", "from"], rows) if rows else "Nobody has asked for anything yet."
+    )
+    return card(body, title="Audit trail")
+
+
+def share(scene: Scene) -> Any:
+    """Links to the data, and what else can be done with the page."""
+    base = f"/files/{quote(scene.view.name, safe='')}"
+    links = [
+        [html.A(f"Trials as {form.upper()}", href=f"{base}/trials.{form}"), " "] for form in ("csv", "json", "parquet")
+    ]
+    return card(
+        html.P([each for pair in links for each in pair]),
+        html.P("The address of this page holds its tab, filter, columns and selection: copy it to share what you see."),
+        html.P("The camera above each figure saves it as SVG."),
+        title="Share",
+    )
+
+
+def trial(scene: Scene) -> Any:
+    """What is known of one trial."""
+    assert scene.trial is not None
+    view, results = scene.view, scene.source.results(scene.view.name)
+    one = results.trial(scene.trial)
+    config = shown(dict(one.config))
+    base = f"/files/{quote(view.name, safe='')}/{one.number}"
+    at = view.trials.place(one.number)
+    parent = int(view.trials.parent[at])
+    facts = {
+        "state": parts.state(one.status),
+        "why": one.reason or "-",
+        f"best {view.metric}": "-" if one.best is None else f"{number(one.best)} at step {one.best_step}",
+        "steps": one.step,
+        "attempts": one.attempt,
+        "came from": one.origin if parent < 0 else link(f"trial {parent}", view.name, parent),
+        "worker": one.worker or "-",
+        "node": view.trials.node[at] or "-",
+        "ran for": lasting(float(view.trials.seconds[at])) if one.started else "-",
+    }
+    kept = [
+        [each.step, f"{each.bytes:,}", html.A("download", href=f"{base}/checkpoint/{each.step}")]
+        for each in one.checkpoints
+    ]
+    cards = [
+        card(pairs(facts), buttons(scene, one.number, one.status), title="State"),
+        card(pairs(flatten(config)), title="Config"),
+        card(pairs(flatten(one.metrics)), title="Metrics at its best report"),
+        card(table(["step", "bytes", ""], kept) if kept else "None is kept.", title="Checkpoints"),
+    ]
+    if one.error:
+        cards.insert(0, card(html.Pre(one.error, tabIndex=0), title=one.message[:200]))
+    return [
+        html.Div(cards, className="figures"),
+        card(*_copies(config, "trial"), html.P(["To try it again in a running search: ", html.Code(
+            f"tune-platform enqueue {view.name} "
+            + shlex.join(f"{k}={v}" for k, v in flatten(config).items()))]), title="Reproduce"),
+    ]  # fmt: skip
+
+
+def why(scene: Scene) -> Any:
+    """What was decided about a trial, when and why: the lines of `tune-platform why`."""
+    assert scene.trial is not None
+    lines = scene.source.results(scene.view.name).why(scene.trial)
+    rows = [
+        [each.time.strftime("%H:%M:%S"), "" if each.step is None else each.step, each.verdict, each.reason, each.cause]
+        for each in lines[-200:]
+    ]
+    return card(table(["time (UTC)", "step", "what", "why", "after"], rows), title="Decisions")
+
+
+def buttons(scene: Scene, trial: int, status: str = "RUNNING") -> Any:
+    """Return the buttons that steer a trial, or with -1 the experiment; none where one may not."""
+    if not scene.control or not scene.view.running or status in ("COMPLETED", "STOPPED", "FAILED"):
+        return ""
+    words = {"stop": "Stop", "pause": "Pause", "unpause": "Go on"} | ({"cancel": "Stop at once"} if trial < 0 else {})
+    made = [
+        dmc.Button(word, id={"type": "act", "action": action, "trial": trial}, size="compact-sm", variant="default")
+        for action, word in words.items()
+    ]
+    return dmc.Group(made, mt="xs")
+
+
+def control(scene: Scene) -> Any:
+    """Buttons for the experiment, and the form that adds a trial."""
+    view = scene.view
+    if not scene.control:
+        text = "This page only reads. To steer from it: tune-platform dashboard --allow-control, and open its address."
+        return card(text, title="Control")
+    if not view.running:
+        command = f"tune-platform resume {view.name}"
+        return card(f"{view.name} is not running: {view.status}. To go on with it: {command}", title="Control")
+    fields = [
+        dmc.TextInput(id={"type": "field", "name": each.name}, label=each.name, placeholder=_allowed(each))
+        for each in view.space.values()
+    ]
+    form = [
+        dmc.SimpleGrid(fields, cols={"base": 1, "sm": 2, "lg": 4}),
+        dmc.Button("Add a trial", id={"type": "act", "action": "enqueue", "trial": -1}, mt="sm"),
+    ]
+    more = dmc.Group(
+        [
+            dmc.NumberInput(id={"type": "more", "name": "trials"}, label="More trials", min=1, value=10),
+            dmc.Button("Extend the budget", id={"type": "act", "action": "extend", "trial": -1}, variant="default"),
+        ],
+        align="end",
+    )
+    return [
+        card(buttons(scene, -1), title="The experiment"),
+        card(more, title="Budget"),
+        card(html.P("What is left open is sampled."), *form, title="Add a trial"),
+    ]
+
+
+def _allowed(dimension: Any) -> str:
+    if dimension.choices:
+        return ", ".join(map(str, dimension.choices[:6]))
+    scale = ", log" if dimension.log else ""
+    return (
+        f"{number(dimension.low)} to {number(dimension.high)}{scale}" if dimension.low is not None else dimension.kind
+    )
+
+
+SECTIONS: Mapping[str, Callable[[Scene], Any]] = {
+    each.__name__: each for each in (overview, insights, failures, compare, audit, share, trial, why, control)
+}
+#: Sections with fields that somebody may be filling in: they are drawn once.
+STILL = ("control", "share")

@@ -1,0 +1,92 @@
+"""What the page reads: experiments of one storage, each kept in memory and brought up to date when it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tune_platform.dashboard.table import Table
+from tune_platform.errors import ExperimentError, did_you_mean
+from tune_platform.plots.columns import Trials, Whole
+from tune_platform.plots.view import View
+from tune_platform.results import Results
+from tune_platform.store.records import ExperimentRow
+from tune_platform.store.sql import open_store
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A view, and for each of its trials the revision that changed it last. Nothing changes: threads share it."""
+
+    view: View
+    changed: Whole
+
+    @cached_property
+    def table(self) -> Table:
+        """The trials as a table."""
+        return Table(self.view)
+
+
+class Source:
+    """The experiments of a storage; `only` is the one that the page was opened for, if it was opened for one."""
+
+    def __init__(self, storage: str, only: str | None = None) -> None:
+        self.storage = storage
+        self.only = only
+        self._lock = threading.Lock()
+        self._pictures: dict[str, Picture] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    def experiments(self) -> Sequence[ExperimentRow]:
+        """Return all experiments, newest first."""
+        with open_store(self.storage) as store:
+            return sorted(store.experiments(), key=lambda row: -row.created)
+
+    def check(self, name: str) -> str:
+        """Return a name that is one. Raises ExperimentError for any other text, a path for instance."""
+        with open_store(self.storage) as store:
+            names = store.names()
+        if name not in names:
+            raise ExperimentError(f"there is no experiment {name!r} here{did_you_mean(name, names)}")
+        return name
+
+    def results(self, name: str) -> Results:
+        """Return the results of an experiment. Raises ExperimentError where there is none of exactly this name."""
+        return Results(self.check(name), storage=self.storage)
+
+    def picture(self, name: str) -> Picture:
+        """Return the experiment as it is now. Raises ExperimentError where there is none of exactly this name."""
+        with self._lock:
+            known = name in self._locks
+        if not known:
+            self.check(name)
+        with self._lock:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:  # of many browsers that ask at once one reads
+            old = self._pictures.get(name)
+            view = View.of(name, storage=self.storage) if old is None else old.view.newer()
+            if old is None or view is not old.view:
+                self._pictures[name] = Picture(view, _changed(view, old))
+            return self._pictures[name]
+
+
+def _changed(view: View, old: Picture | None) -> Whole:
+    found = np.full(len(view.trials), view.revision, np.int64)
+    if old is None or old.view.created != view.created:
+        return found
+    before = old.view.trials
+    at = np.minimum(np.searchsorted(view.trials.number, before.number), max(len(view.trials) - 1, 0))
+    there = view.trials.number[at] == before.number if len(view.trials) else np.zeros(len(before), bool)
+    same = there & np.all([a[at] == b for a, b in zip(_keys(view.trials), _keys(before), strict=True)], axis=0)
+    found[at[same]] = old.changed[same]
+    return found
+
+
+def _keys(trials: Trials) -> tuple[np.ndarray, ...]:
+    """Return what tells a trial from what it was."""
+    ended = np.nan_to_num(trials.ended, nan=-1.0)
+    return trials.state, trials.step, trials.attempt, trials.reason, ended

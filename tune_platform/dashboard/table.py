@@ -1,0 +1,85 @@
+"""The trials as columns of plain values, which travel in half the room of rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tune_platform.plots.columns import take
+from tune_platform.plots.view import View
+
+#: Columns that each table has, in order.
+FIRST = ("trial", "state", "best", "step", "seconds", "worker", "reason")
+#: So many columns are shown until somebody picks others.
+_SHOWN = 12
+
+
+class Table:
+    """The trials of a view as `columns`; a cell is a number, a text, a truth value or None."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """Return one list a column, all of one length: the first ones, parameters (`config/lr`), metrics."""
+        return columns_of(self._view)
+
+    @cached_property
+    def fractions(self) -> frozenset[str]:
+        """The columns of numbers that need not be whole: they are shown with the digits that count."""
+        return frozenset(name for name, cells in self.columns.items() if any(type(cell) is float for cell in cells))
+
+    def since(self, rows: Any) -> dict[str, list[Any]]:
+        """Return the columns of some rows."""
+        return {name: [cells[at] for at in rows] for name, cells in self.columns.items()}
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """The columns that are shown at first: those that are not the same everywhere."""
+        many = len(self._view.trials) > 1
+        varied = [
+            name
+            for name, cells in self.columns.items()
+            if name in FIRST[:4] or not many or any(cell != cells[0] for cell in cells)
+        ]
+        # The reason is the longest and comes last.
+        return sorted(varied[:_SHOWN], key=lambda name: name == "reason")
+
+
+def columns_of(view: View) -> dict[str, list[Any]]:
+    """Return the trials of a view as lists by the names of their columns."""
+    trials = view.trials
+    return {
+        "trial": trials.number.tolist(),
+        "state": trials.state.tolist(),
+        "best": _plain(view.values),
+        "step": trials.step.tolist(),
+        "seconds": _plain(np.round(np.where(np.isnan(trials.ended), np.nan, trials.seconds), 3)),
+        "worker": trials.worker.tolist(),
+        "reason": trials.reason.tolist(),
+        **{f"config/{name}": list(map(_cell, cells)) for name, cells in trials.parameters.items()},
+        **{f"metrics/{name}": _plain(cells) for name, cells in trials.last.items()},
+    }
+
+
+def only(view: View, numbers: list[int] | None) -> View:
+    """Return the view of some of its trials; of all for None."""
+    if numbers is None:
+        return view
+    chosen = np.array(numbers, np.int64)
+    trials = take(view.trials, np.isin(view.trials.number, chosen))
+    return replace(view, trials=trials, reports=take(view.reports, np.isin(view.reports.trial, chosen)))
+
+
+def _plain(values: np.ndarray) -> list[Any]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as JSON has it; an infinite one is a text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
