@@ -1,4 +1,7 @@
-"""Thin pieces between this platform and the libraries that people train with; each imports its library when used."""
+"""Thin pieces between this platform and the libraries that people train with.
+
+Each is a module of its own, which needs its library: `from tune_platform.integrations.xgboost import XGBoostCallback`.
+"""
 
 from __future__ import annotations
 
