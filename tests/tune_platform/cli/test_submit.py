@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_a_spec_of_another_folder(
 
 
 def test_too_large_a_folder(cluster: Cluster, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "measure", lambda *args: shipping.Counter(data=5 * 2**30))
+    monkeypatch.setattr(shipping, "measure", lambda *args: Counter(data=5 * 2**30))
     said = call("submit", "toy.yaml", *HEAD, code=2).stderr
     assert "has 5120 MiB to ship, of which the cluster takes 200 MiB; largest: data 5120 MiB" in said
     assert not cluster.jobs

@@ -20,6 +20,12 @@ from tune_platform.errors import ExperimentError, SpecError
 # ------------------------------------------------------------------------------------------ addresses
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked is this machine, whatever proxy the environment names."""
+    monkeypatch.setenv("no_proxy", "*")
+
+
 @pytest.mark.parametrize("address", ["head:8265", "10.0.0.5:6379", "ray://head:10001", "http://", "http://head:x", ""])
 def test_what_is_no_address_of_a_dashboard(address: str) -> None:
     with pytest.raises(SpecError, match=r"--address: got .* such as http://10.0.0.5:8265"):
