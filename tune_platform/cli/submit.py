@@ -56,11 +56,12 @@ def submit(spec: Path, more: tuple[str, ...], address: str, wait: bool, exclude:
     address = jobs.check_dashboard(address)
     excludes = [*EXCLUDES, *exclude]
     size = check_size(folder, excludes)
+    entrypoint = " ".join(word if word == _STORAGE else shlex.quote(word) for word in words)
+    quoted = ["sh", "-c", f"exec {entrypoint}"] if _STORAGE in words else words  # `ray job submit` quotes each word
     plain = ["ray", "job", "submit", "--address", address, "--working-dir", ".",
-             "--runtime-env-json", json.dumps({"excludes": excludes}), "--", *words]  # fmt: skip
+             "--runtime-env-json", json.dumps({"excludes": excludes}), "--", *quoted]  # fmt: skip
     talk(f"shipping at most {size / 2**20:.1f} MiB of {folder}; the same as\n  {shlex.join(plain)}")
     client = jobs.connect(address)
-    entrypoint = " ".join(word if word == _STORAGE else shlex.quote(word) for word in words)
     job = jobs.submit(client, address, entrypoint, {"working_dir": str(folder), "excludes": excludes})
     _next_steps(job, address)
     if wait:

@@ -48,7 +48,7 @@ def test_the_folder_goes_with_the_command_and_the_id_comes_back(cluster: Cluster
     plain = shlex.split(line)
     assert plain[:7] == ["ray", "job", "submit", *HEAD, "--working-dir", "."]
     assert json.loads(plain[plain.index("--runtime-env-json") + 1]) == {"excludes": excludes}
-    assert plain[plain.index("--") + 1 :][-2:] == ["--storage", "$HOME/tune_results"]
+    assert plain[plain.index("--") + 1 :] == ["sh", "-c", f"exec {job['entrypoint']}"]
     assert "ray job logs -f raysubmit_1 --address http://head:8265" in done.stderr
 
 
