@@ -145,6 +145,17 @@ def test_mistakes_are_exit_code_2(call: Call, toy: Path, words: list[str], wante
 # ------------------------------------------------------------------------------------------ run, resume
 
 
+def test_what_comes_next_when_the_time_is_used_up_asks_for_time(call: Call, toy: Path) -> None:
+    many = ("--set", "budget.trials=100000", "--set", "space.sleep=0.02")
+    ended = call("run", "toy.yaml", "--name", "toy", "--set", "budget.time=0.3", *many, code=None).stdout
+    assert "the time budget of 0.3 s is used up" in ended
+    command = ended.rstrip().splitlines()[-1].split()
+    assert command == ["tune-platform", "resume", "toy", "--extend", "time=0.3s"]
+    more = call("resume", "toy", "--extend", "time=0.3", code=None)  # a number of seconds, too
+    assert "a person asked: extend" in more.stderr
+    assert "the time budget of 0." in more.stdout
+
+
 def test_run_to_the_end_and_extend(call: Call, toy: Path, storage: Path) -> None:
     result = call("run", "toy.yaml", "--name", "toy")
     assert result.stdout.startswith("finished: all 4 trials are done\ntrials  4 completed\ntime ")
