@@ -19,11 +19,13 @@ EXTRAS: Mapping[str, str] = {
     "pyarrow": "parquet",
     "cmaes": "samplers",
     "scipy": "samplers",
+    "aiohttp": "cluster",  # of ray[default]
     "adlfs": "cluster",
     "gcsfs": "cluster",
     "s3fs": "cluster",
     "matplotlib": "plots",
     "plotly": "plots",
+    "kaleido": "plots",
     "dash": "dashboard",
     "dash_ag_grid": "dashboard",
     "dash_mantine_components": "dashboard",

@@ -23,10 +23,12 @@ from tune_platform.cli import (
     init,
     lineage,
     logs,
+    plot,
     read,
     remove,
     run,
     simulate,
+    submit,
 )
 from tune_platform.cli.common import piped, talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
@@ -104,7 +106,8 @@ def main() -> None:
 
 
 for command in (
-    init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, exchange.import_, lineage.lineage,
-    logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
+    init.init, run.run, check.check, simulate.simulate, run.resume, submit.submit, *read.COMMANDS, plot.plot,
+    exchange.import_, lineage.lineage, logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS,
+    doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)
