@@ -16,7 +16,6 @@ from tune_platform.space import grid_search, uniform
 from tune_platform.spec import resolve
 from tune_platform.store.sql import open_store
 
-
 MODEL = {"name": "bohb", "random_fraction": 0.5}
 
 
