@@ -48,7 +48,7 @@ _NEEDS = {"gp": ("scipy", "torch"), "cmaes": ("cmaes",), "qmc": ("scipy",)}
 _BLIND = ("random", "qmc")
 #: suggestions that a model may make before a constraint is met by uniform draws instead
 _TRIES = 10
-_MOST = 500  # finished trials that TPE is fitted to, which bounds what a suggestion costs
+_MOST = 300  # finished trials that TPE is fitted to, which bounds what a suggestion costs
 _GP_TRIES = 3  # seconds each, and the same optimum again, as a rule
 _filters = threading.Lock()
 _FAIL, _RUNNING = Judged(TrialState.FAIL), Judged(TrialState.RUNNING)

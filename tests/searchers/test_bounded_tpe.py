@@ -61,5 +61,5 @@ def test_tpe_is_shown_no_more() -> None:
         searcher.tell(number, Outcome("completed", abs(x - 0.3), 1, (abs(x - 0.3),), {"x": x}, 1.0, ((1.0, x),)))
     near = [found.config["x"] for number in range(10) if (found := searcher.ask(800 + number))]
     shown = searcher._study.get_trials(deepcopy=False)  # type: ignore[attr-defined]
-    assert len([t for t in shown if t.state.is_finished()]) == 500
+    assert len([t for t in shown if t.state.is_finished()]) == 300
     assert sum(abs(x - 0.3) < 0.1 for x in near) >= 8

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from click.testing import CliRunner
 
 from tests.odd_experiments import write
 from tune_platform.cli import main
-from tune_platform.errors import SpecError
+from tune_platform.errors import SpecError, TunePlatformError
 from tune_platform.plots import FIGURES, View
 from tune_platform.plots.report import page, write_figure
 from tune_platform.results import Results
@@ -93,3 +95,40 @@ def test_what_is_no_form_is_refused(tmp_path: Path) -> None:
     view = View.of(write("one", tmp_path), storage=tmp_path)
     with pytest.raises(SpecError, match=r"allowed: \.html, \.png, \.svg"):
         write_figure(FIGURES["history"].draw(view), tmp_path / "it.bmp")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium")
+@pytest.mark.parametrize(("form", "begins"), [("png", b"\x89PNG"), ("svg", b"<svg ")])
+def test_a_figure_as_a_picture(tmp_path: Path, form: str, begins: bytes) -> None:
+    view = View.of(write("normal", tmp_path), storage=tmp_path)
+    file = tmp_path / f"it.{form}"
+    write_figure(FIGURES["history"].draw(view), file)
+    assert file.read_bytes().startswith(begins)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium")
+def test_a_browser_draws_the_page(tmp_path: Path) -> None:
+    """With plotly.js of the file itself: the page's policy forbids to load anything."""
+    file = tmp_path / "it.html"
+    names = ["history", "rungs", "slice"]
+    file.write_text(page(View.of(write("normal", tmp_path), storage=tmp_path), names), encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+    done = subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    for name in names:
+        part = done.stdout.split(f'<figure id="{name}"')[1].split("</figure>")[0]
+        assert 'class="main-svg"' in part, name
+
+
+def test_without_a_browser_one_line_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = FIGURES["history"].draw(View.of(write("one", tmp_path), storage=tmp_path))
+
+    def fails(**_: object) -> bytes:
+        raise RuntimeError("Kaleido requires Google Chrome to be installed.\nMore lines")
+
+    monkeypatch.setattr(drawn, "to_image", fails, raising=False)
+    with pytest.raises(TunePlatformError) as error:
+        write_figure(drawn, tmp_path / "it.png")
+    assert "needs Chrome or Chromium" in str(error.value)
+    assert "\n" not in str(error.value)
