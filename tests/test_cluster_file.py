@@ -1,35 +1,38 @@
-"""`cluster.yaml`, and what stands in its comments, is what Ray takes."""
+"""`cluster.yaml` and the files of `examples/cluster` are what Ray, Kubernetes and bash take."""
 
 from __future__ import annotations
 
 import copy
 import os
-import re
+import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-FILE = Path(__file__).parent.parent / "cluster.yaml"
-BLOCK = re.compile(r"^# -+ (AWS|Google Cloud)\n(?:# .*\n)+#\n((?:#.*\n)+)", re.MULTILINE)
+from tune_platform.cli import main
+from tune_platform.cli.run import overrides_of
+from tune_platform.spec import SearchSpec, resolve
+
+ROOT = Path(__file__).parent.parent
+CLUSTER = ROOT / "examples" / "cluster"
+FILES = {"local": ROOT / "cluster.yaml", "AWS": CLUSTER / "aws.yaml", "Google Cloud": CLUSTER / "gcp.yaml"}
 
 
 def variants() -> dict[str, dict[str, Any]]:
-    """The file as it stands, and with each block of its comments in place of what that replaces."""
-    text = FILE.read_text()
-    plain = yaml.safe_load(text)
-    found = {"local": plain}
-    for name, block in BLOCK.findall(text):
-        found[name] = plain | yaml.safe_load("".join(line[2:] for line in block.splitlines(keepends=True)))
-    return found
+    """What `ray up` is given, by the name of where the machines are."""
+    return {name: yaml.safe_load(path.read_text()) for name, path in FILES.items()}
 
 
-def test_every_block_of_the_comments_is_found() -> None:
-    assert {name: config["provider"]["type"] for name, config in variants().items()} == {
-        "local": "local", "AWS": "aws", "Google Cloud": "gcp",
-    }  # fmt: skip
+def test_the_clouds_set_up_their_nodes_as_the_plain_file_does() -> None:
+    plain, *others = variants().values()
+    own = {"provider", "auth", "max_workers"}
+    for other in others:
+        assert {key: other.get(key) for key in plain.keys() - own} == {key: plain[key] for key in plain.keys() - own}
+    assert [config["provider"]["type"] for config in (plain, *others)] == ["local", "aws", "gcp"]
 
 
 @pytest.mark.parametrize("name", ["local", "AWS", "Google Cloud"])
@@ -57,8 +60,8 @@ def test_the_commands_use_the_environment_that_the_setup_makes() -> None:
     assert config["file_mounts"][place] == "."
     assert any(f"cd {place} && ~/.local/bin/uv sync" in line for line in config["setup_commands"])
     for line in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
-        assert f"{place}/.venv/bin/ray" in line or f"cd {place} &&" in line
-        assert ".venv/bin/ray" in line
+        here = f"cd {place} &&" in line and "export PATH=$PWD/.venv/bin:$PATH && ray start" in line
+        assert here or f"{place}/.venv/bin/ray stop" in line, line  # jobs of this Ray find `tune-platform` too
 
 
 @pytest.mark.parametrize(
@@ -84,3 +87,118 @@ def test_the_head_gets_what_its_autoscaler_asks_the_cloud_with(cloud: str, clien
     (line,) = variants()[cloud]["head_setup_commands"]
     assert line.startswith("cd ~/tune-platform && ~/.local/bin/uv pip install")
     assert client in line
+
+
+def rayjob() -> dict[str, Any]:
+    """The manifest for KubeRay."""
+    found: dict[str, Any] = yaml.safe_load((CLUSTER / "rayjob.yaml").read_text())
+    return found
+
+
+def test_the_rayjob_has_only_fields_of_kuberay() -> None:
+    """The names are those of the types RayJobSpec, RayClusterSpec and WorkerGroupSpec of `ray.io/v1`."""
+    job = rayjob()
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]
+    assert spec.keys() <= {
+        "activeDeadlineSeconds", "backoffLimit", "entrypoint", "rayClusterSpec", "runtimeEnvYAML",
+        "shutdownAfterJobFinishes", "submissionMode", "submitterPodTemplate", "suspend", "ttlSecondsAfterFinished",
+    }  # fmt: skip
+    cluster = spec["rayClusterSpec"]
+    assert cluster.keys() == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    (workers,) = cluster["workerGroupSpecs"]
+    assert workers.keys() == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    images = set()
+    for group in (cluster["headGroupSpec"], workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())  # the schema takes no numbers
+        (container,) = group["template"]["spec"]["containers"]
+        images.add(container["image"])
+    assert len(images) == 1, "Ray refuses to join different versions"
+
+
+def command(words: str) -> SearchSpec:
+    """The spec that a command of ours would run: all of its options are known."""
+    verb, *rest = shlex.split(words)[1:]
+    context = main.commands[verb].make_context(verb, rest)
+    options = dict(context.params)
+    assert verb == "run"
+    return resolve(options.pop("spec"), overrides=overrides_of(options))[0]
+
+
+def test_the_rayjob_runs_a_search_that_a_second_try_goes_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    search = command(rayjob()["spec"]["entrypoint"])
+    assert (search.name, search.if_exists, search.checkpoint.storage) == ("digits", "resume", "s3://bucket/tune")
+
+
+STUB = """#!/bin/bash
+name=$(basename "$0")
+echo "$name $*" >> "$LOG"
+case $name in
+  hostname) [[ $1 == -s ]] && echo node1 || echo 10.0.0.5 ;;
+  srun) while [[ $1 == --* ]]; do shift; done; exec "$@" ;;
+  tune-platform)
+    until (($(grep -c '^ray start' "$LOG") == 2)); do sleep 0.05; done
+    if [[ ${WAITS:-} ]]; then
+      trap 'echo saved >> "$LOG"; exit 130' TERM
+      kill -TERM "$PPID"
+      while :; do read -t 0.05 <> <(:) || true; done
+    fi
+    exit 3 ;;
+esac
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
+    """Return a function that runs the script for Slurm with stubs for all that it calls: its code, and the calls."""
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("srun", "ray", "hostname", "tune-platform"):
+        (folder / name).write_text(STUB)
+        (folder / name).chmod(0o755)
+
+    def run(**more: str) -> tuple[int, list[str]]:
+        log = tmp_path / "log"
+        env = {"PATH": os.environ["PATH"], "LOG": str(log), "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "4",
+               "SLURM_CPUS_PER_TASK": "8", **more}  # fmt: skip
+        done = subprocess.run(["bash", CLUSTER / "slurm.sh", "spec.yaml", "digits"], cwd=tmp_path, env=env,
+                              stderr=subprocess.PIPE, text=True, timeout=60)  # fmt: skip
+        return done.returncode, [*(log.read_text().splitlines() if log.exists() else ()), *done.stderr.splitlines()]
+
+    return run
+
+
+STORE = "postgresql://ada@db/tune"
+
+
+def test_slurm_starts_a_head_workers_and_the_search(
+    slurm: Callable[..., tuple[int, list[str]]], tmp_path: Path
+) -> None:
+    code, calls = slurm(TUNE_PLATFORM_STORAGE=STORE, SLURM_GPUS_ON_NODE="2")
+    assert code == 3, calls  # that of the search
+    starts = [line for line in calls if line.startswith("srun")]
+    assert len(starts) == 2
+    assert sum("--nodelist=node1" in line and "--head" in line and "--port=20007" in line for line in starts) == 1
+    assert (
+        sum("--nodes=3 --ntasks=3 --exclude=node1" in line and "--address=10.0.0.5:20007" in line for line in starts)
+        == 1
+    )
+    assert all("--num-cpus=8 --num-gpus=2" in line for line in starts)
+    run = (
+        f"tune-platform run spec.yaml --name digits --if-exists resume --set checkpoint.storage={tmp_path}/checkpoints"
+    )
+    assert run in calls
+
+
+def test_slurm_waits_while_the_search_saves(slurm: Callable[..., tuple[int, list[str]]]) -> None:
+    code, calls = slurm(TUNE_PLATFORM_STORAGE=STORE, WAITS="yes")
+    assert (code, calls.count("saved")) == (130, 1), calls
+
+
+def test_slurm_wants_a_store_that_the_next_job_finds_too(slurm: Callable[..., tuple[int, list[str]]]) -> None:
+    code, calls = slurm()
+    assert code != 0
+    assert len(calls) == 1
+    assert "TUNE_PLATFORM_STORAGE: set it to the URL of a PostgreSQL" in calls[0]

@@ -19,7 +19,9 @@ from tune_platform.dashboard import parts
 from tune_platform.dashboard.actions import asked
 from tune_platform.dashboard.parts import card, copied, fact, lasting, link, number, pairs, table
 from tune_platform.dashboard.source import Source
-from tune_platform.plots.view import View
+from tune_platform.plots import FIGURES, View
+from tune_platform.plots import insights as plain
+from tune_platform.plots.crashes import groups
 from tune_platform.protocol.configs import shown
 from tune_platform.results.tables import flatten
 
@@ -81,78 +83,36 @@ def _saved(view: View) -> float | None:
 
 
 def insights(scene: Scene) -> Any:
-    """What is worth knowing, in plain words; each names the place that proves it."""
-    found = list(_insights(scene.view))
-    rows = [html.Li(each) for each in found] or [html.Li("Nothing stands out.")]
-    return card(html.Ul(rows), title="Insights")
-
-
-def _insights(view: View) -> Any:
-    trials = view.trials
-    if view.ranking:
-        behind = len(trials) - trials.place(view.ranking[0]) - 1
-        if behind >= max(10, len(trials) // 2):
-            yield f"Plateau: the last {behind} trials found nothing better than trial {view.best} (see the history)."
-    top = view.ranking[: max(5, len(view.ranking) // 10)]
-    for name, dimension in view.space.items():
-        if not dimension.numeric or dimension.low is None or dimension.high is None or len(top) < 5:
-            continue
-        column = dict(zip(trials.number.tolist(), view.parameter(name), strict=True))
-        values = [v for trial in top if isinstance(v := column[trial], (int, float))]
-        if len(values) >= 5 and dimension.high > dimension.low:
-            at = np.array([_place(v, dimension.low, dimension.high, dimension.log) for v in values])
-            for side, near in (("lower", at < 0.05), ("upper", at > 0.95)):
-                if near.mean() >= 0.6:
-                    yield (
-                        f"{name}: {near.mean():.0%} of the best {len(values)} trials lie at its {side} border; "
-                        "a wider range may be better (see Parameters)."
-                    )
-    groups = signatures(view)
-    if groups:
-        (text, members), count = groups[0], sum(len(each) for _, each in groups)
-        if count >= 2 and len(members) >= 0.8 * count:
-            yield f"{len(members)} of {count} failures are the same: {text} (see Failures)."
-    saved = _saved(view)
-    if saved is not None and saved >= 0.1:
-        yield f"Early stopping saved {saved:.0%} of the steps (see Scheduler)."
-
-
-def _place(value: float, low: float, high: float, log: bool) -> float:
-    if log and value > 0 and low > 0:
-        return float((np.log(value) - np.log(low)) / (np.log(high) - np.log(low)))
-    return (value - low) / (high - low)
-
-
-def signatures(view: View) -> list[tuple[str, list[int]]]:
-    """Return the last line of the errors, each with the trials that ended so, most first."""
-    found: dict[str, list[int]] = {}
-    trials = view.trials
-    for at in np.flatnonzero(trials.state == "failed"):
-        lines = [line for line in (trials.error[at] or trials.reason[at]).splitlines() if line.strip()]
-        found.setdefault(lines[-1].strip() if lines else "no message", []).append(int(trials.number[at]))
-    return sorted(found.items(), key=lambda each: (-len(each[1]), each[1]))
+    """What is worth knowing, in plain words; each names the figure that proves it."""
+    rows = [html.Li([each.text, f" (see {FIGURES[each.figure].title})"]) for each in plain(scene.view)]
+    return card(html.Ul(rows or [html.Li("Nothing stands out.")]), title="Insights")
 
 
 def failures(scene: Scene) -> Any:
     """The failures by their last line, with the parameters that only they have."""
     view = scene.view
-    groups = signatures(view)
-    if not groups:
+    found = groups(view)
+    if not found:
         return card("No trial has failed.", title="Failures")
     cards = []
-    for text, members in groups[:20]:
-        at = view.trials.place(members[0])
+    for group in found[:20]:
+        members = group.trials
         links = [each for n in members[:20] for each in (link(f"trial {n}", view.name, n), " ")]
+        shared = "; ".join(f"{name} is {what}" for name, what in group.shared.items()) or ranges(view, members)
         body = [
             html.P([f"{len(members)} trials: ", *links]),
-            html.P(f"Their parameters: {ranges(view, members)}"),
-            html.Details([html.Summary("Traceback of the first"), html.Pre(view.trials.error[at], tabIndex=0)]),
+            html.P(f"Their parameters: {shared}"),
+            html.Details([html.Summary("Traceback of the first"), html.Pre(_error(view, members[0]), tabIndex=0)]),
         ]
-        cards.append(card(*body, title=text[:200]))
+        cards.append(card(*body, title=group.signature[:200]))
     how = html.P(
         ["To try them again once it has ended: ", html.Code(f"tune-platform resume {view.name} --retry-failed")]
     )
     return [how, *cards]
+
+
+def _error(view: View, trial: int) -> str:
+    return str(view.trials.error[view.trials.place(trial)])
 
 
 def ranges(view: View, members: Sequence[int]) -> str:

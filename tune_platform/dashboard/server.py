@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas  # noqa: F401 (Plotly looks for it, and takes one that another thread is loading for a whole one)
 from dash import Dash
 from flask import Flask, Response, abort
 

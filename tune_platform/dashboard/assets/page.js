@@ -40,13 +40,16 @@
     return {ids: found};
   }
 
-  // The points that were marked in a figure.
-  function marked(parts) {
+  // The points that were marked in a figure; their trials are read from the drawing, where numbers are decoded.
+  function marked() {
+    const cause = window.dash_clientside.callback_context.triggered[0];
+    if (!cause || !cause.value) return window.dash_clientside.no_update;
+    const name = JSON.parse(cause.prop_id.replace(".selectedData", "")).name;
+    const drawing = document.querySelector("#" + name + " .js-plotly-plot");
     const found = new Set();
-    for (const part of parts) {
-      for (const point of (part && part.points) || []) {
-        if (point.customdata !== undefined) found.add(String([].concat(point.customdata)[0]));
-      }
+    for (const point of cause.value.points || []) {
+      const numbers = drawing._fullData[point.curveNumber].customdata;
+      if (numbers && numbers[point.pointNumber] !== undefined) found.add(String([].concat(numbers[point.pointNumber])[0]));
     }
     return found.size ? {ids: Array.from(found)} : window.dash_clientside.no_update;
   }

@@ -1,0 +1,156 @@
+"""The page in Chromium: one browser and one search for all of it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.tune_platform.dashboard.conftest import MARKUP, SPEC, trial_row, write
+from tune_platform.dashboard.server import serving
+from tune_platform.store.records import LogRow
+from tune_platform.store.sql import SqlExperiment, open_store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+LIMIT = 30_000  # milliseconds; a machine may be busy
+
+
+class Open(NamedTuple):
+    """A page of the browser, the address without its token, and the experiment that it shows."""
+
+    page: Any
+    base: str
+    experiment: SqlExperiment
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    from playwright.sync_api import sync_playwright
+
+    storage = tmp_path_factory.mktemp("page")
+    with open_store(storage) as store, store.create("small", SPEC, created=time.time()) as experiment:
+        experiment.acquire()
+        write(experiment, storage / "small")
+        with serving(str(storage), "small", control=True) as (server, address), sync_playwright() as play:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(LIMIT)
+            said: list[str] = []
+            page.on("pageerror", lambda each: said.append(str(each)))
+            page.on("dialog", lambda each: said.append(f"dialog: {each.message}"))
+            page.goto(address)
+            yield Open(page, address.partition("#")[0], experiment, said)
+            browser.close()
+            server.shutdown()
+            thread.join()
+
+
+def until(what: Callable[[], bool]) -> None:
+    """Wait for something that another process or thread does."""
+    end = time.monotonic() + LIMIT / 1000
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def rows(page: Any) -> Any:
+    return page.locator("#table .ag-center-cols-container .ag-row")
+
+
+def test_the_first_view_has_history_curves_and_table(opened: Open) -> None:
+    page = opened.page
+    page.wait_for_selector("#history .main-svg")
+    page.wait_for_selector("#curves .js-plotly-plot")
+    page.wait_for_function("document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5")
+    assert "#token" not in page.url
+    assert page.get_by_text(MARKUP).count() >= 1  # as text
+    assert page.locator("#history").get_attribute("aria-label") == "Optimization history"
+    assert opened.said == []
+
+
+def test_a_filter_leaves_the_trials_that_pass_and_stands_in_the_address(opened: Open) -> None:
+    page = opened.page
+    page.get_by_label("Filter").first.fill("loss < 0.25")
+    page.wait_for_function("document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 2")
+    page.get_by_text("2 of 5 trials pass").wait_for()
+    assert "filter=loss" in page.url
+    page.reload()
+    page.get_by_text("2 of 5 trials pass").wait_for()
+    page.get_by_label("Filter").first.fill("")
+    page.wait_for_function("document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5")
+
+
+def test_a_change_in_the_store_comes_and_the_selection_stays(opened: Open) -> None:
+    page = opened.page
+    rows(page).nth(1).click()
+    page.get_by_text("1 selected").wait_for()
+    new = LogRow(opened.experiment.last_seq() + 1, 200.0, "launched", 5, {"attempt": 1, "nodes": [0]})
+    opened.experiment.append([new], (), [trial_row(5, "RUNNING", ended=None)])
+    page.wait_for_function("document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 6")
+    assert page.get_by_text("1 selected").count() == 1
+
+
+def test_a_brush_in_the_history_selects_in_the_table(opened: Open) -> None:
+    page = opened.page
+    page.evaluate(
+        """() => {
+            const drawing = document.querySelector("#history .js-plotly-plot");
+            drawing.emit("plotly_selected", {points: [0, 1].map((at) => ({
+                curveNumber: 0, pointNumber: at, pointIndex: at, x: at, y: at, data: drawing.data[0],
+                fullData: drawing._fullData[0], customdata: drawing._fullData[0].customdata[at],
+            }))});
+        }"""
+    )
+    page.get_by_text("2 selected").wait_for()
+
+
+def test_a_trial_is_stopped_from_its_page(opened: Open) -> None:
+    page = opened.page
+    page.goto(f"{opened.base}/t/4")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Asked (1)").wait_for()
+    until(lambda: [(each.action, each.trial) for each in opened.experiment.requests(0)] == [("cancel", 4)])
+    page.goto(f"{opened.base}?tab=control")
+    page.get_by_text("Audit trail").wait_for()
+    page.get_by_role("cell", name="cancel").wait_for()
+
+
+def test_a_failed_trial_shows_its_traceback_as_text(opened: Open) -> None:
+    page = opened.page
+    page.goto(f"{opened.base}/t/3")
+    page.get_by_text(f"ValueError: {MARKUP}").first.wait_for()
+    assert opened.said == []
+
+
+def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Open) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(opened.base)
+    page.wait_for_selector("#history .main-svg")
+    page.wait_for_function("document.documentElement.scrollWidth <= 390")
+
+
+def test_each_tab_draws_without_an_error(opened: Open) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": 1280, "height": 900})
+    failed: list[str] = []
+    page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 500 else None)
+    page.goto(opened.base)
+    page.wait_for_selector("#history .main-svg")
+    for name in page.get_by_role("tab").all_inner_texts():
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_load_state("networkidle")
+    assert failed == []
+    assert opened.said == []
