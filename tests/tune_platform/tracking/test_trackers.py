@@ -79,24 +79,27 @@ sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from tests.tune_platform.tracking.test_trackers import search
 if __name__ == "__main__":
-    home = search(Path(sys.argv[1]), "mlflow")
+    home = search(Path(sys.argv[1]), "mlflow", "wandb")
     import mlflow
     client = mlflow.MlflowClient(f"sqlite:///{home.absolute()}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("it").experiment_id], order_by=["start_time ASC"])
     found = sorted((run.data.params["net/x"], run.info.status, len(client.get_metric_history(run.info.run_id, "loss")))
                    for run in runs)
     print("MLFLOW", found)
+    print("WANDB", [path.stat().st_size > 1000 for path in (home / "wandb").glob("offline-run-*/run-*.wandb")])
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("TUNE_PLATFORM_FRAMEWORKS"), reason="brings MLflow")
-def test_mlflow(tmp_path: Path) -> None:
+@pytest.mark.skipif(not os.environ.get("TUNE_PLATFORM_FRAMEWORKS"), reason="brings MLflow and W&B")
+def test_mlflow_and_wandb(tmp_path: Path) -> None:
     if shutil.which("uv") is None:
-        pytest.skip("uv brings the library")
-    command = ["uv", "run", "--no-sync", "--with", "mlflow", "python", "-c", BROUGHT]
+        pytest.skip("uv brings the libraries")
+    command = ["uv", "run", "--no-sync", "--with", "mlflow", "--with", "wandb", "python", "-c", BROUGHT]
+    environment = {**os.environ, "WANDB_MODE": "offline"}
     done = subprocess.run(
-        [*command, str(tmp_path), str(ROOT)], cwd=ROOT, capture_output=True, text=True, check=False,
+        [*command, str(tmp_path), str(ROOT)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
         timeout=280,
     )  # fmt: skip
     assert "MLFLOW [('1', 'FINISHED', 3), ('2', 'KILLED', 1)]" in done.stdout, done.stdout + done.stderr[-3000:]
+    assert "WANDB [True, True]" in done.stdout
