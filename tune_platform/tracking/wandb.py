@@ -20,7 +20,7 @@ class WandbTracker(Callback):
         self._runs: dict[int, Any] = {}
 
     def on_start(self, run: Any) -> None:
-        """Start W&B's own process now: one that comes up while a trial runs here is taken for the trial's, and ended."""
+        """Start W&B's own process now: one that comes up while a trial runs is taken for the trial's, and ended."""
         wandb.setup().ensure_service()
 
     def on_report(self, run: Any, trial: Any, report: Any) -> None:
