@@ -172,6 +172,7 @@ MAY: Mapping[str, set[str]] = {
     "cli": {
         "api",
         "claim",
+        "cluster",
         "cluster.address",
         "continuation",
         "curves",
