@@ -7,7 +7,7 @@ restored searcher knows the same. To tell costs O(log n), and no model looks at 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sortedcontainers import SortedList
@@ -28,6 +28,7 @@ class History:
         self.rows: dict[int, Floats] = {}
         self.levels: dict[float, SortedList] = {}
         self.worst: SortedList = SortedList()  # numbers of the trials that ended for a value that is no number
+        self._valued: SortedList = SortedList()  # numbers of the trials that have a value
         self._told: dict[int, tuple[tuple[float, float], ...]] = {}
 
     def add(self, number: int, config: Mapping[str, Any]) -> None:
@@ -39,6 +40,7 @@ class History:
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Take in how a trial ended or stands, in the place of what was told of it before."""
+        self._valued.discard(number)
         for level, loss in self._told.pop(number, ()):
             self.levels[level].remove((loss, number))
         self.worst.discard(number)
@@ -58,11 +60,25 @@ class History:
                 return self.levels[level]
         return []
 
+    def newest(self, count: int) -> list[int]:
+        """Return the numbers of the newest trials that have a value, oldest first."""
+        return list(self._valued[-count:])
+
+    def winner(self, rivals: Sequence[int]) -> int:
+        """Return the best of trials that have a value, at the highest resource that two of them reached."""
+        for level in sorted({level for number in rivals for level, _ in self._told[number]}, reverse=True):
+            there = [(loss, number) for number in rivals for at, loss in self._told[number] if at == level]
+            if len(there) > 1:
+                return min(there)[1]
+        return rivals[0]
+
     def _record(self, number: int, outcome: Outcome) -> None:
         rungs = outcome.rungs
         if not rungs and outcome.value is not None:
             rungs = ((outcome.resource or float(outcome.step), outcome.value),)
         found = {float(level): self._sign * value for level, value in rungs if math.isfinite(value)}
         self._told[number] = tuple(found.items())
+        if found:
+            self._valued.add(number)
         for level, loss in found.items():
             self.levels.setdefault(level, SortedList()).add((loss, number))

@@ -9,17 +9,12 @@ stopped at step 1 says what is good at step 1, and nothing any more once enough 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tune_platform.errors import SpecError
-from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
-from tune_platform.protocol.seeds import rng
-from tune_platform.searchers._history import History
-from tune_platform.searchers._places import Places
-from tune_platform.space import Space
+from tune_platform.searchers._learner import Learner
 from tune_platform.space.encoding import Encoding, Floats
 
 #: Trials that a density is fitted to at most: the best, and of the others an even choice over their ranks.
@@ -29,7 +24,7 @@ _NARROWEST = 0.05  # bandwidth; the noise of a value reaches farther than a few 
 _UNLIKE = 0.1  # weight of a trial that lacks a parameter, for a point that has it
 
 
-class BOHB:
+class BOHB(Learner):
     """TPE by fidelity, in NumPy; needs no extra. One metric; a space that is written as a dict.
 
     `random_fraction` of the suggestions are drawn at random (the paper's 1/3). `quantile`: the share of trials that
@@ -38,22 +33,16 @@ class BOHB:
     fitted to 64 good and 192 bad trials at most.
     """
 
-    synchronous = False
-    lookahead: int | None = 0
-    follows = True
+    name = "bohb"
 
     def __init__(
         self, *, random_fraction: float = 1 / 3, quantile: float = 0.25, candidates: int = 16, widen: float = 3.0
     ) -> None:
-        for name, value, low, high in (
-            ("random_fraction", random_fraction, 0, 1),
-            ("quantile", quantile, 0, 1),
-            ("candidates", candidates, 1, 10_000),
-            ("widen", widen, 1, 100),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise SpecError(f"bohb: {name} must be a number from {low} to {high}, got {value!r}")
-        self.random_fraction, self.quantile = random_fraction, quantile
+        super().__init__(random_fraction)
+        self.check("quantile", quantile, 0, 1)
+        self.check("candidates", candidates, 1, 10_000)
+        self.check("widen", widen, 1, 100)
+        self.quantile = quantile
         self.candidates, self.widen = int(candidates), widen
 
     def to_spec(self) -> Mapping[str, Any]:
@@ -61,55 +50,8 @@ class BOHB:
         options = {"random_fraction": self.random_fraction, "quantile": self.quantile}
         return {"name": "bohb", **options, "candidates": self.candidates, "widen": self.widen}
 
-    def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
-        """Take the space. Raises SpecError for several metrics, a function, and constraints that nothing meets."""
-        if len(mode) > 1:
-            raise SpecError("bohb optimizes a single metric; for several use tpe or nsgaii")
-        self._encoding = Encoding(space)
-        if space.constraints:
-            space.check(seed)
-        self._space, self._seed = space, seed
-        self._history = History(self._encoding, mode[0])
-        self._grid, self._places = space.grid_points(), Places()
-        self._enough = len(self._encoding) + 1
-
-    def ask(self, number: int) -> Suggestion:
-        """Suggest the config of trial `number`; `model` in its note says that it is not drawn at random."""
-        generator = rng(self._seed, number)
-        fixed = self._grid.point(self._places.point(number) % self._grid.total)
-        at_random = generator.random() < self.random_fraction
-        found = None if at_random else self._modelled(generator, fixed)
-        try:
-            config = found or self._space.sample(generator, fixed)
-        except SpecError:  # the constraints forbid this point of the grid
-            config = self._space.sample(generator)
-        self._history.add(number, config)
-        return Suggestion(config, {"model": True} if found else {})
-
-    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion]:
-        """Suggest the configs of several trials, one after the other."""
-        return map(self.ask, numbers)
-
-    def observe(self, number: int, config: Mapping[str, Any]) -> None:
-        """Hear of a trial with a config of its own. SpecError when it is not in the space."""
-        self._places.observe(number)
-        self._history.add(number, config)
-
-    def tell(self, number: int, outcome: Outcome) -> None:
-        """Hear how a trial ended, or stands while it is paused or runs."""
-        self._history.tell(number, outcome)
-
-    def restore(self, past: Sequence[PastTrial]) -> None:
-        """Hear the whole past."""
-        for trial in past:
-            if trial.memo is None:
-                self._places.observe(trial.number)
-            self._history.add(trial.number, trial.config)
-            if trial.outcome is not None:
-                self._history.tell(trial.number, trial.outcome)
-
-    def _modelled(self, generator: np.random.Generator, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the best of some points, or None where too little is known, or all of them break a constraint."""
+    def suggest(self, generator: np.random.Generator, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the best of some points."""
         split = self._split()
         if split is None or not len(self._encoding):
             return None

@@ -134,7 +134,7 @@ MAY: Mapping[str, set[str]] = {
         "trainable",
     },
     "claim": {"errors", "spec", "store"},
-    "continuation": {"errors", "protocol", "spec", "store"},
+    "continuation": {"errors", "location", "protocol", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {
         "callbacks",
@@ -177,6 +177,7 @@ MAY: Mapping[str, set[str]] = {
         "extras",
         "integrations",
         "location",
+        "plots",
         "progress",
         "protocol",
         "protocol.seeds",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.callbacks import Callback, check_callbacks
 from tune_platform.claim import Claim, claim
-from tune_platform.continuation import check_same
+from tune_platform.continuation import check_same, check_secrets
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
@@ -146,6 +146,7 @@ def resume(
                 )
             if spec is None:
                 spec = SearchSpec.from_dict(dict(experiment.spec)).model_copy(update={"storage": location})
+                check_secrets(spec, name)
             else:
                 spec = spec.as_begun(experiment.spec)
                 choices = check_same(spec, experiment)

@@ -64,7 +64,7 @@ def _named(store: SqlStore, spec: SearchSpec, name: str, choice: str) -> Claim:
     for _ in range(3):  # somebody else may take the name at this very moment
         try:
             return Claim(store.create(name, spec.to_dict(), created=time.time()), fresh=True)
-        except NameTakenError as taken:
+        except NameTakenError:
             if store.is_idle_start(name) or choice == "replace":
                 remove(store, name)
             elif choice == "new":
@@ -72,7 +72,7 @@ def _named(store: SqlStore, spec: SearchSpec, name: str, choice: str) -> Claim:
             elif choice == "resume":
                 return Claim(store.open(name, exact=True), fresh=False)
             else:
-                raise _taken(store, spec, name) from taken
+                raise _taken(store, spec, name) from None
     raise ExperimentError(f"experiment {name!r} is being made by somebody else in {store.location} again and again")
 
 

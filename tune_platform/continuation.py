@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tune_platform.errors import ExperimentError
+from tune_platform.location import Location
 from tune_platform.protocol.text import choices_of
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def check_same(spec: SearchSpec, experiment: SqlExperiment) -> Mapping[str, Sequence[Any]]:
     """Return the values that choices have now beside those that they had. ExperimentError for any other difference."""
+    check_secrets(spec, experiment.name)
     differences = spec.differences(experiment.spec)
     keys = {difference.partition(":")[0] for difference in differences}
     choices = spec.added_choices(experiment.spec)
@@ -40,6 +42,21 @@ def check_same(spec: SearchSpec, experiment: SqlExperiment) -> Mapping[str, Sequ
             "the same one, or choose another name"
         )
     return {}
+
+
+def check_secrets(spec: SearchSpec, name: str) -> None:
+    """Raise ExperimentError where the place of checkpoints holds a key, as a spec could once.
+
+    Each checkpoint to come would be written down with it, for all who read the results.
+    """
+    place = Location(spec.checkpoint.storage or "")
+    if place.has_secret:
+        raise ExperimentError(
+            f"experiment {name!r} cannot go on: its checkpoints lie in {str(place)!r}, with a key in the path, which "
+            "would be stored with each of them. What it has found can be read as before. Begin another search, under "
+            "another name, with a path without a key (see checkpoint.storage in docs/spec.md) and "
+            f'start_points=[trial.config for trial in load("{name}").trials()[:5]]'
+        )
 
 
 def _check_growth(spec: SearchSpec, name: str, choices: Mapping[str, Sequence[Any]]) -> None:

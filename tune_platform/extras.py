@@ -24,6 +24,7 @@ EXTRAS: Mapping[str, str] = {
     "s3fs": "cluster",
     "matplotlib": "plots",
     "plotly": "plots",
+    "kaleido": "plots",
     "dash": "dashboard",
     "dash_ag_grid": "dashboard",
     "dash_mantine_components": "dashboard",

@@ -147,6 +147,7 @@ SEARCHERS = Registry(
         "nsgaii": "tune_platform.searchers.samplers:nsgaii",
         "qmc": "tune_platform.searchers.samplers:qmc",
         "bohb": "tune_platform.searchers.bohb:BOHB",
+        "evolution": "tune_platform.searchers.evolution:Evolution",
     },
     check_searcher,
     wrap=(_is_sampler, "optuna"),

@@ -117,3 +117,8 @@ class TestGp(ModelContract):
 
     def make_constrained_space(self) -> Space:
         return Space({"low": quniform(0, 1, 0.01), "high": uniform(0, 1)}, "low < high")
+
+
+class TestEvolution(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("evolution", population=12, sample=4)

@@ -75,7 +75,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  lr: {type: uniform, low: 0, high: 1}\n",
-        "line 5, space.lr: there is no parameter type 'uniform' (did you mean 'normal'?); there are float, int, choice, grid, normal, const. For a dict with a key `type` of its own, write `type: {type: const, value: uniform}`",
+        "line 5, space.lr: there is no parameter type 'uniform' (write {type: float, low: ..., high: ...}); there are float, int, choice, grid, normal, const. For a dict with a key `type` of its own, write `type: {type: const, value: uniform}`",
     ),
     (
         "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode: min}\nspace:\n  lr: {type: float, min: 0, high: 1}\n",

@@ -23,6 +23,7 @@ from tune_platform.cli import (
     init,
     lineage,
     logs,
+    plot,
     read,
     remove,
     run,
@@ -104,7 +105,8 @@ def main() -> None:
 
 
 for command in (
-    init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, exchange.import_, lineage.lineage,
-    logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor, completion.completion,
+    init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, plot.plot, exchange.import_,
+    lineage.lineage, logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor,
+    completion.completion,
 ):  # fmt: skip
     main.add_command(command)

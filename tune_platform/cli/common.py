@@ -79,7 +79,9 @@ def offer(words: Callable[[Mapping[str, Any]], Iterable[str]]) -> Callable[..., 
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         with contextlib.suppress(Exception):
-            return [word for word in words(ctx.params) if word.startswith(incomplete)]
+            # Where an option still lacks its value, click leaves the arguments before it unnamed.
+            unnamed = {"experiment": ctx.args[0]} if ctx.args else {}
+            return [word for word in words({**ctx.params, **unnamed}) if word.startswith(incomplete)]
         return []
 
     return complete
@@ -92,7 +94,14 @@ def _experiments(given: Mapping[str, Any]) -> list[str]:
         return store.names()
 
 
+def _metrics(given: Mapping[str, Any]) -> list[str]:
+    from tune_platform.results import Results
+
+    return Results(given["experiment"], storage=given.get("storage")).metric_names()
+
+
 complete_experiment = offer(_experiments)
+complete_metric = offer(_metrics)
 
 
 def load(experiment: str, storage: str | None) -> Results:

@@ -14,6 +14,7 @@ import click
 
 from tune_platform.cli.common import (
     command_line,
+    complete_metric,
     experiment_argument,
     json_option,
     load,
@@ -239,7 +240,7 @@ def _saved(trial: TrialResult) -> str:
 @click.option("--as", "form", type=click.Choice(list(FORMS)), help="Print only the config, in this form.")
 @click.option("--scope", type=click.Choice(["best", "last"]), default="best", show_default=True,
               help="Rank by the best value of each trial, or by its last.")  # fmt: skip
-@click.option("--metric", help="Rank by this metric.  [default: that of the search]")
+@click.option("--metric", shell_complete=complete_metric, help="Rank by this metric.  [default: that of the search]")
 @click.option("--mode", type=click.Choice(["min", "max"]), help="... and whether less or more is better.")
 @storage_option
 @json_option
@@ -328,7 +329,9 @@ def _clock(then: datetime | float | None) -> str:
 
 @click.command()
 @experiment_argument
-@click.option("--format", "form", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "parquet", "json", "html"]), default="csv", show_default=True
+)
 @click.option("--reports", is_flag=True, help="One row for each report, not for each trial.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: stdout]")
 @click.option("--to", nargs=2, type=(click.Choice(["optuna"]), str), metavar="optuna URL",
@@ -337,7 +340,9 @@ def _clock(then: datetime | float | None) -> str:
 def export(
     experiment: str, form: str, reports: bool, output: Path | None, to: tuple[str, str] | None, storage: str | None
 ) -> None:
-    """Write the trials, or every report, as a table; or the experiment as a study of Optuna.
+    """Write the trials, or every report, as a table; or the experiment as a page (html), or as a study of Optuna.
+
+    The page holds figures and the table of trials, and opens without a server.
 
     \b
     Example: tune-platform export digits --format parquet --reports -o digits.parquet
@@ -352,6 +357,9 @@ def export(
         raise click.UsageError("parquet is not for a terminal: give a file with -o")
     if form == "parquet":
         require("--format parquet", "pyarrow")
+    if form == "html":
+        _write_page(load(experiment, storage), output)
+        return
     frame = load(experiment, storage).dataframe(reports)
     data = _encode(frame, form)
     if output is None:
@@ -359,6 +367,18 @@ def export(
         return
     output.write_bytes(data)
     talk(f"{len(frame)} rows, {len(frame.columns)} columns in {output}")
+
+
+def _write_page(results: Results, output: Path | None) -> None:
+    from tune_platform.plots import View
+    from tune_platform.plots.report import page
+
+    text = page(View.of(results))
+    if output is None:
+        click.echo(text)
+        return
+    output.write_text(text, encoding="utf-8")
+    talk(f"{output} opens in any browser, without a server")
 
 
 def _encode(frame: pd.DataFrame, form: str) -> bytes:

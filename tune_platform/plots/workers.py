@@ -111,6 +111,8 @@ def _summary(view: View) -> str:
     busy = utilisation(view)
     least = min(busy, key=lambda node: busy[node])
     mean = float(np.mean(list(busy.values())))
+    if len(busy) == 1:
+        return f"{least} had a trial {mean:.0%} of the time."
     return f"{len(busy)} nodes had a trial {mean:.0%} of the time; {least} the least, {busy[least]:.0%}."
 
 

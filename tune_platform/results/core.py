@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -321,6 +322,12 @@ class Results:
         if scope == "last":
             trials = [replace(trial, metrics=trial.last) for trial in trials]
         return frame_of([row_of(trial) for trial in trials], row_columns())
+
+    @property
+    def plot(self) -> Any:
+        """The figures: `results.plot.curves(top=5)`; `results.plot()` says which there are. Needs the extra `plots`."""
+        # By its name, for figures are made of results: neither is loaded with the other.
+        return importlib.import_module("tune_platform.plots.notebook").Plots(self)
 
     def _repr_html_(self) -> str:
         from tune_platform.results.html import results_html

@@ -31,6 +31,22 @@ _TYPES: dict[str, tuple[Callable[..., Domain], tuple[str, ...], tuple[str, ...]]
     "normal": (Normal, ("mean", "sd"), ("step",)),
     "const": (Constant, ("value",), ()),
 }
+#: What distributions are called in other tools, and how they are written here.
+_ELSEWHERE = {
+    **dict.fromkeys(("uniform", "double"), "{type: float, low: ..., high: ...}"),
+    **dict.fromkeys(
+        ("loguniform", "log_uniform", "log_uniform_values"), "{type: float, low: ..., high: ..., log: true}"
+    ),
+    **dict.fromkeys(("quniform", "q_uniform"), "{type: float, low: ..., high: ..., step: ...}"),
+    **dict.fromkeys(("randint", "int_uniform", "integer"), "{type: int, low: ..., high: ...}"),
+    **dict.fromkeys(
+        ("lograndint", "qrandint", "qlograndint"), "{type: int, low: ..., high: ...}, with log: true or step"
+    ),
+    **dict.fromkeys(("categorical", "discrete"), "{type: choice, values: [...]}"),
+    **dict.fromkeys(("grid_search",), "{type: grid, values: [...]}"),
+    **dict.fromkeys(("randn", "qrandn", "gaussian"), "{type: normal, mean: ..., sd: ...}"),
+    **dict.fromkeys(("constant",), "{type: const, value: ...}"),
+}
 _YAML_PITFALL = re.compile(r"[-+]?\d+[eE][-+]?\d+")
 
 
@@ -40,7 +56,8 @@ def domain_from_dict(data: Mapping[str, Any], name: str) -> Domain:
     if kind == "function":
         raise SpecError(f"{name}: functions cannot be read from a file; build the space in Python")
     if kind not in _TYPES:
-        hint = did_you_mean(str(kind), _TYPES)
+        meant = _ELSEWHERE.get(str(kind).lower())
+        hint = f" (write {meant})" if meant else did_you_mean(str(kind), _TYPES)
         raise SpecError(
             f"{name}: there is no parameter type {kind!r}{hint}; there are {', '.join(_TYPES)}. "
             f"For a dict with a key `type` of its own, write `type: {{type: const, value: {kind}}}`"

@@ -35,6 +35,9 @@ def test_names_of_experiments_and_of_what_an_option_takes(make: Make) -> None:
     assert completed("best digits --as p") == ["python"]
     assert completed("show digits --status f") == ["failed"]
     assert completed("show digits --sort b") == ["best"]
+    assert completed("best digits --metric ") == ["accuracy", "epoch", "loss"]
+    assert completed("best digits --metric a") == ["accuracy"]
+    assert completed("best --metric ") == completed("best unknown --metric ") == []
 
 
 def test_a_store_that_is_not_there_offers_nothing(storage: Path) -> None:

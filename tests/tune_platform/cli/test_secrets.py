@@ -13,6 +13,8 @@ import pytest
 from tests.tune_platform.cli.conftest import Call
 from tests.tune_platform.cli.test_cli_run import SPEC_TEXT, TOY
 from tune_platform.location import Location, without_secrets
+from tune_platform.spec import load_spec
+from tune_platform.store.sql import open_store
 
 SECRET = "pl4nted-s3cret"
 #: A server that nobody has, so that each command ends in an error; the password holds signs with a meaning in URLs.
@@ -127,6 +129,19 @@ def test_a_key_in_the_place_of_checkpoints_is_refused_and_nowhere_shown(
     assert SECRET not in captured.out + captured.err
     clean(toy)
     assert "AWS_SECRET_ACCESS_KEY" in result.output or "fsspec knows no s4://" in result.output
+
+
+def test_what_was_begun_with_a_key_in_the_place_of_checkpoints_does_not_go_on(
+    call: Call, storage: Path, toy: Path
+) -> None:
+    spec = load_spec("toy.yaml").to_dict()
+    with open_store(storage) as store:
+        spec["checkpoint"] = {"every": 1, "storage": f"s3://key:{SECRET}@bucket/x"}
+        store.create("old", spec, created=1.0).close()
+    result = call("resume", "old", code=2)
+    assert "its checkpoints lie in 's3://key:***@bucket/x', with a key in the path" in result.output
+    for command in ("show old", "show old --json", "resume old", "doctor old"):
+        assert SECRET not in call(*command.split(), code=None).output, command
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""What the searchers in NumPy that learn share: the history, a grid, random draws between suggestions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tune_platform.errors import SpecError
+from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
+from tune_platform.protocol.seeds import rng
+from tune_platform.searchers._history import History
+from tune_platform.searchers._places import Places
+from tune_platform.space import Space
+from tune_platform.space.encoding import Encoding
+
+
+class Learner(ABC):
+    """One metric; a space that is written as a dict. What it suggests is a function of the seed and of what was told.
+
+    `random_fraction` of the suggestions are drawn at random, and all of them while too little is known.
+    """
+
+    synchronous = False
+    lookahead: int | None = 0
+    follows = True
+    name: ClassVar[str]
+
+    def __init__(self, random_fraction: float) -> None:
+        self.check("random_fraction", random_fraction, 0, 1)
+        self.random_fraction = random_fraction
+
+    def check(self, option: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+        """Raise SpecError where an option's value is no number of that range."""
+        kind = int if whole else int | float
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+            what = "a whole number" if whole else "a number"
+            raise SpecError(f"{self.name}: {option} must be {what} from {low} to {high}, got {value!r}")
+
+    def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
+        """Take the space. Raises SpecError for several metrics, a function, and constraints that nothing meets."""
+        if len(mode) > 1:
+            raise SpecError(f"{self.name} optimizes a single metric; for several use tpe or nsgaii")
+        self._encoding = Encoding(space)
+        if space.constraints:
+            space.check(seed)
+        self._space, self._seed = space, seed
+        self._history = History(self._encoding, mode[0])
+        self._grid, self._places = space.grid_points(), Places()
+        self._enough = len(self._encoding) + 1
+
+    def ask(self, number: int) -> Suggestion:
+        """Suggest the config of trial `number`; `model` in its note says that it is not drawn at random."""
+        generator = rng(self._seed, number)
+        fixed = self._grid.point(self._places.point(number) % self._grid.total)
+        at_random = generator.random() < self.random_fraction
+        found = None if at_random else self.suggest(generator, fixed)
+        try:
+            config = found or self._space.sample(generator, fixed)
+        except SpecError:  # the constraints forbid this point of the grid
+            config = self._space.sample(generator)
+        self._history.add(number, config)
+        return Suggestion(config, {"model": True} if found else {})
+
+    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion]:
+        """Suggest the configs of several trials, one after the other."""
+        return map(self.ask, numbers)
+
+    def observe(self, number: int, config: Mapping[str, Any]) -> None:
+        """Hear of a trial with a config of its own. SpecError when it is not in the space."""
+        self._places.observe(number)
+        self._history.add(number, config)
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Hear how a trial ended, or stands while it is paused or runs."""
+        self._history.tell(number, outcome)
+
+    def restore(self, past: Sequence[PastTrial]) -> None:
+        """Hear the whole past."""
+        for trial in past:
+            if trial.memo is None:
+                self._places.observe(trial.number)
+            self._history.add(trial.number, trial.config)
+            if trial.outcome is not None:
+                self._history.tell(trial.number, trial.outcome)
+
+    @abstractmethod
+    def suggest(self, generator: np.random.Generator, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return a config with `fixed` values; None where too little is known, or all break the constraints."""
+
+    @abstractmethod
+    def to_spec(self) -> Mapping[str, Any]:
+        """Return the name and the options by which the registry builds it again."""
