@@ -76,7 +76,7 @@ def write_optuna(file: Path, trials: int, reports: int) -> str:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=JournalStorage(JournalFileBackend(str(file))), study_name="many")
-    space = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in "abcdef"}
+    space: dict[str, Any] = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in "abcdef"}
     table = configs(trials)
     study.add_trials(
         optuna.trial.create_trial(
