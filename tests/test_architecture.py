@@ -169,6 +169,7 @@ MAY: Mapping[str, set[str]] = {
     "cli": {
         "api",
         "claim",
+        "cluster",
         "cluster.address",
         "continuation",
         "curves",

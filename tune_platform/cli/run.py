@@ -217,7 +217,7 @@ def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
     more: dict[str, float] = {}
     for key, text in pairs(values, "--extend").items():
         try:
-            value = seconds(text) if key == "time" else parse_value(text)
+            value = seconds(parse_value(text)) if key == "time" else parse_value(text)
         except SpecError as error:
             raise click.UsageError(f"--extend {key}: {error}") from None
         if key not in ("trials", "time") or not isinstance(value, (int, float)) or not value > 0:
