@@ -14,6 +14,7 @@ from tune_platform.cli.forms import as_python
 from tune_platform.errors import ExperimentError
 from tune_platform.progress.notes import where
 from tune_platform.progress.text import counts, duration, number, shorten, values
+from tune_platform.protocol.text import TIME_IS_UP
 
 if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
@@ -100,4 +101,6 @@ def _next(results: Results, best: TrialResult | None) -> list[str]:
     if best is not None:
         commands.append(command_line("export", name, storage, "--format", "csv", "-o", f"{name}.csv"))
     more = () if results.finish.status == "interrupted" else ("--extend", "trials=10")
+    if more and results.finish.reason.startswith(TIME_IS_UP):
+        more = ("--extend", f"time={results.spec['budget']['time']:g}s")
     return [*commands, command_line("resume", name, storage, *more)]

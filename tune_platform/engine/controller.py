@@ -60,7 +60,7 @@ from tune_platform.protocol.events import (
     Suggested,
 )
 from tune_platform.protocol.scheduler import Scheduler
-from tune_platform.protocol.text import plain
+from tune_platform.protocol.text import TIME_IS_UP, plain
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Resize, Stop, Verdict
 
 __all__ = ["PATIENCE", "Best", "Controller", "Settings"]
@@ -334,7 +334,7 @@ class Controller:
         if state.elapsed + _INSTANT >= budget and state.finished is None:
             # It ends what a person lets run out, too.
             if state.ending is None:
-                self._end("finished", f"the time budget of {budget:g} s is used up")
+                self._end("finished", f"{TIME_IS_UP} {budget:g} s is used up")
             self._cancel = state.ending
         if self._cancel is not None:
             ending, self._cancel = self._cancel, None

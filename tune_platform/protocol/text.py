@@ -9,6 +9,9 @@ from typing import Any
 #: Escape sequences of a terminal: colours and cursor moves (CSI), titles and links (OSC), and those of two characters.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-Z\\-~])")
 
+#: How the reason of a search begins whose `budget.time` is used up: more trials alone would not let it go on.
+TIME_IS_UP = "the time budget of"
+
 
 def plain(text: str) -> str:
     """Return text without a terminal's colours and other escape sequences."""

@@ -37,6 +37,7 @@ _REFUSED = {
 _UNREAD = {
     "sync_config": "checkpoints are written to where they are kept",
     "progress_reporter": "progress is shown in this platform's own way",
+    "log_to_file": "what a trial prints is always kept, in `log.txt` of its folder",
 }
 
 
@@ -140,7 +141,7 @@ def _spec_of(
         if getattr(run_config, name, None) is not None:
             raise SpecError(f"RunConfig({name}=...) is not supported: {instead}")
     for name, why in _UNREAD.items():
-        if getattr(run_config, name, None) is not None:
+        if getattr(run_config, name, None) not in (None, False):
             _LOG.info("RunConfig(%s=...) is not read: %s", name, why)
     search = search_of(tune.search_alg)
     scheduler = tune.scheduler

@@ -145,6 +145,17 @@ def test_mistakes_are_exit_code_2(call: Call, toy: Path, words: list[str], wante
 # ------------------------------------------------------------------------------------------ run, resume
 
 
+def test_what_comes_next_when_the_time_is_used_up_asks_for_time(call: Call, toy: Path) -> None:
+    many = ("--set", "budget.trials=100000", "--set", "space.sleep=0.02")
+    ended = call("run", "toy.yaml", "--name", "toy", "--set", "budget.time=0.3", *many, code=None).stdout
+    assert "the time budget of 0.3 s is used up" in ended
+    command = ended.rstrip().splitlines()[-1].split()
+    assert command == ["tune-platform", "resume", "toy", "--extend", "time=0.3s"]
+    more = call("resume", "toy", "--extend", "time=0.3", code=None)  # a number of seconds, too
+    assert "a person asked: extend" in more.stderr
+    assert "the time budget of 0." in more.stdout
+
+
 def test_run_to_the_end_and_extend(call: Call, toy: Path, storage: Path) -> None:
     result = call("run", "toy.yaml", "--name", "toy")
     assert result.stdout.startswith("finished: all 4 trials are done\ntrials  4 completed\ntime ")
@@ -322,7 +333,7 @@ def test_doctor_finds_that_no_bytecode_is_kept(call: Call, monkeypatch: pytest.M
 def test_help_is_there_for_every_command_and_has_an_example(call: Call) -> None:
     names = [line.split()[0] for line in call("--help").stdout.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
     assert names == [
-        "init", "run", "check", "simulate", "resume", "ls", "show", "best", "why", "export", "plot", "import",
+        "init", "run", "check", "simulate", "resume", "submit", "ls", "show", "best", "why", "export", "plot", "import",
         "lineage", "logs", "dashboard", "stop", "pause", "unpause", "enqueue", "rm", "doctor", "completion",
     ]  # fmt: skip
     for name in names:

@@ -33,6 +33,11 @@ def breaks(config: dict[str, Any]) -> dict[str, float]:
     return {"score": config["x"]}
 
 
+def says(config: dict[str, Any]) -> dict[str, float]:
+    print("hello")  # noqa: T201
+    return {"mean_loss": 1.0}
+
+
 def tuner(tmp_path: Path, trainable: Any = descend, *, of: Any = tune, run: Any = None, **options: Any) -> tune.Tuner:
     config = {"metric": "mean_loss", "mode": "min", "num_samples": 8, **options}
     space = config.pop("param_space", {"lr": tune.loguniform(1e-4, 1.0)})
@@ -40,6 +45,17 @@ def tuner(tmp_path: Path, trainable: Any = descend, *, of: Any = tune, run: Any 
     return tune.Tuner(
         trainable, param_space=space, tune_config=of.TuneConfig(**config), run_config=where, backend="inline"
     )
+
+
+@pytest.mark.parametrize("of", [tune, theirs])
+@pytest.mark.parametrize("wanted", [True, False, "out.txt"])
+def test_a_log_that_is_asked_for_is_told_where_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, of: Any, wanted: Any
+) -> None:
+    caplog.set_level("INFO", "tune_platform")
+    tuner(tmp_path, says, of=of, num_samples=1, run={"log_to_file": wanted}).fit()
+    assert ("RunConfig(log_to_file=...) is not read" in caplog.text) == bool(wanted)
+    assert (tmp_path / "there" / "trials" / "trial-00000" / "log.txt").read_text() == "hello\n"
 
 
 @pytest.mark.parametrize("of", [tune, theirs])
