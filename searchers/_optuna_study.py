@@ -13,6 +13,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
+from sortedcontainers import SortedList
 
 from tune_platform.protocol.searcher import Outcome
 
@@ -77,15 +78,57 @@ def frozen_trial(judged: Judged, params: Params = ({}, {}), attrs: Mapping[str, 
     )
 
 
+def rank(trial: FrozenTrial, sign: int) -> tuple[float, ...]:
+    """Return what orders finished trials as Optuna's TPE does, the best first; `sign` is -1 for values to maximise."""
+    if trial.state is TrialState.COMPLETE:
+        return (0, 0, sign * (trial.value or 0.0), trial.number)
+    if not (steps := trial.intermediate_values):
+        return (2, 0, 0, trial.number)
+    last = max(steps)
+    return (1, -last, sign * steps[last], trial.number)
+
+
 class Storage(InMemoryStorage):
     """A study in memory whose paused trials look as pruned ones do, while they still run and can be told of again.
 
     Trials are put in as they are: Optuna's own way copies each deeply, which is most of what a long past takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None, sign: int = 1) -> None:
+        """`most`: finished trials that are shown at most, None for all; `sign` as in `rank`."""
         super().__init__()
         self.paused: dict[int, FrozenTrial] = {}  # by their numbers in the study
+        self._most, self._sign = most, sign
+        self._ranks: dict[int, tuple[float, ...]] = {}
+        self._ranked: SortedList = SortedList()
+
+    def pause(self, trial: FrozenTrial) -> None:
+        """Show a trial that runs as this one."""
+        self.paused[trial.number] = trial
+        self._rank(trial)
+
+    def _set_trial(self, trial_id: int, trial: FrozenTrial) -> None:
+        super()._set_trial(trial_id, trial)
+        self._rank(self.paused.get(trial.number, trial))
+
+    def _rank(self, trial: FrozenTrial) -> None:
+        if self._most is None:
+            return
+        if (before := self._ranks.pop(trial.number, None)) is not None:
+            self._ranked.remove(before)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            self._ranks[trial.number] = now = rank(trial, self._sign)
+            self._ranked.add(now)
+
+    def _picked(self, most: int) -> set[int]:
+        """Return the numbers of the best quarter of `most`, and of an even choice over the ranks of the others.
+
+        TPE's good ones are 25 at most, so they are the same as if it saw all.
+        """
+        first = most // 4
+        wanted, rest = most - first, len(self._ranked) - first
+        places = [*range(first), *(first + index * (rest - 1) // (wanted - 1) for index in range(wanted))]
+        return {int(self._ranked[place][-1]) for place in places}
 
     def add(self, study_id: int, trial: FrozenTrial) -> int:
         """Take a trial over as the study's next; return its number there."""
@@ -109,8 +152,12 @@ class Storage(InMemoryStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """Return the trials in the order of their numbers."""
-        if not self.paused or states == (TrialState.WAITING,):
+        if states == (TrialState.WAITING,):
             return super().get_all_trials(study_id, deepcopy, states)
-        shown = [self.paused.get(t.number, t) for t in super().get_all_trials(study_id, deepcopy=False)]
+        shown = super().get_all_trials(study_id, deepcopy=False)
+        if self._most is not None and len(self._ranked) > self._most:
+            picked = self._picked(self._most)
+            shown = [t for t in shown if t._number in picked or t._number not in self._ranks]
+        shown = [self.paused.get(trial._number, trial) for trial in shown] if self.paused else shown
         found = [trial for trial in shown if states is None or trial.state in states]
         return copy.deepcopy(found) if deepcopy else found

@@ -48,6 +48,7 @@ _NEEDS = {"gp": ("scipy", "torch"), "cmaes": ("cmaes",), "qmc": ("scipy",)}
 _BLIND = ("random", "qmc")
 #: suggestions that a model may make before a constraint is met by uniform draws instead
 _TRIES = 10
+_MOST = 300  # finished trials that TPE is fitted to, which bounds what a suggestion costs
 _GP_TRIES = 3  # seconds each, and the same optimum again, as a rule
 _filters = threading.Lock()
 _FAIL, _RUNNING = Judged(TrialState.FAIL), Judged(TrialState.RUNNING)
@@ -121,7 +122,8 @@ class OptunaSearcher:
         if space.constraints:
             space.check(seed)
         self._space, self._seed, self._objectives = space, seed, len(mode)
-        self._storage = Storage()
+        bounded = self._name == "tpe" and self._objectives == 1
+        self._storage = Storage(_MOST if bounded else None, 1 if mode[0] == "min" else -1)
         with _quiet():
             self._study = optuna.create_study(
                 storage=self._storage,
@@ -298,7 +300,7 @@ class OptunaSearcher:
         if judged.state is TrialState.PRUNED and self._name in ("tpe", None):
             frozen.state, frozen.values = judged.state, judged.values
             frozen.datetime_complete = frozen.datetime_start
-            self._storage.paused[frozen.number] = frozen
+            self._storage.pause(frozen)
 
     # ------------------------------------------------------------------------------------ restore
 

@@ -50,6 +50,7 @@ MAY: Mapping[str, set[str]] = {
         "registry",
         "resources",
         "space",
+        "tracking",
         "trainable",
         "surroundings",
     },
@@ -102,6 +103,7 @@ MAY: Mapping[str, set[str]] = {
     },
     "plots": {"errors", "extras", "protocol", "results", "store"},
     "dashboard": {"errors", "extras", "plots", "protocol", "results", "space", "spec", "store"},
+    "tracking": {"callbacks", "errors", "extras", "protocol"},
     "recording": {"engine", "errors", "protocol", "registry", "resources", "store"},
     "ray_tune": {
         "api",
@@ -153,6 +155,7 @@ MAY: Mapping[str, set[str]] = {
         "store",
         "store.checkpoints",
         "surroundings",
+        "tracking",
     },
     "simulation": {
         "api",
@@ -169,6 +172,7 @@ MAY: Mapping[str, set[str]] = {
     "cli": {
         "api",
         "claim",
+        "cluster",
         "cluster.address",
         "continuation",
         "curves",

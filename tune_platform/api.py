@@ -39,6 +39,7 @@ from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.reader import damage
 from tune_platform.store.sql import SqlExperiment, open_store
 from tune_platform.surroundings import put_folder_first
+from tune_platform.tracking import make_trackers
 
 _LOG = logging.getLogger("tune_platform")
 
@@ -220,7 +221,8 @@ def _drive(
 ) -> Finish:
     """Hold the experiment's lease, run the loop, and leave a true status behind however it ends."""
     experiment.acquire(patience=spec.store_patience)
-    hooks = Hooks([*spec.callbacks, *callbacks], _folder(spec, experiment.name))
+    trackers = make_trackers(spec.track, f"{_home(spec, experiment.name)}/tracking")
+    hooks = Hooks([*spec.callbacks, *callbacks, *trackers], _folder(spec, experiment.name))
     runner: Runner | None = None
     try:
         with contextlib.ExitStack() as stack:

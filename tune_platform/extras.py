@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, str] = {
     "pyarrow": "parquet",
     "cmaes": "samplers",
     "scipy": "samplers",
+    "aiohttp": "cluster",  # of ray[default]
     "adlfs": "cluster",
     "gcsfs": "cluster",
     "s3fs": "cluster",

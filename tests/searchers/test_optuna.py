@@ -272,7 +272,7 @@ def test_a_long_past_is_put_together_without_deep_copies(monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         patched.setattr("copy.deepcopy", lambda value: pytest.fail("a deep copy"))
         searcher.restore(past)
-    assert len(shown(searcher)) == 2000
+    assert len(searcher._storage._ranked) == 2000
 
 
 @pytest.mark.parametrize("sampler", [{}, {"use_separable_cma": True}], ids=["full", "separable"])

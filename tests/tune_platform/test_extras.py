@@ -133,7 +133,7 @@ def test_a_search_and_every_reading_command_need_the_core_only(tmp_path: Path) -
 
 
 def test_every_extra_is_there_and_brings_its_libraries() -> None:
-    packages = {"sklearn": "scikit-learn"}
+    packages = {"sklearn": "scikit-learn", "aiohttp": "ray"}
     extras = PROJECT["optional-dependencies"]
     for module, extra in EXTRAS.items():
         brought = {canonicalize_name(Requirement(line).name) for line in extras[extra]}

@@ -16,6 +16,8 @@ from tune_platform.space import grid_search, uniform
 from tune_platform.spec import resolve
 from tune_platform.store.sql import open_store
 
+MODEL = {"name": "bohb", "random_fraction": 0.5}
+
 
 def train(config: Mapping[str, Any]) -> None:
     """Stand for a trainable whose curves are simulated."""
@@ -33,10 +35,10 @@ def parts(one: SearchSpec) -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     ("given", "searcher", "scheduler"),
     [
-        ({}, "bohb", {"name": "asha", "min": 2}),
-        ({"stop": {"step": 27}}, "bohb", {"name": "asha", "max": 27}),
-        ({"stop": {"step": 1}}, "bohb", "fifo"),
-        ({"budget": Budget(time=60.0)}, "bohb", {"name": "asha", "min": 2}),
+        ({}, MODEL, {"name": "asha", "min": 2}),
+        ({"stop": {"step": 27}}, MODEL, {"name": "asha", "max": 27}),
+        ({"stop": {"step": 1}}, MODEL, "fifo"),
+        ({"budget": Budget(time=60.0)}, MODEL, {"name": "asha", "min": 2}),
         ({"budget": Budget(trials=19)}, "random", "fifo"),
         ({"max_concurrent": 31}, "random", "fifo"),
         ({"param_space": {"x": grid_search([1, 2, 3])}}, "random", "fifo"),
@@ -45,7 +47,7 @@ def parts(one: SearchSpec) -> tuple[Any, Any]:
         ({"metric": ("loss", "cost"), "mode": ("min", "min")}, "random", "fifo"),
         ({"scheduler": {"name": "pbt", "interval": 5}}, "random", {"name": "pbt", "interval": 5}),
         ({"searcher": "random"}, "random", {"name": "asha", "min": 2}),
-        ({"scheduler": "fifo"}, "bohb", "fifo"),
+        ({"scheduler": "fifo"}, MODEL, "fifo"),
         ({"searcher": "random", "scheduler": "fifo", "budget": Budget(time=9.0)}, "random", "fifo"),
     ],
 )  # fmt: skip
@@ -57,7 +59,7 @@ def test_what_is_chosen(given: dict[str, Any], searcher: Any, scheduler: Any) ->
 def test_what_was_chosen_is_said_and_what_was_named_is_not() -> None:
     assert spec(stop={"step": 27}).chosen() == [
         "schedule: asha, max 27 (trials report up to 27 times)",
-        "search: bohb (one objective and enough trials for a model)",
+        "search: bohb, random_fraction 0.5 (one objective, and enough trials for a model)",
     ]
     assert spec(searcher="random", scheduler="fifo").chosen() == []
 

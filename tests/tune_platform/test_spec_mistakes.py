@@ -23,7 +23,7 @@ HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode:
 MISTAKES: list[tuple[str, str]] = [
     (
         "sheduler: asha\n",
-        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver, log_limit",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver, log_limit, track",
     ),
     (
         "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
@@ -103,7 +103,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "search: random_search\n",
-        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc, bohb",
+        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc, bohb, evolution",
     ),
     (
         "search: {name: random, tries: 3}\n",
@@ -244,7 +244,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "searcher: tpee\n",
-        "line 6, searcher: there is no searcher 'tpee' (did you mean 'tpe'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc, bohb",
+        "line 6, searcher: there is no searcher 'tpee' (did you mean 'tpe'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc, bohb, evolution",
     ),
     (
         "seed: seven\nscheduler: {name: asha, min: one}\n",
@@ -272,7 +272,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "sheduler: asha\nbudget: {trials: -5}\n",
-        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver, log_limit\n  line 7, budget.trials: got -5; must be at least 1",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, grace, store_patience, misfit_after, progress, log_to_driver, log_limit, track\n  line 7, budget.trials: got -5; must be at least 1",
     ),
 ]
 

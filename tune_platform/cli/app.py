@@ -28,6 +28,7 @@ from tune_platform.cli import (
     remove,
     run,
     simulate,
+    submit,
 )
 from tune_platform.cli.common import piped, talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
@@ -105,8 +106,8 @@ def main() -> None:
 
 
 for command in (
-    init.init, run.run, check.check, simulate.simulate, run.resume, *read.COMMANDS, plot.plot, exchange.import_,
-    lineage.lineage, logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS, doctor.doctor,
-    completion.completion,
+    init.init, run.run, check.check, simulate.simulate, run.resume, submit.submit, *read.COMMANDS, plot.plot,
+    exchange.import_, lineage.lineage, logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS,
+    doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)

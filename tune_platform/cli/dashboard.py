@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 
 import click
@@ -46,7 +45,7 @@ def dashboard(
         if opened:
             click.launch(address)
         if beside is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run
+            os.nice(10)  # the run comes first
             threading.Thread(target=_end_with, args=(beside, server), daemon=True).start()
         server.serve_forever()
 

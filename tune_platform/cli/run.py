@@ -105,8 +105,9 @@ def _form(progress: str, log_format: str) -> str:
 @spec_argument
 @spec_options
 @_progress_options
+@click.option("--dashboard", is_flag=True, help="Show it in a browser too, for as long as it runs.")
 @click.option("--dry-run", is_flag=True, help="Check the spec and say what would run.")
-def run(spec: Path, progress: str | None, log_format: str, dry_run: bool, **options: Any) -> None:
+def run(spec: Path, progress: str | None, log_format: str, dashboard: bool, dry_run: bool, **options: Any) -> None:
     """Run the search that a spec file describes.
 
     Ctrl-C once ends it gracefully, twice at once; `resume` goes on in both cases.
@@ -116,6 +117,7 @@ def run(spec: Path, progress: str | None, log_format: str, dry_run: bool, **opti
     """
     from tune_platform import api
     from tune_platform.claim import claim, made_up_name
+    from tune_platform.cli.beside import start_dashboard
     from tune_platform.progress.shown import shown
     from tune_platform.spec import resolve
 
@@ -131,6 +133,8 @@ def run(spec: Path, progress: str | None, log_format: str, dry_run: bool, **opti
     try:
         with claim(search, stem=spec.stem) as claimed:
             name = claimed.experiment.name
+            if dashboard:
+                talk(f"dashboard: {start_dashboard(name, search.storage)}")
             opening = f"{name}: {'results go to' if claimed.fresh else 'going on in'} {search.storage}; {_CTRL_C}"
             with shown(name, form, opening=opening, quiet=0.0) as display:
                 results = api.drive(claimed, search, display.listeners, progress="off")

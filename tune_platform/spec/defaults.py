@@ -34,7 +34,7 @@ def default_searcher(spec: SearchSpec) -> Chosen:
         return Chosen(RANDOM, "the scheduler changes configs itself")
     if not spec.space.parameters():
         return Chosen(RANDOM, "the space has no parameters")
-    return Chosen("bohb", "one objective and enough trials for a model")
+    return Chosen({"name": "bohb", "random_fraction": 0.5}, "one objective, and enough trials for a model")
 
 
 def default_scheduler(spec: SearchSpec, *, steps: float | None = None) -> Chosen:

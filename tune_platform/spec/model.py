@@ -58,6 +58,7 @@ from tune_platform.spec.values import (
     spec_error,
 )
 from tune_platform.spec.words import in_python_words
+from tune_platform.tracking import check_trackers
 
 if TYPE_CHECKING:
     from tune_platform.protocol.backend import Backend
@@ -244,6 +245,7 @@ class SearchSpec(Shared):
         attempt("trainable", self.load_trainable)
         attempt("storage", self._check_folder)
         attempt("space", lambda: self.space.check(self.seed))
+        attempt("track", lambda: check_trackers(self.track))
         attempt("checkpoint.storage", lambda: check_driver(self.checkpoint.storage))
         if not problems:
             attempt("schedule", lambda: check_saves(self.load_trainable(), self.make_scheduler()))

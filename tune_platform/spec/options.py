@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tune_platform.protocol.milestones import OnBadMetric
 from tune_platform.protocol.trial_log import LOG_LIMIT
@@ -27,6 +27,13 @@ ASIDE = "aside"
 Progress = Literal["auto", "live", "plain", "json", "off"]
 #: What becomes of an experiment that has the name already.
 IfExists = Literal["error", "resume", "new", "replace"]
+#: What a search tells other programs as it goes.
+Tracker = Literal["csv", "jsonl", "mlflow", "tensorboard", "wandb"]
+
+
+def _several(value: object) -> object:
+    """One name is a list of one."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
 class Shared(Strict):
@@ -47,6 +54,7 @@ class Shared(Strict):
     progress: Annotated[Progress, ASIDE] = "auto"
     log_to_driver: Annotated[bool, ASIDE] = False
     log_limit: Annotated[Size, ASIDE] = LOG_LIMIT
+    track: Annotated[tuple[Tracker, ...], BeforeValidator(_several), ASIDE] = ()
 
 
 class Option(NamedTuple):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,3 +76,50 @@ def test_the_page_answers_on_this_machine_alone(storage: Path) -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.mark.slow
+def test_a_run_has_a_page_beside_it_which_ends_with_it(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text(
+        "import pathlib, time\n"
+        "def train(config):\n"
+        "    while not pathlib.Path(__file__).with_name('enough').exists():\n"
+        "        time.sleep(0.05)\n"
+        "    return {'loss': config['x']}\n"
+    )
+    spec = tmp_path / "beside.yaml"
+    spec.write_text(
+        "version: 1\nname: beside\nentrypoint: beside:train\nobjective: {metric: loss, mode: min}\nbackend: inline\n"
+        "space: {x: {type: float, low: 0.0, high: 1.0}}\nsearch: {name: random}\nbudget: {trials: 1}\n"
+    )
+    command = [sys.executable, "-m", "tune_platform", "run", str(spec), "--dashboard", "--storage", str(tmp_path / "s")]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert run.stderr is not None
+    line = run.stderr.readline()
+    assert line.startswith("dashboard: http://127.0.0.1:")
+    address = line.removeprefix("dashboard: ").strip()
+    try:
+        assert until(lambda: answers(address))
+    finally:
+        (tmp_path / "enough").touch()
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 0, said
+    assert until(lambda: not answers(address))
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def until(what: Callable[[], bool]) -> bool:
+    """Wait for something that another process does."""
+    end = time.monotonic() + 60
+    while not what():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True

@@ -1,0 +1,42 @@
+"""The dashboard beside a run: in a process of its own, which the run neither waits for nor suffers from."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+from tune_platform.extras import require
+from tune_platform.location import VARIABLE, Location
+
+
+def start_dashboard(name: str, storage: str) -> str:
+    """Start the page of an experiment, which ends with this process; return its address. Nobody waits for it.
+
+    Raises MissingLibraryError where the extra `dashboard` is not installed.
+    """
+    require("the dashboard", "dash", "dash_ag_grid", "dash_mantine_components", "plotly")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "tune_platform",
+        "dashboard",
+        name,
+        "--port",
+        str(port),
+        "--beside",
+        str(os.getpid()),
+    ]
+    subprocess.Popen(
+        [*command, "--beside", str(os.getpid())],
+        env={**os.environ, VARIABLE: Location(storage).unmasked},  # a URL may hold a password: not among the arguments
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the run
+    )
+    return f"http://127.0.0.1:{port}/e/{name}"
