@@ -50,7 +50,7 @@ METRICS = {
 
 ALL_REDUCE = {"name": "all_reduce"}
 SCHEDULE = {"weight_decay_factors": [0.1, 0.0]}
-CODISTILLED = {"name": "codistillation"}
+CODISTILLED = {"name": "codistillation", "period": 0.01}
 INDEPENDENT = {"name": "codistillation", "alpha": 0.0}
 #: The reference first; all differences are to it.
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -67,8 +67,6 @@ QUARTER: Mapping[str, Mapping[str, Any]] = {
     name: {**METHODS[name], "train": TRAIN // 4}
     for name in ("all-reduce", "independent (alpha 0)", "codistilled, decay schedule")
 }
-#: Steps between exchanges, with the decay schedule; the default is 50 here, five time constants of momentum 0.9.
-SWEEP = (4, 8, 25, 50, 100, 200)
 #: For the study of stability: two models that swap at the same instant, and what keeps them from ringing.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "kl_fwd, staggered (default)": {},
@@ -222,18 +220,6 @@ def table(runs: Runs) -> str:
     return markdown(["method", *METRICS.values()], rows)
 
 
-def sweep_table(runs: Runs) -> str:
-    """Return the paired differences to all-reduce by period, and the p of equivalence where there is a margin."""
-    rows = []
-    for period, found in differences(runs).items():
-        p = [
-            f"{equivalent(values(runs[period], metric), values(runs['all-reduce'], metric), margin)[1]:.2g}"
-            for metric, margin in MARGINS.items()
-        ]
-        rows.append([period, *(_interval(found[metric]) for metric in METRICS), *p])
-    return markdown(["period", *METRICS.values(), *(f"p of ±{margin:g}" for margin in MARGINS.values())], rows)
-
-
 def stability(pool: Executor, seeds: int, updates: int) -> dict[str, list[list[float]]]:
     """Return by variant the test accuracies of each period's seeds, at a constant learning rate."""
     found = {}
@@ -290,15 +276,12 @@ def draw_stability(found: Mapping[str, Sequence[Sequence[float]]]) -> Any:
 
 def main() -> None:
     """Run the study, on two cores."""
-    given: Arguments = arguments(__doc__, seeds=64)
+    given: Arguments = arguments(__doc__, seeds=16)
     updates = 100 if given.quick else UPDATES
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         full = run_all(pool, METHODS, given.seeds, updates)
         print(f"all of the data, {given.seeds} seeds: all-reduce, and paired differences to it\n\n{table(full)}\n")
-        by_period = {str(period): {"strategy": {**CODISTILLED, **SCHEDULE, "period": period}} for period in SWEEP}
-        swept = run_all(pool, {"all-reduce": METHODS["all-reduce"], **by_period}, given.seeds, updates)
-        print(f"by the steps between exchanges, with the decay schedule\n\n{sweep_table(swept)}\n")
         quarter = run_all(pool, QUARTER, given.seeds, updates)
         print(f"a quarter of the data\n\n{table(quarter)}\n")
         rang = stability(pool, min(given.seeds, 3), updates // 2)
@@ -312,7 +295,7 @@ def main() -> None:
     print(markdown(["mean (lowest) accuracy by period", *map(str, PERIODS)], rows), "\n")
     results = {
         "seeds": given.seeds, "updates": updates, "margins": MARGINS, "runs": full, "quarter": quarter,
-        "swept": swept, "claims": stated, "resnet50": counted, "periods": PERIODS, "stability": rang,
+        "claims": stated, "resnet50": counted, "periods": PERIODS, "stability": rang,
         "core_seconds": sum(each["core_seconds"] for runs in (full, quarter) for one in runs.values() for each in one),
     }  # fmt: skip
     save(given.out, "codistillation", results, figure=draw(full, quarter), stability=draw_stability(rang))
