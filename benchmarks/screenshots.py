@@ -34,7 +34,8 @@ def shots(address: str, folder: Path, trial: int, width: int, scheme: Any, tabs:
         for name, path in [(tab, f"?tab={tab}&trials=1,2,3") for tab in tabs] + [("trial", f"/t/{trial}")]:
             page.goto(base + path)
             page.wait_for_selector(".js-plotly-plot .main-svg, #table .ag-row", timeout=30_000)
-            page.wait_for_timeout(1800)
+            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(2000)
             page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
         page.goto(base.split("/e/")[0])
         page.wait_for_selector("table.plain")

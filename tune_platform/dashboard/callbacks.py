@@ -122,7 +122,11 @@ def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
         view = only(source.picture(where["name"]).view, numbers)
         kind = FIGURES[name]
         try:
-            return kind.draw(view, theme=theme or "light", **options)
+            made = kind.draw(view, theme=theme or "light", **options)
+            if theme == "dark":  # no template reaches the cells of Plotly's tables
+                dark = {"fill_color": "#1a1b1e", "line_color": "#3a3d44"}
+                made.update_traces(cells=dark, header=dark, selector={"type": "table"})
+            return made
         except (SpecError, ExperimentError) as error:
             return themed(nothing(str(error)), "dark" if theme == "dark" else "light")
 

@@ -22,6 +22,8 @@ from tune_platform.plots.view import View
 _SHOWN = 12
 _FEW = 4  # trials, below which there is nothing to say of parameters
 _LINES = 5_000
+#: Trials that an evaluator is given at most.
+_JUDGED = {"ped_anova": 1_000, "fanova": 300}
 
 
 def values_there(view: View) -> str:
@@ -191,7 +193,10 @@ def importances(
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
     rng = np.random.default_rng(0)
-    rows = bridge.chosen(view, values, bridge.MOST if evaluator == "ped_anova" else 300)
+    rows = np.flatnonzero(np.isfinite(values))
+    most = _JUDGED[evaluator]
+    if len(rows) > most:  # evenly over the search: the best alone would be another distribution
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
     found = []
     for _ in range(resamples):
         sample = np.sort(rng.choice(rows, len(rows)))
