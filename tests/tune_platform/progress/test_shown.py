@@ -64,7 +64,8 @@ def test_plain_in_python_is_what_the_command_line_shows(tmp_path: Path, capsys: 
     out, err = capsys.readouterr()
     lines = [line[9:] for line in err.splitlines()]
     assert out == ""
-    assert lines[0] == f"toy: results go to {tmp_path}"
+    few = "(3 trials are too few to learn from)"
+    assert lines[0] == f"toy: results go to {tmp_path}; schedule: fifo {few}; search: random {few}"
     assert any(line.startswith("best so far: loss ") for line in lines)
     assert lines[-1].startswith("finished: all 3 trials are done; ")
     assert "3 completed; best loss " in lines[-1]
