@@ -5,6 +5,7 @@ Names and categories are escaped on the way, as Optuna puts them into titles and
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,15 @@ from tune_platform.plots.view import View
 
 #: So many trials at most: the best half of them, and others evenly over the search. Optuna copies each for each figure.
 MOST = 2_000
+_LOADING = threading.Lock()
 _WHEN = datetime(2000, 1, 1)  # Optuna wants some time; no figure that is asked of it shows one
+
+
+def load() -> None:
+    """Import Optuna, in one thread at a time: its modules import each other in circles, which breaks two at once."""
+    with _LOADING:
+        import optuna.importance
+        import optuna.visualization  # noqa: F401
 
 
 def is_number(value: Any) -> bool:
@@ -79,6 +88,7 @@ def chosen(view: View, values: Floats, most: int = MOST) -> np.ndarray[Any, Any]
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence Optuna: warnings on what is experimental, and its log."""
+    load()
     import optuna
 
     level = optuna.logging.get_verbosity()
@@ -96,6 +106,7 @@ def study(view: View, names: Sequence[str], values: Floats | None = None, rows: 
 
     `values` are those of one objective in place of the search's own; `rows` restricts it to some trials.
     """
+    load()
     import optuna
 
     if values is not None:
@@ -128,6 +139,7 @@ def study(view: View, names: Sequence[str], values: Floats | None = None, rows: 
 
 
 def _column(view: View, name: str, rows: Any) -> tuple[list[Any], Any]:
+    load()
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     column = view.parameter(name)[rows]

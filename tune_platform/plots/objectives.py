@@ -104,6 +104,7 @@ def _volume_summary(view: View) -> str:
 @figure("hypervolume", "Hypervolume", _volume_summary, _several)
 def hypervolume(view: View, *, reference: list[float] | None = None) -> go.Figure:
     """Draw the hypervolume after each trial (Optuna's). `reference`: a tenth of the range beyond the worst if None."""
+    bridge.load()
     import optuna.visualization
 
     rows = _complete(view)

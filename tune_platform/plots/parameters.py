@@ -190,6 +190,7 @@ def importances(
 
     Evaluators: ped_anova (Watanabe et al. 2023), fanova (Hutter et al. 2014); both Optuna's. Draws are seeded.
     """
+    bridge.load()
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
     rng = np.random.default_rng(0)
@@ -284,6 +285,7 @@ def _pair(view: View, x: str | None, y: str | None) -> list[str]:
 
 
 def _optuna(view: View, names: list[str], draw: str) -> go.Figure:
+    bridge.load()
     import optuna.visualization
 
     try:

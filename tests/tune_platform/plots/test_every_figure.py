@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,26 @@ def test_every_figure_of_a_hundred_thousand_trials(tmp_path: Path) -> None:
     for name in FIGURES:
         check(view, name, "light")
     assert len(FIGURES["history"].draw(view).to_json()) < 8_000_000
+
+
+def test_two_figures_of_optuna_may_be_the_first_ones_at_once(tmp_path: Path) -> None:
+    """The page asks for several at once, from threads; Optuna is loaded for the first."""
+    name = write("normal", tmp_path)
+    code = f"""
+import threading
+from tune_platform.plots import View
+from tune_platform.plots.registry import FIGURES
+view, begin, said = View.of({name!r}, storage={str(tmp_path)!r}), threading.Barrier(4), []
+def draw(name):
+    begin.wait()
+    try:
+        FIGURES[name].draw(view)
+    except Exception as error:
+        said.append(repr(error))
+threads = [threading.Thread(target=draw, args=(name,)) for name in ("contour", "rank", "importance", "contour")]
+for each in threads: each.start()
+for each in threads: each.join()
+assert not said, said
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
