@@ -1,6 +1,6 @@
 """Makes the pictures of the page of docs/dashboard.md: each tab of an experiment, wide or narrow, light or dark.
 
-    uv run python benchmarks/screenshots.py digits --storage tune_results --to docs/images
+    uv run python benchmarks/screenshots.py digits --storage tune_results --to pictures
 
 Needs Chromium (`apt-get install chromium`) and the library playwright.
 """
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiment")
     parser.add_argument("--storage", default="tune_results")
-    parser.add_argument("--to", type=Path, default=Path("docs/images"))
+    parser.add_argument("--to", type=Path, default=Path("pictures"))
     parser.add_argument("--trial", type=int, default=1)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--scheme", choices=["light", "dark"], default="light")
