@@ -278,7 +278,7 @@ def test_an_extra_names_all_that_it_needs(metadata: Message) -> None:
             found |= set().union(*map(brought, need.extras)) if need.name == "tune-platform" else {need.name}
         return found
 
-    trainables = {"torch", "torchvision", "matplotlib", "scipy"}
+    trainables = {"torch", "torchvision", "matplotlib", "plotly", "kaleido", "scipy"}
     assert brought("robustness") == brought("zero-label") == {*trainables, "scikit-learn"}
     assert brought("policy-gradient") == {*trainables, "gymnasium"}
     assert brought("examples") == {"torch", "torchvision", "scikit-learn"}

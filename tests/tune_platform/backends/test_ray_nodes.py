@@ -85,7 +85,8 @@ def test_a_node_where_every_trial_fails_is_avoided_and_said(
     head = cluster.head_node.node_id
     spec = SearchSpec(
         name="picky", trainable=Picky, param_space={"x": uniform(0, 1), "head": head}, metric="loss", mode="min",
-        num_samples=24, budget=Budget(failures=24), storage=str(tmp_path), backend=RayBackend(cluster.address),
+        num_samples=24, scheduler="fifo", searcher="random",
+        budget=Budget(failures=24), storage=str(tmp_path), backend=RayBackend(cluster.address),
     )  # fmt: skip
     results = run(spec, listeners=[look])
     assert results.status == "finished"
