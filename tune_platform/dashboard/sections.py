@@ -22,6 +22,7 @@ from tune_platform.dashboard.source import Source
 from tune_platform.plots import FIGURES, View
 from tune_platform.plots import insights as plain
 from tune_platform.plots.crashes import groups
+from tune_platform.plots.observations import saved
 from tune_platform.protocol.configs import shown
 from tune_platform.results.tables import flatten
 
@@ -48,9 +49,9 @@ def overview(scene: Scene) -> Any:
         fact("reports", f"{steps:,}"),
         fact("trial time", lasting(float(np.nansum(trials.seconds)))),
     ]
-    saved = _saved(view)
-    if saved is not None:
-        facts.append(fact("steps saved by stopping early", f"{saved:.0%}"))
+    share_saved = saved(view)
+    if share_saved is not None:
+        facts.append(fact("steps saved by stopping early", f"{share_saved:.0%}"))
     if view.best is None:
         return [html.Div(facts, className="facts"), parts.alert(f"No trial has a value of {view.metric} yet.")]
     at = trials.place(view.best)
@@ -72,16 +73,6 @@ def _copies(config: Mapping[str, Any], place: str) -> list[Any]:
     ]
 
 
-def _saved(view: View) -> float | None:
-    """Return the part of the steps that stopped trials did not take, measured by the longest trial."""
-    stopped = view.trials.state == "stopped"
-    longest = int(view.trials.step.max()) if len(view.trials) else 0
-    if not stopped.any() or not longest:
-        return None
-    ended = np.isin(view.trials.state, ["stopped", "completed"])
-    return float((longest - view.trials.step[stopped]).sum() / (longest * ended.sum()))
-
-
 def insights(scene: Scene) -> Any:
     """What is worth knowing, in plain words; each names the figure that proves it."""
     rows = [html.Li([each.text, f" (see {FIGURES[each.figure].title})"]) for each in plain(scene.view)]
@@ -89,7 +80,7 @@ def insights(scene: Scene) -> Any:
 
 
 def failures(scene: Scene) -> Any:
-    """The failures by their last line, with the parameters that only they have."""
+    """The failures by their cause, with the parameters that only they have."""
     view = scene.view
     found = groups(view)
     if not found:
