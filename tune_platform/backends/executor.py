@@ -11,29 +11,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tune_platform.backends._batch import Failure, State, failure_of, traceback_of
 from tune_platform.backends._memory import Copy, Fetch, FilesCopy, Memory, StateCopy
-from tune_platform.backends._mistakes import Failing, ends_the_run, misreported, progress_of, reported, resolve
+from tune_platform.backends._mistakes import Failing, ends_the_run, misreported, progress_of, resolve
+from tune_platform.backends._run import Run
 from tune_platform.backends._writer import InMemory, Writer, Written, drafted
 from tune_platform.distributed.gang import Gang, GangKind
 from tune_platform.errors import CheckpointError
 from tune_platform.isolation.process import Process
-from tune_platform.isolation.process import State as ProcessState
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Launch
-from tune_platform.protocol.milestones import bad_metric, betters, halts
-from tune_platform.protocol.reports import ALWAYS, CheckpointRef, Report, finite
+from tune_platform.protocol.milestones import halts
+from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.protocol.seeds import derive
 from tune_platform.protocol.trial_log import folder_of
 from tune_platform.ray_tune.session import adapted, catch_reports, release_reports
 from tune_platform.resources import Resources
-from tune_platform.store.checkpoints import CheckpointStorage, Draft
+from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.trainable import (
     DONE,
     SHOULD_CHECKPOINT,
@@ -50,24 +48,6 @@ logger = logging.getLogger(__name__)
 def trial_folder(job: Job, trial: int) -> str:
     """Return the path of the trial's own folder, which is made when somebody needs it; empty where the job has none."""
     return folder_of(job.directory, trial)
-
-
-@dataclass(slots=True)
-class _Run:
-    """A trial that this executor holds."""
-
-    launch: Launch
-    trainable: Trainable
-    step: int
-    seconds: float = 0.0  # of all steps so far
-    progress: float | None = None  # the resource attribute of the last report of this attempt
-    names: dict[str, None] = field(default_factory=dict)  # of all metrics that this attempt reported
-    best: float | None = None  # of the first metric in this attempt, where checkpoints depend on it
-    better: bool = False  # the last step has reported it, or asked for a checkpoint
-    saved_step: int = -1
-    draft: Draft | None = None  # copied from what the function's last report brought
-    restored: ExitStack = field(default_factory=ExitStack)  # holds the checkpoint that it was resumed from
-    state: ProcessState | None = None  # of the process, as a paused trial has left it
 
 
 class Executor:
@@ -99,9 +79,9 @@ class Executor:
         self._gang = started  # of the trials with several workers
         self._storage = CheckpointStorage(job.checkpoints, folder=job.folder) if job.checkpoints else None
         self._writer = Writer(on_written, self._memory)
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._spare: Trainable | None = None  # of the trial before, ready for reset_config
-        self._warm: dict[int, _Run] = {}  # paused trials, oldest first
+        self._warm: dict[int, Run] = {}  # paused trials, oldest first
 
     def begin(self, launch: Launch, fetch: Fetch | None = None) -> Failure | None:
         """End the trial before and make this one ready to run; return the failure where that fails.
@@ -110,7 +90,7 @@ class Executor:
         """
         self.end()
         run = self._warm.pop(launch.trial, None)
-        if run is not None and _goes_on(run, launch):
+        if run is not None and run.goes_on(launch):
             run.launch = launch
             run.seconds = launch.seconds
             self._run = run
@@ -237,7 +217,7 @@ class Executor:
         if trainable is None:
             trainable = make_trainable(adapted(found), context)
             self._process.hold()
-        run = self._run = _Run(launch, trainable, launch.start, launch.seconds)
+        run = self._run = Run(launch, trainable, launch.start, launch.seconds)
         trainable.config = config
         if isinstance(trainable, FunctionTrainable):
             trainable.copy = partial(self._copy, run)
@@ -278,7 +258,7 @@ class Executor:
         own = self.give(checkpoint)
         return own if own is not None or fetch is None else fetch()
 
-    def _load(self, run: _Run, checkpoint: CheckpointRef, copy: Copy | None) -> None:
+    def _load(self, run: Run, checkpoint: CheckpointRef, copy: Copy | None) -> None:
         if self._storage is None:
             message = f"no checkpoint storage is set, so {checkpoint.uri} cannot be read"
             raise Failing(Failure("lost_checkpoint", message))
@@ -300,7 +280,7 @@ class Executor:
             run.restored.close()  # a function may read its directory at any time
         run.saved_step = run.step
 
-    def _directory(self, run: _Run, checkpoint: CheckpointRef, copy: FilesCopy | None) -> Path:
+    def _directory(self, run: Run, checkpoint: CheckpointRef, copy: FilesCopy | None) -> Path:
         """Return the files of a checkpoint: those of a copy, else of storage."""
         assert self._storage is not None
         try:
@@ -310,7 +290,7 @@ class Executor:
         except (CheckpointError, OSError) as error:
             raise Failing(Failure("lost_checkpoint", str(error), traceback_of(error))) from error
 
-    def _finish(self, run: _Run) -> None:
+    def _finish(self, run: Run) -> None:
         self._cleanup(run.trainable, run.launch.trial)
         self._discard(run)
         run.restored.close()
@@ -338,7 +318,7 @@ class Executor:
 
     def _loop(
         self,
-        run: _Run,
+        run: Run,
         until: float | None,
         save: bool,
         put: Callable[[Report | None], None],
@@ -364,14 +344,14 @@ class Executor:
             self._keep(run)
         return "waiting"
 
-    def _step(self, run: _Run, until: float | None, put: Callable[[Report | None], None]) -> State:
+    def _step(self, run: Run, until: float | None, put: Callable[[Report | None], None]) -> State:
         self._check_written(run)
         run.better = False
         began = time.monotonic()
         returned = run.trainable.step()
         run.seconds += time.monotonic() - began
         if returned is None:
-            self._check_reported(run)
+            run.check_reported(self.job)
             return "done"
         try:
             if not isinstance(returned, Mapping):
@@ -388,39 +368,16 @@ class Executor:
             report = Report(run.step, metrics, time.time())
             run.progress = progress_of(report, self.job.resource, run.progress)  # one that has none is no report
             put(report if run.step > run.launch.committed else None)
-            self._judge(run, report)
+            run.judge(report, self.job)
             known = run.step < run.launch.committed
             if not done and (known or not halts(report, self.job.resource, until, self.job.stop, self.job.pruned)):
                 return "running"
-        self._check_reported(run, at=None if done else until)
+        run.check_reported(self.job, at=None if done else until)
         return "done" if done else "waiting"
-
-    def _judge(self, run: _Run, report: Report) -> None:
-        run.names.update(dict.fromkeys(report.metrics))
-        if self.job.on_bad_metric == "fail" and (bad := bad_metric(report, self.job.metrics)) is not None:
-            value = report.metrics[bad]
-            message = f"metric {bad!r} is {value!r} at step {report.step}, which is not a finite number"
-            raise Failing(Failure("bad_metric", message))
-        if self.job.checkpoint_best and betters(report, self.job.metrics[0], self.job.checkpoint_best, run.best):
-            run.best, run.better = finite(report.metrics[self.job.metrics[0]]), True
-
-    def _check_reported(self, run: _Run, at: float | None = None) -> None:
-        """Fail where a metric has not come by the end, or by the first milestone, which lies `at`."""
-        # An attempt that goes on from a checkpoint may end before its next validation: that is no mistake.
-        if run.launch.checkpoint is None:
-            for name in self.job.metrics:
-                if name not in run.names and name not in ALWAYS:
-                    known = reported(name, run.names)
-                    if at is None:
-                        misreported(f"metric {name!r} is never reported; {known}")
-                    misreported(
-                        f"metric {name!r} is not reported up to {self.job.resource} {at:g}, where the scheduler "
-                        f"judges it first; {known}. Where it first comes at 5, say `min: 5`"
-                    )
 
     # Checkpoints.
 
-    def _copy(self, run: _Run, source: Path) -> None:
+    def _copy(self, run: Run, source: Path) -> None:
         """Copy what a function's report brought right to where it is kept."""
         self._discard(run)
         if self._storage is not None:
@@ -429,7 +386,7 @@ class Executor:
             draft.copy(source)
             run.draft = draft
 
-    def _keep(self, run: _Run) -> None:
+    def _keep(self, run: Run) -> None:
         """Have a checkpoint of the trial as it is now finished, where there is something new."""
         if self._storage is None or run.saved_step == run.step:
             return
@@ -442,10 +399,10 @@ class Executor:
             run.saved_step = run.step
             self._writer.submit(draft, run.step, run.launch.attempt, state)
 
-    def _check_written(self, run: _Run) -> None:
+    def _check_written(self, run: Run) -> None:
         self._writer.check(run.launch.trial, run.launch.attempt)
 
-    def _discard(self, run: _Run) -> None:
+    def _discard(self, run: Run) -> None:
         draft, run.draft = run.draft, None
         if draft is not None:
             draft.discard()
@@ -453,9 +410,3 @@ class Executor:
 
 def _failure(error: BaseException) -> Failure:
     return error.failure if isinstance(error, Failing) else failure_of(error)
-
-
-def _goes_on(run: _Run, launch: Launch) -> bool:
-    # Exactly where the log ends, as the same trial: else what is in memory is not what the checkpoint says.
-    own = launch.checkpoint is None or launch.checkpoint.trial == launch.trial
-    return own and run.step == launch.committed and dict(run.launch.config) == dict(launch.config)

@@ -20,6 +20,7 @@ from tune_platform.engine.apply import apply
 from tune_platform.engine.failures import allowed_retries, with_more_memory
 from tune_platform.engine.fold import fold
 from tune_platform.engine.news import accepts, deadline, given_up, overdue
+from tune_platform.engine.places import left_over, misfit, returning, wanted
 from tune_platform.engine.queue import PATIENCE
 from tune_platform.engine.replay import (
     Comparison,
@@ -67,8 +68,6 @@ __all__ = ["PATIENCE", "Best", "Controller", "Settings"]
 
 #: Seconds within which two times are the same: sums of times are not exact.
 _INSTANT = 1e-6
-#: Suggestions that are kept ready at most.
-_MANY = 10_000
 #: Failures after which the process is as good as before. Where user code has raised it may be spoilt (a CUDA error,
 #: half-changed globals): the next trial gets a fresh one.
 _HARMLESS = ("bad_metric", "bad_report")
@@ -362,7 +361,7 @@ class Controller:
         """Launch what the scheduler chooses; return whether it chose none of those that fit although nothing runs."""
         state = self.state
         while state.ledger.leases() < self.settings.max_concurrent and not state.queue.stuck():
-            number = self._returning()
+            number = returning(state)
             if number is None:
                 number = self.scheduler.choose(state.queue)
             if number is None:
@@ -380,15 +379,6 @@ class Controller:
                 continue
             self._launch(trial, nodes, trial.until, trial.save)
         return False
-
-    def _returning(self) -> int | None:
-        """Return a trial that had a place already when the driver was lost, and fits: what it had is not given away."""
-        state = self.state
-        for number in state.returning:
-            trial = state.trials[number]
-            if state.ledger.fits(trial.resources):
-                return number
-        return None
 
     def _launch(self, trial: Trial, nodes: Sequence[int], until: float | None, save: bool) -> None:
         self._emit(
@@ -410,34 +400,20 @@ class Controller:
         if state.elapsed + _INSTANT < state.stable_since + self.settings.misfit_after:
             return
         for trial in state.queue.misfits():
-            nodes = "; ".join(", ".join(f"{v:g} {k}" for k, v in node.items()) for node in state.ledger.capacity)
-            self._fail(trial, f"resources: the trial needs {trial.resources}, but the nodes have only: {nodes}")
+            self._fail(trial, misfit(state, trial))
         self._carry_out()
 
     def _ask(self) -> None:
-        state, supply = self.state, self.state.supply
-        if not state.moved:
-            return  # nobody came or went since the last time
-        state.moved = False
-        if supply.exhausted or supply.next_number >= supply.limit or not state.ledger.capacity:
-            return
-        ledger, queue, room = state.ledger, state.queue, self.settings.max_concurrent
-        ordinary = supply.ordinary if ledger.possible(supply.ordinary) else self.settings.resources
-        slots = int(min(ledger.slots(ordinary), room, _MANY))
-        free = 0
-        if not queue.reserved and ledger.leases() < room and ledger.fits(ordinary):
-            free = max(1, int(min(ledger.slots(ordinary, free=True), room - ledger.leases(), _MANY)))
-        elif not state.placed and not queue.size:
-            free = 1  # nothing is known to fit, and something has to be tried
-        unfit, misfits = (queue.unfit(), len(queue.misfits())) if free else (0, 0)
-        numbers = supply.wanted(free=free, slots=slots, waiting=queue.size, unfit=unfit, misfits=misfits)
-        if numbers:
-            self._emit(Asked(numbers=tuple(numbers)))
+        state = self.state
+        if state.moved:  # else nobody came or went since the last time
+            state.moved = False
+            if numbers := wanted(state):
+                self._emit(Asked(numbers=tuple(numbers)))
 
     def _finish_if_done(self, stalled: bool) -> None:
         state = self.state
         if state.ending is not None:
-            self._finish(state.ending.status, state.ending.reason + self._left_over())
+            self._finish(state.ending.status, state.ending.reason + left_over(state))
             return
         if not state.ledger.capacity or state.supply.asked or state.paused or state.interrupted or state.held:
             return  # somebody is still to say something
@@ -455,13 +431,6 @@ class Controller:
                 return
             reason = state.supply.exhausted or f"all {state.supply.next_number} trials are done"
             self._finish("finished", reason)
-
-    def _left_over(self) -> str:
-        """Say how many trials there are that go on only if a person extends a search whose budget is used up."""
-        left = self.state.queue.size + self.state.queue.paused_size
-        if not left or self.state.ending is None or self.state.ending.status != "finished":
-            return ""
-        return f"; {left} {'trial waits' if left == 1 else 'trials wait'}, and would go on if it were extended"
 
     def _finish(self, status: str, reason: str) -> None:
         if status == "finished" and (said := self.state.first.none_good(self.state.metric)):

@@ -1,0 +1,50 @@
+"""What the free places call for: who comes back to one, how many suggestions to ask for, who fits into none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tune_platform.engine.state import State
+from tune_platform.engine.trial import Trial
+
+#: Suggestions that are kept ready at most.
+_MANY = 10_000
+
+
+def returning(state: State) -> int | None:
+    """Return a trial that had a place already when the driver was lost, and fits: what it had is not given away."""
+    for number in state.returning:
+        if state.ledger.fits(state.trials[number].resources):
+            return number
+    return None
+
+
+def wanted(state: State) -> Sequence[int]:
+    """Return the numbers of the trials that the searcher is to be asked for now."""
+    supply = state.supply
+    if supply.exhausted or supply.next_number >= supply.limit or not state.ledger.capacity:
+        return ()
+    ledger, queue, room = state.ledger, state.queue, state.settings.max_concurrent
+    ordinary = supply.ordinary if ledger.possible(supply.ordinary) else state.settings.resources
+    slots = int(min(ledger.slots(ordinary), room, _MANY))
+    free = 0
+    if not queue.reserved and ledger.leases() < room and ledger.fits(ordinary):
+        free = max(1, int(min(ledger.slots(ordinary, free=True), room - ledger.leases(), _MANY)))
+    elif not state.placed and not queue.size:
+        free = 1  # nothing is known to fit, and something has to be tried
+    unfit, misfits = (queue.unfit(), len(queue.misfits())) if free else (0, 0)
+    return supply.wanted(free=free, slots=slots, waiting=queue.size, unfit=unfit, misfits=misfits)
+
+
+def misfit(state: State, trial: Trial) -> str:
+    """Say why a trial fails that not even the idle cluster could hold."""
+    nodes = "; ".join(", ".join(f"{v:g} {k}" for k, v in node.items()) for node in state.ledger.capacity)
+    return f"resources: the trial needs {trial.resources}, but the nodes have only: {nodes}"
+
+
+def left_over(state: State) -> str:
+    """Say how many trials there are that go on only if a person extends a search whose budget is used up."""
+    left = state.queue.size + state.queue.paused_size
+    if not left or state.ending is None or state.ending.status != "finished":
+        return ""
+    return f"; {left} {'trial waits' if left == 1 else 'trials wait'}, and would go on if it were extended"
