@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 @click.command()
 @experiment_argument
 @click.argument("trial", type=int, required=False)
-@click.option("--now", is_flag=True, help="Do not let running trials finish.")
+@click.option("--now", is_flag=True, help="Do not wait for running trials, or for the step.")
 @storage_option
 def stop(experiment: str, trial: int | None, now: bool, storage: str | None) -> None:
     """Stop a search, or one trial of it.
 
-    Running trials finish first, unless --now is given.
+    Running trials of a search finish first, one TRIAL its present step, unless --now is given.
 
     \b
     Example: tune-platform stop digits
@@ -45,7 +45,7 @@ def stop(experiment: str, trial: int | None, now: bool, storage: str | None) -> 
         open_experiment.request(action, trial, {}, time.time())
         running = sum(row.counts.get(status, 0) for status in ("STARTING", "RUNNING", "PAUSING"))
     if trial is not None:
-        _said(row.name, f"trial {trial} is stopped; what its present step gives is not kept")
+        _said(row.name, f"trial {trial} is stopped" + ("" if now else " once its present step is over, which is kept"))
     elif now:
         _said(row.name, f"its {running} running trials are stopped, and the search ends")
     else:

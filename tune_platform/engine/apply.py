@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tune_platform.engine.state import State
-from tune_platform.engine.trial import HELD, Kept, Trial, TrialStatus
+from tune_platform.engine.trial import HELD, STOPPING, Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Advance, Ask, DropCheckpoints, Finish, Launch, Release, Save
 from tune_platform.protocol.effects import (
     Asked,
@@ -165,9 +165,12 @@ def _pause(state: State, trial: Trial, reason: str) -> None:
     kept = trial.checkpoint
     if reason != HELD:
         trial.sent_on = False  # a person only delays what was decided
+    trial.stopping = trial.stopping or reason == STOPPING
     if trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
         trial.reason = reason
-    elif trial.status is not TrialStatus.RUNNING or (kept is not None and kept.step == trial.step):
+    elif trial.status is not TrialStatus.RUNNING or (
+        kept is not None and kept.step == trial.step and not trial.stopping  # its present step is to be told
+    ):
         _leave(state, trial, TrialStatus.PAUSED, reason)
     else:
         state.move(trial, TrialStatus.PAUSING, reason)
@@ -180,6 +183,7 @@ def _leave(state: State, trial: Trial, status: TrialStatus, reason: str, *, kill
     if status is TrialStatus.FAILED:
         trial.error = trial.error or reason
     state.move(trial, status, reason)
+    trial.stopping = trial.stopping and not status.final
     if placed:
         warm = status is TrialStatus.PAUSED and state.settings.keep_warm
         state.commands.append(Release(trial=trial.number, kill=kill, warm=warm))

@@ -20,7 +20,7 @@ from tune_platform.engine.apply import apply
 from tune_platform.engine.failures import allowed_retries, with_more_memory
 from tune_platform.engine.fold import fold
 from tune_platform.engine.news import accepts, deadline, given_up, overdue
-from tune_platform.engine.places import left_over, misfit, returning, wanted
+from tune_platform.engine.places import left_over, misfit, returning, stalling, wanted
 from tune_platform.engine.queue import PATIENCE
 from tune_platform.engine.replay import (
     Comparison,
@@ -35,7 +35,7 @@ from tune_platform.engine.replay import (
 )
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.state import Best, State
-from tune_platform.engine.trial import HELD, Trial, TrialStatus
+from tune_platform.engine.trial import HELD, STOPPED_BY_A_PERSON, STOPPING, Trial, TrialStatus
 from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Command, Finish
 from tune_platform.protocol.effects import (
@@ -161,6 +161,9 @@ class Controller:
                 self._on_failed(event)
             case Requested():
                 self._on_requested(event)
+            case Resumed():
+                for trial in [trial for trial in self.state.trials.values() if trial.stopping]:
+                    self._act(trial, Stop(reason=STOPPED_BY_A_PERSON), "person")
 
     def _on_reported(self, event: Reported, verdict: Verdict | None, met: tuple[str, float] | None) -> None:
         trial = self.state.trials[event.trial]
@@ -195,7 +198,9 @@ class Controller:
             self._emit(Dropped(trial=trial.number, uris=(lost.ref.uri,)))
         kill = event.cause not in _HARMLESS
         allowed = allowed_retries(self.settings, event)
-        if trial.failures[event.cause] > allowed or self.state.ending is not None:
+        if trial.stopping:
+            self._paused(trial, kill=kill)
+        elif trial.failures[event.cause] > allowed or self.state.ending is not None:
             self._fail(trial, f"{event.cause}: {event.message}", kill=kill)
         elif trial.status is TrialStatus.PAUSING:
             self._paused(trial, kill=kill)
@@ -218,13 +223,16 @@ class Controller:
             return
         if event.trial is None:
             if event.action in ("stop", "cancel"):
-                self._end("stopped", "a person stopped it", cancel=event.action == "cancel")
+                self._end("stopped", STOPPED_BY_A_PERSON, cancel=event.action == "cancel")
             return
         trial = self.state.trials.get(event.trial)
         if trial is None or trial.status.final:
             return  # it ended before the request arrived
-        if event.action in ("stop", "cancel"):
-            self._act(trial, Stop(reason="a person stopped it"), "person")
+        if event.action == "stop" and trial.status in (TrialStatus.RUNNING, TrialStatus.PAUSING) and not trial.waits:
+            if not trial.stopping:
+                self._act(trial, Pause(reason=STOPPING), "person")
+        elif event.action in ("stop", "cancel"):
+            self._act(trial, Stop(reason=STOPPED_BY_A_PERSON), "person")
         elif event.action == "pause" and trial.status is not TrialStatus.PAUSED:
             if trial.status is not TrialStatus.PAUSING:
                 self._act(trial, Pause(reason=HELD), "person")
@@ -238,9 +246,14 @@ class Controller:
             self._end("failed", text, cancel=True)
 
     def _paused(self, trial: Trial, *, kill: bool = False) -> None:
-        """Pause a trial that was to pause; where it has been sent on meanwhile, it waits for a place at once."""
+        """Pause a trial that was to pause; where it has been sent on meanwhile, it waits for a place at once.
+
+        One that a person stops ends.
+        """
         onward = trial.onward
-        if onward and not trial.held:
+        if trial.stopping:
+            self._emit(Moved(trial=trial.number, status="STOPPED", reason=STOPPED_BY_A_PERSON, kill=kill))
+        elif onward and not trial.held:
             self._emit(Moved(trial=trial.number, status="PENDING", reason=onward, kill=kill))
         else:
             reason = HELD if onward else trial.reason
@@ -418,12 +431,7 @@ class Controller:
         if not state.ledger.capacity or state.supply.asked or state.paused or state.interrupted or state.held:
             return  # somebody is still to say something
         if stalled and (state.queue.size or not state.supply.over):
-            waiting = state.queue.size + state.queue.paused_size
-            reason = (
-                f"the scheduler {self._name} lets none of {waiting} trials go on although nothing runs and there are "
-                "places: choose() returned None, and nothing will happen of itself that could change that"
-            )
-            self._finish("failed", reason)
+            self._finish("failed", f"the scheduler {self._name} {stalling(state)}")
         elif not state.queue.size and state.supply.over:
             self._stop_paused()
             if self.supplied:  # the scheduler had an answer to that

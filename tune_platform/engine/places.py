@@ -48,3 +48,11 @@ def left_over(state: State) -> str:
     if not left or state.ending is None or state.ending.status != "finished":
         return ""
     return f"; {left} {'trial waits' if left == 1 else 'trials wait'}, and would go on if it were extended"
+
+
+def stalling(state: State) -> str:
+    """Say of the scheduler why nothing can go on any more."""
+    return (
+        f"lets none of {state.queue.size + state.queue.paused_size} trials go on although nothing runs and there are "
+        "places: choose() returned None, and nothing will happen of itself that could change that"
+    )

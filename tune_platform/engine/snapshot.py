@@ -36,7 +36,7 @@ LARGEST = 256 * 2**20
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
     "last_config", "configs", "rungs", "unsaved", "until", "save", "waits", "saving", "sent_on", "resizing", "bypassed",
-    "held", "pruned", "worker", "created", "launched", "started", "ended", "history",
+    "held", "pruned", "stopping", "worker", "created", "launched", "started", "ended", "history",
 )  # fmt: skip
 #: What a new trial has there; None where there is no such thing.
 _NEW = {

@@ -62,6 +62,9 @@ _MOVES: dict[TrialStatus, frozenset[TrialStatus]] = {
 
 #: The reason of a pause that only a person lifts.
 HELD = "a person paused it"
+#: The reason of a pause that is to end the trial once its present step is over, and the reason of that end.
+STOPPING = "a person stops it after its present step"
+STOPPED_BY_A_PERSON = "a person stopped it"
 #: Moves of a trial that are kept in memory, for messages.
 _HISTORY = 64
 
@@ -108,6 +111,7 @@ class Trial:
     bypassed: int = 0  # how often a younger trial took a place while this one did not fit
     pruned: bool = False  # a metric was no number, which ends it as the worst of all
     held: bool = False  # a person paused it: it waits for a person
+    stopping: bool = False  # a person stops it: it ends as soon as its present step is over
     worker: str = ""
     created: float = 0.0
     launched: float = 0.0  # when it got its last place

@@ -1,4 +1,4 @@
-"""A search on a Ray of its own that ends while its last checkpoint is still being written."""
+"""Trials on a Ray of their own that end while a checkpoint is being written, or in the middle of a step."""
 
 from __future__ import annotations
 
@@ -44,3 +44,39 @@ print([[trial.step, bool(trial.checkpoint)] for trial in results])
 def test_the_last_checkpoint_of_a_search_is_kept(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SEARCH, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["[[3, True], [3, True]]", "[[3, True], [3, True], [3, True]]"], done.stderr
+
+
+STOPPED = """
+import sys, time
+from tune_platform import SearchSpec, run, uniform
+from tune_platform.backends.ray import RayBackend
+from tune_platform.store.sql import open_store
+
+storage = sys.argv[1]
+
+def train(config):
+    from tune_platform import report
+    for step in range(1, 100):
+        if step == 3:
+            open(storage + "/in-the-third", "w").close()
+            time.sleep(4.0)
+        report({"loss": 1 / step})
+
+def look(run, events, effects):
+    if not asked and any(type(event).__name__ == "Reported" for event in events):
+        import os
+        while not os.path.exists(storage + "/in-the-third"):
+            time.sleep(0.05)
+        with open_store(storage) as store, store.open("stopped") as experiment:
+            asked.append(experiment.request("stop", 0, {}, time.time()))
+
+asked = []
+spec = SearchSpec(name="stopped", trainable=train, param_space={"x": uniform(0, 1)}, metric="loss", mode="min",
+                  num_samples=1, searcher="random", scheduler="fifo", backend=RayBackend(num_cpus=1), storage=storage)
+print([(trial.step, trial.status, trial.reason) for trial in run(spec, listeners=[look])])
+"""
+
+
+def test_a_person_who_stops_a_trial_keeps_what_its_present_step_gives(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[(3, 'STOPPED', 'a person stopped it')]"], done.stderr

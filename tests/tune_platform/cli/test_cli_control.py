@@ -19,7 +19,8 @@ def requests(storage: Path) -> list[tuple[str, int | None, dict[str, Any]]]:
     [
         (["stop", "digits"], ("stop", None, {}), "its 1 running ones finish, then the search ends"),
         (["stop", "digits", "--now"], ("cancel", None, {}), "its 1 running trials are stopped"),
-        (["stop", "digits", "3"], ("stop", 3, {}), "trial 3 is stopped; what its present step gives is not kept"),
+        (["stop", "digits", "3"], ("stop", 3, {}), "trial 3 is stopped once its present step is over, which is kept"),
+        (["stop", "digits", "3", "--now"], ("cancel", 3, {}), "trial 3 is stopped"),
         (["pause", "digits"], ("pause", None, {}), "no new trials start; running ones go on until `unpause`"),
         (["pause", "digits", "3"], ("pause", 3, {}), "trial 3 is put aside until `unpause`"),
         (["unpause", "digits"], ("unpause", None, {}), "trials start again"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.tune_platform.engine.play import Play, Scripted, only
@@ -9,7 +11,7 @@ from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Finish, Launch, Release, Save, Tell
 from tune_platform.protocol.effects import Decided
 from tune_platform.protocol.events import Resumed
-from tune_platform.protocol.verdicts import Clone, Pause
+from tune_platform.protocol.verdicts import Clone, Continue, Pause
 from tune_platform.schedulers import ASHA
 
 
@@ -108,6 +110,68 @@ def test_a_person_stops_a_trial_in_any_state() -> None:
         play.ask_for("stop", number)
     assert [play.status(n) for n in range(3)] == [TrialStatus.STOPPED] * 3
     assert {play.trial(n).reason for n in range(3)} == {"a person stopped it"}
+
+
+def stopping(**settings: Any) -> Play:
+    """A trial that runs, has a checkpoint of its last report, and is to be stopped by a person."""
+    play = Play(num_samples=1, **settings)
+    play.suggest(0)
+    play.report(0, 1.0, saved=True)
+    assert play.ask_for("stop", 0) == [Save(trial=0, halt=True)]
+    assert (play.status(0), play.trial(0).reason) == (
+        TrialStatus.PAUSING, "a person stops it after its present step",
+    )  # fmt: skip
+    return play
+
+
+def test_a_person_stops_a_trial_after_its_present_step() -> None:
+    play = stopping()
+    play.report(0, 0.5)
+    commands = play.saved(0)
+    assert only(commands, Release) == [Release(trial=0)]
+    assert only(commands, Tell)[0].outcome.value == 0.5
+    assert (play.status(0), play.trial(0).reason) == (TrialStatus.STOPPED, "a person stopped it")
+
+
+def test_asked_twice_it_still_ends_its_step_but_not_where_it_is_to_be_at_once() -> None:
+    play = stopping()
+    assert not play.ask_for("stop", 0)
+    assert only(play.ask_for("cancel", 0), Release)
+    assert play.status(0) is TrialStatus.STOPPED
+
+
+@pytest.mark.parametrize(
+    "verdict", [Continue(until=5), Pause(reason="r"), Clone(source=0, config={}, until=5, reason="c")]
+)
+def test_what_the_scheduler_says_meanwhile_does_not_keep_it(verdict: Any) -> None:
+    play = Play(Scripted(t0s2=verdict), num_samples=1)
+    play.suggest(0)
+    play.report(0, 1.0, saved=True)
+    play.ask_for("stop", 0)
+    play.report(0, 0.5)
+    if play.status(0) is not TrialStatus.STOPPED:
+        assert not only(play.saved(0), Launch)
+    assert play.status(0) is TrialStatus.STOPPED
+
+
+def test_it_ends_whatever_a_person_says_of_a_pause_meanwhile() -> None:
+    play = stopping()
+    play.ask_for("pause", 0)
+    play.ask_for("unpause", 0)
+    play.saved(0)
+    assert play.status(0) is TrialStatus.STOPPED
+
+
+def test_it_is_not_tried_again() -> None:
+    play = stopping(retries={"exception": 3})
+    assert only(play.fail(0), Release) == [Release(trial=0, kill=True)]
+    assert play.status(0) is TrialStatus.STOPPED
+
+
+def test_it_ends_too_where_its_driver_was_lost_meanwhile() -> None:
+    play = stopping()
+    play.do(Resumed(time=1.0))
+    assert (play.status(0), play.trial(0).reason) == (TrialStatus.STOPPED, "a person stopped it")
 
 
 def test_a_persons_verdict_is_in_the_log_as_theirs() -> None:
