@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from sortedcontainers import SortedList
 
 from tune_platform.errors import SpecError
@@ -28,24 +29,29 @@ class History:
         self.rows: dict[int, Floats] = {}
         self.levels: dict[float, SortedList] = {}
         self.worst: SortedList = SortedList()  # numbers of the trials that ended for a value that is no number
+        self.last: SortedList = SortedList()  # (loss, number) of each trial at the highest resource that it reached
+        self._pending: SortedList = SortedList()  # numbers of the trials that run and have no value yet
         self._valued: SortedList = SortedList()  # numbers of the trials that have a value
         self._told: dict[int, tuple[tuple[float, float], ...]] = {}
 
     def add(self, number: int, config: Mapping[str, Any]) -> None:
         """Note a trial. One that is not in the space (it was changed on resume) is left out."""
         try:
-            self.rows[number] = self._encoding.row(config)
+            row = self._encoding.row(config)
         except SpecError:
             self.rows.pop(number, None)
+            self._pending.discard(number)
+            return
+        if number not in self.rows:
+            self._pending.add(number)
+        self.rows[number] = row
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Take in how a trial ended or stands, in the place of what was told of it before."""
-        self._valued.discard(number)
-        for level, loss in self._told.pop(number, ()):
-            self.levels[level].remove((loss, number))
-        self.worst.discard(number)
+        self._forget(number)
         if outcome.config is not None:
             self.add(number, outcome.config)
+        self._pending.discard(number)
         if number not in self.rows:
             return
         if outcome.worst:
@@ -60,6 +66,10 @@ class History:
                 return self.levels[level]
         return []
 
+    def pending(self, count: int) -> list[int]:
+        """Return the numbers of the newest trials that run and have no value yet, oldest first."""
+        return list(self._pending[-count:])
+
     def newest(self, count: int) -> list[int]:
         """Return the numbers of the newest trials that have a value, oldest first."""
         return list(self._valued[-count:])
@@ -72,13 +82,31 @@ class History:
                 return min(there)[1]
         return rivals[0]
 
+    def _forget(self, number: int) -> None:
+        told = self._told.pop(number, ())
+        for level, loss in told:
+            self.levels[level].remove((loss, number))
+        if told:
+            self.last.remove((told[-1][1], number))
+        self._valued.discard(number)
+        self.worst.discard(number)
+
     def _record(self, number: int, outcome: Outcome) -> None:
         rungs = outcome.rungs
         if not rungs and outcome.value is not None:
             rungs = ((outcome.resource or float(outcome.step), outcome.value),)
         found = {float(level): self._sign * value for level, value in rungs if math.isfinite(value)}
-        self._told[number] = tuple(found.items())
+        self._told[number] = told = tuple(sorted(found.items()))
         if found:
             self._valued.add(number)
+            self.last.add((told[-1][1], number))
         for level, loss in found.items():
             self.levels.setdefault(level, SortedList()).add((loss, number))
+
+
+def spread(ranked: Sequence[tuple[float, int]], best: int, most: int) -> list[tuple[float, int]]:
+    """Return the `best` first of a ranking and, of the others, an even choice over their ranks; `most` in all."""
+    if len(ranked) <= most:
+        return list(ranked)
+    others = np.linspace(best, len(ranked) - 1, most - best).astype(int)
+    return [*ranked[:best], *(ranked[index] for index in others)]

@@ -229,6 +229,7 @@ USES: dict[str, list[str]] = {
     "samplers": [
         f"{INLINE.format(name='qmc')} --set search.name=qmc",
         f"{INLINE.format(name='cmaes')} --set search.name=cmaes",
+        f"{INLINE.format(name='forest')} --set search.name=forest",
     ],
     "postgresql": ["import psycopg; psycopg.pq.version()"],
     "plots": ["from matplotlib.figure import Figure; Figure().savefig('it.png')"],

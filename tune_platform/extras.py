@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, str] = {
     "pyarrow": "parquet",
     "cmaes": "samplers",
     "scipy": "samplers",
+    "sklearn": "samplers",
     "aiohttp": "cluster",  # of ray[default]
     "adlfs": "cluster",
     "gcsfs": "cluster",
@@ -30,7 +31,6 @@ EXTRAS: Mapping[str, str] = {
     "dash_ag_grid": "dashboard",
     "dash_mantine_components": "dashboard",
     "psycopg": "postgresql",
-    "sklearn": "examples",
     "gymnasium": "policy-gradient",
     "mujoco": "policy-gradient",
 }

@@ -148,6 +148,8 @@ SEARCHERS = Registry(
         "qmc": "tune_platform.searchers.samplers:qmc",
         "bohb": "tune_platform.searchers.bohb:BOHB",
         "evolution": "tune_platform.searchers.evolution:Evolution",
+        "cqr": "tune_platform.searchers.cqr:CQR",
+        "forest": "tune_platform.searchers.forest:Forest",
     },
     check_searcher,
     wrap=(_is_sampler, "optuna"),

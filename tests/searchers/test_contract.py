@@ -122,3 +122,23 @@ class TestGp(ModelContract):
 class TestEvolution(TestBohb):
     def make_searcher(self) -> Searcher:
         return make_searcher("evolution", population=12, sample=4)
+
+
+class TestCqr(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("cqr", random_fraction=0.1, candidates=40)
+
+
+class TestCqrOnAConditionalSpace(TestCqr):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
+class TestForest(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("forest", random_fraction=0.1, candidates=40, trees=4)
+
+
+class TestForestOnAConditionalSpace(TestForest):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]

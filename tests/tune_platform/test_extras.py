@@ -179,6 +179,7 @@ MISSING = {
     "make_searcher('gp')": ("'scipy'", "samplers"),
     "make_searcher('cmaes')": ("'cmaes'", "samplers"),
     "make_searcher('qmc')": ("'scipy'", "samplers"),
+    "make_searcher('forest')": ("'sklearn'", "samplers"),
     "open_store('postgresql://localhost/db').names()": ("'psycopg'", "postgresql"),
     "CheckpointStorage('s3://bucket/there')": ("s3fs", "cluster"),
 }
