@@ -129,8 +129,26 @@ def on_table(problem: str, searcher: Any, seed: int) -> Key:
     return (first, 0.0 if first < math.inf else best[-1][1])
 
 
+def warm_share(problem: str, searcher: str, seeds: int) -> float:
+    """Return how often a search of 20 trials is better that knows 60 trials of an earlier, random one."""
+    function, domains = FUNCTIONS[problem]
+    space, pairs = Space(domains), []
+    for seed in range(seeds):
+        generator = np.random.default_rng([seed, 2])
+        earlier = sorted((space.sample(generator) for _ in range(60)), key=function)
+        found = []
+        for warm in ([earlier], []):
+            built = build(searcher)
+            built.warm = warm
+            found.append(on_function(problem, built, seed, trials=20))
+        pairs.append(found)
+    return won(*zip(*pairs, strict=True))
+
+
 def build(searcher: Any) -> Any:
-    """Return a searcher of a name, or of a dict of a name and options."""
+    """Return a searcher of a name, or of a dict of a name and options, or the one that is given."""
+    if not isinstance(searcher, str | dict):
+        return searcher
     options = {"name": searcher} if isinstance(searcher, str) else dict(searcher)
     return make_searcher(options.pop("name"), **options)
 
@@ -148,7 +166,12 @@ def main() -> None:
     parser.add_argument("--problems", default=",".join([*tables, *FUNCTIONS]))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--save", type=Path, help="a JSON file that is read and extended")
+    parser.add_argument("--warm", action="store_true", help="on functions: with and without an earlier search")
     options = parser.parse_args()
+    if options.warm:
+        for name in options.searchers.split(","):
+            print(name, *(f"{each} {warm_share(each, name, options.seeds):.2f}" for each in FUNCTIONS), sep="  ")
+        return
     named = options.searchers
     searchers = json.loads(named) if named.startswith("[") else named.split(",")
     searchers = ["random", *(one for one in searchers if one != "random")]

@@ -1,7 +1,7 @@
 """Searchers that fit a model to what is known, draw candidates, and suggest the one that the model likes best.
 
-Half of the candidates are drawn from the whole space and half lie near the best trials, where they differ from one in a
-few parameters: SMAC's local search (Hutter et al., LION 2011, section 4.3), in one step.
+Some of the candidates are drawn from the whole space and some lie near the best trials, where they differ from one in
+a few parameters: SMAC's local search (Hutter et al., LION 2011, section 4.3), in one step.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Modelled(Learner):
     """A learner whose model gives each of `candidates` points a score; the point with the least is suggested."""
 
     candidates = 400
+    near = 0.5  #: the share of the candidates that lie near the best trials
 
     def suggest(self, generator: np.random.Generator, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the candidate with the least score that is allowed; None where there is no model yet."""
@@ -32,7 +33,7 @@ class Modelled(Learner):
         scores = self.scores(points, generator)
         for index in np.argsort(scores, kind="stable")[:_TRIES]:
             config, _ = self._encoding.config(points[index], fixed)
-            if self._space.satisfied(config):
+            if self.allowed(config):
                 return config
         return None
 
@@ -51,11 +52,11 @@ class Modelled(Learner):
     def _drawn(self, generator: np.random.Generator) -> Floats:
         count, size = self.candidates, len(self._encoding)
         uniform = generator.random((count, size))
-        parents = self.parents()
+        parents = self.parents() if self.near else []
         if not parents:
             return uniform
         rows = np.array([self._history.rows[number] for number in parents])
-        near = rows[generator.integers(len(rows), size=count // 2)]
+        near = rows[generator.integers(len(rows), size=int(count * self.near))]
         width = 10.0 ** generator.uniform(-2, -0.5, size=(len(near), 1))
         moved = np.abs(near + width * generator.standard_normal(near.shape))
         moved = np.where(moved > 1, np.clip(2 - moved, 0, 1), moved)

@@ -66,6 +66,28 @@ class History:
                 return self.levels[level]
         return []
 
+    def add_earlier(self, number: int, config: Mapping[str, Any], loss: float) -> None:
+        """Note a trial of an earlier experiment, with a negative number, as one judged at resource 0: below all others.
+
+        `loss` is on a scale of its own, and the less the better whatever the mode.
+        """
+        self.add(number, config)
+        self._pending.discard(number)
+        if number in self.rows:
+            self._told[number] = ((0.0, loss),)
+            self._valued.add(number)
+            self.levels.setdefault(0.0, SortedList()).add((loss, number))
+
+    def ranked(self, enough: int) -> list[tuple[float, int]] | SortedList:
+        """Return (loss, number) of each trial at the highest resource that it reached, best first.
+
+        Where these are not enough yet, those of earlier experiments; where these are not either, nothing.
+        """
+        for found in (self.last, self.levels.get(0.0, [])):
+            if len(found) >= enough:
+                return found
+        return []
+
     def pending(self, count: int) -> list[int]:
         """Return the numbers of the newest trials that run and have no value yet, oldest first."""
         return list(self._pending[-count:])

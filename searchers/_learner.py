@@ -12,7 +12,9 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
 from tune_platform.protocol.seeds import rng
 from tune_platform.searchers._history import History
+from tune_platform.searchers._normal import normal_scores
 from tune_platform.searchers._places import Places
+from tune_platform.searchers._tried import Tried
 from tune_platform.space import Space
 from tune_platform.space.encoding import Encoding
 
@@ -20,12 +22,18 @@ from tune_platform.space.encoding import Encoding
 class Learner(ABC):
     """One metric; a space that is written as a dict. What it suggests is a function of the seed and of what was told.
 
+    With a warm start the best config of each earlier experiment is tried first (Feurer, Springenberg and Hutter, AAAI
+    2015), and the model begins with the ranks of all of theirs, until enough trials of its own are known.
+
     `random_fraction` of the suggestions are drawn at random, and all of them while too little is known.
     """
 
     synchronous = False
     lookahead: int | None = 0
     follows = True
+    duplicates = "allow"  #: `avoid`: no config is suggested that was tried; set before `setup`
+    exhausted = ""  #: why there is nothing more to try
+    warm: Sequence[Sequence[Mapping[str, Any]]] = ()  #: configs of earlier experiments, best first; set before `setup`
     name: ClassVar[str]
 
     def __init__(self, random_fraction: float) -> None:
@@ -49,22 +57,37 @@ class Learner(ABC):
         self._space, self._seed = space, seed
         self._history = History(self._encoding, mode[0])
         self._grid, self._places = space.grid_points(), Places()
+        self._tried = Tried(space, avoid=self.duplicates == "avoid")
         self._enough = len(self._encoding) + 1
+        number = 0
+        for configs in self.warm:
+            for score, config in zip(normal_scores(np.arange(len(configs), dtype=np.float64)), configs, strict=True):
+                number -= 1
+                self._history.add_earlier(number, config, float(score))
 
-    def ask(self, number: int) -> Suggestion:
-        """Suggest the config of trial `number`; `model` in its note says that it is not drawn at random."""
+    def ask(self, number: int) -> Suggestion | None:
+        """Suggest the config of trial `number`; `model` in its note says that it is not drawn at random.
+
+        None where duplicates are avoided and nothing is left.
+        """
         generator = rng(self._seed, number)
         fixed = self._grid.point(self._places.point(number) % self._grid.total)
+        place = self._places.point(number)
+        if place < len(self.warm) and self.allowed(best := dict(self.warm[place][0])):
+            self._history.add(number, best)
+            self._tried.add(best)
+            return Suggestion(best, {"warm": True})
         at_random = generator.random() < self.random_fraction
         found = None if at_random else self.suggest(generator, fixed)
-        try:
-            config = found or self._space.sample(generator, fixed)
-        except SpecError:  # the constraints forbid this point of the grid
-            config = self._space.sample(generator)
+        config = found or self._drawn_at_random(generator, fixed)
+        if config is None:
+            self.exhausted = self._tried.all_tried
+            return None
         self._history.add(number, config)
+        self._tried.add(config)
         return Suggestion(config, {"model": True} if found else {})
 
-    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion]:
+    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion | None]:
         """Suggest the configs of several trials, one after the other."""
         return map(self.ask, numbers)
 
@@ -72,6 +95,7 @@ class Learner(ABC):
         """Hear of a trial with a config of its own. SpecError when it is not in the space."""
         self._places.observe(number)
         self._history.add(number, config)
+        self._tried.add(config)
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Hear how a trial ended, or stands while it is paused or runs."""
@@ -83,8 +107,20 @@ class Learner(ABC):
             if trial.memo is None:
                 self._places.observe(trial.number)
             self._history.add(trial.number, trial.config)
+            self._tried.add(trial.config)
             if trial.outcome is not None:
                 self._history.tell(trial.number, trial.outcome)
+
+    def allowed(self, config: Mapping[str, Any]) -> bool:
+        """Tell whether a config meets the constraints, and was not tried where duplicates are avoided."""
+        return self._tried.is_new(config) and self._space.satisfied(config)
+
+    def _drawn_at_random(self, generator: np.random.Generator, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
+        try:
+            config = self._space.sample(generator, fixed)
+        except SpecError:  # the constraints forbid this point of the grid
+            config = self._space.sample(generator)
+        return config if self._tried.is_new(config) else self._tried.another(generator, fixed)
 
     @abstractmethod
     def suggest(self, generator: np.random.Generator, fixed: Mapping[str, Any]) -> dict[str, Any] | None:

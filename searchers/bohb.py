@@ -61,7 +61,7 @@ class BOHB(Learner):
         scores = _density(self._encoding, good, points) - _density(self._encoding, bad, points)
         for index in np.argsort(-scores, kind="stable")[:_TRIES]:
             config, _ = self._encoding.config(points[index], fixed)
-            if self._space.satisfied(config):
+            if self.allowed(config):
                 return config
         return None
 

@@ -32,8 +32,9 @@ class CQR(Modelled):
     """
 
     name = "cqr"
+    near = 0.0
 
-    def __init__(self, *, random_fraction: float = 0.1, quantiles: int = 4, candidates: int = 400) -> None:
+    def __init__(self, *, random_fraction: float = 1 / 3, quantiles: int = 4, candidates: int = 400) -> None:
         super().__init__(random_fraction)
         self.check("quantiles", quantiles, 2, 20, whole=True)
         self.check("candidates", candidates, 1, 10_000, whole=True)
@@ -46,8 +47,8 @@ class CQR(Modelled):
 
     def fit(self, generator: np.random.Generator) -> bool:
         """Fit the quantiles, and their correction."""
-        ranked = self._history.last
-        if len(ranked) < max(2 * self._enough, 12):
+        ranked = self._history.ranked(max(2 * self._enough, 12))
+        if not ranked:
             return False
         picked = spread(ranked, _BEST, _MOST)
         rows = np.array([self._history.rows[number] for _, number in picked])

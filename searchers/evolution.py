@@ -59,6 +59,6 @@ class Evolution(Learner):
                 moved = abs(parent[column] + generator.standard_normal() * self.step)
                 child[column] = min(max(2 - moved if moved > 1 else moved, 0.0), 1.0)
             config, _ = self._encoding.config(self._encoding.settle(child[None], fixed)[0], fixed)
-            if self._space.satisfied(config):
+            if self.allowed(config):
                 return config
         return None

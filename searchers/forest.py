@@ -35,7 +35,7 @@ class Forest(Modelled):
 
     name = "forest"
 
-    def __init__(self, *, random_fraction: float = 0.1, trees: int = 10, candidates: int = 400) -> None:
+    def __init__(self, *, random_fraction: float = 0.25, trees: int = 10, candidates: int = 400) -> None:
         super().__init__(random_fraction)
         self.check("trees", trees, 2, 1000, whole=True)
         self.check("candidates", candidates, 1, 10_000, whole=True)
@@ -51,8 +51,8 @@ class Forest(Modelled):
         """Grow the forest."""
         from sklearn.ensemble import RandomForestRegressor
 
-        ranked = self._history.last
-        if len(ranked) < max(self._enough, 10):
+        ranked = self._history.ranked(max(self._enough, 10))
+        if not ranked:
             return False
         picked = spread(ranked, _BEST, _MOST)
         pending = self._history.pending(_PENDING)

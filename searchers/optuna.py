@@ -32,6 +32,7 @@ from tune_platform.searchers import _cma_state
 from tune_platform.searchers._optuna_params import distribution_of, is_numbered, suggest, to_raw
 from tune_platform.searchers._optuna_study import Judged, Params, Storage, frozen_trial, judge
 from tune_platform.searchers._places import Places
+from tune_platform.searchers._tried import Tried
 from tune_platform.space import Domain, Space
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
@@ -90,6 +91,8 @@ class OptunaSearcher:
     """
 
     lookahead: int | None = 0
+    duplicates = "allow"  #: `avoid`: no config is suggested that was tried; set before `setup`
+    exhausted = ""  #: why there is nothing more to try
 
     def __init__(self, sampler: str | BaseSampler = "tpe", **sampler_kwargs: Any) -> None:
         self.synchronous = sampler == "random"
@@ -140,6 +143,7 @@ class OptunaSearcher:
         self._running: dict[int, _Open] = {}
         self._grid = space.grid_points()
         self._places = Places()
+        self._tried = Tried(space, avoid=self.duplicates == "avoid")
 
     def _check_objectives(self) -> None:
         """Raise SpecError where the sampler cannot serve several objectives: a copy of it has to suggest something."""
@@ -159,8 +163,11 @@ class OptunaSearcher:
 
     # ------------------------------------------------------------------------------------ ask
 
-    def ask(self, number: int) -> Suggestion:
-        """Suggest the config of trial `number`. SpecError when no config meets the constraints."""
+    def ask(self, number: int) -> Suggestion | None:
+        """Suggest the config of trial `number`; None where duplicates are avoided and nothing is left.
+
+        SpecError when no config meets the constraints.
+        """
         attrs_before = self._storage.get_study_system_attrs(self._study_id)
         tries = _GP_TRIES if self._name == "gp" else _TRIES
         grid = self._grid_point(number)
@@ -170,19 +177,27 @@ class OptunaSearcher:
             trial = self._ask(grid)
             try:
                 config = self._space.build(partial(suggest, trial))
-                satisfied = self._space.satisfied(config)
+                satisfied = self._tried.is_new(config) and self._space.satisfied(config)
             except BaseException:
                 self._study.tell(trial, state=TrialState.FAIL)
                 raise
             if satisfied:
                 self._running[number] = _Open(trial.number, config)
+                self._tried.add(config)
                 return Suggestion(config, self._memo(number, attempt, attrs_before))
             self._study.tell(trial, state=TrialState.FAIL)
         config, params = self._draw(number, grid)
+        if not self._tried.is_new(config):
+            other = self._tried.another(rng(self._seed, number, "another"), grid)
+            if other is None:
+                self.exhausted = self._tried.all_tried
+                return None
+            config, params = other, self._params_of(other)
+        self._tried.add(config)
         self._add_running(number, config, params)
         return Suggestion(config, self._memo(number, tries, attrs_before))
 
-    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion]:
+    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion | None]:
         """Suggest the configs of several trials, each when it is wanted, with those before it running by then."""
         return map(self.ask, numbers)
 
@@ -257,6 +272,7 @@ class OptunaSearcher:
     def observe(self, number: int, config: Mapping[str, Any]) -> None:
         """Hear that trial `number` runs with a config of its own. SpecError when it is not in the space."""
         self._places.observe(number)
+        self._tried.add(config)
         self._add_running(number, config, self._params_of(config))
 
     def tell(self, number: int, outcome: Outcome) -> None:
@@ -311,6 +327,7 @@ class OptunaSearcher:
         """
         for trial in sorted(past, key=lambda trial: trial.number):
             memo = trial.memo or {}
+            self._tried.add(trial.config)
             if trial.memo is None:
                 self._places.observe(trial.number)
             for _ in range(memo.get("skipped", 0)):

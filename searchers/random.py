@@ -9,6 +9,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
 from tune_platform.protocol.seeds import rng
 from tune_platform.searchers._places import Places
+from tune_platform.searchers._tried import Tried
 from tune_platform.space import Enumeration, Space
 
 #: how many points of the grid in a row may be ruled out by the constraints
@@ -26,12 +27,15 @@ class RandomSearcher:
     synchronous = True
     lookahead: int | None = None
     longer_choices = True
+    duplicates = "allow"  #: `avoid`: no config is suggested that was tried; set before `setup`
+    exhausted = ""  #: why there is nothing more to try
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space and the seed. SpecError when no draw meets the constraints."""
         self._space, self._seed = space, seed
         self._grid: Enumeration = space.grid_points()
         self._places = Places()
+        self._tried = Tried(space, avoid=self.duplicates == "avoid")
         if space.constraints:
             space.check(seed)
 
@@ -44,10 +48,11 @@ class RandomSearcher:
         """The number of trials for each sample: the size of the grid, 1 without `grid_search` parameters."""
         return self._grid.total
 
-    def ask(self, number: int) -> Suggestion:
+    def ask(self, number: int) -> Suggestion | None:
         """Suggest the config of trial `number`. SpecError when no point of the grid can meet the constraints.
 
-        Where the constraints rule a point of the grid out, its turn goes to the next one.
+        Where the constraints rule a point of the grid out, its turn goes to the next one. None where duplicates are
+        avoided and nothing is left.
         """
         point, total = self._places.point(number), self._grid.total
         generator = rng(self._seed, number)
@@ -55,19 +60,28 @@ class RandomSearcher:
         for shift in range(min(total, _SHIFTS) if self._space.constraints else 1):
             fixed = self._grid.point((point + shift) % total)
             try:
-                return Suggestion(self._space.sample(generator, fixed), {})
+                config: dict[str, Any] | None = self._space.sample(generator, fixed)
             except SpecError as error:
                 problem = error
+                continue
+            if not self._tried.is_new(config or {}):
+                config = self._tried.another(generator, fixed)
+            if config is None:
+                self.exhausted = self._tried.all_tried
+                return None
+            self._tried.add(config)
+            return Suggestion(config, {})
         assert problem is not None
         raise problem
 
-    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion]:
+    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion | None]:
         """Suggest the configs of several trials, one after the other."""
         return map(self.ask, numbers)
 
     def observe(self, number: int, config: Mapping[str, Any]) -> None:
         """Hear of a trial with a config of its own: it does not take a point of the grid."""
         self._places.observe(number)
+        self._tried.add(config)
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Hear how a trial ended: nothing is learned from it."""
@@ -75,13 +89,15 @@ class RandomSearcher:
     def restore(self, past: Sequence[PastTrial]) -> None:
         """Hear the past: which trials had configs of their own (those without a memo)."""
         for trial in past:
+            self._tried.add(trial.config)
             if trial.memo is None:
                 self._places.observe(trial.number)
 
     def state(self) -> dict[str, Any]:
-        """Return the numbers of the trials that had configs of their own, which is all that there is to know."""
-        return {"observed": self._places.observed}
+        """Return the numbers of the trials that had configs of their own, and what was tried where that matters."""
+        return {"observed": self._places.observed, "tried": self._tried.state()}
 
     def load_state(self, data: Mapping[str, Any]) -> None:
         """Take what `state` returned."""
         self._places = Places(data["observed"])
+        self._tried.load_state(data.get("tried", []))

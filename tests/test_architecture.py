@@ -135,7 +135,8 @@ MAY: Mapping[str, set[str]] = {
         "store.checkpoints",
         "trainable",
     },
-    "claim": {"errors", "spec", "store"},
+    "claim": {"errors", "spec", "store", "warm_start"},
+    "warm_start": {"errors", "protocol", "protocol.seeds", "space", "spec", "store"},
     "continuation": {"errors", "location", "protocol", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
     "api": {

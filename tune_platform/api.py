@@ -98,11 +98,13 @@ def drive(
     """Run the experiment that `claim` gave for this spec to its end. Raises what `run` raises."""
     experiment = claimed.experiment
     begin: Callable[[Runner], None] = Runner.start
-    if not claimed.fresh:
+    if claimed.fresh:
+        spec = spec.with_warm_start(experiment.spec)
+    else:
         spec = spec.as_begun(experiment.spec)
         begin = _going_on(spec, experiment, choices=check_same(spec, experiment))
     opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
-    opening = "; ".join([opening, *spec.chosen()])
+    opening = "; ".join([opening, *spec.chosen(), *spec.warmth()])
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
         finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
         display.end(finish)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tune_platform.errors import ExperimentError, NameTakenError, SpecError, did_you_mean
 from tune_platform.store.removal import remove, sweep
 from tune_platform.store.sql import SqlExperiment, SqlStore, open_store
+from tune_platform.warm_start import form_with_warm_start
 
 if TYPE_CHECKING:
     from tune_platform.spec import SearchSpec
@@ -63,7 +64,7 @@ def free_name(store: SqlStore, name: str) -> str:
 def _named(store: SqlStore, spec: SearchSpec, name: str, choice: str) -> Claim:
     for _ in range(3):  # somebody else may take the name at this very moment
         try:
-            return Claim(store.create(name, spec.to_dict(), created=time.time()), fresh=True)
+            return Claim(store.create(name, form_with_warm_start(spec, store), created=time.time()), fresh=True)
         except NameTakenError:
             if store.is_idle_start(name) or choice == "replace":
                 remove(store, name)

@@ -18,7 +18,7 @@ from tune_platform.space.encoding import Encoding
 LINE = Space({"x": uniform(0, 1)})
 
 
-def start(space: Space = LINE, mode: str = "min", **options: Any) -> BOHB:
+def start(space: Space = LINE, mode: str = "min", **options: Any) -> Any:
     searcher = BOHB(random_fraction=0, **options)
     searcher.setup(space, mode=[mode], seed=0)
     return searcher

@@ -25,7 +25,7 @@ class FarAhead(OptunaSearcher):
 class Batches(RandomSearcher):
     """A batch is drawn from one generator."""
 
-    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion]:
+    def ask_batch(self, numbers: Sequence[int]) -> Iterator[Suggestion | None]:
         return iter([self.ask(numbers[0])] * len(numbers))
 
 

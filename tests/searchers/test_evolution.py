@@ -14,7 +14,7 @@ from tune_platform.space import Space, choice, uniform
 SPACE = Space({"x": uniform(0, 1), "y": uniform(0, 1), "kind": choice(["a", "b", "c"])})
 
 
-def start(**options: Any) -> Evolution:
+def start(**options: Any) -> Any:
     searcher = Evolution(random_fraction=0, **options)
     searcher.setup(SPACE, mode=["min"], seed=0)
     return searcher

@@ -23,7 +23,7 @@ from tune_platform.space import Space, SpaceTrial, choice, loguniform, normal, q
 LINE = Space({"x": uniform(0, 1)})
 
 
-def start(searcher: OptunaSearcher, space: Space = LINE, mode: tuple[str, ...] = ("min",)) -> OptunaSearcher:
+def start(searcher: OptunaSearcher, space: Space = LINE, mode: tuple[str, ...] = ("min",)) -> Any:
     searcher.setup(space, mode=mode, seed=0)
     return searcher
 
@@ -47,7 +47,7 @@ def shown(searcher: OptunaSearcher) -> list[FrozenTrial]:
     return searcher._study.get_trials()
 
 
-def resumed(sampler: str, space: Space, past: list[PastTrial], **kwargs: Any) -> OptunaSearcher:
+def resumed(sampler: str, space: Space, past: list[PastTrial], **kwargs: Any) -> Any:
     """A searcher that is told the past as a log has it: as JSON."""
     searcher = start(OptunaSearcher(sampler, **kwargs), space)
 

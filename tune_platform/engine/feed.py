@@ -206,7 +206,8 @@ class Feed:
                 continue
             for number, suggestion, cost in self._asked(list(group)):
                 if suggestion is None:
-                    self._give(Exhausted(time=self._clock(), reason="the searcher has nothing more to try"))
+                    why = getattr(self._searcher, "exhausted", "") or "the searcher has nothing more to try"
+                    self._give(Exhausted(time=self._clock(), reason=why))
                 else:
                     self._give(self._suggested(number, suggestion.config, memo=suggestion.memo, cost=cost))
 

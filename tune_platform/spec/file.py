@@ -38,6 +38,8 @@ class Search(Strict):
     seed: Natural = 0
     initial: list[dict[str, Any]] = Field(default_factory=list)
     prefetch: Natural | None = None
+    duplicates: Literal["allow", "avoid"] | None = None
+    warm_start: list[str] | dict[str, Any] | None = None
 
 
 class Schedule(Strict):

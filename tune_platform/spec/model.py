@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,7 @@ from tune_platform.callbacks import check_callbacks
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, default_storage, unwritable
 from tune_platform.modules import entrypoint_today
+from tune_platform.protocol.configs import from_json
 from tune_platform.resources import Resources
 from tune_platform.spec.agreement import contradictions, memory_to_grow
 from tune_platform.spec.blocks import Budget, check_driver
@@ -89,6 +90,14 @@ def _many(value: Any) -> Any:
     raise SpecError(f"got {describe(value)}; a name is wanted, or several in a list")
 
 
+def _names_or_read(value: Any) -> Any:
+    return (
+        value
+        if isinstance(value, Mapping) or value in ((), [])
+        else tuple([v] if isinstance(v := _many(value), str) else v)
+    )
+
+
 def _check_modes(value: Any) -> Any:
     modes = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else [value]
     for mode in modes:
@@ -124,6 +133,9 @@ class SearchSpec(Shared):
     start_points: Annotated[Sequence[Mapping[str, Any]], BeforeValidator(_functions)] = ()
     max_concurrent: Count | None = None
     prefetch: Natural | None = None
+    duplicates: Literal["allow", "avoid"] | None = None
+    #: Names of earlier experiments; in the spec of one that was begun, what was read of each.
+    warm_start: Annotated[tuple[str, ...] | Mapping[str, Any], BeforeValidator(_names_or_read)] = ()
     budget: Annotated[Budget, BeforeValidator(lambda value: value or {})] = Budget()
     resources: Annotated[Any, AfterValidator(take_resources)] = Resources()
     retries: Annotated[Mapping[str, Any], BeforeValidator(take_retries)] = Field(
@@ -217,6 +229,22 @@ class SearchSpec(Shared):
         found._choose(steps=steps)
         return found
 
+    def with_warm_start(self, begun: Mapping[str, Any]) -> SearchSpec:
+        """Return the spec with what was read of earlier experiments when the one of that spec (`to_dict`) was begun."""
+        found = (begun.get("search") or {}).get("warm_start")
+        same = isinstance(found, Mapping) and list(found) == list(self.warm_start)
+        return self.model_copy(update={"warm_start": found}) if same else self
+
+    def warmth(self) -> list[str]:
+        """Say what was read of earlier experiments: a line for each."""
+        if not isinstance(self.warm_start, Mapping):
+            return []
+        return [
+            f"warm start: {len(found['configs'])} trials of {name}"
+            + (f" without {', '.join(found['left_out'])}, not of this space" if found["left_out"] else "")
+            for name, found in self.warm_start.items()
+        ]
+
     def as_begun(self, begun: Mapping[str, Any]) -> SearchSpec:
         """Return the spec with the parts that were chosen when the experiment of that spec (`to_dict`) was begun.
 
@@ -225,7 +253,7 @@ class SearchSpec(Shared):
         from tune_platform.spec.reading import chosen_parts
 
         found = chosen_parts(begun, tuple(self._chosen))
-        mine = self.model_copy(update=found)
+        mine = self.with_warm_start(begun).model_copy(update=found)
         mine._chosen = {part: why for part, why in self._chosen.items() if part not in found}
         return mine
 
@@ -327,6 +355,14 @@ class SearchSpec(Shared):
         searcher = build_searcher(self.searcher)
         if self.num_samples is not None and hasattr(searcher, "passes"):
             searcher.passes = max(self.num_samples, 1)
+        if hasattr(searcher, "duplicates"):
+            searcher.duplicates = self.duplicates or ("allow" if searcher.lookahead is None else "avoid")
+        if self.warm_start and not hasattr(searcher, "warm"):
+            learners = "bohb, cqr, forest and evolution"
+            raise SpecError(f"search.warm_start: {type(searcher).__name__} learns nothing of others; {learners} do")
+        if isinstance(self.warm_start, Mapping):
+            read = [found["configs"] for found in self.warm_start.values()]
+            searcher.warm = [list(map(from_json, configs)) for configs in read]  # type: ignore[attr-defined]
         return searcher
 
     def make_scheduler(self) -> Scheduler:

@@ -84,6 +84,8 @@ OPTIONS = (
     Option("seed", "search.seed"),
     Option("start_points", "search.initial"),
     Option("prefetch", "search.prefetch"),
+    Option("duplicates", "search.duplicates"),
+    Option("warm_start", "search.warm_start"),
     Option("scheduler", "schedule"),
     Option("budget.trials", "budget.trials"),
     Option("num_samples", "budget.num_samples"),

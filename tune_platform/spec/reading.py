@@ -108,6 +108,7 @@ _FORMS: Mapping[str, Callable[[SpecFile], Any]] = {
     "space": _space_of,
     "constraints": lambda file: tuple(file.constraints),
     "search.initial": lambda file: tuple(map(from_json, file.search.initial)),
+    "search.warm_start": lambda file: file.search.warm_start or (),
     "search": lambda file: _part(file.search, _SEARCH_KEYS),
     "schedule": lambda file: _part(file.schedule),
     "resources": lambda file: take_resources(file.resources.model_dump()),

@@ -52,6 +52,10 @@ def _python(value: Any) -> dict[str, str]:
     return {"python": f"{named.__module__}:{named.__qualname__}"}
 
 
+def _warm_start(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else list(value) or None
+
+
 def _entrypoint(trainable: Any) -> Any:
     return trainable if isinstance(trainable, str) else entrypoint_of(trainable) or _python(trainable)
 
@@ -135,6 +139,7 @@ _FORMS: Mapping[str, Callable[[SearchSpec], Any]] = {
     "searcher": lambda spec: _named(spec.searcher),
     "scheduler": lambda spec: _named(spec.scheduler),
     "start_points": lambda spec: [plain(_shown(point)) for point in spec.start_points],
+    "warm_start": lambda spec: _warm_start(spec.warm_start),
     "resources": lambda spec: _resources(spec.resources),
     "stop": lambda spec: dict(spec.stop),
     "checkpoint": lambda spec: spec.checkpoint.model_dump(),

@@ -148,7 +148,7 @@ def test_a_second_objective_counts_too(tmp_path: Path) -> None:
 
 def test_a_pruned_trial_is_the_worst_to_tpe() -> None:
     """TPE goes where no trial was pruned, though those that were are most."""
-    searcher = OptunaSearcher("tpe", n_startup_trials=0)
+    searcher: Any = OptunaSearcher("tpe", n_startup_trials=0)
     searcher.setup(Space({"x": uniform(0, 1)}), mode=["min"], seed=0)
     for number in range(40):
         x = searcher.ask(number).config["x"]
