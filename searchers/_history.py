@@ -61,10 +61,16 @@ class History:
 
     def best(self, enough: int) -> list[tuple[float, int]] | SortedList:
         """Return (loss, number), best first, of the highest fidelity with `enough` trials; empty if there is none."""
-        for level in sorted(self.levels, reverse=True):
-            if len(self.levels[level]) >= enough:
-                return self.levels[level]
-        return []
+        level = self.top(enough)
+        return [] if level is None else self.levels[level]
+
+    def top(self, enough: int) -> float | None:
+        """Return the highest resource at which `enough` trials were judged; None if there is none."""
+        return max((level for level, found in self.levels.items() if len(found) >= enough), default=None)
+
+    def loss(self, number: int, level: float) -> float:
+        """Return the loss of a trial that has a value at a resource; infinity where it did not come there."""
+        return next((loss for at, loss in self._told[number] if at == level), math.inf)
 
     def add_earlier(self, number: int, config: Mapping[str, Any], loss: float) -> None:
         """Note a trial of an earlier experiment, with a negative number, as one judged at resource 0: below all others.

@@ -150,6 +150,7 @@ SEARCHERS = Registry(
         "evolution": "tune_platform.searchers.evolution:Evolution",
         "cqr": "tune_platform.searchers.cqr:CQR",
         "forest": "tune_platform.searchers.forest:Forest",
+        "portfolio": "tune_platform.searchers.portfolio:Portfolio",
     },
     check_searcher,
     wrap=(_is_sampler, "optuna"),

@@ -142,3 +142,13 @@ class TestForest(TestBohb):
 class TestForestOnAConditionalSpace(TestForest):
     def make_space(self) -> Space:
         return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
+class TestPortfolio(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("portfolio")
+
+    def test_the_model_is_at_work_before_the_last_cut(self) -> None:
+        log = self.drive(self.start(), 0, max(self.cuts), {})
+        by = {(heard.memo or {}).get("by") for heard in log if isinstance(heard, PastTrial)}
+        assert by >= {"bohb", "evolution", "random"}
