@@ -25,9 +25,9 @@ def check_same(spec: SearchSpec, experiment: SqlExperiment) -> Mapping[str, Sequ
         return choices
     if keys and keys <= {"budget.trials", "budget.num_samples", "budget.time"}:
         raise ExperimentError(
-            f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). For more, "
-            f'pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, or: '
-            f"tune-platform resume {experiment.name} --extend trials=10"
+            f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). To add to "
+            f'it, say 10 trials, pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, '
+            f"or: tune-platform resume {experiment.name} --extend trials=10"
         )
     if keys and all(key.startswith("space.") for key in keys):
         raise ExperimentError(
