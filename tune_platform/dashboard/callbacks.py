@@ -7,17 +7,16 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
+from flask import request
 
 from tune_platform.dashboard import layout, parts
 from tune_platform.dashboard.actions import ask
+from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.files import log_of
 from tune_platform.dashboard.filtering import passing
 from tune_platform.dashboard.sections import SECTIONS, STILL, Scene
 from tune_platform.dashboard.source import Source
-from tune_platform.dashboard.table import only
 from tune_platform.errors import ExperimentError, SpecError, TunePlatformError
-from tune_platform.plots import FIGURES
-from tune_platform.plots.theme import nothing, themed
 
 
 def add_callbacks(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
@@ -38,7 +37,9 @@ def _pages(app: Dash, source: Source) -> None:
                 case []:
                     return experiments(source)
                 case ["e", name]:
-                    return layout.experiment_page(source.picture(name), dict(parse_qsl((search or "").lstrip("?"))))
+                    query = dict(parse_qsl((search or "").lstrip("?")))
+                    theme = "dark" if request.cookies.get("scheme") == "dark" else "light"
+                    return layout.experiment_page(source.picture(name), query, theme)
                 case ["e", name, "t", number] if number.isdigit():
                     source.picture(name).view.trials.place(int(number))
                     return layout.trial_page(name, int(number))
@@ -48,9 +49,12 @@ def _pages(app: Dash, source: Source) -> None:
             return parts.alert(str(error))
         return parts.alert("There is no such page.")
 
-    @app.callback(Output("body", "children"), Input("tabs", "value"))
-    def body(tab: str) -> Any:
-        return layout.body(tab) if tab else no_update
+    @app.callback(
+        Output("body", "children"), Input("tabs", "value"), State("where", "data"), State("scheme", "data"),
+        State("filtered", "data"), State("selection", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    def body(tab: str, where: Mapping[str, Any], theme: str, text: str, chosen: list[int]) -> Any:
+        return layout.body(tab, source.known(where["name"]), theme or "light", text or "", chosen or ())
 
 
 def experiments(source: Source) -> Any:
@@ -85,81 +89,59 @@ def _live(app: Dash, source: Source) -> None:
             status = [parts.state(view.trials.state[view.trials.place(where["trial"])])]
         return no_update if view.revision == revision else view.revision, status
 
-    @app.callback(Output("news", "data"), Input("revision", "data"), State("news", "data"), State("where", "data"))
-    def news(revision: int, last: Mapping[str, Any] | None, where: Mapping[str, Any]) -> Any:
+    @app.callback(Output("news", "data"), Input("revision", "data"), State("had", "data"), State("where", "data"))
+    def news(_: int, last: int | None, where: Mapping[str, Any]) -> Any:
         if where["trial"] is not None:
             return no_update  # the page of a trial has no table
-        since = 0 if last is None else last["revision"]
-        picture = source.picture(where["name"])
-        if picture.view.revision <= since:
-            return no_update
-        rows = (picture.changed > since).nonzero()[0].tolist()
-        columns = picture.table.columns if since == 0 else picture.table.since(rows)
-        return {"name": picture.view.name, "since": since, "revision": picture.view.revision, "columns": columns}
+        return layout.news(source.known(where["name"]), last or 0) or no_update
 
     @app.callback(
-        Output("passing", "data"), Output("filter-said", "children"), Input("filter", "value"),
-        Input("revision", "data"), State("where", "data"), State("passing", "data"),
+        Output("passing", "data"), Output("filter-said", "children"), Output("filtered", "data"),
+        Input("filter", "value"), Input("revision", "data"), State("where", "data"), State("filtered", "data"),
     )  # fmt: skip
-    def choose(text: str, _: int, where: Mapping[str, Any], before: list[int] | None) -> Any:
-        picture = source.picture(where["name"])
+    def choose(text: str, _: int, where: Mapping[str, Any], before: str) -> Any:
+        picture = source.known(where["name"])
         try:
             found = passing(text or "", picture.table)
         except SpecError as error:
-            return no_update, parts.alert(str(error).removeprefix("constraint "))
+            return no_update, parts.alert(str(error).removeprefix("constraint ")), no_update
         said = "" if found is None else f"{len(found):,} of {len(picture.view.trials):,} trials pass"
-        return no_update if found == before else found, said
+        return found, said, no_update if (text or "") == before else text or ""
 
     @app.callback(
         Output("table", "columnDefs"), Input("columns", "value"), State("where", "data"), prevent_initial_call=True
     )
     def columns(names: list[str], where: Mapping[str, Any]) -> Any:
-        return layout.column_defs(source.picture(where["name"]).table, names or ["trial"]) if names else no_update
+        return layout.column_defs(source.known(where["name"]).table, names or ["trial"]) if names else no_update
 
 
 def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
-    def drawn(name: str, numbers: list[int] | None, theme: str, where: Mapping[str, Any], **options: Any) -> Any:
-        view = only(source.picture(where["name"]).view, numbers)
-        kind = FIGURES[name]
-        try:
-            made = kind.draw(view, theme=theme or "light", **options)
-            if theme == "dark":  # no template reaches the cells of Plotly's tables
-                dark = {"fill_color": "#1a1b1e", "line_color": "#3a3d44"}
-                made.update_traces(cells=dark, header=dark, selector={"type": "table"})
-            return made
-        except (SpecError, ExperimentError) as error:
-            return themed(nothing(str(error)), "dark" if theme == "dark" else "light")
+    def redrawn(name: str, before: str | None, theme: str, where: Mapping[str, Any], **options: Any) -> Any:
+        made = draw(source.known(where["name"]), name, theme or "light", **options)
+        return (no_update,) * 3 if made.key == before else (made.figure, made.summary, made.key)
+
+    told = (Output({"type": "summary", "name": MATCH}, "children"), Output({"type": "drawn", "name": MATCH}, "data"))
+    now = (Input("revision", "data"), Input("filtered", "data"), Input("scheme", "data"))
+    place = (State("where", "data"), State({"type": "drawn", "name": MATCH}, "data"))
 
     @app.callback(
-        Output({"type": "figure", "name": MATCH}, "figure"), Input("revision", "data"), Input("passing", "data"),
-        Input("scheme", "data"), State("where", "data"), State({"type": "figure", "name": MATCH}, "id"),
+        Output({"type": "figure", "name": MATCH}, "figure"), *told, *now, *place,
+        State({"type": "figure", "name": MATCH}, "id"),
     )  # fmt: skip
     def figure(
-        _: int, numbers: list[int] | None, theme: str, where: Mapping[str, Any], place: Mapping[str, str]
+        _: int, text: str, theme: str, where: Mapping[str, Any], before: str | None, place: Mapping[str, str]
     ) -> Any:
-        return drawn(place["name"], numbers, theme, where)
+        return redrawn(place["name"], before, theme, where, text=text or "")
 
     @app.callback(
-        Output({"type": "follow", "name": MATCH}, "figure"), Input("revision", "data"), Input("passing", "data"),
-        Input("selection", "data"), Input("scheme", "data"), State("where", "data"),
+        Output({"type": "follow", "name": MATCH}, "figure"), *told, *now, Input("selection", "data"), *place,
         State({"type": "follow", "name": MATCH}, "id"),
     )  # fmt: skip
     def follow(
-        _: int, numbers: list[int] | None, chosen: list[int], theme: str, where: Mapping[str, Any],
+        _: int, text: str, theme: str, chosen: list[int], where: Mapping[str, Any], before: str | None,
         place: Mapping[str, str],
     ) -> Any:  # fmt: skip
-        if chosen:
-            known = set(source.picture(where["name"]).view.trials.number.tolist())
-            return drawn(place["name"], None, theme, where, trials=[n for n in chosen if n in known])
-        return drawn(place["name"], numbers, theme, where)
-
-    @app.callback(
-        Output({"type": "summary", "name": MATCH}, "children"), Input("revision", "data"), Input("passing", "data"),
-        State("where", "data"), State({"type": "summary", "name": MATCH}, "id"),
-    )  # fmt: skip
-    def summary(_: int, numbers: list[int] | None, where: Mapping[str, Any], place: Mapping[str, str]) -> str:
-        numbers = numbers if where["trial"] is None else [where["trial"]]
-        return FIGURES[place["name"]].summary(only(source.picture(where["name"]).view, numbers))
+        return redrawn(place["name"], before, theme, where, text=text or "", trials=chosen or ())
 
     @app.callback(
         Output({"type": "section", "name": MATCH}, "children"), Input("revision", "data"), Input("selection", "data"),
@@ -169,7 +151,7 @@ def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
     def section(_: int, chosen: list[int], where: Mapping[str, Any], place: Mapping[str, str], there: Any) -> Any:
         if place["name"] in STILL and there:
             return no_update
-        view = source.picture(where["name"]).view
+        view = source.known(where["name"]).view
         scene = Scene(source, view, where["trial"], chosen or [], may_control())
         return SECTIONS[place["name"]](scene)
 
@@ -233,7 +215,7 @@ def _in_the_browser(app: Dash) -> None:
     def client(name: str, *what: Any, **options: Any) -> None:
         app.clientside_callback(ClientsideFunction("page", name), *what, **options)
 
-    client("rows", Output("table", "rowData"), Input("news", "data"), Input("passing", "data"))
+    client("rows", Output("table", "rowData"), Output("had", "data"), Input("news", "data"), Input("passing", "data"))
     client("chosen", Output("selection", "data"), Input("table", "selectedRows"), prevent_initial_call=True)
     client(
         "brushed", Output("table", "selectedRows"), Input({"type": "figure", "name": "parallel"}, "restyleData"),

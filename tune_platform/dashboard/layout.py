@@ -9,10 +9,11 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from tune_platform.dashboard.drawing import Drawing, draw
 from tune_platform.dashboard.filtering import names
 from tune_platform.dashboard.parts import alert, card, link
 from tune_platform.dashboard.source import Picture
-from tune_platform.dashboard.table import Table
+from tune_platform.dashboard.table import Table, pack
 from tune_platform.plots import FIGURES
 
 #: Milliseconds between two looks at whether something has changed.
@@ -55,17 +56,20 @@ def frame() -> Any:
     )
 
 
-def experiment_page(picture: Picture, query: Mapping[str, str]) -> list[Any]:
-    """Return the page of an experiment, in the state that the query of its address tells."""
+def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "light") -> list[Any]:
+    """Return the page of an experiment, in the state that the query of its address tells, with what is seen first."""
     view, table = picture.view, picture.table
-    tab = query.get("tab", "overview")
+    tab = query.get("tab", "overview") if query.get("tab") in TABS else "overview"
+    text = query.get("filter", "")
     columns = [name for name in query.get("columns", "").split(",") if name in table.columns] or table.shown
     chosen = [int(each) for each in query.get("trials", "").split(",") if each.isdigit()]
     return [
         dcc.Interval(id="tick", interval=PERIOD),
         dcc.Store(id="where", data={"name": view.name, "trial": None}),
-        dcc.Store(id="revision", data=0),
-        dcc.Store(id="news"),
+        dcc.Store(id="revision", data=view.revision),
+        dcc.Store(id="news", data=news(picture, 0)),
+        dcc.Store(id="filtered", data=text),
+        dcc.Store(id="had"),  # the revision that the browser has the rows of
         dcc.Store(id="passing"),
         dcc.Store(id="selection", data=chosen),
         dcc.Store(id="shown", data=table.shown),
@@ -74,14 +78,14 @@ def experiment_page(picture: Picture, query: Mapping[str, str]) -> list[Any]:
         html.Div(id="said", className="said"),
         dmc.Tabs(
             [dmc.TabsList([dmc.TabsTab(word, value=key) for key, (word, _) in TABS.items()])],
-            id="tabs", value=tab if tab in TABS else "overview", mt="xs", mb="sm",
+            id="tabs", value=tab, mt="xs", mb="sm",
         ),
-        html.Div(id="body"),
+        html.Div(body(tab, picture, theme, text, chosen), id="body"),
         dmc.Title("Trials", order=3, size="h5", mt="md"),
         dmc.Group(
             [
                 dmc.Autocomplete(
-                    id="filter", label="Filter", value=query.get("filter", ""), debounce=300, data=list(names(table)),
+                    id="filter", label="Filter", value=text, debounce=120, data=list(names(table)),
                     placeholder='such as: loss < 0.2 and state == "completed"', style={"flex": "2 1 20rem"},
                 ),
                 dmc.MultiSelect(
@@ -131,27 +135,52 @@ def column_defs(table: Table, columns: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def body(tab: str) -> Any:
-    """Return the places of the sections and figures of a tab."""
+def news(picture: Picture, since: int) -> dict[str, Any] | None:
+    """Return the rows of the table that have changed since a revision, packed; None where there are none."""
+    if picture.view.revision <= since:
+        return None
+    rows = (picture.changed > since).nonzero()[0].tolist()
+    columns = picture.table.columns if since == 0 else picture.table.since(rows)
+    packed = {name: pack(cells) for name, cells in columns.items()}
+    return {"name": picture.view.name, "since": since, "revision": picture.view.revision, "columns": packed}
+
+
+#: Figures that are drawn at once: they come with their tab.
+QUICK = ("history", "curves")
+
+
+def body(
+    tab: str, picture: Picture | None = None, theme: str = "light", text: str = "", chosen: Sequence[int] = ()
+) -> Any:
+    """Return the places of the sections and figures of a tab; those that are quickly drawn come with it."""
     parts = TABS.get(tab, TABS["overview"])[1]
     sections = [html.Div(id={"type": "section", "name": each[2:]}) for each in parts if each.startswith("s:")]
-    figures = [figure(each) for each in parts if each in FIGURES]
+    figures = []
+    for each in (each for each in parts if each in FIGURES):
+        drawing = None
+        if picture is not None and each in QUICK:
+            drawing = draw(picture, each, theme, text=text, trials=chosen if each in FOLLOW else ())
+        figures.append(figure(each, drawing))
     if not sections and not figures:
         figures = [alert("There is no figure of this kind yet.")]
     return [*sections[:1], html.Div(figures, className="figures"), *sections[1:]]
 
 
-def figure(name: str) -> Any:
+def figure(name: str, made: Drawing | None = None) -> Any:
     """Return the place of a figure, with its name and its sentence; its modebar saves it as SVG."""
     kind = FIGURES[name]
     drawing = dcc.Graph(
         id={"type": "follow" if name in FOLLOW else "figure", "name": name},
         config={"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": name}, "responsive": True},
         style={"height": "24rem"},
+        **({} if made is None else {"figure": made.figure}),
     )
-    caption = html.Figcaption(id={"type": "summary", "name": name})
+    caption = [
+        html.Figcaption(made.summary if made else "", id={"type": "summary", "name": name}),
+        dcc.Store(id={"type": "drawn", "name": name}, data=made.key if made else None),
+    ]
     inner = html.Div(drawing, id=name, role="img", **{"aria-label": kind.title})
-    return dmc.Paper(html.Figure([inner, caption], className="figure"), withBorder=True, radius="md")
+    return dmc.Paper(html.Figure([inner, *caption], className="figure"), withBorder=True, radius="md")
 
 
 def trial_page(name: str, trial: int) -> list[Any]:
@@ -173,6 +202,6 @@ def trial_page(name: str, trial: int) -> list[Any]:
 
 def absent() -> list[Any]:
     """Return what callbacks of an experiment's page take, empty, for a page that has the rest of what they take."""
-    stores = [dcc.Store(id=name) for name in ("passing", "news", "shown", "address", "table")]
+    stores = [dcc.Store(id=name) for name in ("passing", "news", "shown", "address", "table", "filtered", "had")]
     inputs = [dcc.Input(id=name) for name in ("filter", "tabs", "columns")]
     return [*stores, *inputs, *(html.Div(id=name) for name in ("filter-said", "chosen", "body"))]

@@ -20,7 +20,6 @@ from tune_platform.dashboard.actions import asked
 from tune_platform.dashboard.parts import card, copied, fact, lasting, link, number, pairs, table
 from tune_platform.dashboard.source import Source
 from tune_platform.plots import FIGURES, View
-from tune_platform.plots import insights as plain
 from tune_platform.plots.crashes import groups
 from tune_platform.plots.observations import saved
 from tune_platform.protocol.configs import shown
@@ -75,7 +74,10 @@ def _copies(config: Mapping[str, Any], place: str) -> list[Any]:
 
 def insights(scene: Scene) -> Any:
     """What is worth knowing, in plain words; each names the figure that proves it."""
-    rows = [html.Li([each.text, f" (see {FIGURES[each.figure].title})"]) for each in plain(scene.view)]
+    rows = [
+        html.Li([each.text, f" (see {FIGURES[each.figure].title})"])
+        for each in scene.source.known(scene.view.name).insights
+    ]
     return card(html.Ul(rows or [html.Li("Nothing stands out.")]), title="Insights")
 
 

@@ -25,6 +25,12 @@ from tune_platform.errors import SpecError, TunePlatformError
 from tune_platform.extras import require
 
 HOST = "127.0.0.1"
+#: What the first view needs and Dash would ask for only when a part of it is drawn: the browser gets it meanwhile.
+_EARLY = """
+<script async src="/_dash-component-suites/plotly/package_data/plotly.min.js"></script>
+<link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-graph.js">
+<link rel="preload" as="script" href="/_dash-component-suites/dash_ag_grid/async-community.js">
+"""
 
 
 def make_app(source: Source, guard: Guard) -> Flask:
@@ -40,6 +46,7 @@ def make_app(source: Source, guard: Guard) -> Flask:
         serve_locally=True,
         compress=False,
     )
+    app.index_string = app.index_string.replace("{%css%}", "{%css%}" + _EARLY)
     app.layout = frame
     add_callbacks(app, source, guard.may_control)
     _files(flask, source)

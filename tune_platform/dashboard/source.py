@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from tune_platform.dashboard.table import Table
 from tune_platform.errors import ExperimentError, did_you_mean
+from tune_platform.plots import Insight, insights
 from tune_platform.plots.columns import Trials, Whole
 from tune_platform.plots.view import View
 from tune_platform.results import Results
 from tune_platform.store.records import ExperimentRow
 from tune_platform.store.sql import open_store
 
+#: Reports of an experiment that are held at most; those of trials that are looked at are read besides.
+HELD = 200_000
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A view, and for each of its trials the revision that changed it last. Nothing changes: threads share it."""
+    """A view, and for each of its trials the revision that changed it last. Nothing changes: threads share it.
+
+    What was made of it is kept with it: its figures in `drawings`.
+    """
 
     view: View
     changed: Whole
+    drawings: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def table(self) -> Table:
         """The trials as a table."""
         return Table(self.view)
+
+    @cached_property
+    def insights(self) -> list[Insight]:
+        """What is worth telling."""
+        return insights(self.view)
 
 
 class Source:
@@ -68,10 +82,15 @@ class Source:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:  # of many browsers that ask at once one reads
             old = self._pictures.get(name)
-            view = View.of(name, storage=self.storage) if old is None else old.view.newer()
+            view = View.of(name, storage=self.storage, limit=HELD) if old is None else old.view.newer()
             if old is None or view is not old.view:
                 self._pictures[name] = Picture(view, _changed(view, old))
             return self._pictures[name]
+
+    def known(self, name: str) -> Picture:
+        """Return the experiment as it was when somebody looked last; all parts of a page show the same moment."""
+        found = self._pictures.get(name)
+        return self.picture(name) if found is None else found
 
 
 def _changed(view: View, old: Picture | None) -> Whole:

@@ -23,6 +23,7 @@ _SHOWN = 12
 _FEW = 4  # trials, below which there is nothing to say of parameters
 _LINES = 5_000
 #: Trials that an evaluator is given at most.
+_GRID = 200  # Optuna's contour has a cell for each pair of values
 _JUDGED = {"ped_anova": 1_000, "fanova": 300}
 
 
@@ -284,13 +285,14 @@ def _pair(view: View, x: str | None, y: str | None) -> list[str]:
     return [*_picked(view, given, 2), *free][:2]
 
 
-def _optuna(view: View, names: list[str], draw: str) -> go.Figure:
+def _optuna(view: View, names: list[str], draw: str, most: int = bridge.MOST) -> go.Figure:
     bridge.load()
     import optuna.visualization
 
     try:
         with bridge.quiet():
-            made = bridge.study(view, names, view.objective(0))
+            values = view.objective(0)
+            made = bridge.study(view, names, values, bridge.chosen(view, values, most))
             found = getattr(optuna.visualization, draw)(
                 made, params=[escape(name) for name in names], target=lambda trial: trial.values[0],
                 target_name=text(view.metric),
@@ -303,7 +305,7 @@ def _optuna(view: View, names: list[str], draw: str) -> go.Figure:
 @figure("contour", "Contour of two parameters", _pair_summary, _two)
 def contour(view: View, *, x: str | None = None, y: str | None = None) -> go.Figure:
     """Draw the value over two parameters as a contour (Optuna's); by default over the two that tell most."""
-    return _optuna(view, _pair(view, x, y), "plot_contour")
+    return _optuna(view, _pair(view, x, y), "plot_contour", _GRID)
 
 
 @figure("rank", "Ranks over two parameters", _pair_summary, _two)

@@ -12,11 +12,12 @@ import plotly.graph_objects as go
 from tune_platform.errors import SpecError
 from tune_platform.plots.columns import Floats
 from tune_platform.plots.registry import figure, some_trial
-from tune_platform.plots.theme import BEST, PALETTE, number, scatter, state_style, text
+from tune_platform.plots.theme import BEST, MANY, PALETTE, number, scatter, state_style, text
 from tune_platform.plots.view import View
 
 #: Curves in one figure at most, and points of a curve: more are neither told apart nor drawn quickly.
 CURVES, POINTS = 200, 500
+_SVG = 20_000
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -51,7 +52,7 @@ def history(view: View, *, x: Literal["trial", "time"] = "trial", log: bool | No
     `x`: by number, or by the time in hours at which a trial ended. `log` None: where the values span 3 powers of ten.
     """
     trials, values = view.trials, view.values
-    at = trials.number.astype(float)
+    at: Any = trials.number
     if x == "time":
         at = (np.where(np.isnan(trials.ended), trials.created, trials.ended) - view.created) / 3600
     drawn = go.Figure()
@@ -78,11 +79,13 @@ def history(view: View, *, x: Literal["trial", "time"] = "trial", log: bool | No
             )  # fmt: skip
     order = np.argsort(at, kind="stable")
     best = best_so_far(view, values[order])
-    kept = np.isfinite(best)
+    kept = np.flatnonzero(np.isfinite(best))
+    if len(kept) > MANY:  # between two corners the line is straight
+        kept = np.union1d(kept[np.r_[True, np.diff(best[kept]) != 0]], kept[-1:])
     drawn.add_trace(
-        scatter(len(trials))(
+        go.Scatter(
             x=at[order][kept], y=best[kept], mode="lines", name="best so far",
-            line={"color": BEST, "width": 2, "shape": "hv"} if len(trials) <= 2000 else {"color": BEST, "width": 2},
+            line={"color": BEST, "width": 2, "shape": "hv"},
         )
     )  # fmt: skip
     logged = wants_log(values) if log is None else log
@@ -141,6 +144,9 @@ def curves(
     if bands:
         _bands(drawn, view, metric, x)
     chosen = list(trials) if trials is not None else _top(view, top)
+    # Lines alone are quick as SVG, and need no context of the graphics card, of which a browser has few.
+    held = sum(min(POINTS, len(range(*view.reports.of(each).indices(len(view.reports))))) for each in chosen[:CURVES])
+    kind = go.Scatter if held <= _SVG else go.Scattergl
     for place, trial in enumerate(chosen[:CURVES]):
         rows = view.reports.of(trial)
         at, values = _axis(view, rows, x), smoothed(view.reports.column(metric)[rows], smoothing)
@@ -148,7 +154,7 @@ def curves(
         thin = slice(None, None, max(1, -(-len(at) // POINTS)))
         index = np.union1d(np.arange(len(at))[thin], [len(at) - 1]) if len(at) else np.arange(0)
         drawn.add_trace(
-            go.Scattergl(
+            kind(
                 x=at[index], y=values[index], customdata=step[index], name=f"trial {trial}",
                 mode="lines+markers" if len(at) < 30 else "lines", marker={"size": 4},
                 line={"width": 1.5, "color": PALETTE[place % len(PALETTE)],

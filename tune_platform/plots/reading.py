@@ -94,6 +94,18 @@ def read_reports(reader: ExperimentReader, stride: int, after: int | None = None
     return _all(parts, stride)
 
 
+def read_curve(reader: ExperimentReader, trial: int, until: int, stride: int) -> Reports:
+    """Return all reports of one trial, as rows of a table of `stride`."""
+    rows = [row for row in reader.reports(trial) if row.seq <= until]
+    return Reports(
+        trial=np.full(len(rows), trial, np.int64),
+        step=np.array([row.step for row in rows], np.int64),
+        time=np.array([row.time for row in rows], np.float64),
+        metrics=_metric_columns([row.metrics for row in rows]),
+        stride=stride,
+    )
+
+
 def _all(parts: Sequence[Reports], stride: int) -> Reports:
     names = dict.fromkeys(name for part in parts for name in part.metrics)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,15 @@ class View:
         """Return a parameter's column; None where a trial does not have it."""
         found = self.trials.parameters.get(name)
         return np.full(len(self.trials), None, object) if found is None else found
+
+    def whole(self, trials: Sequence[int]) -> View:
+        """Return the view with all reports of these trials, of which a long experiment holds only some."""
+        if self.reports.stride == 1 or not len(trials):
+            return self
+        with open_store(self.storage) as store, store.open(self.name, readonly=True) as reader:
+            found = [reading.read_curve(reader, each, self.revision, self.reports.stride) for each in trials]
+        kept = take(self.reports, ~np.isin(self.reports.trial, np.array(trials, np.int64)))
+        return replace(self, reports=_sorted(reduce(join, found, kept)))
 
     def curve(self, trial: int, metric: str | None = None) -> tuple[np.ndarray[Any, Any], Floats]:
         """Return the steps and values of one trial, in order, as far as they are held here."""

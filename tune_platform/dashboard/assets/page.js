@@ -1,19 +1,37 @@
 // What runs in the browser: it keeps the trials of the table, so that only those that changed are sent.
 (function () {
-  const kept = {name: null, rows: new Map()};
+  const kept = {name: null, revision: 0, rows: new Map()};
+
+  function bytes(text) {
+    return Uint8Array.from(window.atob(text), (each) => each.charCodeAt(0)).buffer;
+  }
+
+  // The cells of a column, which came packed: see `pack` of the server.
+  function unpacked(column) {
+    if (Array.isArray(column)) return column;
+    if (column.f !== undefined) return Array.from(new Float64Array(bytes(column.f)), (x) => (x === x ? x : null));
+    return Array.from(new Int32Array(bytes(column.i)), (place) => column.of[place]);
+  }
 
   function rows(news, passing) {
-    if (!news) return window.dash_clientside.no_update;
+    if (!news) return [window.dash_clientside.no_update, window.dash_clientside.no_update];
+    if (kept.name !== news.name || kept.revision !== news.revision) take(news);
+    const all = passing === null || passing === undefined;
+    const found = all ? Array.from(kept.rows.values()) : passing.map((trial) => kept.rows.get(trial)).filter((row) => row);
+    return [found, news.revision];
+  }
+
+  function take(news) {
     if (news.since === 0 || kept.name !== news.name) kept.rows = new Map();
     kept.name = news.name;
-    const names = Object.keys(news.columns);
-    for (let at = 0; at < news.columns.trial.length; at++) {
+    kept.revision = news.revision;
+    const columns = Object.entries(news.columns).map(([name, column]) => [name, unpacked(column)]);
+    const trials = unpacked(news.columns.trial);
+    for (let at = 0; at < trials.length; at++) {
       const row = {};
-      for (const name of names) row[name] = news.columns[name][at];
-      kept.rows.set(row.trial, row);
+      for (const [name, column] of columns) row[name] = column[at];
+      kept.rows.set(trials[at], row);
     }
-    if (passing === null || passing === undefined) return Array.from(kept.rows.values());
-    return passing.map((trial) => kept.rows.get(trial)).filter((row) => row !== undefined);
   }
 
   function chosen(selected) {
@@ -79,6 +97,7 @@
     }
     root.setAttribute("data-mantine-color-scheme", now);
     document.body.dataset.agThemeMode = now;
+    document.cookie = `scheme=${now}; path=/; SameSite=Strict; max-age=31536000`;  // the server draws for it
     return now;
   }
 

@@ -1,0 +1,73 @@
+"""The figures of the page: each is drawn once a revision, and stays until the experiment has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tune_platform.dashboard.filtering import passing
+from tune_platform.dashboard.source import Picture
+from tune_platform.dashboard.table import only
+from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.plots import FIGURES, View
+from tune_platform.plots.theme import nothing, themed
+
+#: Curves that are drawn where nobody has selected any: the best ones.
+TOP = 20
+#: Drawings of one revision that are kept.
+_KEPT = 64
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, its sentence, and the `key` of all that it was drawn from: what has the same key looks the same."""
+
+    figure: Any
+    summary: str
+    key: str
+
+
+def chosen_view(picture: Picture, text: str) -> View:
+    """Return the view of the trials that pass a filter; of all for an empty one, or one that is no expression."""
+    try:
+        return only(picture.view, passing(text, picture.table))
+    except SpecError:
+        return picture.view
+
+
+def draw(
+    picture: Picture, name: str, theme: str, *, text: str = "", trials: Sequence[int] = (), **options: Any
+) -> Drawing:
+    """Return a figure of the trials that pass the filter `text`, or of these `trials`."""
+    key = json.dumps([picture.view.created, picture.view.revision, name, theme, text, list(trials), options])
+    if key not in picture.drawings:
+        if len(picture.drawings) >= _KEPT:
+            picture.drawings.clear()
+        picture.drawings[key] = _draw(picture, name, theme, text, trials, options, key)
+    found: Drawing = picture.drawings[key]
+    return found
+
+
+def _draw(
+    picture: Picture, name: str, theme: str, text: str, trials: Sequence[int], options: dict[str, Any], key: str
+) -> Drawing:
+    kind = FIGURES[name]
+    view = picture.view if trials else chosen_view(picture, text)
+    if name == "curves":
+        options = {"top": TOP, **options}
+        known = set(view.trials.number.tolist())
+        shown = [each for each in trials if each in known]
+        view = view.whole(shown or view.ranking[: options["top"]])  # of a long experiment not all steps are held
+        if trials:
+            options["trials"] = shown
+    try:
+        made = kind.draw(view, theme=theme, **options)
+        if theme == "dark":  # no template reaches the cells of Plotly's tables
+            dark = {"fill_color": "#1a1b1e", "line_color": "#3a3d44"}
+            made.update_traces(cells=dark, header=dark, selector={"type": "table"})
+    except (SpecError, ExperimentError) as error:
+        made = themed(nothing(str(error)), "dark" if theme == "dark" else "light")
+    told = only(picture.view, list(trials)) if trials else view
+    return Drawing(made, kind.summary(told), key)
