@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
+from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from flask import request
 
-from tune_platform.dashboard import layout, parts
+from tune_platform.dashboard import layout, parts, versus
 from tune_platform.dashboard.actions import ask
 from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.files import log_of
@@ -36,6 +36,8 @@ def _pages(app: Dash, source: Source) -> None:
             match words:
                 case []:
                     return experiments(source)
+                case ["compare"]:
+                    return versus.page(source, dict(parse_qsl((search or "").lstrip("?"))))
                 case ["e", name]:
                     query = dict(parse_qsl((search or "").lstrip("?")))
                     theme = "dark" if request.cookies.get("scheme") == "dark" else "light"
@@ -56,6 +58,13 @@ def _pages(app: Dash, source: Source) -> None:
     def body(tab: str, where: Mapping[str, Any], theme: str, text: str, chosen: list[int]) -> Any:
         return layout.body(tab, source.known(where["name"]), theme or "light", text or "", chosen or ())
 
+    @app.callback(
+        Output("versus-figure", "figure"), Output("versus-said", "children"),
+        Input("versus-names", "value"), Input("versus-by", "value"), Input("scheme", "data"),
+    )  # fmt: skip
+    def beside(names: list[str], by: str, theme: str) -> Any:
+        return versus.drawn(source, names or [], by, "dark" if theme == "dark" else "light")
+
 
 def experiments(source: Source) -> Any:
     """Return the list of experiments."""
@@ -72,7 +81,8 @@ def experiments(source: Source) -> Any:
     ]
     head = ("experiment", "state", "trials", "of them", "started", "note")
     shown = parts.table(head, rows) if rows else f"There are no experiments in {source.storage} yet."
-    return parts.card(shown, title="Experiments")
+    more = dcc.Link("Compare experiments", href="/compare") if len(rows) > 1 else ""
+    return parts.card(shown, html.P(more), title="Experiments")
 
 
 def _live(app: Dash, source: Source) -> None:
@@ -229,4 +239,5 @@ def _in_the_browser(app: Dash) -> None:
         "address", Output("address", "data"), Input("tabs", "value"), Input("filter", "value"),
         Input("selection", "data"), Input("columns", "value"), State("shown", "data"), State("where", "data"),
     )  # fmt: skip
+    client("versus", Output("versus-address", "data"), Input("versus-names", "value"), Input("versus-by", "value"))
     client("scheme", Output("scheme", "data"), Input("toggle", "n_clicks"))

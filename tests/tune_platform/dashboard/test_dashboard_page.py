@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from dash.development.base_component import Component
 
-from tests.tune_platform.dashboard.conftest import MARKUP, trial_row
+from tests.tune_platform.dashboard.conftest import MARKUP, SPEC, trial_row, write
+from tune_platform.dashboard import versus
+from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.filtering import names, passing
 from tune_platform.dashboard.layout import TABS, body, experiment_page
 from tune_platform.dashboard.sections import SECTIONS, Scene
 from tune_platform.dashboard.source import Picture, Source
+from tune_platform.dashboard.table import pack
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.plots import FIGURES
 from tune_platform.store.records import LogRow
@@ -195,3 +200,48 @@ def test_an_experiment_without_trials(tmp_path: Path) -> None:
     for name in set(SECTIONS) - {"trial", "why"}:
         said(SECTIONS[name](Scene(source, here.view, None, (), False)))
     assert said(experiment_page(here, {}))
+
+
+# ------------------------------------------------------------------------------------------ figures, columns, compare
+
+
+def test_a_figure_is_drawn_once_a_revision(source: Source, storage: Path) -> None:
+    before = source.picture("small")
+    first = draw(before, "history", "light")
+    assert draw(source.known("small"), "history", "light") is first
+    assert draw(before, "history", "light", text="loss < 0.25").key != first.key
+    assert "2 trials" in draw(before, "curves", "light", trials=[0, 1]).summary
+    with open_store(storage) as store, store.open("small") as experiment:
+        row = LogRow(before.view.revision + 1, 200.0, "moved", 4, {"status": "STOPPED"})
+        experiment.append([row], (), [trial_row(4, "STOPPED")])
+    assert source.known("small") is before
+    assert draw(source.picture("small"), "history", "light") is not first
+
+
+@pytest.mark.parametrize("cells", [[1, 2.5, None], ["a", "a", "b", "a"], ["1", 1, True], [None, None], [2**60, 1], []])
+def test_a_packed_column_has_what_the_column_had(cells: list[Any]) -> None:
+    packed = json.loads(json.dumps(pack(cells), allow_nan=False))
+    if isinstance(packed, dict) and "f" in packed:
+        numbers = np.frombuffer(base64.b64decode(packed["f"]), "<f8").tolist()
+        packed = [None if number != number else number for number in numbers]
+    elif isinstance(packed, dict):
+        packed = [packed["of"][at] for at in np.frombuffer(base64.b64decode(packed["i"]), "<i4")]
+    assert packed == cells
+
+
+def test_experiments_that_differ_in_their_seed_are_one_family(tmp_path: Path) -> None:
+    specs = {"a1": (1, 0.1), "a2": (2, 0.1), "b": (1, 0.2)}
+    for name, (seed, high) in specs.items():
+        spec = {**SPEC, "space": {"lr": {"type": "float", "low": 0.0, "high": high}}, "search": {"seed": seed}}
+        with open_store(tmp_path) as store, store.create(name, spec, created=time.time()) as experiment:
+            write(experiment, tmp_path / name)
+    source = Source(str(tmp_path))
+    views = [source.picture(name).view for name in specs]
+    assert {name: [each.name for each in of] for name, of in versus.families(views).items()} == {
+        "a1": ["a1", "a2"], "b": ["b"]
+    }  # fmt: skip
+    figure, told = versus.drawn(source, list(specs), "cost", "light")
+    assert any("2 seeds" in (trace.name or "") for trace in figure.data)
+    assert told.startswith("Of 2 experiments")
+    assert "no experiment" in versus.drawn(source, ["c"], "cost", "light")[1]
+    assert '"value": "time"' in said(versus.page(source, {"of": "b,c", "by": "time"}))

@@ -86,6 +86,12 @@
     return wanted;
   }
 
+  function versus(names, by) {
+    const wanted = "?" + new URLSearchParams({of: (names || []).join(","), by: by || "trials"}).toString();
+    if (wanted !== window.location.search) window.history.replaceState(null, "", window.location.pathname + wanted);
+    return wanted;
+  }
+
   function scheme(clicks) {
     const root = document.documentElement;
     const saved = window.localStorage.getItem("scheme");
@@ -102,6 +108,6 @@
   }
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    page: {rows, chosen, brushed, marked, address, scheme},
+    page: {rows, chosen, brushed, marked, address, versus, scheme},
   });
 })();
