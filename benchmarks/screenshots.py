@@ -40,6 +40,10 @@ def shots(address: str, folder: Path, trial: int, width: int, scheme: Any, tabs:
         page.goto(base.split("/e/")[0])
         page.wait_for_selector("table.plain")
         page.screenshot(path=folder / f"experiments-{width}-{scheme}.png")
+        page.goto(base.split("/e/")[0] + "/compare")
+        page.wait_for_selector("#versus-figure .main-svg")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=folder / f"experiments-compared-{width}-{scheme}.png")
         browser.close()
     return said
 

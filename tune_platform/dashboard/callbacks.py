@@ -13,7 +13,6 @@ from tune_platform.dashboard import layout, parts, versus
 from tune_platform.dashboard.actions import ask
 from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.files import log_of
-from tune_platform.dashboard.filtering import passing
 from tune_platform.dashboard.sections import SECTIONS, STILL, Scene
 from tune_platform.dashboard.source import Source
 from tune_platform.errors import ExperimentError, SpecError, TunePlatformError
@@ -94,7 +93,7 @@ def _live(app: Dash, source: Source) -> None:
         view = source.picture(where["name"]).view
         if where["trial"] is None:
             counts = ", ".join(f"{count} {word}" for word, count in sorted(view.counts.items()))
-            status = [parts.state(view.status), f" {counts}"]
+            status = [parts.state(view.status), f" · {counts}"]
         else:
             status = [parts.state(view.trials.state[view.trials.place(where["trial"])])]
         return no_update if view.revision == revision else view.revision, status
@@ -112,7 +111,7 @@ def _live(app: Dash, source: Source) -> None:
     def choose(text: str, _: int, where: Mapping[str, Any], before: str) -> Any:
         picture = source.known(where["name"])
         try:
-            found = passing(text or "", picture.table)
+            found = picture.passing(text or "")
         except SpecError as error:
             return no_update, parts.alert(str(error).removeprefix("constraint ")), no_update
         said = "" if found is None else f"{len(found):,} of {len(picture.view.trials):,} trials pass"
@@ -130,13 +129,17 @@ def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
         made = draw(source.known(where["name"]), name, theme or "light", **options)
         return (no_update,) * 3 if made.key == before else (made.figure, made.summary, made.key)
 
-    told = (Output({"type": "summary", "name": MATCH}, "children"), Output({"type": "drawn", "name": MATCH}, "data"))
+    def beside(kind: str) -> Any:
+        return Output({"type": f"{kind}-said", "name": MATCH}, "children"), drawn(kind, Output)
+
+    def drawn(kind: str, what: Any) -> Any:
+        return what({"type": f"{kind}-drawn", "name": MATCH}, "data")
+
     now = (Input("revision", "data"), Input("filtered", "data"), Input("scheme", "data"))
-    place = (State("where", "data"), State({"type": "drawn", "name": MATCH}, "data"))
 
     @app.callback(
-        Output({"type": "figure", "name": MATCH}, "figure"), *told, *now, *place,
-        State({"type": "figure", "name": MATCH}, "id"),
+        Output({"type": "figure", "name": MATCH}, "figure"), *beside("figure"), *now, State("where", "data"),
+        drawn("figure", State), State({"type": "figure", "name": MATCH}, "id"),
     )  # fmt: skip
     def figure(
         _: int, text: str, theme: str, where: Mapping[str, Any], before: str | None, place: Mapping[str, str]
@@ -144,8 +147,8 @@ def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
         return redrawn(place["name"], before, theme, where, text=text or "")
 
     @app.callback(
-        Output({"type": "follow", "name": MATCH}, "figure"), *told, *now, Input("selection", "data"), *place,
-        State({"type": "follow", "name": MATCH}, "id"),
+        Output({"type": "follow", "name": MATCH}, "figure"), *beside("follow"), *now, Input("selection", "data"),
+        State("where", "data"), drawn("follow", State), State({"type": "follow", "name": MATCH}, "id"),
     )  # fmt: skip
     def follow(
         _: int, text: str, theme: str, chosen: list[int], where: Mapping[str, Any], before: str | None,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_platform.dashboard.filtering import passing
 from tune_platform.dashboard.source import Picture
 from tune_platform.dashboard.table import only
 from tune_platform.errors import ExperimentError, SpecError
@@ -32,7 +31,7 @@ class Drawing:
 def chosen_view(picture: Picture, text: str) -> View:
     """Return the view of the trials that pass a filter; of all for an empty one, or one that is no expression."""
     try:
-        return only(picture.view, passing(text, picture.table))
+        return only(picture.view, picture.passing(text))
     except SpecError:
         return picture.view
 
@@ -65,7 +64,7 @@ def _draw(
     try:
         made = kind.draw(view, theme=theme, **options)
         if theme == "dark":  # no template reaches the cells of Plotly's tables
-            dark = {"fill_color": "#1a1b1e", "line_color": "#3a3d44"}
+            dark = {"fill_color": "#242424", "line_color": "#424242"}
             made.update_traces(cells=dark, header=dark, selector={"type": "table"})
     except (SpecError, ExperimentError) as error:
         made = themed(nothing(str(error)), "dark" if theme == "dark" else "light")

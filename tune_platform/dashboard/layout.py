@@ -32,6 +32,8 @@ TABS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "export": ("Share", ("s:share",)),
 }
 FOLLOW = ("curves",)
+#: Figures that take the whole width.
+BROAD = ("parallel", "decisions", "timeline")
 
 
 def frame() -> Any:
@@ -169,18 +171,20 @@ def body(
 def figure(name: str, made: Drawing | None = None) -> Any:
     """Return the place of a figure, with its name and its sentence; its modebar saves it as SVG."""
     kind = FIGURES[name]
+    how = "follow" if name in FOLLOW else "figure"
     drawing = dcc.Graph(
-        id={"type": "follow" if name in FOLLOW else "figure", "name": name},
+        id={"type": how, "name": name},
         config={"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": name}, "responsive": True},
         style={"height": "24rem"},
         **({} if made is None else {"figure": made.figure}),
     )
     caption = [
-        html.Figcaption(made.summary if made else "", id={"type": "summary", "name": name}),
-        dcc.Store(id={"type": "drawn", "name": name}, data=made.key if made else None),
+        html.Figcaption(made.summary if made else "", id={"type": f"{how}-said", "name": name}),
+        dcc.Store(id={"type": f"{how}-drawn", "name": name}, data=made.key if made else None),
     ]
     inner = html.Div(drawing, id=name, role="img", **{"aria-label": kind.title})
-    return dmc.Paper(html.Figure([inner, *caption], className="figure"), withBorder=True, radius="md")
+    box = html.Figure([inner, *caption], className="figure")
+    return dmc.Paper(box, withBorder=True, radius="md", className="broad" if name in BROAD else "")
 
 
 def trial_page(name: str, trial: int) -> list[Any]:

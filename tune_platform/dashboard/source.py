@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tune_platform.dashboard.filtering import passing
 from tune_platform.dashboard.table import Table
 from tune_platform.errors import ExperimentError, did_you_mean
 from tune_platform.plots import Insight, insights
@@ -27,17 +28,26 @@ HELD = 200_000
 class Picture:
     """A view, and for each of its trials the revision that changed it last. Nothing changes: threads share it.
 
-    What was made of it is kept with it: its figures in `drawings`.
+    What was made of it is kept with it: its figures in `drawings`, in `passed` the trials that pass a filter.
     """
 
     view: View
     changed: Whole
     drawings: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    passed: dict[str, list[int] | None] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def table(self) -> Table:
         """The trials as a table."""
         return Table(self.view)
+
+    def passing(self, text: str) -> list[int] | None:
+        """Return which trials pass a filter, all for None: found once for all parts of the page. Raises SpecError."""
+        if text not in self.passed:
+            if len(self.passed) >= 8:
+                self.passed.clear()
+            self.passed[text] = passing(text, self.table)
+        return self.passed.get(text)
 
     @cached_property
     def insights(self) -> list[Insight]:

@@ -153,4 +153,6 @@ def summary_of(by: Mapping[str, Sequence[View]]) -> str:
     if not found:
         return "None of the experiments has a value yet."
     value, name, view = min(found, key=lambda each: each[2].sign * each[0])
+    if len(by) == 1:
+        return f"{name} found as its best {view.metric} {number(value)}."
     return f"Of {len(by)} experiments {name} found the best {view.metric}: {number(value)}."

@@ -158,7 +158,7 @@ def slices(view: View, *, parameters: Sequence[str] | None = None) -> go.Figure:
             drawn.update_xaxes(tickvals=list(range(len(words))), ticktext=words, **place)
         elif dimension is not None and dimension.low is not None and dimension.high is not None:
             if dimension.log:
-                drawn.update_xaxes(type="log", **place)
+                drawn.update_xaxes(type="log", dtick=1, **place)
             for bound in (dimension.low, dimension.high):
                 drawn.add_vline(
                     x=bound, line={"dash": "dot", "color": PALETTE[5 if name in hit else 7], "width": 1}, **place

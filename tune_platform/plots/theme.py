@@ -54,7 +54,7 @@ def scatter(count: int) -> Any:
 
 
 def _template(theme: Theme) -> go.layout.Template:
-    ink, paper, grid = ("#1f2933", "#ffffff", "#e4e7eb") if theme == "light" else ("#e4e7eb", "#1a1b1e", "#3a3d44")
+    ink, paper, grid = ("#1f2933", "#ffffff", "#e4e7eb") if theme == "light" else ("#e4e7eb", "#242424", "#424242")
     axis = {"gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "automargin": True, "title": {"standoff": 8}}
     return go.layout.Template(
         layout={

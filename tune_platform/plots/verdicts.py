@@ -259,4 +259,12 @@ def decisions(view: View, *, trial: int | None = None, newest: int = 200) -> go.
         [number(row["time"] - view.created, 6) for row in rows],
         *([text("" if row[name] is None else row[name], 200) for row in rows] for name in head[1:]),
     ]
-    return go.Figure(go.Table(header={"values": head, "align": "left"}, cells={"values": table, "align": "left"}))
+    drawn = go.Figure(
+        go.Table(
+            columnwidth=[1.2, 0.8, 0.8, 1.2, 1.2, 6, 0.8],  # the reason is what is read
+            header={"values": head, "align": "left"},
+            cells={"values": table, "align": "left"},
+        )
+    )
+    drawn.update_layout(margin={"l": 10, "r": 10, "b": 10})
+    return drawn
