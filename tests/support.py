@@ -31,6 +31,7 @@ from tune_platform.schedulers import (
     ASHA,
     FIFO,
     MFPBT,
+    MOASHA,
     PASHA,
     PB2,
     PBT,
@@ -40,7 +41,7 @@ from tune_platform.schedulers import (
     MedianStopping,
     SuccessiveHalving,
 )
-from tune_platform.space import uniform
+from tune_platform.space import Space, uniform
 from tune_platform.store.records import CheckpointRow, LogRow, ReportRow, RequestRow, TrialRow
 
 
@@ -326,6 +327,13 @@ def curve(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
     return {"loss": round(abs(config["x"] - 0.3) + 1 / step, 2), "epoch": 2 * step}
 
 
+def fronts() -> MOASHA:
+    """Multi-objective ASHA of a loss that is to be low and high: none dominates another, and the net decides."""
+    scheduler = MOASHA(max=8, eta=2)
+    scheduler.prepare(Space({}), ("loss", "loss"), ("min", "max"))
+    return scheduler
+
+
 class RealBackend(SimulatedBackend):
     """One that says that its clock is real: nothing is found in flight again, and the loop turns by its own clock.
 
@@ -380,6 +388,7 @@ class Scenario:
             "frequencies": lambda: MFPBT(interval=1, frequencies=(1, 3), mutations={"x": uniform(0, 1)}, quantile=0.34),
             "bandits": lambda: PB2(interval=2, mutations={"x": uniform(0, 1)}, quantile=0.5),
             "forecasts": lambda: FreezeThaw(max=8, interval=2),
+            "fronts": fronts,
             "pbt": TinyPBT,
             "synchronous": Synchronous,
             "thaw": Thaw,

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from tests.tune_platform.distributed.cloning import clones
 from tests.tune_platform.distributed.recipes import Numbered, Recipe
 from tune_platform.distributed import DistributedTrainable, Gang, PeerLost
 from tune_platform.distributed.communicator import Communicator
@@ -282,3 +283,10 @@ def test_a_step_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recipe, "worker_class", Accumulating)
     found = rest(begin(Gang("threads", 2)))
     assert [each["train_loss"] for each in found] == pytest.approx([each["train_loss"] for each in expected])
+
+
+def test_a_gang_that_is_cloned_takes_over_rank_by_rank_from_memory(tmp_path: Path) -> None:
+    """The gangs are threads here: the worse goes on with what each rank of the better one had."""
+    found = clones({"name": "inline", "num_cpus": 4}, tmp_path)
+    assert any(report["in_memory"] for report in found)
+    assert all((report["same"], report["alike"]) == (1, 0) for report in found)

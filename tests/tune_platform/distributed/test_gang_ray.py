@@ -11,6 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from tests.tune_platform.distributed.cloning import clones
 from tests.tune_platform.distributed.recipes import Recipe
 from tune_platform import CheckpointPolicy, Resources, Results, SearchSpec, run
 from tune_platform.backends.ray import RayBackend
@@ -128,3 +129,10 @@ def test_the_first_worker_is_the_trial_itself(search: Callable[..., Results], tm
     (trial,) = results.trials()
     assert (trial.status, trial.attempt) == ("COMPLETED", 2)
     assert last(results)["workers"] == 2
+
+
+def test_a_gang_that_is_cloned_takes_over_rank_by_rank_from_memory(cluster: Cluster, tmp_path: Path) -> None:
+    """Two gangs on two nodes: the worse goes on with what each rank of the better one had."""
+    found = clones(RayBackend(cluster.address), tmp_path, pause=1.0)
+    assert any(report["in_memory"] for report in found)
+    assert all((report["same"], report["alike"]) == (1, 0) for report in found)

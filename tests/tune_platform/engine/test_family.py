@@ -13,6 +13,10 @@ from tests.tune_platform.engine.test_invariants import check_cut, check_end
 from tune_platform.backends.simulated import Faults
 
 KINDS = (
+    "fifo",
+    "stopping",
+    "promotion",
+    "fronts",
     "halving",
     "hyperband",
     "brackets",
@@ -25,14 +29,14 @@ KINDS = (
     "bandits",
     "forecasts",
 )
-#: Of each kind, in the slow form; with TUNE_PLATFORM_SEEDS=10000 it takes some forty minutes.
-SEEDS = int(os.environ.get("TUNE_PLATFORM_SEEDS", "150"))
+#: Of all kinds together, in the slow form.
+SEEDS = int(os.environ.get("TUNE_PLATFORM_SEEDS", "10000"))
 
 
-def scenario(kind: str, seed: int) -> Scenario:
-    """Circumstances that are a function of the seed."""
+def scenario(kind: str, seed: int, *, trials: int = 14) -> Scenario:
+    """Circumstances that are a function of the seed, with at most so many trials."""
     draw = random.Random(f"{kind} {seed}")
-    trials = draw.randint(1, 14)
+    trials = draw.randint(1, trials)
     rate = draw.choice((0.0, 0.05, 0.15))
     plan: list[Any] = []
     for after in sorted(draw.sample(range(1, 60), draw.randint(0, 5))):
@@ -79,11 +83,13 @@ def test_a_cut_after_any_row_changes_nothing(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(36000)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_ends_whatever_fails_for_many_seeds(kind: str) -> None:
-    for seed in range(100, 100 + SEEDS):
-        one = scenario(kind, seed)
+    """Ten thousand short experiments, of all kinds together; each twentieth is cut somewhere, and gone on with."""
+    for seed in range(100 + KINDS.index(kind), 100 + SEEDS, len(KINDS)):
+        one = scenario(kind, seed, trials=4)
         whole = one.run()
         ended(whole)
-        check_cut(one, whole, random.Random(seed).randint(0, len(whole.log.rows)))
+        if seed // len(KINDS) % 20 == 0:
+            check_cut(one, whole, random.Random(seed).randint(0, len(whole.log.rows)))
