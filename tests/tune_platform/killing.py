@@ -31,6 +31,10 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
+#: A population whose members are judged at once, so that its family tree depends on nobody's speed.
+FAMILY = {"searcher": "random", "scheduler": {"name": "pbt", "interval": 3, "quantile": 0.5, "synchronous": True}}
+
+
 def curve(x: float, last: int = STEPS) -> list[float]:
     """The losses of steps 1 to `last`; each depends on all that were before it."""
     losses, state = [], 1.0
@@ -62,6 +66,18 @@ class Walk(Trainable):
         self.start = self.now
 
 
+class Handed(Walk):
+    """Hands its state over in memory; to take one over lasts a while, so that a kill hits it in the middle."""
+
+    def get_state(self) -> Any:
+        return [self.now, self.state]
+
+    def set_state(self, state: Any) -> None:
+        time.sleep(3 * self.config["pause"])
+        self.now, self.state = state
+        self.start = self.now
+
+
 def spec_of(
     kind: str, storage: str, *, pause: float = 0.03, trials: int = 20, places: int = 2, backend: Any = "inline"
 ) -> SearchSpec:
@@ -72,7 +88,7 @@ def spec_of(
     from tune_platform import CheckpointPolicy, SearchSpec, uniform
 
     return SearchSpec(
-        trainable="tests.tune_platform.killing:Walk",
+        trainable=f"tests.tune_platform.killing:{'Handed' if kind == 'family' else 'Walk'}",
         param_space={"x": uniform(0, 1), "pause": pause},
         metric="loss",
         mode="min",
@@ -85,7 +101,7 @@ def spec_of(
         seed=11,
         storage=storage,
         backend=backend,
-        **PARTS[kind],
+        **(FAMILY if kind == "family" else PARTS[kind]),
     )
 
 

@@ -263,6 +263,42 @@ def verdicts(storage: Path, kind: str) -> list[tuple[Any, ...]]:
     return [(row.trial, row.data["step"], row.data["verdict"], row.data["reason"]) for row in rows]
 
 
+def test_a_driver_that_is_killed_while_trials_are_cloned_goes_on_with_the_same_family(
+    drivers: Callable[..., Driver], tmp_path: Path
+) -> None:
+    """Killed as soon as the log says that one is cloned: its weights are on their way from memory to memory."""
+    options: dict[str, Any] = {"pause": 0.1, "trials": 4, "places": 4}
+    driver = drivers("family", **options)
+    seen = 0
+    for _ in range(3):
+        driver.start()
+        driver.until(lambda experiment: len(clones(experiment)) > seen)  # noqa: B023 (called at once)
+        assert driver.process.is_alive(), driver.said()
+        driver.kill()
+        with open_store(tmp_path / "results") as store, store.open("family", readonly=True) as experiment:
+            seen = len(clones(experiment))
+    driver.start()
+    driver.finish()
+    run(spec_of("family", str(tmp_path / "calm"), **{**options, "pause": 0.0}))
+
+    found, calm = (load("family", storage=tmp_path / folder).family() for folder in ("results", "calm"))
+    made, wanted = (sorted((c.step, c.trial, c.source, c.config["x"]) for c in f.clones) for f in (found, calm))
+    assert made == wanted
+    trials = load("family", storage=tmp_path / "results").trials()
+    assert [trial.status for trial in trials] == ["COMPLETED"] * 4
+    for trial in trials:  # the family tree explains the weights, whatever had to be done again
+        now, state = 0, 1.0
+        for segment in found.schedule(trial.number):
+            for _ in range((trial.step if segment.last is None else segment.last) - segment.first):
+                now += 1
+                state = 0.8 * state + (segment.config["x"] - 0.3) ** 2 / now
+        assert trial.last["loss"] == pytest.approx(state)
+
+
+def clones(experiment: SqlExperiment) -> list[Any]:
+    return [row for row, _ in experiment.read_log() if row.kind == "verdict" and row.data["verdict"] == "clone"]
+
+
 def test_a_worker_that_is_killed(drivers: Callable[..., Driver], tmp_path: Path) -> None:
     """Only its trial is tried again, from its checkpoint."""
     driver = drivers("fifo-random", pause=0.15, trials=4)

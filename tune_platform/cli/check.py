@@ -122,11 +122,15 @@ def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str
 
 
 def _schedule(spec: SearchSpec) -> list[str]:
-    """Say what the scheduler does with the trials: the rungs, and what is saved; nothing where it cannot tell."""
-    forecast = getattr(spec.make_scheduler(), "forecast", None)
+    """Say what the scheduler does with the trials: the rungs, and what is saved; nothing where it cannot tell.
+
+    Where the course of the search decides (no `forecast`), a scheduler says in a sentence what is known (`outline`).
+    """
+    scheduler = spec.make_scheduler()
+    forecast, outline = (getattr(scheduler, name, None) for name in ("forecast", "outline"))
     found = forecast(spec.trials) if forecast is not None and spec.trials else None
     if found is None:
-        return []
+        return ["", f"expected    {outline(spec.trials)}"] if outline is not None and spec.trials else []
     several = len({bracket for bracket, _, _ in found.rungs}) > 1
     rows = [[*([str(bracket)] if several else []), f"{level:g}", str(trials)] for bracket, level, trials in found.rungs]
     head = [*(["bracket"] if several else []), found.resource, "trials"]

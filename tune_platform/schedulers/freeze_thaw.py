@@ -126,6 +126,14 @@ class FreezeThaw:
     def on_supply_end(self) -> None:
         """Nothing changes."""
 
+    def outline(self, trials: int) -> str:
+        """Say what can be known before anything runs: the least and the most that so many trials are trained."""
+        least, most = trials * self.interval, trials * self.max
+        return (
+            f"each trial gets a first slice of {self.interval:g} {self.resource}s; who is trained further follows from "
+            f"the curves: {least:g} to {most:g} {self.resource}s in all, so at most {1 - least / most:.0%} is saved"
+        )
+
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name and the options by which `make_scheduler` builds it again."""
         names = ("max", "interval", "resource", "chance")

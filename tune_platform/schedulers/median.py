@@ -111,6 +111,14 @@ class MedianStopping:
     def on_supply_end(self) -> None:
         """Nothing changes."""
 
+    def outline(self, trials: int) -> str:
+        """Say what can be known before anything runs: who is judged, and when."""
+        return (
+            f"judged every {self.interval:g} {self.resource}s from {self.grace:g} on: a trial that is worse than the "
+            f"median of the others, at least {self.min_samples}, {'stops' if self.hard else 'pauses'}; what is saved "
+            "follows from the curves"
+        )
+
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name and the options by which `make_scheduler` builds it again."""
         names = ("resource", "grace", "min_samples", "interval", "hard", "max")

@@ -57,6 +57,15 @@ class MFPBT(PBT):
         """Return the sub-population of a trial."""
         return number % len(self.frequencies)
 
+    def outline(self, trials: int) -> str:
+        """Say what can be known before anything runs: how large the sub-populations are, and when each evolves."""
+        sizes = [len(range(home, trials, len(self.frequencies))) for home in range(len(self.frequencies))]
+        each = ", ".join(
+            f"{size} every {frequency * self.interval:g} {self.resource}s"
+            for size, frequency in zip(sizes, self.frequencies, strict=True)
+        )
+        return f"sub-populations that evolve: {each}; all train to the end, so nothing is saved"
+
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name and the options by which `make_scheduler` builds it again."""
         spec = {key: value for key, value in super().to_spec().items() if key not in ("selection", "synchronous")}

@@ -171,6 +171,17 @@ class PBT:
         self._over = True
         return self._turn() if self.synchronous else None
 
+    def outline(self, trials: int) -> str:
+        """Say what can be known before anything runs: how many of a population of so many are replaced, and when."""
+        size = math.floor(trials * self.quantile + 1e-9)
+        every = f"every {self.interval:g} {self.resource}s" + (f" from {self.burn_in:g} on" if self.burn_in else "")
+        what = (
+            "each against one other, whose weights it takes over if they are better"
+            if self.selection == "binary_tournament"
+            else f"the worst {size} take over the weights of the best {size}"
+        )
+        return f"a population of {trials}, judged {every}: {what}; all train to the end, so nothing is saved"
+
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name and the options by which `make_scheduler` builds it again."""
         names = ("interval", "resource", "quantile", "selection", "burn_in", "synchronous", "max")

@@ -96,6 +96,41 @@ def test_check(call: Call, toy: Path, storage: Path) -> None:
     assert not storage.exists()
 
 
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (
+            {"name": "freeze_thaw", "max": 9, "interval": 3},
+            "each trial gets a first slice of 3 steps; who is trained further follows from the curves: "
+            "48 to 144 steps in all, so at most 67% is saved",
+        ),
+        (
+            {"name": "pbt", "interval": 5, "burn_in": 10},
+            "a population of 16, judged every 5 steps from 10 on: the worst 4 take over the weights of the best 4; "
+            "all train to the end, so nothing is saved",
+        ),
+        (
+            {"name": "pb2", "interval": 5, "quantile": 0.5},
+            "a population of 16, judged every 5 steps: the worst 8 take over the weights of the best 8; "
+            "all train to the end, so nothing is saved",
+        ),
+        (
+            {"name": "mf_pbt", "interval": 2, "frequencies": [1, 4, 10]},
+            "sub-populations that evolve: 6 every 2 steps, 5 every 8 steps, 5 every 20 steps; "
+            "all train to the end, so nothing is saved",
+        ),
+        (
+            {"name": "median", "grace": 2},
+            "judged every 1 steps from 2 on: a trial that is worse than the median of the others, at least 3, stops; "
+            "what is saved follows from the curves",
+        ),
+    ],
+)
+def test_check_says_what_is_known_of_a_schedule(call: Call, toy: Path, schedule: dict[str, Any], said: str) -> None:
+    given = [word for key, value in schedule.items() for word in ("--set", f"schedule.{key}={json.dumps(value)}")]
+    assert f"\nexpected    {said}\n" in call("check", "toy.yaml", "--trials", "16", *given).stdout
+
+
 def test_a_module_of_this_folder_comes_before_the_standard_library(
     call: Call, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

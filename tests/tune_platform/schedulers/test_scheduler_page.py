@@ -1,0 +1,31 @@
+"""The page of the schedulers says what is there: each name, how long its file is, and a figure of what it does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import tune_platform.schedulers
+from tune_platform.registry import SCHEDULERS
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGE = (DOCS / "schedulers.md").read_text()
+#: | `name` | ... | lines here / in Ray Tune |
+ROWS = dict(re.findall(r"^\| `(\w+)` \|.*\| (\d+) / [\d-]+ \|$", PAGE, re.MULTILINE))
+
+
+def test_each_scheduler_is_in_the_table() -> None:
+    assert {SCHEDULERS.builtin[name] for name in ROWS} == set(SCHEDULERS.builtin.values())
+
+
+def test_the_files_are_as_long_as_the_table_says() -> None:
+    """By a tenth: it says how simple one is, and need not follow each change."""
+    folder = Path(str(tune_platform.schedulers.__file__)).parent
+    lines = {name: len((folder / f"{name}.py").read_text().splitlines()) for name in ROWS}
+    assert {name: told for name, told in ROWS.items() if abs(int(told) - lines[name]) > lines[name] / 10} == {}
+
+
+def test_each_has_a_figure_that_is_shown() -> None:
+    shown = set(re.findall(r"\(figures/schedulers/(\w+)\.png\)", PAGE))
+    assert shown == set(ROWS) - {"fifo", "replay"}
+    assert all((DOCS / "figures" / "schedulers" / f"{name}.png").is_file() for name in shown)
