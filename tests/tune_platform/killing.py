@@ -32,7 +32,10 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 #: A population whose members are judged at once, so that its family tree depends on nobody's speed.
-FAMILY = {"searcher": "random", "scheduler": {"name": "pbt", "interval": 3, "quantile": 0.5, "synchronous": True}}
+FAMILY: dict[str, Any] = {
+    "searcher": "random",
+    "scheduler": {"name": "pbt", "interval": 3, "quantile": 0.5, "synchronous": True, "max": STEPS},
+}
 
 
 def curve(x: float, last: int = STEPS) -> list[float]:
