@@ -363,3 +363,22 @@ def test_it_is_written_to_a_file_and_read_back() -> None:
 def test_bad_options(options: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=f"pbt: {said}"):
         PBT(**{"interval": 5, **options})
+
+
+def test_truncation_by_hand() -> None:
+    """Of ten members with 20 %, the paper's share, the worst two copy one of the best two, times 1.2 or 0.8."""
+    scheduler = PBT(interval=1, quantile=0.2, resample=0, mutations={"x": uniform(0, 1)}, synchronous=True)
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    trials = members(scheduler, 10)
+    for number, trial in trials.items():
+        trial.config = {"x": (number + 1) / 100}
+        scheduler.on_start(trial)
+    scheduler.on_supply_end()
+    decisions: Any = []
+    for number in range(10):
+        decisions = told(scheduler, trials[number], 1, float(number))
+    clones = {d.trial: d.verdict for d in decisions if isinstance(d.verdict, Clone)}
+    assert sorted(clones) == [8, 9]
+    for verdict in clones.values():
+        x = {0: 0.01, 1: 0.02}[verdict.source]
+        assert verdict.config["x"] in (pytest.approx(1.2 * x), pytest.approx(0.8 * x))
