@@ -108,9 +108,11 @@ MAY: Mapping[str, set[str]] = {
     "ray_tune": {
         "api",
         "callbacks",
+        "distributed",
         "errors",
         "location",
         "protocol",
+        "protocol.seeds",
         "ray_tune.session",
         "recording",
         "registry",

@@ -3,7 +3,8 @@
     from tune_platform import ray_tune as tune   # was: from ray import tune
 
 `Tuner`, its settings, `ResultGrid` and `run` are ours; every other name (`report`, `uniform`, `Trainable`, ...) is Ray
-Tune's own, imported when it is first used.
+Tune's own, imported when it is first used. The other way, `as_searcher`, `as_scheduler` and `as_trainable` make parts
+of ours that work in Ray Tune's own `Tuner`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+    from tune_platform.ray_tune.our_scheduler import as_scheduler
+    from tune_platform.ray_tune.our_searcher import as_searcher
+    from tune_platform.ray_tune.our_trainable import as_trainable
     from tune_platform.ray_tune.recorder import Recorder
     from tune_platform.ray_tune.result_grid import Result, ResultGrid
     from tune_platform.ray_tune.running import ExperimentAnalysis, run
@@ -28,6 +32,9 @@ _HOME = {
     "RunConfig": "configs",
     "TuneConfig": "configs",
     "Tuner": "tuner",
+    "as_scheduler": "our_scheduler",
+    "as_searcher": "our_searcher",
+    "as_trainable": "our_trainable",
     "run": "running",
 }
 #: What Ray Tune would do itself, in its own way: refused here, by name.
@@ -45,6 +52,9 @@ __all__ = [
     "RunConfig",
     "TuneConfig",
     "Tuner",
+    "as_scheduler",
+    "as_searcher",
+    "as_trainable",
     "run",
 ]
 
