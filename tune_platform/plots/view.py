@@ -188,7 +188,7 @@ class View:
         with open_store(self.storage) as store, store.open(self.name, readonly=True) as reader:
             found = [reading.read_curve(reader, each, self.revision, self.reports.stride) for each in trials]
         kept = take(self.reports, ~np.isin(self.reports.trial, np.array(trials, np.int64)))
-        return replace(self, reports=_sorted(reduce(join, found, kept)))
+        return replace(self, reports=_sorted(join(kept, reduce(join, found))))
 
     def curve(self, trial: int, metric: str | None = None) -> tuple[np.ndarray[Any, Any], Floats]:
         """Return the steps and values of one trial, in order, as far as they are held here."""

@@ -101,6 +101,9 @@ def test_of_a_long_experiment_steps_are_left_out_but_no_end(tmp_path: Path) -> N
     assert view.reports.stride == 10
     assert steps.tolist() == [1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99]
     assert values.tolist() == [100.0 - step for step in steps]
+    whole = view.whole([1])
+    assert whole.curve(1)[0].tolist() == list(range(1, 100))
+    assert whole.curve(2)[0].tolist() == steps.tolist()
 
 
 def test_a_log_of_clones_has_their_parents(tmp_path: Path) -> None:
