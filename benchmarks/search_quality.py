@@ -6,7 +6,8 @@
 This platform's pairings run in its own simulator; the peers' own scheduler, searcher and pruner objects are driven
 step by step on the same curves (`Peer`). Each has `BUDGET` full trainings' worth of worker time. A run is ranked by
 when it came to the best 1 % of the table's configs; those that did not come last, by their best value. The
-default's searcher was chosen on mlp_digits and boosting_diabetes. Syne Tune is not raced, nor is Optuna's AutoSampler.
+default's searcher was chosen on mlp_digits, boosting_diabetes, and tables that are not kept. Syne Tune is not raced,
+nor is Optuna's AutoSampler.
 """
 
 from __future__ import annotations

@@ -147,6 +147,7 @@ SEARCHERS = Registry(
         "nsgaii": "tune_platform.searchers.samplers:nsgaii",
         "qmc": "tune_platform.searchers.samplers:qmc",
         "bohb": "tune_platform.searchers.bohb:BOHB",
+        "screen": "tune_platform.searchers.screen:Screen",
         "evolution": "tune_platform.searchers.evolution:Evolution",
         "cqr": "tune_platform.searchers.cqr:CQR",
         "forest": "tune_platform.searchers.forest:Forest",

@@ -65,6 +65,16 @@ class TestBohbOnAConditionalSpace(TestBohb):
         return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
 
 
+class TestScreen(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("screen")
+
+
+class TestScreenOnAConditionalSpace(TestScreen):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
 class TestNsgaII(SearcherContract):
     trials = 50
     cuts: ClassVar[tuple[int, ...]] = (2, 13, 31)

@@ -16,7 +16,7 @@ from tune_platform.space import grid_search, uniform
 from tune_platform.spec import resolve
 from tune_platform.store.sql import open_store
 
-MODEL = {"name": "bohb", "random_fraction": 0.5}
+MODEL = "screen"
 
 
 def train(config: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ def test_what_is_chosen(given: dict[str, Any], searcher: Any, scheduler: Any) ->
 def test_what_was_chosen_is_said_and_what_was_named_is_not() -> None:
     assert spec(stop={"step": 27}).chosen() == [
         "schedule: asha, max 27 (trials report up to 27 times)",
-        "search: bohb, random_fraction 0.5 (one objective, and enough trials for a model)",
+        "search: screen (one objective, and enough trials for a model)",
     ]
     assert spec(searcher="random", scheduler="fifo").chosen() == []
 

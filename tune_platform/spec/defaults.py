@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Fewer trials than this, or fewer than two for each place, tell too little of each other to learn or to stop by.
 FEW = 20
-RANDOM, FIFO = "random", "fifo"
+RANDOM, SCREEN, FIFO = "random", "screen", "fifo"
 
 
 class Chosen(NamedTuple):
@@ -34,7 +34,7 @@ def default_searcher(spec: SearchSpec) -> Chosen:
         return Chosen(RANDOM, "the scheduler changes configs itself")
     if not spec.space.parameters():
         return Chosen(RANDOM, "the space has no parameters")
-    return Chosen({"name": "bohb", "random_fraction": 0.5}, "one objective, and enough trials for a model")
+    return Chosen(SCREEN, "one objective, and enough trials for a model")
 
 
 def default_scheduler(spec: SearchSpec, *, steps: float | None = None) -> Chosen:
