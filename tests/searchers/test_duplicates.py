@@ -15,7 +15,7 @@ from tune_platform.registry import make_searcher
 from tune_platform.space import Space, choice, randint, uniform, when
 
 SIX = Space({"a": choice([1, 2, 3]), "b": choice(["x", "y"])})
-SEARCHERS = ("random", "tpe", "bohb", "evolution", "cqr")
+SEARCHERS = ("random", "tpe", "bohb", "screen", "evolution", "cqr")
 
 
 def start(name: str, space: Space = SIX, duplicates: str = "avoid") -> Any:
