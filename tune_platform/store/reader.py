@@ -216,8 +216,10 @@ class ExperimentReader:
         found = self._fetch(query)
         while found:
             yield from rows.to_reports(found, self.leave_out)
-            last = sa.tuple_(*found[-1][:2])
-            found = self._fetch(query.where(sa.tuple_(_R.trial, _R.step) > last)) if len(found) == chunk else []
+            # Of one trial only its steps: with both, SQLite walks through all later trials for the rest of a chunk.
+            last = found[-1][:2]
+            above = _R.step > last[1] if trial is not None else sa.tuple_(_R.trial, _R.step) > sa.tuple_(*last)
+            found = self._fetch(query.where(above)) if len(found) == chunk else []
 
     def curve(self, trial: int, until: int) -> list[ReportRow]:
         """Return all reports of one trial that log rows up to `until` brought, by step, in one query."""

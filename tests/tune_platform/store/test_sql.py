@@ -216,6 +216,22 @@ def test_the_history_of_a_trial_is_looked_up(tmp_path: Path) -> None:
     assert not any("SCAN log" in line or "(experiment=?)" in line for line in plan), plan
 
 
+def test_the_reports_of_a_trial_are_looked_up_chunk_by_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each trial whose reports fill a chunk costs a walk through those of all later ones."""
+    monkeypatch.setattr(reading_side, "_CHUNK", {"sqlite": 2, "postgresql": 2})
+    seen: list[str] = []
+    with open_store(tmp_path) as store, store.create("e", {}, 1.0) as experiment:
+        experiment.append([log_row(1)], [report(trial, step, 1, x=1) for trial in (0, 1) for step in (1, 2, 3)])
+        connection = experiment._db._connection
+        connection.set_trace_callback(seen.append)
+        assert [row.step for row in experiment.reports(0)] == [1, 2, 3]
+        connection.set_trace_callback(None)
+        plans = [experiment._db.query(f"EXPLAIN QUERY PLAN {query}") for query in seen]
+    (first,), (second,) = plans
+    assert "(experiment=? AND trial=?)" in first[-1]
+    assert "(experiment=? AND trial=? AND step>?)" in second[-1]
+
+
 def test_rows_appended_meanwhile_are_read(experiment: SqlExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading_side, "_CHUNK", {"sqlite": 1, "postgresql": 1})
     experiment.append([log_row(1)])
