@@ -315,7 +315,8 @@ class CheckedController(Controller):
             assert trial.bypassed <= PATIENCE
             for cause, times in trial.failures.items():
                 own = "worker_died" if cause == "out_of_memory" and cause not in self.settings.retries else cause
-                assert cause in ("node_lost", "preempted") or times <= self.settings.retries.get(own, 0) + 1
+                machines = cause in ("node_lost", "preempted", "disk_full")
+                assert machines or times <= self.settings.retries.get(own, 0) + 1
             if trial.held:
                 assert trial.status in (TrialStatus.PAUSED, TrialStatus.PAUSING)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from tune_platform.backends import _full_disk
 from tune_platform.backends._writer import InMemory, Written
 from tune_platform.isolation.origin import PACKAGE, is_users
 from tune_platform.protocol.events import Event, Failed, Reported, Saved, Started
@@ -175,6 +176,8 @@ def failure_of(error: BaseException) -> Failure:
         message += f" ({users[-1].filename}:{users[-1].lineno})"
     message = printable(message)
     cause = "worker_died" if isinstance(error, WorkerDied) else "exception"
+    if _full_disk.is_full(error):
+        cause = _full_disk.CAUSE
     return Failure(cause, message, traceback_of(error))
 
 

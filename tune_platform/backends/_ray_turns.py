@@ -27,6 +27,11 @@ class Turns:
         """Hold launches back from now on: the process of a trial that has ended gives its place back."""
         self._until = math.inf
 
+    def hold_until(self, at: float) -> None:
+        """Hold launches back until then."""
+        self._until = max(self._until, at)
+        self.at = self._until if self._held else math.inf
+
     def gave_way(self) -> None:
         """Note that a process has ended."""
         if self._until == math.inf:

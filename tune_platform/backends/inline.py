@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State, failure_of
+from tune_platform.backends._full_disk import FullDisk
 from tune_platform.backends._memory import Memory
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import GangKind
@@ -78,6 +79,7 @@ class InlineBackend:
         self._idle: list[Executor] = []
         self._turns: deque[tuple[int, int]] = deque()  # (trial, attempt) of those that run, in turn
         self._asked: deque[Save] = deque()
+        self._full = FullDisk()
 
     def start(self, job: Job) -> CapacityChanged:
         """Take the job; the capacity is what the constructor was told, or what the trials of the job need."""
@@ -123,6 +125,10 @@ class InlineBackend:
                 return self._step(place)
             if place is not None:
                 return [self._save(place, asked.halt)]
+        left = self._full.until - time.monotonic()
+        if left > 0:
+            time.sleep(min(left, _IDLE_S))
+            return []
         while self._turns:
             trial, attempt = self._turns.popleft()
             place = self._places.get(trial)
@@ -210,6 +216,10 @@ class InlineBackend:
                 place.log.write(failure.traceback or failure.message + "\n")
         self._tell_what_is_left(place)
         batch = Batch.of(launch.trial, launch.attempt, [*items, *executor.late()], state, failure)
+        if failure is not None:
+            self._full.note(failure.cause, failure.message)
+        elif batch.saved or state != "running":
+            self._full.went_well()
         if state == "running":
             self._take_turn(place)
             if not batch.reports and not batch.saved:

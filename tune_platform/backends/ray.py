@@ -27,6 +27,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure, Item
+from tune_platform.backends._full_disk import FullDisk
 from tune_platform.backends._journal import clear, recover
 from tune_platform.backends._obituary import cause_of, obituary, process_of
 from tune_platform.backends._pickling import dumps, is_plain
@@ -102,6 +103,7 @@ class RayBackend:
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
         self._nodes = Nodes(refresh_s)
         self._rows = Rows()
+        self._full = FullDisk()
         self._connect_s = connect_s
         self._connection: Connection | None = None  # where this backend has made it
         self._quiet = Quiet()
@@ -463,6 +465,7 @@ class RayBackend:
             worker.step = batch.reports[-1].step if batch.reports else worker.step
             worker.saved.update(ref.uri for ref in batch.saved)
             worker.ended = worker.ended or batch.state in ("done", "failed")
+            self._note_room(batch)
         if arrived.order == worker.order:
             if batch.state != "running":
                 worker.running = False
@@ -489,6 +492,14 @@ class RayBackend:
                     node, worker.name.rpartition(":")[0] or "its name is not known", IN_A_ROW, failure.message,
                 )  # fmt: skip
                 self._refresh(math.inf, events)
+
+    def _note_room(self, batch: Batch) -> None:
+        """Hold launches back while a disk is full."""
+        if batch.failure is not None:
+            if self._full.note(batch.failure.cause, batch.failure.message):
+                self._turns.hold_until(self._full.until)
+        elif batch.saved or batch.state != "running":
+            self._full.went_well()
 
     def _note_holder(self, worker: RayWorker, ref: CheckpointRef | None) -> None:
         assert self._job is not None

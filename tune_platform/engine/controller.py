@@ -197,7 +197,7 @@ class Controller:
         if lost is not None:
             self._emit(Dropped(trial=trial.number, uris=(lost.ref.uri,)))
         kill = event.cause not in _HARMLESS
-        allowed = allowed_retries(self.settings, event)
+        allowed = allowed_retries(self.settings, event, trial.step)
         if trial.stopping:
             self._paused(trial, kill=kill)
         elif trial.failures[event.cause] > allowed or self.state.ending is not None:

@@ -13,18 +13,25 @@ from tune_platform.protocol.events import Failed
 from tune_platform.protocol.verdicts import Resize
 from tune_platform.resources import Resources
 
-#: What the cluster does to a trial: no fault of its own, so that it never uses up its retries.
-_OF_THE_CLUSTER = ("node_lost", "preempted")
+#: What the machines do to a trial: no fault of its own, so that it never uses up its retries.
+_OF_THE_MACHINES = ("preempted", "disk_full")
+#: How often a trial may lose its node before it has come a step further each time: it may be what brings it down.
+LOST_AT_ONCE = 5
 #: Trials that must have failed alike, at least, before a search is given up by default.
 FEWEST = 3
 
 
-def allowed_retries(settings: Settings, event: Failed) -> float:
-    """Return how often a trial may fail of such a cause and be tried again; inf where that is no fault of its own."""
+def allowed_retries(settings: Settings, event: Failed, steps: int = 0) -> float:
+    """Return how often a trial may fail of such a cause and be tried again; inf where that is no fault of its own.
+
+    `steps`: how far the trial has come. One whose nodes are lost again and again without a step between is given up.
+    """
     if event.fatal:
         return 0
-    if event.cause in _OF_THE_CLUSTER:
+    if event.cause in _OF_THE_MACHINES:
         return math.inf
+    if event.cause == "node_lost":
+        return LOST_AT_ONCE + steps
     if event.cause == "out_of_memory" and event.cause not in settings.retries:
         return settings.retries.get("worker_died", 0)  # it was called so before
     return settings.retries.get(event.cause, 0)

@@ -33,14 +33,26 @@ def test_retries_are_bounded_by_cause() -> None:
     assert only(commands, Tell)[0].outcome.status == "failed"
 
 
-@pytest.mark.parametrize("cause", ["node_lost", "preempted"])
-def test_what_the_cluster_does_to_a_trial_uses_up_none_of_its_retries(cause: str) -> None:
+def test_a_trial_that_brings_down_its_nodes_is_given_up() -> None:
+    play = Play()
+    play.suggest(0)
+    for _ in range(5):
+        assert only(play.fail(0, "node_lost"), Launch)
+    play.report(0, 1.0)
+    assert only(play.fail(0, "node_lost"), Launch), "it has come a step further"
+    play.fail(0, "node_lost")
+    assert play.status(0) is TrialStatus.FAILED
+
+
+@pytest.mark.parametrize(("cause", "times"), [("node_lost", 5), ("preempted", 20), ("disk_full", 20)])
+def test_what_the_machines_do_to_a_trial_uses_up_none_of_its_retries(cause: str, times: int) -> None:
     play = Play(retries={"worker_died": 1})
     play.suggest(0)
-    for time in range(1, 21):
+    of = " of 5" if cause == "node_lost" else ""
+    for time in range(1, times + 1):
         assert only(play.fail(0, cause), Launch)
         assert play.effects[0] == Moved(
-            trial=0, status="PENDING", reason=f"retry {time} after {cause}: bang", kill=True
+            trial=0, status="PENDING", reason=f"retry {time}{of} after {cause}: bang", kill=True
         )  # fmt: skip
     assert only(play.fail(0, "worker_died"), Launch), "its own retry is still there"
     play.fail(0, "worker_died")
