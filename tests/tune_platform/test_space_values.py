@@ -304,7 +304,7 @@ def train(config):
 
 SPEC = SearchSpec(
     name="own", trainable=train, param_space={"model": choice([Small, Large])}, metric="loss", mode="min",
-    searcher="tpe", budget=Budget(trials=4), storage=sys.argv[1], backend=BACKEND,
+    searcher="tpe", duplicates="allow", budget=Budget(trials=4), storage=sys.argv[1], backend=BACKEND,
 )
 if __name__ == "__main__":
     if sys.argv[2] == "run":

@@ -132,7 +132,7 @@ class Comparison:
         elif isinstance(effect, Decided):
             trial = self._state.trials[effect.trial]
             if trial.status is TrialStatus.PAUSED and isinstance(effect.verdict, Continue):
-                if self._unclonable(effect.trial):
+                if effect.trial in self._state.awaiting or self._unclonable(effect.trial):
                     return
                 self._compare_choice(effect.trial)
                 self._chosen = effect.trial
