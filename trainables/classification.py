@@ -3,15 +3,25 @@
 Hyperparameters, all with a default:
 
 - `task`: "digits", "cifar10", "image_folder" or another name of `trainables/data.py` (the files under `root`), or
-  "synthetic": `examples` Gaussian images of `shape` in `classes` classes, of any size, for speed work;
+  "synthetic": `examples` Gaussian images of `shape` in `classes` classes, of any size, for speed work; or
+  "torchvision:NAME" for another data set of torchvision, or "module:function", called with `root` and returning Images;
 - `model`: "mlp" (`layers` of `width`), "cnn" (`channels`, twice as many in the second convolution; `norm`: with
-  BatchNorm), or the name of a torchvision classifier ("resnet50"); `dropout` for the first two;
+  BatchNorm), the name of a torchvision classifier ("resnet50"), or "module:function", called with `num_classes`;
+  `dropout` for the first two; `weights`: a file of a state dict or of safetensors to begin with, where what does not
+  fit (a head of other classes) is logged by name; `channels_last`; `compile`: by torch.compile;
 - `size`: pixels that the images of a folder are resized and centrally cropped to (needed where sizes differ);
 - `crop`: training images are moved by up to so many pixels; `flip`: the chance that one is mirrored;
 - `optimizer`: "sgd" (`momentum`, `nesterov`) or "adamw"; `lr`; `weight_decay`; `warmup`: share of the training in
-  which the rate rises; `drops`: shares at which it falls to a tenth; `schedule`: "constant" or "cosine" (to zero at
-  the end, after the warm-up); `label_smoothing`;
-- `precision`: "float32" or "bfloat16" (of the forward pass; the parameters stay float32);
+  which the rate rises; `drops`: shares at which it falls to a tenth; `schedule`: "constant", "cosine" (to zero at the
+  end, after the warm-up), "step" (to a tenth after a half and three quarters) or "one_cycle" (up from 1/25 in `warmup`,
+  0.3 where that is 0, and down to zero). The end is that of `epochs` or `updates`: with a scheduler that stops trials
+  early, give as many as its `max`; `label_smoothing`;
+- `precision`: "float32", "bfloat16" or "float16" (of the forward pass; parameters stay float32; the loss of float16 is
+  scaled); `accumulate`: a batch is computed in so many parts, which changes memory and not the step;
+  `max_grad_norm`: gradients are clipped to it (0: not); `ema`: decay of averaged weights, which are then evaluated (0:
+  none); `deterministic`: an operation that is not raises an error;
+- `evaluation`: by the "first" worker while the others wait, or "sharded" over all; `test`: test images are read at the
+  "last" report (default), at each ("always") or "never";
 - `batch_size` per worker; `partition`: "shard" (each worker its part) or "same" (all data, an order of its own);
 - `epochs`, or `updates` for a number of inner steps; `report_every` inner steps (default: an epoch);
 - `strategy`: a name of `tune_platform.trainables.strategies`, or a dict with a `name` and its options; `workers`: how
@@ -26,6 +36,7 @@ Metrics: `val_loss`, `val_accuracy` (the objective), `test_accuracy`, `test_loss
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -34,15 +45,20 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.data.distributed import DistributedSampler
 
 from tune_platform.distributed import DistributedTrainable, ShardedBatches
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.trainables.any_data import imported, named_images
 from tune_platform.trainables.augment import Augmented
 from tune_platform.trainables.data import Images, load_images
-from tune_platform.trainables.runtime import autocast, check_names
+from tune_platform.trainables.runtime import PRECISIONS, autocast, check_names
+from tune_platform.trainables.stepping import STEP_DEFAULTS, SteppingWorker, check_step
 from tune_platform.trainables.strategies import STRATEGIES
+from tune_platform.trainables.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 DEFAULTS: Mapping[str, Any] = {
     "task": "digits",
@@ -72,19 +88,24 @@ DEFAULTS: Mapping[str, Any] = {
     "flip": 0.0,
     "schedule": "constant",
     "label_smoothing": 0.0,
-    "precision": "float32",
+    "weights": None,
+    "channels_last": False,
+    "compile": False,
+    "test": "last",
+    **STEP_DEFAULTS,
 }
 #: What `DistributedTrainable` reads.
 _OF_THE_GANG = ("strategy", "workers", "epochs", "updates", "report_every")
 #: Images of a training set at most that are held in memory as one tensor.
 _IN_MEMORY = 100_000
 _EVALUATION_BATCH = 500
-#: Of the settings that are words. In float16 small gradients would vanish: no strategy scales the loss.
+#: Of the settings that are words.
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("sgd", "adamw"),
     "partition": ("shard", "same"),
-    "schedule": ("constant", "cosine"),
-    "precision": ("float32", "bfloat16"),
+    "schedule": ("constant", "cosine", "step", "one_cycle"),
+    "precision": PRECISIONS,
+    "test": ("last", "always", "never"),
 }
 _TASKS = ("digits", "cifar10", "mnist", "fashion_mnist", "svhn", "image_folder", "synthetic")
 
@@ -108,12 +129,15 @@ def load_task(
 
     Images in memory are standardised by the mean and deviation of the training images.
     """
-    if name not in _TASKS:
+    if ":" not in name and name not in _TASKS:
         raise SpecError(f"task: one of {', '.join(_TASKS)}, got {name!r}{did_you_mean(str(name), _TASKS)}")
     if name == "synthetic":
         return _synthetic(examples, shape, classes, split_seed)
-    images = load_images(name, root, seed=split_seed, train_size=train_size, size=size)
-    if images.size("train") > _IN_MEMORY or name == "image_folder":
+    if ":" in name:
+        images = named_images(name, root, seed=split_seed, size=size)
+    else:
+        images = load_images(name, root, seed=split_seed, train_size=train_size, size=size)
+    if images.size("train") > _IN_MEMORY or name == "image_folder" or ":" in name:
         return Task(images.train, images.val, images.test, images.shape, images.classes)
     mean, std = images.mean.view(1, -1, 1, 1), images.std.clamp(min=1e-6).view(1, -1, 1, 1)
 
@@ -141,6 +165,9 @@ class ClassificationTrainable(DistributedTrainable):
     """Trains a classifier by the strategy of the config; see the module for the hyperparameters."""
 
     strategies = STRATEGIES
+    worker_class = SteppingWorker
+    #: Whether this is the last report of the training; set by the worker.
+    at_end = False
     #: The hyperparameters that there are.
     settings: ClassVar[Sequence[str]] = (*DEFAULTS, *_OF_THE_GANG)
 
@@ -151,6 +178,7 @@ class ClassificationTrainable(DistributedTrainable):
         for name, allowed in _CHOICES.items():
             if whole[name] not in allowed:
                 raise SpecError(f"{name}: {' or '.join(map(repr, allowed))}, got {whole[name]!r}")
+        check_step(whole, self.build_strategy(config))
 
     def task(self) -> Task:
         """Return the data of the config's task."""
@@ -165,7 +193,18 @@ class ClassificationTrainable(DistributedTrainable):
         return {**DEFAULTS, **self.config}
 
     def build_model(self, config: Mapping[str, Any]) -> nn.Module:
-        """Return the network. Raises SpecError for a model that there is not."""
+        """Return the network, with the weights of a file. Raises SpecError for a model or file that there is not."""
+        config = self._config
+        model = self._network()
+        if config["weights"] is not None:
+            logger.info("weights of %s: %s", config["weights"], load_weights(model, str(config["weights"])))
+        if config["channels_last"]:
+            model = model.to(memory_format=torch.channels_last)
+        if config["compile"]:
+            model.compile()  # in place: the names of its parameters stay
+        return model
+
+    def _network(self) -> nn.Module:
         config = self._config
         task = self.task()
         channels, height, width = task.shape
@@ -173,6 +212,9 @@ class ClassificationTrainable(DistributedTrainable):
             return _mlp(channels * height * width, task.classes, config)
         if config["model"] == "cnn":
             return _cnn(task.shape, task.classes, config)
+        if ":" in config["model"]:
+            made: nn.Module = imported(str(config["model"]), "model")(num_classes=task.classes)
+            return made
         import torchvision  # takes seconds, which the other models need not spend
 
         known = torchvision.models.list_models(module=torchvision.models)
@@ -197,12 +239,19 @@ class ClassificationTrainable(DistributedTrainable):
         """Return warm-up, drops and cosine, by inner steps; None where there are none."""
         config = self._config
         warmup, drops = float(config["warmup"]), [float(drop) for drop in config["drops"]]
-        cosine = config["schedule"] == "cosine"
+        kind = config["schedule"]
+        lowest = 0.0
+        if kind == "step" and not drops:
+            drops = [0.5, 0.75]
+        if kind == "one_cycle":
+            warmup, lowest = warmup or 0.3, 1 / 25
+        cosine = kind in ("cosine", "one_cycle")
         if warmup == 0 and not drops and not cosine:
             return None
 
         def factor(step: int) -> float:
             rise = min(1.0, (step + 1) / (warmup * total)) if warmup > 0 else 1.0
+            rise = lowest + (1 - lowest) * rise
             share = min(1.0, max(0.0, step / total - warmup) / max(1 - warmup, 1 / total))
             fall = (1 + math.cos(math.pi * share)) / 2 if cosine else 1.0
             return rise * fall * math.prod(0.1 for drop in drops if step >= drop * total)
@@ -227,36 +276,49 @@ class ClassificationTrainable(DistributedTrainable):
             train, world_size if shard else 1, rank if shard else 0,
             seed=(self.context.seed + (0 if shard else rank)) % 2**31, drop_last=True,
         )  # fmt: skip
-        workers = max(0, int(self.context.resources.get("cpu", 1)) - 1)
-        return DataLoader(train, batch_size, sampler=sampler, num_workers=workers, drop_last=True)
+        return DataLoader(train, batch_size, sampler=sampler, num_workers=self._loaders(), drop_last=True)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the mean cross-entropy."""
         images, labels = batch
+        if self._config["channels_last"]:
+            images = images.to(memory_format=torch.channels_last)
         with autocast(images.device, self._config["precision"]):
             logits = model(images)
         return functional.cross_entropy(logits.float(), labels, label_smoothing=float(self._config["label_smoothing"]))
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return loss and accuracy on the validation images, and on the test images for the final report."""
-        task, device = self.task(), next(model.parameters()).device
-        found = {}
-        for name, part in (("val", task.val), ("test", task.test)):
+        """Return loss and accuracy on the validation images, and where `test` says so on the test images."""
+        return {name: total / count for name, (total, count) in self.evaluate_share(model, 0, 1).items()}
+
+    @torch.no_grad()
+    def evaluate_share(self, model: nn.Module, rank: int, size: int) -> dict[str, tuple[float, float]]:
+        """Return for each metric its sum over every `size`-th image from `rank` on, and their number."""
+        task, device, asked = self.task(), next(model.parameters()).device, self._config["test"]
+        parts = {"val": task.val}
+        if asked == "always" or (asked == "last" and self.at_end):
+            parts["test"] = task.test
+        found: dict[str, tuple[float, float]] = {}
+        for name, part in parts.items():
             total, right, count = 0.0, 0, 0
-            for images, labels in _batches(part):
+            for images, labels in self._to_judge(part, rank, size):
                 logits, labels = model(images.to(device)), labels.to(device)
                 total += functional.cross_entropy(logits, labels, reduction="sum").item()
                 right += int((logits.argmax(1) == labels).sum())
                 count += len(labels)
-            found[f"{name}_loss"], found[f"{name}_accuracy"] = total / count, right / count
+            found |= {f"{name}_loss": (total, count), f"{name}_accuracy": (right, count)}
         return found
 
+    def _to_judge(self, part: tuple[Tensor, Tensor] | Dataset[Any], rank: int, size: int) -> Iterable[Sequence[Tensor]]:
+        if isinstance(part, tuple):
+            return zip(*(torch.split(tensor[rank::size], _EVALUATION_BATCH) for tensor in part), strict=True)
+        chosen = part if size == 1 else Subset(part, range(rank, len(part), size))  # type: ignore[arg-type]
+        return DataLoader(chosen, _EVALUATION_BATCH, num_workers=self._loaders())
 
-def _batches(part: tuple[Tensor, Tensor] | Dataset[Any]) -> Iterable[Sequence[Tensor]]:
-    if isinstance(part, tuple):
-        return zip(*(torch.split(tensor, _EVALUATION_BATCH) for tensor in part), strict=True)
-    return DataLoader(part, _EVALUATION_BATCH)
+    def _loaders(self) -> int:
+        """Return how many processes read images: as many as the trial's CPUs leave; they end with the epoch."""
+        return max(0, int(self.context.resources.get("cpu", 1)) - 1)
 
 
 def _mlp(inputs: int, classes: int, config: Mapping[str, Any]) -> nn.Module:

@@ -33,10 +33,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.counted_bytes import resnet50_bytes_ratio
-from benchmarks.studies.common import Arguments, arguments, markdown, save, training
+from benchmarks.studies.common import Arguments, arguments, save, training
 from tune_platform.distributed import DistributedTrainable, ShardedBatches
 from tune_platform.trainables.stats import Interval, equivalent, holm, mean_interval, paired_difference
 from tune_platform.trainables.strategies import STRATEGIES
+from tune_platform.trainables.studies.tables import markdown
 
 UPDATES, BATCH, TRAIN = 800, 32, 1297
 WARMUP, DROPS, LATER = 1 / 18, (0.6, 0.85), (0.72, 0.94)

@@ -107,17 +107,6 @@ def spread(function: Callable[[Job], Found], jobs: Sequence[Job], processes: int
         return list(executor.map(function, jobs))
 
 
-def markdown(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table as the docs have it, its columns aligned."""
-    cells = [[str(cell) for cell in row] for row in (titles, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
-
-
 def save(out: Path, name: str, results: Mapping[str, Any], **figures: Any) -> None:
     """Write `name`.json and each figure as `name`.png (or `name`_`key`.png, where its key is not "figure")."""
     out.mkdir(parents=True, exist_ok=True)

@@ -22,9 +22,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from benchmarks.studies.common import Stopwatch, arguments, markdown, save, spread, training
+from benchmarks.studies.common import Stopwatch, arguments, save, spread, training
 from tune_platform.trainables.classification import ClassificationTrainable
 from tune_platform.trainables.stats import equivalent, holm, mean_interval, paired_difference
+from tune_platform.trainables.studies.tables import markdown
 
 WORKERS, BATCH, STEPS, EVERY = 4, 8, 320, 40
 PERIOD, PERIODS = 20, (5, 80)

@@ -17,12 +17,14 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import matplotlib.pyplot as plt
 import torch
 
-from benchmarks.studies.common import Stopwatch, arguments, markdown, save, spread, training
-from tune_platform.distributed import Cost, Strategy, TrainingWorker
+from benchmarks.studies.common import Stopwatch, arguments, save, spread, training
+from tune_platform.distributed import Cost, Strategy
 from tune_platform.trainables.classification import ClassificationTrainable
 from tune_platform.trainables.stats import Interval, holm, mean_interval, paired_ratio
+from tune_platform.trainables.stepping import SteppingWorker
 from tune_platform.trainables.strategies import STRATEGIES
 from tune_platform.trainables.strategies.local_sgd import LocalSGD
+from tune_platform.trainables.studies.tables import markdown
 
 WORKERS, PERIOD, BATCH = 4, 16, 16
 STEPS, EVERY = 240, 8
@@ -70,11 +72,11 @@ class Averaging(LocalSGD):
         return "model" if self.options["init"] == "same" else f"model {rank}"
 
 
-class Timed(TrainingWorker):
+class Timed(SteppingWorker):
     """Also reports the virtual clock of the worker that is latest."""
 
     def evaluate(self) -> dict[str, Any] | None:
-        """See `TrainingWorker.evaluate`."""
+        """See `SteppingWorker.evaluate`."""
         clock = self.comm.all_reduce(torch.tensor([self.comm.clock()], dtype=torch.float64), "max")
         found = super().evaluate()
         return None if found is None else {**found, "clock_s": float(clock)}
@@ -83,7 +85,7 @@ class Timed(TrainingWorker):
 class Digits(ClassificationTrainable):
     """Digits, with the strategies of this study."""
 
-    worker_class: ClassVar[type[TrainingWorker]] = Timed
+    worker_class = Timed
     strategies: ClassVar[Mapping[str, type[Strategy]]] = {**STRATEGIES, "averaging": Averaging}
 
 

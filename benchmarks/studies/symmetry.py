@@ -16,9 +16,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from benchmarks.studies.common import Stopwatch, arguments, markdown, save, spread, training
+from benchmarks.studies.common import Stopwatch, arguments, save, spread, training
 from benchmarks.studies.surfaces import DoubleWell, Factorisation
 from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.studies.tables import markdown
 
 #: The double well: rate, penalty of the objective, and the pull that belongs to them, alpha = eta rho.
 WELL_RATE, PENALTY = 0.1, 0.5

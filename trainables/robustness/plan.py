@@ -26,24 +26,34 @@ RELEASED: Mapping[str, Mapping[str, Any]] = {
 }
 #: The methods of the paper's table on dropout.
 DROPPED = ("Natural", "AT", "RST 2", "TRADES 3", "TRADES 6")
+#: Those of the table on dropout where robust training overfits, and its rates.
+OVERFIT, OVERFIT_RATES = ("AT",), (0.0, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is run. `base` is common to all trainings, `small` to those of the dropout table (few images)."""
+    """What is run. `base` is common to all trainings, `small` to those of the dropout table (few images).
+
+    `wide` is common to those of the table `overfit`: few images, a wide network and many epochs, so that robust
+    training fits its images and misses others, as it does in the paper.
+    """
 
     seeds: int
     base: Mapping[str, Any]
     small: Mapping[str, Any]
+    wide: Mapping[str, Any]
     rates: tuple[float, ...] = (0.0, 0.2, 0.5)
     device: str = "cpu"
     variants: tuple[str, ...] = tuple(VARIANTS)
     dropped: tuple[str, ...] = DROPPED
+    overfit: tuple[str, ...] = OVERFIT
+    #: Seeds of the dropout table, where fewer do: it has the most trainings and its effects are large.
+    dropped_seeds: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training: `table` (methods, released, dropout), `method` as the paper calls it, dropout rate and seed."""
+    """One training: `table` (methods, released, dropout, overfit), `method` as in the paper, dropout rate and seed."""
 
     table: str
     method: str
@@ -51,10 +61,10 @@ class Job:
     seed: int
     config: Mapping[str, Any] = field(hash=False)
 
-    @property
-    def key(self) -> str:
-        """What tells its result from others'."""
-        return f"{self.table}/{self.method}/{self.dropout:g}/{self.seed}"
+    def inputs(self, device: str) -> dict[str, Any]:
+        """Return all that its result depends on: by these it is kept."""
+        named = {"table": self.table, "method": self.method, "dropout": self.dropout, "seed": self.seed}
+        return {**named, "device": device, "config": dict(self.config)}
 
 
 def plan_for(quick: bool, seeds: int, **changes: Any) -> Plan:
@@ -73,15 +83,19 @@ def plan_for(quick: bool, seeds: int, **changes: Any) -> Plan:
             seeds=seeds,
             base=base,
             small=small,
+            wide={**small, "width": 8},
             rates=(0.0, 0.5),
             device=device,
             variants=few,
             dropped=("AT", "TRADES 3"),
+            overfit=("AT",),
         )
     base = {"eps": 0.2, "epochs": 12, "batch_size": 64, **shared}
     small = {**base, "eps": 0.1, "epochs": 25, "batch_size": 32, "train_size": 300, **changes}
     small.pop("device", None)
-    return Plan(seeds=seeds, base=base, small=small, device=device)
+    wide = {**small, "width": 64, "epochs": 80, **changes}
+    wide.pop("device", None)
+    return Plan(seeds=seeds, base=base, small=small, wide=wide, device=device)
 
 
 def jobs(plan: Plan) -> Iterator[Job]:
@@ -92,7 +106,11 @@ def jobs(plan: Plan) -> Iterator[Job]:
                 if method.removesuffix(" released") in plan.variants:
                     config = {**plan.base, **changes, "split_seed": seed}
                     yield Job(table=table, method=method, dropout=0.0, seed=seed, config=config)
-        for method in plan.dropped:
-            for rate in plan.rates:
-                config = {**plan.small, **VARIANTS[method], "dropout": rate, "split_seed": seed}
-                yield Job(table="dropout", method=method, dropout=rate, seed=seed, config=config)
+        for table, shared, methods, rates in (
+            ("overfit", plan.wide, plan.overfit, OVERFIT_RATES),
+            ("dropout", plan.small, plan.dropped if seed < plan.dropped_seeds else (), plan.rates),
+        ):
+            for method in methods:
+                for rate in rates:
+                    config = {**shared, **VARIANTS[method], "dropout": rate, "split_seed": seed}
+                    yield Job(table=table, method=method, dropout=rate, seed=seed, config=config)

@@ -1,11 +1,11 @@
 """The study: are the claims of Yang et al. (2020) to be seen on small images and two cores?
 
-    python -m tune_platform.trainables.robustness.study --seeds 5 --out docs/figures/robustness
+    python -m tune_platform.trainables.robustness.study --out docs/figures/robustness
     python -m tune_platform.trainables.robustness.study --quick --out /somewhere
 
 Seeds draw the split, the weights, the batches and the attacks; methods are paired by seed. Every finished training is
-written to `results.json` at once, and one that is there already is not done again: an interrupted study goes on where
-it was. Tables (`tables.md`) and figures are made from that file alone.
+written to `results.jsonl` at once, by all that it depends on, and is not done again. Tables (`tables.md`) and figures
+are made from that file alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tune_platform.trainables.robustness.plan import Job, Plan, jobs, plan_for
 from tune_platform.trainables.robustness.separation import NearestClass, random_labels, separation
 from tune_platform.trainables.robustness.trainable import Parts, Training, complete, load_parts
 from tune_platform.trainables.runtime import generator
+from tune_platform.trainables.studies.results import Found, Inputs, Results, measure
 
 
 def train(job: Job, parts: Parts) -> dict[str, Any]:
@@ -79,61 +80,47 @@ def _told(seed: int) -> Callable[[int, int], None]:
     return tell
 
 
-def run(plan: Plan, out: Path) -> dict[str, Any]:
-    """Run what is not in `out`/results.json yet, write each result there, and return them all.
+def run(plan: Plan, out: Path, processes: int = 1) -> dict[str, Any]:
+    """Run what is not in `out`/results.jsonl yet, write each result there, and return those of the plan.
 
-    Raises ValueError where the file holds results of another plan.
+    Returned are `plan`, `separation` by seed, and `runs`: every training with its table, method, dropout and seed.
     """
-    path = out / "results.json"
+    kept = Results(out / "results.jsonl")
+    splits = [
+        {"table": "separation", "seed": seed, "device": plan.device, "config": dict(plan.base)}
+        for seed in range(plan.seeds)
+    ]
+    trainings = [job.inputs(plan.device) for job in jobs(plan)]
+    measure([*splits, *trainings], _work, kept, processes=processes)
     described = json.loads(json.dumps({name: value for name, value in asdict(plan).items() if name != "seeds"}))
-    results: dict[str, Any] = {"plan": described, "runs": {}, "separation": {}}
-    if path.exists():
-        results = json.loads(path.read_text())
-        if results["plan"] != described:
-            raise ValueError(f"{path} holds the results of another plan: move it away, or take another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    for seed in range(plan.seeds):
-        if str(seed) not in results["separation"]:
-            results["separation"][str(seed)] = measure_separation(plan.base, seed, plan.device)
-            _write(path, results)
-    left = [job for job in jobs(plan) if job.key not in results["runs"]]
-    started, loaded = time.perf_counter(), dict[tuple[bool, int], Parts]()
-    for number, job in enumerate(left, 1):
-        config = complete(job.config)
-        data_key = (job.table == "dropout", job.seed)
-        if data_key not in loaded:
-            loaded = {data_key: load_parts(config, plan.device)}
-        found = train(job, loaded[data_key])
-        results["runs"][job.key] = {"table": job.table, "method": job.method, "dropout": job.dropout, "seed": job.seed}
-        results["runs"][job.key] |= found
-        _write(path, results)
-        remaining = (time.perf_counter() - started) / number * (len(left) - number) / 60
-        click.echo(
-            f"[{number}/{len(left)}] {job.key}: test {100 * found['test_accuracy']:.1f} %, adversarial "
-            f"{100 * found['test_adv_accuracy']:.1f} %, Lipschitz {found['test_lipschitz']:.1f}; "
-            f"{found['seconds']:.0f} s, about {remaining:.0f} min left",
-            err=True,
-        )
-    return results
+    named = ("table", "method", "dropout", "seed")
+    return {
+        "plan": described,
+        "separation": {str(inputs["seed"]): kept.found(inputs) for inputs in splits},
+        "runs": [{**{name: inputs[name] for name in named}, **kept.found(inputs)} for inputs in trainings],
+    }
 
 
-def _write(path: Path, results: Mapping[str, Any]) -> None:
-    """Replace the file in one go: a study that is killed while it writes loses nothing."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    draft.replace(path)
+def _work(inputs: Inputs) -> Found:
+    """Measure one split, or train one network; a process of its own may do it."""
+    table, seed, config, device = inputs["table"], int(inputs["seed"]), inputs["config"], str(inputs["device"])
+    if table == "separation":
+        return measure_separation(config, seed, device)
+    job = Job(table=table, method=inputs["method"], dropout=inputs["dropout"], seed=seed, config=config)
+    return train(job, load_parts(complete(config), device))
 
 
 @click.command(help="Re-test the claims of Yang et al. (2020); see docs/robustness.md.")
 @click.option("--quick", is_flag=True, help="Tiny networks, two epochs: shows that everything runs.")
-@click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Splits and initialisations.")
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(min=1), help="Splits and initialisations.")
 @click.option("--out", default="robustness_study", show_default=True, type=click.Path(path_type=Path))
 @click.option("--dataset", default="digits", show_default=True, help="A name that tune_platform.trainables.data knows.")
 @click.option("--root", default=None, help="Folder of the dataset's files.")
 @click.option("--eps", default=None, type=float, help="Radius of both tables (digits: 0.2, and 0.1 for dropout).")
 @click.option("--model", default="mlp", show_default=True, help="mlp, cnn, cnn1, cnn2, wrn or resnet50.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Of each process.")
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1), help="Trainings at a time.")
 def main(
     quick: bool,
     seeds: int,
@@ -144,6 +131,7 @@ def main(
     model: str,
     device: str,
     threads: int,
+    processes: int,
 ) -> None:
     """Run the study and write its tables and figures."""
     from tune_platform.trainables.robustness import figures, tables
@@ -155,7 +143,7 @@ def main(
     try:
         load_images(dataset, root)  # a mistake is told before anything is run
         plan = plan_for(quick, seeds, **changes)
-        results = run(plan, out)
+        results = run(plan, out, processes)
     except ValueError as e:
         raise click.ClickException(str(e)) from e
     (out / "tables.md").write_text(tables.markdown(results))

@@ -30,6 +30,7 @@ from tune_platform.distributed.strategy import option_number
 from tune_platform.errors import SpecError
 from tune_platform.trainables.strategies.data_parallel import GradientAverage
 from tune_platform.trainables.strategies.local_sgd import LocalSGD
+from tune_platform.trainables.strategies.pricing import known_hosts
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker
@@ -135,11 +136,17 @@ class PostLocalSGD(LocalSGD):
 
     @classmethod
     def bytes_per_step(cls, parameters: int, workers: int, options: Mapping[str, Any]) -> float:
-        """Return the mean over the training; with node_size="host" as if all hosts had one worker."""
+        """Return the mean over the training. With node_size="host" give `hosts`: the host of each worker, by rank.
+
+        Raises SpecError where it is asked for and not given: a gang's bytes depend on where its workers are.
+        """
         options = {**cls.DEFAULTS, **options}
-        size = 1 if options["node_size"] == "host" else int(options["node_size"])
+        if options["node_size"] == "host":
+            nodes = by_host([str(host) for host in known_hosts(cls.name, options, workers)])
+        else:
+            nodes = blocks(workers, int(options["node_size"]))
         first = 8.0 * parameters * (workers - 1)
-        inside = sum(8.0 * parameters * (len(part) - 1) for part in blocks(workers, size))
+        inside = sum(8.0 * parameters * (len(part) - 1) for part in nodes)
         return float(
             options["start"] * first
             + (1 - options["start"]) * (inside + super().bytes_per_step(parameters, workers, options))

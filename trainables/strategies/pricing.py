@@ -25,6 +25,17 @@ def known(strategy: str, options: Mapping[str, Any], name: str) -> float:
     return float(options[name])
 
 
+def known_hosts(strategy: str, options: Mapping[str, Any], workers: int) -> list[Any]:
+    """Return `hosts` of the options, one for each worker by rank. Raises SpecError where they are not known."""
+    hosts = options.get("hosts")
+    if hosts is None or len(hosts) != workers:
+        raise SpecError(
+            f"strategy {strategy!r}: its bytes per step depend on which workers share a host: give hosts, one for each "
+            f"of the {workers} workers, in the options or as StepCost(..., hosts=...), got {hosts!r}"
+        )
+    return list(hosts)
+
+
 def steps_of(strategy: str, options: Mapping[str, Any]) -> int:
     """Return the period in inner steps; a share is one of `updates` in the options, as the training rounds it."""
     option_period(strategy, options, "period", 1)

@@ -18,11 +18,12 @@ from tune_platform.trainables.zero_label.embeddings import (
     word_vectors,
 )
 from tune_platform.trainables.zero_label.scenes import LabelledImages, digit_scenes
+from tune_platform.trainables.zero_label.shapes import ATTRIBUTES, shape_scenes
 from tune_platform.trainables.zero_label.splits import Task
 from tune_platform.trainables.zero_label.voc import voc
 
 _READERS = {"voc": voc, "coco_stuff": coco_stuff}
-DATASETS = ("scenes", *_READERS)
+DATASETS = ("scenes", "shapes", *_READERS)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ def load_data(config: Mapping[str, Any], task: Task) -> Data:
         # Scenes to judge by are the same for every seed.
         val = digit_scenes(task, "val", images=digits)
         return Data(train, val, digit_scenes(task, "test", images=digits) if final else None)
+    if name == "shapes":
+        drawn = shape_scenes(task, "train", int(config["train_scenes"]), int(config["data_seed"]))
+        return Data(drawn, shape_scenes(task, "val"), shape_scenes(task, "test") if final else None)
     if name in _READERS:
         read, root, size = _READERS[name], config["root"], config["size"]
         parts: list[Part] = ["train", "val", "test"] if final else ["train", "val"]
@@ -59,17 +63,20 @@ def load_data(config: Mapping[str, Any], task: Task) -> Data:
 def load_vectors(config: Mapping[str, Any], task: Task) -> Tensor:
     """Return the class embeddings of `config` as unit rows: classes x D.
 
-    `embeddings` is "seven_segments", the path of a .csv of attributes, or a list of word vector files, which are
-    joined. Raises EmbeddingError for a class that is missing, a wrong width or an unreadable file.
+    `embeddings` is "seven_segments", "shapes" (see `shapes.ATTRIBUTES`), the path of a .csv of attributes, or a list
+    of word vector files, which are joined. Raises EmbeddingError for a class that is missing, a wrong width or an
+    unreadable file.
     """
     wanted = config["embeddings"]
     if wanted == "seven_segments":
         return class_matrix(SEVEN_SEGMENTS, task.names)
+    if wanted == "shapes":
+        return class_matrix(ATTRIBUTES, task.names)
     if isinstance(wanted, str) and wanted.endswith(".csv"):
         return class_matrix(read_attributes(wanted), task.names)
     if isinstance(wanted, (list, tuple)):
         return class_matrix(word_vectors(task.names, wanted), task.names)
     raise EmbeddingError(
-        "embeddings are 'seven_segments', the path of a .csv of attributes, or a list of word vector files, "
+        "embeddings are 'seven_segments', 'shapes', the path of a .csv of attributes, or a list of word vector files, "
         f"got {wanted!r}"
     )

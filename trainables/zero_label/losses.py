@@ -17,20 +17,31 @@ def segmentation_loss(scores: Tensor, targets: Tensor) -> Tensor:
     return total / (targets != VOID).sum().clamp(min=1)
 
 
-def self_training_loss(scores: Tensor, targets: Tensor, pseudo: Tensor, weight: float, normalisation: str) -> Tensor:
+def self_training_loss(
+    scores: Tensor,
+    targets: Tensor,
+    pseudo: Tensor,
+    weight: float,
+    normalisation: str,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Return CE(targets) + weight * CE(pseudo) for `scores` over all classes (B x c x h x w).
 
     `targets` and `pseudo` (B x h x w) hold positions or VOID, never both a position at the same pixel. "pooled" divides
     both sums by the number of labelled and pseudo-labelled pixels together, so that at weight 1 it is one mean over
-    both (the effective weight then goes with the number of pixels); "separate" adds two means. Raises ValueError for a
-    negative weight or another normalisation.
+    both (the effective weight then goes with the number of pixels); "separate" adds two means. `class_weights`
+    (classes) weigh the pseudo-labels of each class within their sum. Raises ValueError for a negative weight or another
+    normalisation.
     """
     if weight < 0:
         raise ValueError(f"the weight of the pseudo-labels is at least zero, got {weight!r}")
     if normalisation not in NORMALISATIONS:
         raise ValueError(f"normalisation is one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+    labelled, guessed = (
+        functional.cross_entropy(scores, labels, weights, ignore_index=VOID, reduction="sum")
+        for labels, weights in ((targets, None), (pseudo, class_weights))
+    )
+    counts = [(labels != VOID).sum().clamp(min=1) for labels in (targets, pseudo)]
     if normalisation == "separate" or weight == 0:
-        return segmentation_loss(scores, targets) + weight * segmentation_loss(scores, pseudo)
-    total = functional.cross_entropy(scores, targets, ignore_index=VOID, reduction="sum")
-    total = total + weight * functional.cross_entropy(scores, pseudo, ignore_index=VOID, reduction="sum")
-    return total / ((targets != VOID) | (pseudo != VOID)).sum().clamp(min=1)
+        return labelled / counts[0] + weight * guessed / counts[1]
+    return (labelled + weight * guessed) / ((targets != VOID) | (pseudo != VOID)).sum().clamp(min=1)

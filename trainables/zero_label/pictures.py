@@ -49,7 +49,8 @@ def draw_filter(training: SelfTraining, data: Data, path: Path, seed: int, scene
     training.model.eval()
     with torch.no_grad():
         predicted = training.model.scores(images).argmax(1).cpu()
-    kept, proposed = (each.cpu() for each in teacher.propose(images, known.candidates))
+    found = teacher.propose(images, known.candidates)
+    kept, proposed = found.labels.cpu(), found.proposed.cpu()
     predicted = torch.where(truth >= 0, predicted, VOID)  # the background is judged by nobody
     verdict = _verdict(truth, proposed, kept)
 

@@ -19,10 +19,13 @@ from tune_platform.trainables.zero_label.views import Scorer, View
 
 
 class PseudoLabels(NamedTuple):
-    """`labels`: positions of unseen classes, VOID where dropped; `proposed`: those of the first view, unfiltered."""
+    """`labels`: positions of unseen classes, VOID where dropped; `proposed`: those of the first view, unfiltered;
+    `by_view`: those of each view, the first one's first.
+    """
 
     labels: Tensor
     proposed: Tensor
+    by_view: tuple[Tensor, ...]
 
 
 @torch.no_grad()
@@ -48,18 +51,13 @@ def pseudo_labels(
     if inverse not in ("scores", "labels"):
         raise ValueError(f"inverse is 'scores' or 'labels', got {inverse!r}")
     size = (images.shape[-2], images.shape[-1])
-    proposed: Tensor | None = None
-    agree = candidates
+    each: list[Tensor] = []
     for view in views:
         maps = unseen_scores(view.apply(images, stride)).float()
         if inverse == "scores":
             labels = view.restore(maps, size, stride).argmax(1)
         else:
             labels = view.restore_labels(maps.argmax(1), size, stride)
-        if proposed is None:
-            proposed = labels
-        else:
-            agree = agree & (labels == proposed)
-    assert proposed is not None
-    raised = proposed + seen
-    return PseudoLabels(torch.where(agree, raised, VOID), torch.where(candidates, raised, VOID))
+        each.append(torch.where(candidates, labels + seen, VOID))
+    agree = torch.stack([labels == each[0] for labels in each]).all(0)
+    return PseudoLabels(torch.where(agree, each[0], VOID), each[0], tuple(each))

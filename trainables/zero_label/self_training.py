@@ -53,6 +53,7 @@ class SelfTraining:
         check_config(config, task)
         self.config, self.task, self.train, self.model = config, task, train, model
         self.rounds_done = 0
+        self._class_weights: Tensor | None = None  # of the pseudo-labels of the present round
         self.device = model.vectors.device
         self.draws = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on any device
         self.batch_size = min(int(config["batch_size"]), len(train))
@@ -87,6 +88,7 @@ class SelfTraining:
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.config["precision"] == "float16")
         total = torch.zeros((), device=self.device)
         stored = self._labelled(teacher) if teacher and self.config["relabel"] == "round" else None
+        self._class_weights = teacher.class_weights() if teacher and stored is not None else None
         train_mode(self.model, frozen)
         for step in range(steps):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -111,6 +113,7 @@ class SelfTraining:
         for indices in torch.split(torch.arange(len(stored)), self.batch_size):
             images, known = self.batch(indices)
             stored[indices] = teacher.label(images, known.candidates).to("cpu", kind)
+        teacher.drop_doubtful(stored)
         return stored
 
     def _loss(self, indices: Tensor, teacher: Teacher | None, stored: Tensor | None) -> Tensor:
@@ -132,7 +135,8 @@ class SelfTraining:
             scores = self.model(images, "all")
         weight, normalisation = float(self.config["pseudo_weight"]), str(self.config["normalisation"])
         maps = (_to_map(targets, scores), _to_map(pseudo, scores))
-        return self_training_loss(scores.float(), *maps, weight, normalisation)
+        weights = None if self._class_weights is None else self._class_weights.to(self.device)
+        return self_training_loss(scores.float(), *maps, weight, normalisation, weights)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Supervision]:
         """Return images (on the device) and what training may know of them."""
@@ -210,6 +214,7 @@ _NUMBERS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     **{name: ("at least 0", lambda value: 0 <= value < math.inf) for name in ("pseudo_weight", "weight_decay")},
     "gamma": ("at least 0 (above 1 no seen class is ever predicted)", lambda value: 0 <= value < math.inf),
     "flip": ("a probability, 0 to 1", lambda value: 0 <= value <= 1),
+    "class_agreement": ("a share, 0 to 1", lambda value: 0 <= value <= 1),
 }
 
 
@@ -222,6 +227,7 @@ def check_config(config: Mapping[str, Any], task: Task) -> None:
         "normalisation": NORMALISATIONS,
         "relabel": ("round", "crop"),
         "inverse": ("scores", "labels"),
+        "class_weights": ("equal", "agreement"),
         "precision": ("float32", "bfloat16", "float16"),
     }
     for name, allowed in choices.items():
@@ -240,6 +246,13 @@ def check_config(config: Mapping[str, Any], task: Task) -> None:
     crop = config["crop"]
     if crop is not None and not all(_is_whole(side, 1) for side in _two(crop)):
         raise ValueError(f"crop is two whole numbers [height, width], 1 or more, or null, got {crop!r}")
+    gamma = config["pseudo_gamma"]
+    if gamma is not None and not 0 <= _number(gamma) < math.inf:
+        raise ValueError(f"pseudo_gamma is a number, at least 0, or null, got {gamma!r}")
+    if config["relabel"] == "crop" and (config["class_weights"] != "equal" or _number(config["class_agreement"]) > 0):
+        raise ValueError(
+            "class_weights and class_agreement go by the agreement over all training images: relabel has to be 'round'"
+        )
     check_background(str(config["background"]), task)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tune_platform.trainables.runtime import autocast
+from tune_platform.trainables.zero_label.calibration import calibrated
 from tune_platform.trainables.zero_label.network import ProjectionNet, cell_side
 from tune_platform.trainables.zero_label.pseudo_labels import PseudoLabels, pseudo_labels
 from tune_platform.trainables.zero_label.splits import VOID
@@ -25,7 +26,9 @@ class Teacher:
     def __init__(self, model: ProjectionNet, config: Mapping[str, Any], draws: torch.Generator) -> None:
         self.config, self.draws = config, draws
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._candidates, self._kept = 0, 0
+        classes = len(self.model.vectors)
+        self._candidates = 0
+        self._proposed, self._kept = torch.zeros(classes), torch.zeros(classes)
 
     def views(self) -> list[View]:
         """Return the views for a batch."""
@@ -33,8 +36,17 @@ class Teacher:
             return [IDENTITY]
         return list(views_of(str(self.config["views"]), self.draws))
 
+    @torch.no_grad()
     def propose(self, images: Tensor, candidates: Tensor) -> PseudoLabels:
-        """Return the pseudo-labels of `images` before and after the filter."""
+        """Return the pseudo-labels of `images` before and after the filter.
+
+        With `pseudo_gamma`, a candidate that calibrated stacking among all classes takes for a seen one is none.
+        """
+        if self.config["pseudo_gamma"] is not None:
+            with autocast(images.device, self.config["precision"]):
+                scores = self.model.scores(images)
+            seen = self.model.seen
+            candidates = candidates & (calibrated(scores.float(), seen, float(self.config["pseudo_gamma"])) >= seen)
 
         def unseen_scores(x: Tensor) -> Tensor:
             with autocast(x.device, self.config["precision"]):
@@ -47,12 +59,34 @@ class Teacher:
 
     def label(self, images: Tensor, candidates: Tensor) -> Tensor:
         """Return the pseudo-labels of `images`, VOID where there is none."""
-        labels = self.propose(images, candidates).labels
+        found = self.propose(images, candidates)
         self._candidates += int(candidates.sum())
-        self._kept += int((labels != VOID).sum())
-        return labels
+        for counts, labels in ((self._proposed, found.proposed), (self._kept, found.labels)):
+            counts += torch.bincount(labels[labels != VOID].cpu(), minlength=len(counts))
+        return found.labels
+
+    @property
+    def agreement(self) -> Tensor:
+        """Share of each class's proposed labels that the filter kept (classes; 0 where none was proposed)."""
+        return self._kept / self._proposed.clamp(min=1)
+
+    def drop_doubtful(self, labels: Tensor) -> None:
+        """Take from `labels`, in place, those of classes whose agreement is below `class_agreement`."""
+        doubtful = (self.agreement < float(self.config["class_agreement"])) & (self._kept > 0)
+        labels[torch.isin(labels, doubtful.nonzero().flatten().to(labels))] = VOID
+        self._kept[doubtful] = 0
+
+    def class_weights(self) -> Tensor | None:
+        """Return the weight of each class's pseudo-labels, on average 1 over the labels kept; None: all alike.
+
+        The agreement of the views stands for the precision of a class's labels, which is not known.
+        """
+        if self.config["class_weights"] == "equal" or not self._kept.sum():
+            return None
+        mean = (self.agreement * self._kept).sum() / self._kept.sum()
+        return self.agreement / mean
 
     @property
     def coverage(self) -> float:
         """Share of the candidates labelled so far that got a pseudo-label; zero if there were none."""
-        return self._kept / self._candidates if self._candidates else 0.0
+        return float(self._kept.sum()) / self._candidates if self._candidates else 0.0

@@ -32,13 +32,13 @@ from tune_platform.trainables.zero_label.splits import Task, load_split
 #: Every hyperparameter and its default.
 DEFAULTS: Mapping[str, Any] = {
     # What is learnt, from what.
-    "dataset": "scenes",  # "scenes", "voc", "coco_stuff"
+    "dataset": "scenes",  # "scenes", "shapes", "voc", "coco_stuff"
     "root": None,  # folder of voc or coco_stuff
     "size": None,  # pixels that their images are warped to; 513 if None
     "split": "digits_248",  # a name in splits/, or the path of a .json
     "stage": "tune",  # "tune" or "final"
     "background": "void",  # what the data's background is: "void", "unlabelled" (as released), "class"
-    "embeddings": "seven_segments",  # or a .csv of attributes, or a list of word vector files
+    "embeddings": "seven_segments",  # "shapes", or a .csv of attributes, or a list of word vector files
     "digits": "digits",  # the images of the scenes; "mnist"
     "train_scenes": 800,
     "data_seed": 0,
@@ -66,6 +66,9 @@ DEFAULTS: Mapping[str, Any] = {
     "views": "scale_shift",  # a name in views.VIEW_SETS, or "random"
     "inverse": "scores",  # what is brought back from a view: "scores" (as released) or "labels" (as written)
     "relabel": "round",  # label whole images once a "round", or each "crop" as it comes (the paper)
+    "pseudo_gamma": None,  # calibrated stacking before the filter: no label where a seen class wins even so
+    "class_agreement": 0.0,  # least share of a class's labels that the filter keeps, or the class gets none
+    "class_weights": "equal",  # of the pseudo-labels by class: "equal", or by "agreement" of the views
     "pseudo_weight": 1.0,
     "normalisation": "pooled",  # of the two terms of the loss: "pooled" (as released) or "separate"
     # Judging.

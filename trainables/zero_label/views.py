@@ -88,6 +88,7 @@ VIEW_SETS: Mapping[str, Sequence[View]] = {
     "mirror_down": with_each([IDENTITY, _MIRROR], (0.5, 0.75), True, (0, 0)),
     "shift": [IDENTITY, _SHIFT],
     "scale": [IDENTITY, View(1.25), View(1.5)],
+    "mirror_scale": with_each([IDENTITY, _MIRROR], (1.25, 1.5), True, (0, 0)),
     "scale_shift": with_each([IDENTITY, _SHIFT], (1.25, 1.5), False, (3, 3)),
 }
 

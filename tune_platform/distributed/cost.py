@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ class StepCost:
 
     `updates` are the inner steps of a training, which periods below 1 are shares of (default: the config's own
     `updates`); `logits` the numbers in the logits of a worker's batch (examples times classes), for strategies that
-    exchange predictions. Raises SpecError where a config needs one of them and it is not known.
+    exchange predictions; `hosts` the host of each worker, by rank, for those that go by hosts. Raises SpecError
+    where a config needs one of them and it is not known.
 
         SimulatedBackend(curve, step_time=StepCost(STRATEGIES, parameters=10**6, workers=8, updates=5000))
     """
@@ -29,13 +30,16 @@ class StepCost:
     steps: int = 1
     updates: int | None = None
     logits: int | None = None
+    hosts: Sequence[str] | Callable[[Mapping[str, Any]], Sequence[str]] | None = None
 
     def bytes_per_step(self, config: Mapping[str, Any]) -> float:
         """Return the bytes over all links per inner step for the strategy of a config."""
         chosen = config.get("strategy", "independent")
         options = dict(chosen) if isinstance(chosen, Mapping) else {"name": chosen}
         kind = self.strategies[options.pop("name")]
-        more = {"updates": config.get("updates") if self.updates is None else self.updates, "logits": self.logits}
+        more: dict[str, Any] = {"logits": self.logits}
+        more["updates"] = config.get("updates") if self.updates is None else self.updates
+        more["hosts"] = self.hosts(config) if callable(self.hosts) else self.hosts
         given = {**kind.DEFAULTS, **options, **{name: value for name, value in more.items() if value is not None}}
         return float(kind.bytes_per_step(self.parameters, self._workers(config), given))
 

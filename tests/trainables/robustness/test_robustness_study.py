@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,18 @@ TINY = {
 def tiny(seeds: int) -> Plan:
     plan = plan_for(True, seeds)
     return Plan(
-        seeds=seeds, base={**plan.base, **TINY}, small={**plan.small, **TINY}, rates=(0.0, 0.5),
-        variants=("Natural", "GR", "AT"), dropped=("AT",),
+        seeds=seeds, base={**plan.base, **TINY}, small={**plan.small, **TINY}, wide={**plan.wide, **TINY},
+        rates=(0.0, 0.5), variants=("Natural", "GR", "AT"), dropped=("AT",), overfit=("AT",),
     )  # fmt: skip
 
 
 def results(values: dict[tuple[str, str, float], list[dict[str, float]]]) -> dict[str, Any]:
     """Results of a study as its file holds them, from a few numbers."""
-    runs = {}
-    for (table, method, rate), seeds in values.items():
-        for seed, found in enumerate(seeds):
-            key = f"{table}/{method}/{rate:g}/{seed}"
-            runs[key] = {"table": table, "method": method, "dropout": rate, "seed": seed, **found}
+    runs = [
+        {"table": table, "method": method, "dropout": rate, "seed": seed, **found}
+        for (table, method, rate), seeds in values.items()
+        for seed, found in enumerate(seeds)
+    ]
     return {"plan": {"base": {"eps": 0.2}}, "runs": runs, "separation": {}}
 
 
@@ -84,11 +85,28 @@ def test_verdicts_follow_from_the_numbers() -> None:
 
 def test_the_reverse_is_told_too() -> None:
     data = made_up()
-    for run in data["runs"].values():
+    for run in data["runs"]:
         if (run["table"], run["method"]) == ("methods", "AT"):
-            run["test_adv_accuracy"] -= 0.4
+            run["test_mt_accuracy"] -= 0.4
     found = verdicts(data)
     assert found["AT is more robust than GR"] == "the reverse shows"
+
+
+def test_robustness_is_judged_by_the_stronger_attack() -> None:
+    data = made_up()
+    for run in data["runs"]:
+        if (run["table"], run["method"]) == ("methods", "GR"):
+            run["test_adv_accuracy"] += 0.5  # PGD alone would put GR before AT
+    assert verdicts(data)["AT is more robust than GR"] == "shows"
+
+
+def test_dropout_is_judged_in_the_regime_that_overfits_by_itself() -> None:
+    data = made_up()
+    made = [run for run in data["runs"] if run["table"] == "dropout"]
+    data["runs"] += [{**run, "table": "overfit", "adv_gap": 0.2 - run["adv_gap"]} for run in made]
+    found = verdicts(data)
+    assert found["Dropout 0.5 shrinks the adversarial gap of robust training"] == "shows"
+    assert found["Dropout 0.5 shrinks the adversarial gap of robust training that overfits"] == "the reverse shows"
 
 
 def test_effects_are_paired_differences_corrected_within_their_family() -> None:
@@ -102,10 +120,11 @@ def test_effects_are_paired_differences_corrected_within_their_family() -> None:
 
 def test_seeds_that_are_not_everywhere_are_left_out() -> None:
     data = made_up()
-    del data["runs"]["dropout/AT/0.5/4"]
+    gone = ("dropout", "AT", 0.5, 4)
+    data["runs"] = [run for run in data["runs"] if (run["table"], run["method"], run["dropout"], run["seed"]) != gone]
     runs = Runs(data)
-    assert runs.seeds == [0, 1, 2, 3]
-    assert len(runs.values("methods", "AT", "gap")) == 4
+    assert runs.table_seeds == {"methods": [0, 1, 2, 3, 4], "released": [0, 1, 2, 3, 4], "dropout": [0, 1, 2, 3]}
+    assert len(runs.values("dropout", "AT", "gap", 0.0)) == 4
     assert judge(results({("methods", "Natural", 0.0): [cell(1, 0.1)]})) == []
 
 
@@ -113,46 +132,51 @@ def test_seeds_that_are_not_everywhere_are_left_out() -> None:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("study")
-    study.run(tiny(2), folder)
-    return folder
+    return folder, study.run(tiny(2), folder)
 
 
-def test_a_study_goes_on_where_it_was(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = json.loads((done / "results.json").read_text())
-    assert len(whole["runs"]) == 2 * (3 + 1 + 2)
-    trained: list[str] = []
+def test_a_study_goes_on_where_it_was(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = done[1]
+    assert len(whole["runs"]) == 2 * (3 + 1 + 2 + 2)
+    trained: list[tuple[Any, ...]] = []
     train = study.train
 
     def noting(job: Job, parts: Any) -> dict[str, Any]:
-        trained.append(job.key)
+        trained.append((job.table, job.method, job.dropout, job.seed))
         return train(job, parts)
 
     monkeypatch.setattr(study, "train", noting)
     study.run(tiny(1), tmp_path)
-    assert len(trained) == 6
+    assert len(trained) == 8
     found = study.run(tiny(2), tmp_path)
-    assert len(trained) == 12
-    assert len(set(trained)) == 12
-    for key, run in found["runs"].items():  # the same numbers as in one go
-        assert {k: v for k, v in run.items() if k != "seconds"} == {
-            k: v for k, v in whole["runs"][key].items() if k != "seconds"
-        }
+    assert len(trained) == 16
+    assert len(set(trained)) == 16
+    for run, other in zip(found["runs"], whole["runs"], strict=True):  # the same numbers as in one go
+        assert {**run, "seconds": 0} == {**other, "seconds": 0}
     assert found["separation"] == whole["separation"]
 
 
-def test_another_plan_is_not_mixed_in(done: Path) -> None:
+def test_another_plan_is_not_mixed_in(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(done[0] / "results.jsonl", tmp_path)
+    monkeypatch.setattr(study, "train", lambda job, parts: {"test_accuracy": job.config["epochs"]})
     plan = tiny(2)
-    other = Plan(seeds=2, base={**plan.base, "epochs": 2}, small=plan.small, rates=plan.rates,
-                       variants=plan.variants, dropped=plan.dropped)  # fmt: skip
-    with pytest.raises(ValueError, match=r"results\.json holds the results of another plan"):
-        study.run(other, done)
+    found = study.run(dataclasses.replace(plan, base={**plan.base, "epochs": 2}), tmp_path)
+    fresh = [run for run in found["runs"] if run["table"] in ("methods", "released")]
+    assert {run["test_accuracy"] for run in fresh} == {2}
+    assert [run for run in found["runs"] if run["table"] == "dropout"] == [
+        run for run in done[1]["runs"] if run["table"] == "dropout"
+    ]
 
 
-def test_theorem_one_holds_on_the_digits(done: Path) -> None:
+def test_theorem_one_holds_on_the_digits(done: tuple[Path, dict[str, Any]]) -> None:
     """Of the classifier that knows all images: right and proved robust on every one, for every split."""
-    found = json.loads((done / "results.json").read_text())["separation"]
+    found = done[1]["separation"]
     for seed in ("0", "1"):
         assert found[seed]["theorem_test_accuracy"] == 1
         assert found[seed]["theorem_test_certified"] == 1
@@ -160,14 +184,21 @@ def test_theorem_one_holds_on_the_digits(done: Path) -> None:
         assert found[seed]["random_labels_min"] < found[seed]["train_train_min"]
 
 
-def test_tables_have_every_cell(done: Path) -> None:
-    text = tables.markdown(json.loads((done / "results.json").read_text()))
+def test_tables_have_every_cell(done: tuple[Path, dict[str, Any]]) -> None:
+    text = tables.markdown(done[1])
     assert "nan" not in text
-    for title in ("Separation", "Methods", "Dropout", "Released code", "Claims"):
+    for title in (
+        "Separation",
+        "Methods",
+        "Dropout",
+        "Dropout where robust training overfits",
+        "Released code",
+        "Claims",
+    ):
         assert f"### {title}\n\n|" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count(" | ") for line in block.splitlines()[2:]}) == 1
-    assert len(re.findall(r"^\| AT \| 0(?:\.5)? \|", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^\| AT \| 0(?:\.5)? \|", text, re.MULTILINE)) == 4
 
 
 def test_the_command_draws_and_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +207,7 @@ def test_the_command_draws_and_prints(tmp_path: Path, monkeypatch: pytest.Monkey
     result = CliRunner().invoke(study.main, ["--quick", "--seeds", "2", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "### Claims" in result.output
-    assert "[12/12]" in result.stderr
+    assert "16 of" in result.stderr
     for name in ("separation", "lipschitz", "dropout"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
@@ -190,9 +221,8 @@ def test_missing_data_are_told_by_the_command(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_single_seed_has_tables_but_no_claims(done: Path) -> None:
-    found = json.loads((done / "results.json").read_text())
-    found["runs"] = {key: run for key, run in found["runs"].items() if run["seed"] == 0}
+def test_a_single_seed_has_tables_but_no_claims(done: tuple[Path, dict[str, Any]]) -> None:
+    found = {**done[1], "runs": [run for run in done[1]["runs"] if run["seed"] == 0]}
     assert "Fewer than two seeds" in tables.markdown(found)
 
 

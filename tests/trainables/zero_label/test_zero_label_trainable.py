@@ -162,7 +162,7 @@ def test_spnet_ends_after_its_only_round() -> None:
         ({"metod": "strict"}, "unknown hyperparameter 'metod' .*did you mean 'method'.*Allowed: dataset"),
         ({"method": "st"}, "method is one of spnet, longer, self_training, strict, got 'st'"),
         ({"views": "upside"}, "views is one of"),
-        ({"dataset": "cityscapes"}, "dataset is one of scenes, voc, coco_stuff, got 'cityscapes'"),
+        ({"dataset": "cityscapes"}, "dataset is one of scenes, shapes, voc, coco_stuff, got 'cityscapes'"),
         ({"dataset": "voc", "split": "voc12"}, "voc needs `root`"),
         ({"dataset": "scenes", "split": "coco_stuff"}, "the embeddings lack the class|at least one digit"),
         ({"split": "digits_000"}, "there is no split 'digits_000'"),

@@ -115,7 +115,7 @@ def test_diagnostics_by_hand(scenes: Scenes) -> None:
     teacher = Teacher(training.model, training.config, torch.Generator())
     images, known = training.batch(torch.arange(10))
     truth = training.task.positions(scenes.labels[:10])
-    labels, proposed = teacher.propose(images, known.candidates)
+    labels, proposed, _ = teacher.propose(images, known.candidates)
     hidden = truth >= training.task.seen
     assert torch.equal(known.candidates, hidden)  # the background is void, so all that is unlabelled is unseen
     kept = labels != VOID

@@ -1,0 +1,208 @@
+"""An inner step with what real trainings want of it: parts of a batch, clipping, float16, averaged weights.
+
+`SteppingWorker` reads these of the config, whatever the strategy: `accumulate`, `max_grad_norm`, `precision`, `ema`,
+`deterministic`, `evaluation`. With none of them set, its step is that of `TrainingWorker`, bit for bit.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tune_platform.distributed.member import Place
+from tune_platform.distributed.strategy import Flat, Strategy
+from tune_platform.distributed.worker import TrainingWorker, count_examples
+from tune_platform.errors import SpecError
+
+#: The options and what they are where the config does not say.
+STEP_DEFAULTS: Mapping[str, Any] = {
+    "accumulate": 1,
+    "max_grad_norm": 0.0,
+    "precision": "float32",
+    "ema": 0.0,
+    "deterministic": False,
+    "evaluation": "first",
+}
+
+
+def check_step(config: Mapping[str, Any], strategy: Strategy) -> None:
+    """Raise SpecError for an option that cannot be, or one that the strategy has no place for."""
+    given = {**STEP_DEFAULTS, **config}
+    parts, clip, ema = given["accumulate"], given["max_grad_norm"], given["ema"]
+    if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
+        raise SpecError(f"accumulate: in how many parts a batch is computed, 1 or more, got {parts!r}")
+    if not _is_number(clip) or clip < 0:
+        raise SpecError(f"max_grad_norm: the largest norm of a gradient, or 0 for any, got {clip!r}")
+    if not _is_number(ema) or not 0 <= ema < 1:
+        raise SpecError(f"ema: the decay of averaged weights, from 0 (none) to below 1, such as 0.999, got {ema!r}")
+    if given["evaluation"] not in ("first", "sharded"):
+        raise SpecError(f"evaluation: 'first' or 'sharded', got {given['evaluation']!r}")
+    if parts > 1 and type(strategy).extra_loss is not Strategy.extra_loss:
+        raise SpecError(
+            f"accumulate: strategy {strategy.name!r} compares outputs of whole batches; use a smaller batch_size"
+        )
+    if ema and not strategy.replicated:
+        raise SpecError(
+            f"ema: takes a strategy whose workers are equal at every step, such as all_reduce, got {strategy.name!r}"
+        )
+
+
+class SteppingWorker(TrainingWorker):
+    """Trains one worker's model with the options of `STEP_DEFAULTS`."""
+
+    def __init__(self, recipe: Any, place: Place) -> None:
+        self.options: dict[str, Any] = {**STEP_DEFAULTS, **recipe.config}
+        super().__init__(recipe, place)
+        kind = torch.device(self.device).type
+        self.scaler = torch.amp.GradScaler(kind, enabled=self.options["precision"] == "float16")
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._averages = [p.detach().clone() for p in self._parameters] if self.options["ema"] else []
+
+    def run(self, until: int) -> dict[str, Any]:
+        """See `TrainingWorker.run`; with `deterministic`, an operation that is not raises RuntimeError."""
+        with _deterministic(bool(self.options["deterministic"])):
+            return super().run(until)
+
+    def train_on(self, batch: Any) -> Tensor:
+        """Take one inner step on a batch, in as many parts as `accumulate` says; return its mean loss."""
+        strategy, optimizer, scaler = self.strategy, self.optimizer, self.scaler
+        optimizer.zero_grad(set_to_none=True)
+        whole = count_examples(batch)
+        parts = split(batch, int(self.options["accumulate"]))
+        losses = []
+        for number, part in enumerate(parts, start=1):
+            with nullcontext() if number == len(parts) else _no_exchange(strategy.module):
+                loss = self.recipe.loss(strategy.module, part)
+                extra = strategy.extra_loss(part, self._output)
+                total = loss if extra is None else loss + extra
+                if len(parts) > 1:
+                    share = count_examples(part) / whole
+                    loss, total = loss * share, total * share
+                scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        strategy.after_backward()
+        if self.options["max_grad_norm"]:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, float(self.options["max_grad_norm"]))
+        scaler.step(optimizer)
+        scaler.update()
+        if self._averages:
+            weight = 1 - float(self.options["ema"])
+            torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], weight)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    # evaluation
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """Return the metrics: of averaged weights where there are any; each worker a share, where `sharded`."""
+        self.recipe.at_end = self.updates >= self.total_updates  # type: ignore[attr-defined]
+        with self._averaged():
+            if self.options["evaluation"] == "first" or self.comm.size == 1:
+                return super().evaluate()
+            with self._stream(self.context.seed, "evaluate"), self.strategy.evaluated() as model:
+                return self._evaluate_together(model)
+
+    def _evaluate_together(self, model: nn.Module | None) -> dict[str, Any] | None:
+        """Give the model to all workers, have each judge a share of the data, and add up."""
+        comm = self.comm
+        have = comm.all_gather(torch.tensor([float(model is not None)]))[:, 0]
+        source = int(have.argmax())
+        own = self.model if model is None else model
+        values = Flat([t for t in own.state_dict().values() if t.is_floating_point()])
+        before = values.read()
+        values.write(comm.broadcast(before.clone(), source))
+        training = own.training
+        own.eval()
+        try:
+            sums: Mapping[str, tuple[float, float]] = self.recipe.evaluate_share(own, comm.rank, comm.size)  # type: ignore[attr-defined]
+        finally:
+            own.train(training)
+            values.write(before)
+        totals = comm.all_reduce(torch.tensor(list(sums.values()), dtype=torch.float64), "sum")
+        if comm.rank != source:
+            return None
+        return {name: float(total / count) for name, (total, count) in zip(sums, totals.tolist(), strict=True)}
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Have the model hold the averaged weights."""
+        if not self._averages:
+            yield
+            return
+        before = [p.detach().clone() for p in self._parameters]
+        _put(self._parameters, self._averages)
+        try:
+            yield
+        finally:
+            _put(self._parameters, before)
+
+    # checkpoints
+
+    def state(self) -> bytes:
+        """See `TrainingWorker.state`; the scale of float16 and the averaged weights are part of it."""
+        plain = super().state()
+        if not self._averages and not self.scaler.is_enabled():
+            return plain
+        state = torch.load(io.BytesIO(plain), map_location="cpu", weights_only=True)
+        state["stepping"] = {"scaler": self.scaler.state_dict(), "averages": self._averages}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+    def load(self, own: bytes, model: bytes | None, exact: bool) -> None:
+        """See `TrainingWorker.load`."""
+        super().load(own, model, exact)
+        state = torch.load(io.BytesIO(own), map_location="cpu", weights_only=True).get("stepping")
+        if state is not None and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        if self._averages:  # those of a checkpoint without any begin at its weights
+            kept = state["averages"] if state is not None and state["averages"] else self._parameters
+            _put(self._averages, kept)
+
+
+def split(batch: Any, parts: int) -> list[Any]:
+    """Return a batch in `parts` (fewer, where it has not as many examples), along the first axis of its tensors."""
+    if parts == 1:
+        return [batch]
+    if isinstance(batch, Tensor):
+        return list(batch.tensor_split(min(parts, len(batch))))
+    if isinstance(batch, Mapping):
+        pieces = {key: split(value, parts) for key, value in batch.items()}
+        return [dict(zip(pieces, each, strict=True)) for each in zip(*pieces.values(), strict=True)]
+    if isinstance(batch, Sequence):
+        return [list(each) for each in zip(*(split(value, parts) for value in batch), strict=True)]
+    raise TypeError(f"a batch that is computed in parts is of tensors in lists or dicts, got {type(batch).__name__}")
+
+
+def _no_exchange(module: nn.Module) -> AbstractContextManager[Any]:
+    """Return the context in which DDP keeps gradients to itself, where the module is one of it."""
+    context: AbstractContextManager[Any] = getattr(module, "no_sync", nullcontext)()
+    return context
+
+
+@torch.no_grad()
+def _put(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for target, value in zip(into, values, strict=True):
+        target.copy_(value)
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
