@@ -140,10 +140,7 @@ def test_no_module_of_the_core_imports_an_optional_library(tmp_path: Path) -> No
 def test_a_search_and_every_reading_command_need_the_core_only(tmp_path: Path) -> None:
     done = core_only(USE_IT, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (
-        "not here: torch, parquet, samplers, cluster, plots, dashboard, postgresql, examples, policy-gradient"
-        in done.stdout
-    )
+    assert "not here: torch, parquet, samplers, cluster, plots, dashboard, postgresql, policy-gradient" in done.stdout
 
 
 def test_every_extra_is_there_and_brings_its_libraries() -> None:
