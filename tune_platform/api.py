@@ -82,9 +82,9 @@ def run(
     """
     check_form(progress or spec.progress)
     callbacks = check_callbacks(callbacks)
-    spec.check()
+    warnings = spec.check()
     with claim(spec, name=name, if_exists=if_exists) as claimed:
-        return drive(claimed, spec, listeners, callbacks=callbacks, progress=progress)
+        return drive(claimed, spec, listeners, callbacks=callbacks, progress=progress, warnings=warnings)
 
 
 def drive(
@@ -94,8 +94,9 @@ def drive(
     *,
     callbacks: Sequence[Callback] = (),
     progress: str | None = None,
+    warnings: Sequence[str] = (),
 ) -> Results:
-    """Run the experiment that `claim` gave for this spec to its end. Raises what `run` raises."""
+    """Run the experiment that `claim` gave for this spec to its end, after these warnings. Raises what `run` raises."""
     experiment = claimed.experiment
     begin: Callable[[Runner], None] = Runner.start
     if claimed.fresh:
@@ -106,6 +107,8 @@ def drive(
     opening = f"{experiment.name}: {'results go to' if claimed.fresh else 'going on in'} {spec.storage}"
     opening = "; ".join([opening, *spec.chosen(), *spec.warmth()])
     with shown(experiment.name, progress or spec.progress, opening=opening) as display:
+        for warning in warnings:
+            display.say(f"warning: {warning}")
         finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
         display.end(finish)
     return _results(experiment.name, Location(spec.storage), finish, spec.trainable)

@@ -79,6 +79,10 @@ def impossible(folder: str | Path) -> str:
     text = str(folder)
     if "\0" in text:
         return f"{text!r} is no path: it holds a NUL character"
+    try:
+        os.fsencode(text).decode()
+    except UnicodeError:
+        return f"{text!r} is no path: a part of it stands for no character; write it in UTF-8"
     path = Path(text).expanduser().absolute()
     depth = 0
     for part in path.parts[1:]:

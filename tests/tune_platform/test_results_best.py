@@ -16,6 +16,7 @@ import pytest
 
 from tests.tune_platform.cli.conftest import SPEC, START, fill
 from tune_platform import (
+    ASHA,
     CheckpointError,
     CheckpointPolicy,
     Results,
@@ -339,3 +340,20 @@ def test_nothing_of_the_users_is_taken_for_html(tmp_path: Path) -> None:
         assert "<script>" not in text
         assert "<i>" not in text
         assert "<b>no" not in text
+
+
+@pytest.mark.parametrize(
+    ("ending", "steps"),
+    [
+        ({}, [3]),  # by itself
+        ({"stop": {"step": 2}}, [2]),
+        ({"scheduler": ASHA(max=2), "num_samples": 1}, [2]),
+        ({"scheduler": ASHA(max=3, eta=3), "num_samples": 2}, [3, 1]),  # the second of the rung is stopped
+    ],
+)
+def test_a_checkpoint_at_the_end_is_written_whatever_ended_the_trial(
+    search: Search, ending: dict[str, Any], steps: list[int]
+) -> None:
+    found = search(checkpoint={"at_end": True}, **ending)
+    assert [trial.checkpoint and trial.checkpoint.step for trial in found] == steps
+    assert [trial.step for trial in found] == steps

@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -387,3 +388,46 @@ def test_mistakes_in_these_words(tmp_path: Any, old: str, new: str, words: str) 
         load_spec(path)
     assert words in str(caught.value)
     assert "line " in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------ text
+
+
+HALF = "\ud800"  # half of a surrogate pair: a text to Python, and to nothing that it could be written to
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"param_space": {"x": choice([HALF, "b"])}}, "param_space: x: got"),
+        ({"param_space": {"x": choice(["a", ("b", HALF)])}}, "got"),
+        ({"param_space": {"x": uniform(0, 1), "c": {"d": HALF}}}, "c/d: got"),
+        ({"param_space": {HALF: uniform(0, 1)}}, "a key of the config: got"),
+        ({"param_space": {"x": uniform(0, 1), "c": {HALF: 1}}}, "got"),
+        ({"description": HALF}, "description: got"),
+        ({"metric": HALF}, "metric: got"),
+        ({"metric": ["loss", HALF], "mode": "min"}, "metric: got"),
+        ({"stop": {HALF: 3}}, "got"),
+    ],
+)
+def test_text_that_nothing_can_hold_is_refused_with_its_place(changes: dict[str, Any], where: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        SearchSpec(**{"trainable": print, "param_space": {"x": uniform(0, 1)}, "metric": "loss", "mode": "min",
+                      "num_samples": 1, **changes})  # fmt: skip
+    said = str(caught.value)
+    assert where in said
+    assert "'\\ud800', which no file or table can hold" in said
+    said.encode()
+
+
+def test_a_storage_path_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    spec = SearchSpec(trainable=print, param_space={"x": uniform(0, 1)}, metric="loss", mode="min", num_samples=1,
+                      storage=f"{tmp_path}/d\udcff", backend="inline")  # fmt: skip
+    with pytest.raises(SpecError, match="stands for no character; write it in UTF-8"):
+        run(spec)
+
+
+def test_text_of_any_language_stands_in_a_space() -> None:
+    spec = SearchSpec(trainable=print, param_space={"größe": choice(["é", "日本", "🙂"])}, metric="loss", mode="min",
+                      num_samples=1)  # fmt: skip
+    assert spec.check() == []

@@ -244,3 +244,22 @@ def test_a_timedelta_is_a_duration() -> None:
     assert SearchSpec.from_dict(spec(f"{__name__}:yields", step_timeout=hour).to_dict()).step_timeout == 3600.0
     with pytest.raises(SpecError, match="must be above zero"):
         Budget(time=timedelta(0))
+
+
+class Saving(Sound):
+    def get_state(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    "policy", [CheckpointPolicy(every=2), CheckpointPolicy(at_end=True), CheckpointPolicy(keep_best=1)]
+)
+def test_checkpoints_of_a_class_that_saves_none_are_warned_of(policy: CheckpointPolicy) -> None:
+    def warned(trainable: type[Trainable], policy: CheckpointPolicy) -> list[str]:
+        spec = SearchSpec(trainable=trainable, param_space={"x": uniform(0, 1)}, metric="loss", mode="min",
+                          num_samples=1, backend="inline", checkpoint=policy)  # fmt: skip
+        return spec.check()
+
+    said = "checkpoint: none is written, for the trainable has no save_checkpoint(directory) and no get_state()"
+    assert warned(Sound, policy) == [said]
+    assert warned(Sound, CheckpointPolicy()) == warned(Saving, policy) == []

@@ -12,6 +12,7 @@ from tune_platform.backends._writer import InMemory, Written
 from tune_platform.isolation.origin import PACKAGE, is_users
 from tune_platform.protocol.events import Event, Failed, Reported, Saved, Started
 from tune_platform.protocol.reports import CheckpointRef, Report
+from tune_platform.protocol.text import printable
 from tune_platform.trainable import WorkerDied
 
 State = Literal["running", "waiting", "done", "failed"]
@@ -184,11 +185,6 @@ def failure_of(error: BaseException) -> Failure:
 def traceback_of(error: BaseException) -> str:
     """Return the whole traceback of an exception as text."""
     return printable("".join(tracebacks.format_exception(error)))
-
-
-def printable(text: str) -> str:
-    """Return the text with its lone surrogates, which nothing can encode, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _text_of(error: BaseException) -> str:

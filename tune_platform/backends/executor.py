@@ -330,7 +330,7 @@ class Executor:
                 every = self.job.checkpoint_every
                 if (
                     (state == "waiting" and save)
-                    or (state == "done" and self.job.checkpoint_at_end)
+                    or (state != "running" and self.job.checkpoint_at_end)  # at a milestone it may be told to end
                     or (every > 0 and run.step > 0 and run.step % every == 0)
                     or run.better
                     or run.draft is not None

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from tune_platform.errors import SpecError
+from tune_platform.protocol.text import NO_UNICODE, is_unicode, printable
 
 TUPLE, DICT, OBJECT = "$tuple", "$dict", "$object"
 _SCALARS = (str, float, int, bool, type(None))
@@ -38,9 +39,11 @@ def is_plain(value: Any) -> bool:
     """Whether JSON has words for all of it, so that it comes back as it is."""
     kind = type(value)
     if kind in _SCALARS:
-        return True
+        return kind is not str or is_unicode(value)
     if kind is dict:
-        return all(type(key) is str and key[:1] != "$" and is_plain(item) for key, item in value.items())
+        return all(
+            type(key) is str and key[:1] != "$" and is_unicode(key) and is_plain(item) for key, item in value.items()
+        )
     return kind is list and all(map(is_plain, value))
 
 
@@ -103,13 +106,15 @@ def reference(value: Any) -> str | None:
 def _to_json(value: Any, where: str, other: Callable[[Any, str], Any]) -> Any:
     kind = type(value)
     if kind in _SCALARS:
-        return value
+        return _text(value, where or "a config") if kind is str else value
     if kind is list:
         return [_to_json(item, f"{where}/{i}", other) for i, item in enumerate(value)]
     if kind is tuple:
         return {TUPLE: [_to_json(item, f"{where}/{i}", other) for i, item in enumerate(value)]}
     if isinstance(value, Mapping):
         items = [(key, _to_json(item, f"{where}/{key}".lstrip("/"), other)) for key, item in value.items()]
+        for key in (key for key in value if type(key) is str):
+            _text(key, f"a key of {where or 'the config'}")
         if all(type(key) is str and key[:1] != "$" for key, _ in items):
             return dict(items)
         return {DICT: [[_to_json(key, f"a key of {where or 'the config'}", other), item] for key, item in items]}
@@ -123,6 +128,12 @@ def _to_json(value: Any, where: str, other: Callable[[Any, str], Any]) -> Any:
         if isinstance(value, base) and not isinstance(value, enum.Enum):  # a subclass, such as numpy's text
             return base(value)
     return other(value, where)
+
+
+def _text(value: str, where: str) -> str:
+    if not is_unicode(value):
+        raise SpecError(f"{printable(where)}: {NO_UNICODE.format(value)}")
+    return value
 
 
 def _refuse(value: Any, where: str) -> Any:

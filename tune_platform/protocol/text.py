@@ -12,10 +12,26 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 #: How the reason of a search begins whose `budget.time` is used up: more trials alone would not let it go on.
 TIME_IS_UP = "the time budget of"
 
+#: What is said of text that is not: it gets the text.
+NO_UNICODE = (
+    "got {!r}, which no file or table can hold: a part of it stands for no character, as in a file name of another "
+    "encoding; write it in Unicode"
+)
+
 
 def plain(text: str) -> str:
     """Return text without a terminal's colours and other escape sequences."""
     return _ESCAPES.sub("", text).replace("\x1b", "") if "\x1b" in text else text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be written anywhere: half of a surrogate pair, as in a file name that is no UTF-8, cannot."""
+    return text.isascii() or printable(text) == text
+
+
+def printable(text: str) -> str:
+    """Return the text with its lone surrogates, which nothing can encode, as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def choices_of(choices: Mapping[str, Iterable[Any]]) -> str:

@@ -190,6 +190,7 @@ class Space:
                 for value in leaf.domain.values:
                     to_json(value, leaf.name)
         for path, nodes in self._tree.paths.items():
+            to_json(dict.fromkeys(path))
             for node in nodes:
                 if isinstance(node, Fixed):
                     to_json(node.value, "/".join(path))

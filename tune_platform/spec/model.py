@@ -48,7 +48,7 @@ from tune_platform.spec.parts import (
     take_retries,
     take_trainable,
 )
-from tune_platform.spec.trainables import check_saves
+from tune_platform.spec.trainables import check_saves, saves_nothing
 from tune_platform.spec.values import (
     Count,
     Natural,
@@ -57,6 +57,7 @@ from tune_platform.spec.values import (
     hint,
     problems_of,
     spec_error,
+    text,
 )
 from tune_platform.spec.words import in_python_words
 from tune_platform.tracking import check_trackers
@@ -82,8 +83,8 @@ def check_storage(location: Any) -> Location:
 def _many(value: Any) -> Any:
     """A list of names becomes a tuple; one name stays one."""
     if isinstance(value, str) and value:
-        return value
-    if isinstance(value, Sequence) and value and all(isinstance(name, str) and name for name in value):
+        return text(value)
+    if isinstance(value, Sequence) and value and all(isinstance(name, str) and text(name) for name in value):
         if len(set(value)) < len(value):
             return value[0] if len(set(value)) == 1 else tuple(value)
         return tuple(value)
@@ -294,6 +295,11 @@ class SearchSpec(Shared):
         if type(getattr(self.trainable, "_resources", None)).__name__ == "PlacementGroupFactory":
             found.append(
                 "resources: those that Ray Tune's with_resources gave the trainable are not read; give them here"
+            )
+        kept = self.checkpoint
+        if (kept.every or kept.at_end or kept.keep_best) and saves_nothing(self.load_trainable()):
+            found.append(
+                "checkpoint: none is written, for the trainable has no save_checkpoint(directory) and no get_state()"
             )
         scheduler = self.make_scheduler()
         last = getattr(scheduler, "max", None)

@@ -16,7 +16,7 @@ from tune_platform.protocol.milestones import OnBadMetric
 from tune_platform.protocol.trial_log import LOG_LIMIT
 from tune_platform.spec.blocks import CheckpointPolicy
 from tune_platform.spec.parts import Name
-from tune_platform.spec.values import Natural, Number, Seconds, Size, Strict, Wait
+from tune_platform.spec.values import Natural, Number, Seconds, Size, Strict, Text, Wait
 
 VERSION = 1  # of the file
 #: Marks an option that decides where and how fast, not what happens: a resumption may change it.
@@ -41,8 +41,8 @@ class Shared(Strict):
 
     name: Annotated[Name, ASIDE] = ""
     if_exists: Annotated[IfExists, ASIDE] = "error"
-    description: Annotated[str, ASIDE] = ""
-    stop: Mapping[str, Number] = Field(default_factory=dict)
+    description: Annotated[Text, ASIDE] = ""
+    stop: Mapping[Text, Number] = Field(default_factory=dict)
     on_bad_metric: OnBadMetric = "fail"
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     step_timeout: Seconds | None = None

@@ -38,16 +38,22 @@ def check_trainable(value: Any) -> Any:
 
 def check_saves(trainable: Any, scheduler: Any) -> None:
     """Raise SpecError for a class that cannot save, where trials go on from each other's checkpoints."""
-    if not getattr(scheduler, "needs_checkpoints", False) or not isinstance(trainable, type):
-        return
-    if not issubclass(trainable, Trainable) or trainable.get_state is not Trainable.get_state:
-        return
-    if trainable.save_checkpoint is Trainable.save_checkpoint:
+    if getattr(scheduler, "needs_checkpoints", False) and saves_nothing(trainable):
         raise SpecError(
             f"with {type(scheduler).__name__} trials go on from each other's checkpoints, but {trainable.__qualname__} "
             "saves none: write its save_checkpoint(directory) and load_checkpoint(directory), or its get_state() and "
             "set_state(state)"
         )
+
+
+def saves_nothing(trainable: Any) -> bool:
+    """Whether it is a class of which no checkpoint can be written; of a function nobody knows before it reports."""
+    return (
+        isinstance(trainable, type)
+        and issubclass(trainable, Trainable)
+        and trainable.get_state is Trainable.get_state
+        and trainable.save_checkpoint is Trainable.save_checkpoint
+    )
 
 
 def _check_class(value: type) -> None:

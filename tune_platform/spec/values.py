@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.location import without_secrets
+from tune_platform.protocol.text import NO_UNICODE, is_unicode
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 #: What a key is called in Ray Tune or in other tools, or belongs to.
@@ -192,6 +193,14 @@ def size(value: Any) -> int:
     return taken
 
 
+def text(value: str) -> str:
+    """Return text that can be written to files and tables; raises SpecError for half of a surrogate pair."""
+    if not is_unicode(value):
+        raise SpecError(NO_UNICODE.format(value))
+    return value
+
+
+Text = Annotated[str, AfterValidator(text)]
 Number = Annotated[float, BeforeValidator(number)]
 Whole = Annotated[int, BeforeValidator(whole)]
 Amount = Annotated[float, BeforeValidator(number), Field(ge=0)]

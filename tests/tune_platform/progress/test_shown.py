@@ -52,6 +52,13 @@ def test_the_forms_are_those_of_the_spec() -> None:
     assert get_args(Progress) == FORMS
 
 
+def test_what_check_warns_of_is_said_in_python_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(spec_of(tmp_path, start_points=[{"x": 0.1}] * 4))
+    assert "warning: start_points: 4 are given, only 3 trials will run" in capsys.readouterr().err
+    run(spec_of(tmp_path, start_points=[{"x": 0.1}] * 4, if_exists="new"), progress="off")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_short_search_is_silent_where_nothing_can_be_redrawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
