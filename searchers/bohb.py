@@ -58,7 +58,7 @@ class BOHB(Learner):
         good, bad = split
         points = _draw(self._encoding, good, self.candidates, self.widen, generator)
         points = self._encoding.settle(points, fixed)
-        scores = _density(self._encoding, good, points) - _density(self._encoding, bad, points)
+        scores = density(self._encoding, good, points) - density(self._encoding, bad, points)
         for index in np.argsort(-scores, kind="stable")[:_TRIES]:
             config, _ = self._encoding.config(points[index], fixed)
             if self.allowed(config):
@@ -105,7 +105,7 @@ def _draw(encoding: Encoding, rows: Floats, count: int, widen: float, generator:
     return drawn
 
 
-def _density(encoding: Encoding, rows: Floats, points: Floats) -> Floats:
+def density(encoding: Encoding, rows: Floats, points: Floats) -> Floats:
     """Return the logarithm of the density of `rows` at points, (points,): a product of kernels, averaged."""
     widths = _widths(rows)
     logs = np.zeros((len(points), len(rows)))

@@ -60,12 +60,11 @@ class RandomSearcher:
         for shift in range(min(total, _SHIFTS) if self._space.constraints else 1):
             fixed = self._grid.point((point + shift) % total)
             try:
-                config: dict[str, Any] | None = self._space.sample(generator, fixed)
+                drawn = self._space.sample(generator, fixed)
             except SpecError as error:
                 problem = error
                 continue
-            if not self._tried.is_new(config or {}):
-                config = self._tried.another(generator, fixed)
+            config = drawn if self._tried.is_new(drawn) else self._tried.another(generator, fixed)
             if config is None:
                 self.exhausted = self._tried.all_tried
                 return None

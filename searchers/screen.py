@@ -20,7 +20,7 @@ from sortedcontainers import SortedList
 from tune_platform.errors import SpecError
 from tune_platform.protocol.searcher import Outcome, PastTrial
 from tune_platform.searchers._learner import Learner
-from tune_platform.searchers.bohb import _density
+from tune_platform.searchers.bohb import density
 from tune_platform.space import Space
 from tune_platform.space.encoding import Floats
 
@@ -85,7 +85,7 @@ class Screen(Learner):
             return None
         points = np.array([self._encoding.row(config) for config in drawn])
         best, others = self._rows(range(good)), self._rows(picked)
-        return drawn[int(np.argmax(_density(self._encoding, best, points) - _density(self._encoding, others, points)))]
+        return drawn[int(np.argmax(density(self._encoding, best, points) - density(self._encoding, others, points)))]
 
     def _rows(self, places: Sequence[int] | np.ndarray[Any, Any]) -> Floats:
         return np.array([self._history.rows[self._ranking[int(place)][-1]] for place in places])

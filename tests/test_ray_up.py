@@ -18,7 +18,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
     pytest.mark.skipif("TUNE_PLATFORM_HOSTS" not in os.environ, reason="TUNE_PLATFORM_HOSTS is not set"),
-    pytest.mark.xfail(reason="the head comes up, but the workers do not join it: each has another token of Ray"),
+    pytest.mark.xfail(
+        strict=True, reason="the head comes up, but the workers do not join; most likely by their tokens"
+    ),
 ]
 
 

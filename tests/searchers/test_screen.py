@@ -10,7 +10,7 @@ import pytest
 from tune_platform.errors import SpecError
 from tune_platform.protocol.searcher import Outcome, PastTrial, Suggestion
 from tune_platform.searchers import screen
-from tune_platform.searchers.bohb import _density
+from tune_platform.searchers.bohb import density
 from tune_platform.searchers.screen import Screen
 from tune_platform.space import Space, grid_search, uniform
 
@@ -117,9 +117,9 @@ def test_the_densities_see_a_bounded_number_of_trials(monkeypatch: pytest.Monkey
 
     def counted(encoding: Any, rows: Any, points: Any) -> Any:
         sizes.append(len(rows))
-        return _density(encoding, rows, points)
+        return density(encoding, rows, points)
 
-    monkeypatch.setattr("tune_platform.searchers.screen._density", counted)
+    monkeypatch.setattr("tune_platform.searchers.screen.density", counted)
     for number in range(3000):
         searcher.observe(number, {"x": number / 3000})
         searcher.tell(number, outcome("stopped", (1.0, number / 3000)))

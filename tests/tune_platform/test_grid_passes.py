@@ -72,6 +72,14 @@ def test_the_grid_searcher_makes_as_many_passes(tmp_path: Path, samples: int | N
     assert points(results, "n", "m") == {(n, m): times for n in (1, 2, 3) for m in (4, 5)}
 
 
+@pytest.mark.parametrize("searcher", ["random", "tpe", "bohb", "screen"])
+def test_every_searcher_repeats_a_grid_as_often_as_it_is_asked(tmp_path: Path, searcher: str) -> None:
+    given = {"searcher": searcher, "param_space": {"n": grid_search([1, 2, 3])}, "num_samples": 2}
+    assert points(run(search(tmp_path, **given), progress="off"), "n") == {(n,): 2 for n in (1, 2, 3)}
+    once = search(tmp_path, **given, duplicates="avoid", if_exists="new")
+    assert points(run(once, progress="off"), "n") == {(n,): 1 for n in (1, 2, 3)}
+
+
 def test_the_grid_searcher_with_constraints_makes_as_many_passes(tmp_path: Path) -> None:
     space = {"n": choice([1, 2, 3]), "m": choice([1, 2, 3])}
     spec = search(tmp_path, searcher="grid", param_space=space, num_samples=2, constraints=["n < m"])

@@ -96,7 +96,7 @@ def read_reports(reader: ExperimentReader, stride: int, after: int | None = None
 
 def read_curve(reader: ExperimentReader, trial: int, until: int, stride: int) -> Reports:
     """Return all reports of one trial, as rows of a table of `stride`."""
-    rows = reader.curve(trial, until)
+    rows = [row for row in reader.reports(trial) if row.seq <= until]
     return Reports(
         trial=np.full(len(rows), trial, np.int64),
         step=np.array([row.step for row in rows], np.int64),

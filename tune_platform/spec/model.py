@@ -92,11 +92,10 @@ def _many(value: Any) -> Any:
 
 
 def _names_or_read(value: Any) -> Any:
-    return (
-        value
-        if isinstance(value, Mapping) or value in ((), [])
-        else tuple([v] if isinstance(v := _many(value), str) else v)
-    )
+    if isinstance(value, Mapping) or value in ((), []):
+        return value
+    names = _many(value)
+    return (names,) if isinstance(names, str) else names
 
 
 def _check_modes(value: Any) -> Any:
@@ -362,7 +361,7 @@ class SearchSpec(Shared):
         if self.num_samples is not None and hasattr(searcher, "passes"):
             searcher.passes = max(self.num_samples, 1)
         if hasattr(searcher, "duplicates"):
-            searcher.duplicates = self.duplicates or ("allow" if searcher.lookahead is None else "avoid")
+            searcher.duplicates = self.duplicates or self._default_duplicates(searcher)
         if self.warm_start and not hasattr(searcher, "warm"):
             learners = "bohb, cqr, forest and evolution"
             raise SpecError(f"search.warm_start: {type(searcher).__name__} learns nothing of others; {learners} do")
@@ -370,6 +369,10 @@ class SearchSpec(Shared):
             read = [found["configs"] for found in self.warm_start.values()]
             searcher.warm = [list(map(from_json, configs)) for configs in read]  # type: ignore[attr-defined]
         return searcher
+
+    def _default_duplicates(self, searcher: Searcher) -> Literal["allow", "avoid"]:
+        """A searcher that learns avoids them, but in a grid: its passes are counted by `num_samples`."""
+        return "allow" if searcher.lookahead is None or self.space.grid_points().total > 1 else "avoid"
 
     def make_scheduler(self) -> Scheduler:
         """Build the scheduler (or return the object given), not set up yet.

@@ -221,12 +221,6 @@ class ExperimentReader:
             above = _R.step > last[1] if trial is not None else sa.tuple_(_R.trial, _R.step) > sa.tuple_(*last)
             found = self._fetch(query.where(above)) if len(found) == chunk else []
 
-    def curve(self, trial: int, until: int) -> list[ReportRow]:
-        """Return all reports of one trial that log rows up to `until` brought, by step, in one query."""
-        query = sa.select(*schema.columns(schema.reports)).where(_R.experiment == self._id, _R.trial == trial)
-        found = [row for row in self._fetch(query.order_by(_R.step)) if row[2] <= until]
-        return rows.to_reports(found, self.leave_out)
-
     def report_chunks(
         self, stride: int = 1, after: int | None = None, until: int | None = None
     ) -> Iterator[tuple[list[int], list[int], list[float], list[Mapping[str, Any]]]]:
