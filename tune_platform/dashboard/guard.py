@@ -19,7 +19,7 @@ _SAME = ("same-origin", "none")
 #: A trial's names and texts are never markup; this holds even if a library errs. Plotly and the grid set styles, and
 #: Plotly's WebGL (many points, parallel coordinates) compiles its drawing commands, without which it draws nothing.
 _POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-eval' {hashes}; style-src 'self' 'unsafe-inline'; "
+    "default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 )

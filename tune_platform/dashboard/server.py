@@ -23,11 +23,14 @@ from tune_platform.dashboard.layout import frame
 from tune_platform.dashboard.source import Source
 from tune_platform.errors import SpecError, TunePlatformError
 from tune_platform.extras import require
+from tune_platform.plots import plotlyjs
 
 HOST = "127.0.0.1"
+#: Where Dash looks for plotly.js; what stands there is ours.
+_PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 #: What the first view needs and Dash would ask for only when a part of it is drawn: the browser gets it meanwhile.
-_EARLY = """
-<script async src="/_dash-component-suites/plotly/package_data/plotly.min.js"></script>
+_EARLY = f"""
+<script async src="{_PLOTLY}"></script>
 <link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-graph.js">
 <link rel="preload" as="script" href="/_dash-component-suites/dash_ag_grid/async-community.js">
 """
@@ -48,6 +51,7 @@ def make_app(source: Source, guard: Guard) -> Flask:
     )
     app.index_string = app.index_string.replace("{%css%}", "{%css%}" + _EARLY)
     app.layout = frame
+    flask.add_url_rule(_PLOTLY, "plotly", lambda: Response(plotlyjs.source(), mimetype="text/javascript"))
     add_callbacks(app, source, guard.may_control)
     _files(flask, source)
     guard.install(flask, app.csp_hashes())

@@ -55,21 +55,34 @@ class Table:
 def pack(cells: list[Any]) -> Any:
     """Return a column as it travels: numbers as bytes, few different texts as a list and places in it.
 
-    The bytes are those of doubles (`f`) or of 32-bit numbers (`i`), little-endian, as base64; NaN stands for None.
+    The bytes are base64, little-endian; `t` says of what: f8 (NaN stands for None), or the narrowest of i1, i2 and i4
+    that holds them all. Of a column that is the same everywhere the one value and `n` travel.
     """
     kinds = set(map(type, cells))
+    if len(kinds) == 1 and len(cells) > 1 and all(each == cells[0] for each in cells):
+        return {"of": cells[:1], "n": len(cells)}
+    if kinds == {int} and (found := _narrow(cells)):
+        return found
     if kinds <= {int, float, type(None)} and kinds != {type(None)}:
         if int not in kinds or all(type(each) is not int or abs(each) < 2**53 for each in cells):
-            return {"f": _base64(np.array([math.nan if each is None else each for each in cells], "<f8"))}
+            return _bytes("f8", [math.nan if each is None else each for each in cells])
     elif kinds == {str}:
         known = {each: place for place, each in enumerate(dict.fromkeys(cells))}
         if len(known) <= len(cells) // 2:
-            return {"of": list(known), "i": _base64(np.array([known[each] for each in cells], "<i4"))}
+            return {"of": list(known), **(_narrow([known[each] for each in cells]) or {})}
     return cells
 
 
-def _base64(column: np.ndarray) -> str:
-    return base64.b64encode(column.tobytes()).decode("ascii")
+def _narrow(cells: list[int]) -> dict[str, str] | None:
+    least, most = min(cells), max(cells)
+    for bits in (8, 16, 32):
+        if -(2 ** (bits - 1)) <= least and most < 2 ** (bits - 1):
+            return _bytes(f"i{bits // 8}", cells)
+    return None
+
+
+def _bytes(kind: str, cells: list[Any]) -> dict[str, str]:
+    return {"t": kind, "b": base64.b64encode(np.array(cells, f"<{kind}").tobytes()).decode("ascii")}
 
 
 def columns_of(view: View) -> dict[str, list[Any]]:

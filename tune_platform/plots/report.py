@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from tune_platform.errors import MissingLibraryError, SpecError, TunePlatformError
 from tune_platform.extras import require
+from tune_platform.plots import plotlyjs
 from tune_platform.plots.observations import insights
 from tune_platform.plots.registry import FIGURES
 from tune_platform.plots.theme import number, state_style
@@ -22,10 +22,10 @@ from tune_platform.plots.view import View
 FORMS = ("html", "png", "svg")
 #: Rows of the table of trials at most, best first.
 ROWS = 10_000
-#: Nothing is loaded from anywhere; plotly.js compiles what it gives to the graphics card.
+#: Nothing is loaded from anywhere, and no text is run as a program.
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
-    "font-src data:; worker-src blob:"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
+    "worker-src blob:"
 )
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 1rem auto; padding: 0 1rem; color: #1f2933 }
@@ -87,7 +87,7 @@ def page(view: View, names: Sequence[str] | None = None) -> str:
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script></head><body><main>{''.join(parts)}</main></body></html>"
+        f"<script>{plotlyjs.source()}</script></head><body><main>{''.join(parts)}</main></body></html>"
     )
 
 

@@ -49,6 +49,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
             page.set_default_timeout(LIMIT)
             said: list[str] = []
             page.on("pageerror", lambda each: said.append(str(each)))
+            # What the content security policy has refused, too.
+            page.on("console", lambda each: said.append(each.text) if each.type == "error" else None)
             page.on("dialog", lambda each: said.append(f"dialog: {each.message}"))
             page.goto(address)
             yield Open(page, address.partition("#")[0], experiment, said)
@@ -73,7 +75,7 @@ def test_the_first_view_has_history_curves_and_table(opened: Open) -> None:
     page = opened.page
     page.wait_for_selector("#history .main-svg")
     page.wait_for_selector("#curves .js-plotly-plot")
-    page.wait_for_function("document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5")
+    page.wait_for_function("() => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5")
     assert "#token" not in page.url
     assert page.get_by_text(MARKUP).count() >= 1  # as text
     assert page.locator("#history").get_attribute("aria-label") == "Optimization history"
@@ -83,13 +85,13 @@ def test_the_first_view_has_history_curves_and_table(opened: Open) -> None:
 def test_a_filter_leaves_the_trials_that_pass_and_stands_in_the_address(opened: Open) -> None:
     page = opened.page
     page.get_by_label("Filter").first.fill("loss < 0.25")
-    page.wait_for_function("document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 2")
+    page.wait_for_function("() => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 2")
     page.get_by_text("2 of 5 trials pass").wait_for()
     assert "filter=loss" in page.url
     page.reload()
     page.get_by_text("2 of 5 trials pass").wait_for()
     page.get_by_label("Filter").first.fill("")
-    page.wait_for_function("document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5")
+    page.wait_for_function("() => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5")
 
 
 def test_a_change_in_the_store_comes_and_the_selection_stays(opened: Open) -> None:
@@ -98,7 +100,7 @@ def test_a_change_in_the_store_comes_and_the_selection_stays(opened: Open) -> No
     page.get_by_text("1 selected").wait_for()
     new = LogRow(opened.experiment.last_seq() + 1, 200.0, "launched", 5, {"attempt": 1, "nodes": [0]})
     opened.experiment.append([new], (), [trial_row(5, "RUNNING", ended=None)])
-    page.wait_for_function("document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 6")
+    page.wait_for_function("() => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 6")
     assert page.get_by_text("1 selected").count() == 1
 
 
@@ -139,7 +141,7 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Open) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(opened.base)
     page.wait_for_selector("#history .main-svg")
-    page.wait_for_function("document.documentElement.scrollWidth <= 390")
+    page.wait_for_function("() => document.documentElement.scrollWidth <= 390")
 
 
 def test_each_tab_draws_without_an_error(opened: Open) -> None:

@@ -218,14 +218,21 @@ def test_a_figure_is_drawn_once_a_revision(source: Source, storage: Path) -> Non
     assert draw(source.picture("small"), "history", "light") is not first
 
 
-@pytest.mark.parametrize("cells", [[1, 2.5, None], ["a", "a", "b", "a"], ["1", 1, True], [None, None], [2**60, 1], []])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [1, 2.5, None], ["a", "a", "b", "a"], ["1", 1, True], [None, None], [2**60, 1], [], [3, 3, 3], [True, True],
+        [1, 1.0], [-128, 127], [-129, 0], [40_000, -1], [2**31, 0], [float("inf"), 1.0],
+    ],
+)  # fmt: skip
 def test_a_packed_column_has_what_the_column_had(cells: list[Any]) -> None:
-    packed = json.loads(json.dumps(pack(cells), allow_nan=False))
-    if isinstance(packed, dict) and "f" in packed:
-        numbers = np.frombuffer(base64.b64decode(packed["f"]), "<f8").tolist()
-        packed = [None if number != number else number for number in numbers]
+    packed = json.loads(json.dumps(pack(cells)))
+    if isinstance(packed, dict) and "n" in packed:
+        packed = packed["of"] * packed["n"]
     elif isinstance(packed, dict):
-        packed = [packed["of"][at] for at in np.frombuffer(base64.b64decode(packed["i"]), "<i4")]
+        numbers = np.frombuffer(base64.b64decode(packed["b"]), f"<{packed['t']}").tolist()
+        named = packed.get("of")
+        packed = [named[each] if named else None if each != each else each for each in numbers]
     assert packed == cells
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.odd_experiments import ODD, write
-from tune_platform.plots import FIGURES, View, insights
+from tune_platform.plots import FIGURES, View, insights, plotlyjs
 
 _VIEWS: dict[str, View] = {}
 _SMALL = sorted(set(ODD) - {"many"})
@@ -39,6 +39,7 @@ def check(view: View, name: str, theme: str) -> None:
         assert told == why
     else:
         assert form["data"] or form["layout"]["annotations"]
+    assert {trace["type"] for trace in form["data"]} <= plotlyjs.traces(), "the browser's plotly.js cannot draw it"
     inside = json.dumps(form["data"]) + json.dumps(
         {k: v for k, v in form["layout"].items() if k not in ("meta", "uirevision")}
     )

@@ -3,14 +3,20 @@
   const kept = {name: null, revision: 0, rows: new Map()};
 
   function bytes(text) {
-    return Uint8Array.from(window.atob(text), (each) => each.charCodeAt(0)).buffer;
+    const found = window.atob(text), out = new Uint8Array(found.length);
+    for (let at = 0; at < found.length; at++) out[at] = found.charCodeAt(at);
+    return out.buffer;
   }
+
+  const kinds = {f8: Float64Array, i1: Int8Array, i2: Int16Array, i4: Int32Array};
 
   // The cells of a column, which came packed: see `pack` of the server.
   function unpacked(column) {
     if (Array.isArray(column)) return column;
-    if (column.f !== undefined) return Array.from(new Float64Array(bytes(column.f)), (x) => (x === x ? x : null));
-    return Array.from(new Int32Array(bytes(column.i)), (place) => column.of[place]);
+    if (column.n !== undefined) return Array(column.n).fill(column.of[0]);
+    const numbers = new kinds[column.t](bytes(column.b));
+    if (column.of !== undefined) return Array.from(numbers, (place) => column.of[place]);
+    return column.t === "f8" ? Array.from(numbers, (x) => (x === x ? x : null)) : Array.from(numbers);
   }
 
   function rows(news, passing) {
