@@ -72,6 +72,7 @@ mount --bind "$4" /mnt/shared
 mount -t overlay overlay -o "lowerdir=/mnt/image/home:$home,upperdir=/mnt/own/home,workdir=/mnt/own/work" "$home"
 mount -t overlay overlay -o "lowerdir=/mnt/image/venv:/mnt/venv,upperdir=/mnt/own/venv,workdir=/mnt/own/venvwork" \
   "$home/tune-platform/.venv"
+rm -rf "$home/.ray" "$home/tune_results"
 mkdir -p "$home/.ssh"
 cp /mnt/shared/key "$home/.ssh/id_ed25519"
 cp /mnt/shared/key.pub "$home/.ssh/authorized_keys"

@@ -57,9 +57,10 @@ def test_ray_refuses_a_key_that_it_does_not_know() -> None:
 def test_the_commands_use_the_environment_that_the_setup_makes() -> None:
     config = variants()["local"]
     (place,) = (there for there, here in config["file_mounts"].items() if here == ".")
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"  # else each would have one of its own
     assert any(f"cd {place} && ~/.local/bin/uv sync" in line for line in config["setup_commands"])
     for line in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
-        here = f"cd {place} &&" in line and " PATH=$PWD/.venv/bin:$PATH && ray start" in line
+        here = f"cd {place} &&" in line and " PATH=$PWD/.venv/bin:$PATH RAY_AUTH_MODE=token && ray start" in line
         assert here or f"{place}/.venv/bin/ray stop" in line, line  # jobs of this Ray find `tune-platform` too
 
 
