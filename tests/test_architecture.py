@@ -141,11 +141,13 @@ MAY: Mapping[str, set[str]] = {
     "warm_start": {"errors", "protocol", "protocol.seeds", "space", "spec", "store"},
     "continuation": {"errors", "location", "protocol", "spec", "store"},
     # Here the parts are put together; the command line only shows what the engine knows.
+    "engine_settings": {"engine", "protocol", "resources", "spec"},
     "api": {
         "callbacks",
         "claim",
         "continuation",
         "engine",
+        "engine_settings",
         "errors",
         "location",
         "progress",

@@ -15,26 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from tune_platform.callbacks import Callback, check_callbacks
 from tune_platform.claim import Claim, claim
-from tune_platform.continuation import check_same, check_secrets
+from tune_platform.continuation import check_same, check_secrets, extension
 from tune_platform.engine.controller import Controller
-from tune_platform.engine.failures import FEWEST
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.hooks import Hooks
 from tune_platform.engine.log import DamageError
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.runner import Listener, Runner
-from tune_platform.engine.settings import Settings
 from tune_platform.engine.upgrade import upgrade_log
-from tune_platform.errors import CheckpointError, ExperimentError, Interrupted, SpecError
+from tune_platform.engine_settings import settings_of
+from tune_platform.errors import CheckpointError, ExperimentError, Interrupted
 from tune_platform.location import Location, default_storage, private_folder
 from tune_platform.progress.output import Output
 from tune_platform.progress.shown import check_form, ending_signals, show_output, shown
-from tune_platform.protocol.backend import Backend, Job
+from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
-from tune_platform.spec.parts import memory_factor, times_of
 from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.reader import damage
 from tune_platform.store.sql import SqlExperiment, open_store
@@ -43,8 +41,6 @@ from tune_platform.tracking import make_trackers
 
 _LOG = logging.getLogger("tune_platform")
 
-#: Seconds without a change of the cluster after which a trial that could never fit fails: nodes may come up late.
-MISFIT_AFTER = 30.0
 #: Bytes of checkpoints that each process keeps in memory for clones, where the scheduler makes them.
 _COPIES = 2**30
 
@@ -122,7 +118,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     listeners: Sequence[Listener] = (),
     retry_failed: bool = False,
-    extend: Mapping[str, float] | None = None,
+    extend: Mapping[str, Any] | None = None,
     progress: str | None = None,
     log_to_driver: bool | None = None,
 ) -> Results:
@@ -131,7 +127,8 @@ def resume(
     `spec` is needed only where the original had live objects of Python, and where choices of its space have got more
     values at the end of their lists, which are tried from now on; else it must be the same one. Callbacks are not
     kept with the experiment: those of `spec` and `callbacks` are called, with what is new. `extend` adds
-    `{"trials": n, "time": seconds}` to the budgets; `progress` is as in `run`; `log_to_driver` takes the place
+    `{"trials": n, "time": seconds, "gpu_hours": h, "cost": c}` to the budgets, or sets another `deadline`.
+    `progress` is as in `run`; `log_to_driver` takes the place
     of the spec's. Raises ExperimentError where another driver still runs it, and where the spec differs from the one
     that it was started with.
     """
@@ -158,11 +155,8 @@ def resume(
                 choices = check_same(spec, experiment)
             if log_to_driver is not None:
                 spec = spec.model_copy(update={"log_to_driver": log_to_driver})
-            unknown = set(extend or {}) - {"trials", "time"}
-            if unknown:
-                raise SpecError(f"extend: unknown {', '.join(sorted(unknown))}; allowed: trials, time")
-            if extend:
-                experiment.request("extend", None, dict(extend), time.time())
+            if more := extension(extend or {}):
+                experiment.request("extend", None, more, time.time())
             begin = _going_on(spec, experiment, retry_failed=retry_failed, choices=choices)
             with shown(experiment.name, progress or spec.progress, opening=f"{experiment.name}: going on") as display:
                 finish = _drive(spec, experiment, [*display.listeners, *listeners], begin, callbacks)
@@ -273,7 +267,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     backend = spec.make_backend()
     if not backend.virtual:
         _make_folders(home, "" if "://" in storage.root or not spec.checkpoint.storage else storage.root)
-    settings = _settings(spec, searcher.lookahead, backend, follow=getattr(searcher, "follows", False))
+    settings = settings_of(spec, searcher.lookahead, backend, follow=getattr(searcher, "follows", False))
     controller = Controller(settings, scheduler)
     feed = Feed(
         searcher,
@@ -348,37 +342,6 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
         pass  # simulated ones; or an older log, which was moved and has absolute URIs: all would look unneeded
     except Exception:  # they only take room
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
-
-
-def _settings(spec: SearchSpec, lookahead: int | None, backend: Backend, *, follow: bool = False) -> Settings:
-    def bound(value: float | None) -> float:
-        return math.inf if value is None else value
-
-    return Settings(
-        metrics=spec.metrics,
-        modes=spec.modes,
-        seed=spec.seed,
-        num_samples=bound(spec.trials),
-        max_concurrent=min(bound(spec.max_concurrent), getattr(backend, "at_a_time", math.inf)),
-        prefetch=spec.prefetch,
-        lookahead=lookahead,
-        follow=follow,
-        misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if backend.parallel else 0.0,
-        resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
-        on_bad_metric=spec.on_bad_metric,
-        stop=spec.stop,
-        retries=times_of(spec.retries),
-        more_memory=memory_factor(spec.retries),
-        max_failures=bound(spec.budget.failures),
-        fail_alike=FEWEST if spec.budget.failures is None else 0,
-        time_budget=bound(spec.budget.time),
-        target=spec.budget.target,
-        # In the loop's own time nobody else is heard of while one steps: there the backend keeps the time.
-        step_timeout=bound(spec.step_timeout if backend.parallel or backend.virtual else None),
-        keep_last=spec.checkpoint.keep_last,
-        keep_best=spec.checkpoint.keep_best,
-        keep_warm=spec.keep_warm > 0,
-    )
 
 
 def _home(spec: SearchSpec, name: str) -> str:

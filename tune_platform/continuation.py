@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from tune_platform.errors import ExperimentError
+from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.location import Location
+from tune_platform.protocol.requests import EXTENSIONS, refusal
 from tune_platform.protocol.text import choices_of
 
 if TYPE_CHECKING:
@@ -23,11 +25,12 @@ def check_same(spec: SearchSpec, experiment: SqlExperiment) -> Mapping[str, Sequ
     if choices and all(key.startswith("space.") for key in keys):
         _check_growth(spec, experiment.name, choices)
         return choices
-    if keys and keys <= {"budget.trials", "budget.num_samples", "budget.time"}:
+    limits = ("budget.trials", "budget.num_samples", "budget.time", "budget.deadline", "budget.gpu_hours")
+    if keys and all(key in limits or key.startswith("budget.cost") for key in keys):
         raise ExperimentError(
             f"experiment {experiment.name!r} was started with another budget ({'; '.join(differences)}). To add to "
-            f'it, say 10 trials, pass the same spec and extend={{"trials": 10}} (or "time", in seconds) to resume, '
-            f"or: tune-platform resume {experiment.name} --extend trials=10"
+            f'it, say 10 trials, pass the same spec and extend={{"trials": 10}} (or {", ".join(EXTENSIONS[1:])}) to '
+            f"resume, or: tune-platform resume {experiment.name} --extend trials=10"
         )
     if keys and all(key.startswith("space.") for key in keys):
         raise ExperimentError(
@@ -42,6 +45,27 @@ def check_same(spec: SearchSpec, experiment: SqlExperiment) -> Mapping[str, Sequ
             "the same one, or choose another name"
         )
     return {}
+
+
+def extension(more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to be added to the budgets, as a request has it. Raises SpecError for what cannot be.
+
+    `time` may be text such as "1h", and `deadline`, which sets another one, a date with a time.
+    """
+    from tune_platform.spec.values import moment, number, seconds
+
+    data: dict[str, Any] = {}
+    for key, value in more.items():
+        try:
+            if key == "deadline":
+                data[key] = datetime.fromisoformat(moment(value)).timestamp()
+            else:
+                data[key] = value if key == "trials" else seconds(value) if key == "time" else number(value)
+        except SpecError as error:
+            raise SpecError(f"extend {key}: {error}") from None
+    if problem := refusal("extend", None, data):
+        raise SpecError(problem)
+    return data
 
 
 def check_secrets(spec: SearchSpec, name: str) -> None:

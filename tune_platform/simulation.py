@@ -99,7 +99,8 @@ def simulate(
     """Run a search `seeds` times over known curves, with seeds that count up from the spec's own.
 
     `curves` is a table, its file, or (see `curves.experiment.table_of`) what an experiment's trials did. The spec's
-    budgets count in simulated seconds; its concurrency, resources, backend, callbacks and storage have no part in it.
+    budgets count in simulated seconds; its concurrency, resources, deadline, GPU hours, cost, backend, callbacks and
+    storage have no part in it.
     Raises SpecError where the curves do not fit the spec.
     """
     table = curves if isinstance(curves, CurveTable) else CurveTable.load(curves)
@@ -134,6 +135,7 @@ def _run(spec: SearchSpec, seed: int, curve: Curve, step_time: Any, conditions: 
                 "max_concurrent": None,
                 "resources": Resources(),
                 "callbacks": (),
+                "budget": spec.budget.model_copy(update=dict.fromkeys(("deadline", "gpu_hours", "cost"))),
             }
         )
         with closing(backend), claim(mine, name=spec.name or "simulated") as claimed:

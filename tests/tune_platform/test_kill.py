@@ -17,9 +17,9 @@ import pytest
 
 from tests.tune_platform.killing import ETA, LEVELS, PARTS, STEPS, curve, drive, spec_of
 from tune_platform import SearchSpec, load, run
-from tune_platform.api import _settings
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.log import groups
+from tune_platform.engine_settings import settings_of
 from tune_platform.errors import ExperimentError
 from tune_platform.protocol.commands import Ask, Tell
 from tune_platform.protocol.events import Suggested
@@ -125,7 +125,7 @@ def check_facts(experiment: SqlExperiment) -> None:
 def check_answers(experiment: SqlExperiment, spec: SearchSpec) -> None:
     """Each config is what the searcher answers when it hears the log's asks and tells without a break."""
     searcher = spec.make_searcher()
-    settings = _settings(spec, searcher.lookahead, spec.make_backend())
+    settings = settings_of(spec, searcher.lookahead, spec.make_backend())
     controller = Controller(settings, spec.make_scheduler())
     searcher.setup(spec.space, mode=spec.modes, seed=spec.seed)
     answers: dict[int, Any] = {}

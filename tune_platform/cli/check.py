@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +15,7 @@ from tune_platform.cli.common import json_option, print_json, talk
 from tune_platform.cli.format import table, width
 from tune_platform.cli.run import overrides_of, spec_argument, spec_options
 from tune_platform.errors import ExperimentError
-from tune_platform.progress.text import number
+from tune_platform.progress.text import duration, number
 from tune_platform.protocol.configs import shown
 from tune_platform.protocol.text import choices_of
 
@@ -41,7 +44,10 @@ def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
     search, sources = resolve(spec, overrides=overrides_of(options))
     warnings = search.check() + _growth(search)
     samples = _samples(search)
-    resources = list(dict.fromkeys(str(search.resources_for(config)) for config in samples))
+    needs = [search.resources_for(config) for config in samples]
+    resources = list(dict.fromkeys(map(str, needs)))
+    budget, more = _budget(search, [(each.cpu * each.workers, each.gpu * each.workers) for each in needs])
+    warnings += more
     if as_json:
         print_json(
             {
@@ -54,6 +60,7 @@ def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
                 "trials": search.trials,
                 "samples": samples,
                 "resources": resources,
+                "budget": budget,
                 "chosen": search.chosen(),
                 "warnings": warnings,
             }
@@ -61,7 +68,7 @@ def check(spec: Path, explain: bool, as_json: bool, **options: Any) -> None:
         return
     if explain:
         click.echo(explain_sources(search, sources) + "\n")
-    click.echo(_report(search, samples, resources))
+    click.echo(_report(search, samples, resources, budget))
     for line in search.chosen():
         talk(f"chosen, since the spec names none: {line}")
     for warning in warnings:
@@ -96,7 +103,37 @@ def _samples(spec: SearchSpec) -> list[dict[str, Any]]:
     return [spec.space.sample(rng(spec.seed, each, "check")) for each in range(SAMPLES)]
 
 
-def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str]) -> str:
+def _budget(spec: SearchSpec, needs: list[tuple[float, float]]) -> tuple[list[str], list[str]]:
+    """Say how long the budget lasts while as many trials run as may; and what of it is odd.
+
+    `needs`: CPUs and GPUs of sample trials. How long a step takes is not known here: trials may end before.
+    """
+    budget, wide = spec.budget, spec.max_concurrent or 1
+    gpus = wide * fmean(gpu for _, gpu in needs)
+    cpus = wide * fmean(cpu for cpu, _ in needs)
+    at = f"at {wide} {'trial' if wide == 1 else 'trials'} at a time"
+    said, odd = [], []
+    if budget.gpu_hours is not None and gpus:
+        said.append(f"{budget.gpu_hours:g} GPU hours last {duration(budget.gpu_hours * 3600 / gpus)} {at}")
+    elif budget.gpu_hours is not None:
+        odd.append("budget.gpu_hours: trials hold no GPU (resources.gpu), so this never ends the search")
+    if budget.cost is not None:
+        hourly = gpus * budget.cost.gpu + cpus * budget.cost.cpu
+        if hourly:
+            lasts = duration(budget.cost.limit * 3600 / hourly)
+            said.append(f"a cost of {budget.cost.limit:g} lasts {lasts} {at}, which cost {hourly:g} an hour")
+        else:
+            odd.append("budget.cost: trials hold nothing that has a price, so this never ends the search")
+    if budget.deadline is not None:
+        left = datetime.fromisoformat(budget.deadline).timestamp() - time.time()
+        if left > 0:
+            said.append(f"the deadline {budget.deadline} comes in {duration(left)}")
+        else:
+            odd.append(f"budget.deadline: {budget.deadline} is past, so the search ends as soon as it begins")
+    return said, odd
+
+
+def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str], budget: list[str]) -> str:
     objectives = ", ".join(f"{mode} {metric}" for metric, mode in zip(spec.metrics, spec.modes, strict=True))
     form = spec.to_dict()
     wide = f"{spec.max_concurrent} at a time" if spec.max_concurrent else "as many at a time as fit"
@@ -108,6 +145,7 @@ def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str
         f"schedule    {_part(form['schedule'])}",
         f"trials      {'no limit' if spec.trials is None else spec.trials}, {wide}",
         f"resources   {' or '.join(resources)} for each trial",
+        *(f"budget      {line}" for line in budget),
         f"grid size   {spec.space.grid_size}",
         f"storage     {spec.storage}",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from tune_platform.cli.forms import as_python
 from tune_platform.errors import ExperimentError
 from tune_platform.progress.notes import where
 from tune_platform.progress.text import counts, duration, number, shorten, values
-from tune_platform.protocol.text import TIME_IS_UP
+from tune_platform.protocol.text import COST_IS_UP, DEADLINE_IS_UP, GPU_TIME_IS_UP, TIME_IS_UP
 
 if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
@@ -101,6 +102,13 @@ def _next(results: Results, best: TrialResult | None) -> list[str]:
     if best is not None:
         commands.append(command_line("export", name, storage, "--format", "csv", "-o", f"{name}.csv"))
     more = () if results.finish.status == "interrupted" else ("--extend", "trials=10")
-    if more and results.finish.reason.startswith(TIME_IS_UP):
-        more = ("--extend", f"time={results.spec['budget']['time']:g}s")
+    budget, reason = results.spec.get("budget") or {}, results.finish.reason
+    if more and reason.startswith(TIME_IS_UP):
+        more = ("--extend", f"time={budget['time']:g}s")
+    elif more and reason.startswith(GPU_TIME_IS_UP):
+        more = ("--extend", f"gpu_hours={budget['gpu_hours']:g}")
+    elif more and reason.startswith(COST_IS_UP):
+        more = ("--extend", f"cost={budget['cost']['limit']:g}")
+    elif more and reason.startswith(DEADLINE_IS_UP):
+        more = ("--extend", f"deadline={datetime.now().astimezone() + timedelta(days=1):%Y-%m-%dT%H:%M%z}")
     return [*commands, command_line("resume", name, storage, *more)]

@@ -34,7 +34,7 @@ from tune_platform.protocol.text import choices_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tune_platform.results import Reason, Results, TrialResult
+    from tune_platform.results import Reason, Results, Spent, TrialResult
     from tune_platform.store.records import ExperimentRow
 
 
@@ -147,7 +147,8 @@ def show(
         sort = "-best" if (results.mode == "max") != sort.startswith("-") else "best"
     trials = results.trials(status=status, order=sort, limit=limit or None)
     if as_json:
-        print_json({**_experiment_json(row), "trials": [trial_json(each) for each in trials]})
+        spent = _spent_json(results.spent())
+        print_json({**_experiment_json(row), "spent": spent, "trials": [trial_json(each) for each in trials]})
         return
     click.echo(_summary(results, row))
     if trials:
@@ -168,8 +169,34 @@ def _summary(results: Results, row: ExperimentRow) -> str:
         f"trials     {counts(row.counts, driven=row.status == 'running')}",
         f"time       {duration(ended - row.created)}, from {_clock(row.created)}",
     ]
+    if (spent := results.spent()) is not None:
+        lines.append(f"spent      {_spent(spent)}")
     lines += [f"choices    {choices_of(more)}: tried since {_clock(since)}" for since, more in results.choices_added()]
     return "\n".join(lines)
+
+
+def _spent(spent: Spent) -> str:
+    """Return "1.2 of 10 GPU hours, cost 3.4 of 50; at this rate until 2026-12-01 18:00 (cost)"."""
+    of = spent.of
+    parts = [f"{spent.gpu_hours:.3g} of {of['gpu_hours']:g} GPU hours"] if "gpu_hours" in of else []
+    if spent.cost is not None:
+        parts.append(f"cost {spent.cost:.3g} of {of['cost']:g}")
+    if not parts:
+        parts.append(f"{spent.cpu_hours:.3g} CPU hours, {spent.gpu_hours:.3g} GPU hours")
+    if "deadline" in of:
+        parts.append(f"until {of['deadline']:%Y-%m-%d %H:%M:%S}")
+    ends = (
+        "" if spent.ends is None or spent.by == "deadline" else f"; at this rate until {spent.ends:%Y-%m-%d %H:%M:%S}"
+    )
+    return ", ".join(parts) + ends
+
+
+def _spent_json(spent: Spent | None) -> dict[str, Any] | None:
+    if spent is None:
+        return None
+    of = {name: bound.timestamp() if isinstance(bound, datetime) else bound for name, bound in spent.of.items()}
+    ends = spent.ends and spent.ends.timestamp()
+    return {"cpu_hours": spent.cpu_hours, "gpu_hours": spent.gpu_hours, "cost": spent.cost, "of": of, "ends": ends}
 
 
 def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bool) -> str:

@@ -163,7 +163,12 @@ def _choices(taken: NameTakenError, spec: SearchSpec) -> NameTakenError:
 @experiment_argument
 @click.argument("spec", type=_SPEC, required=False)
 @click.option("--retry-failed", is_flag=True, help="Try the failed trials again.")
-@click.option("--extend", multiple=True, metavar="trials=N|time=DURATION", help="Add to a budget. Repeatable.")
+@click.option(
+    "--extend",
+    multiple=True,
+    metavar="KEY=AMOUNT",
+    help="Add to a budget: trials, time, gpu_hours or cost, or another deadline. Repeatable.",
+)
 @storage_option
 @_progress_options
 def resume(
@@ -210,20 +215,20 @@ def resume(
     _finish(results, as_json=form == "json")
 
 
-def _extension(values: tuple[str, ...]) -> dict[str, float] | None:
+def _extension(values: tuple[str, ...]) -> dict[str, Any] | None:
+    from tune_platform.continuation import extension
     from tune_platform.errors import SpecError
-    from tune_platform.spec.values import seconds
+    from tune_platform.protocol.requests import EXTENSIONS
 
-    more: dict[str, float] = {}
-    for key, text in pairs(values, "--extend").items():
-        try:
-            value = seconds(parse_value(text)) if key == "time" else parse_value(text)
-        except SpecError as error:
-            raise click.UsageError(f"--extend {key}: {error}") from None
-        if key not in ("trials", "time") or not isinstance(value, (int, float)) or not value > 0:
-            raise click.UsageError(f"--extend: got {key}={text}; trials=N or time=DURATION is wanted")
-        more[key] = value
-    return more or None
+    given = {key: text if key == "deadline" else parse_value(text) for key, text in pairs(values, "--extend").items()}
+    for key, value in given.items():
+        if key not in EXTENSIONS or value in (0, None):
+            wanted = "trials=N, time=DURATION, gpu_hours=H, cost=C or deadline=DATE"
+            raise click.UsageError(f"--extend: got {key}={value}; {wanted} is wanted")
+    try:
+        return extension(given) or None
+    except SpecError as error:
+        raise click.UsageError(f"--{error}") from None
 
 
 def _finish(results: Results, *, as_json: bool) -> None:

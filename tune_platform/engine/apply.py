@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tune_platform.engine.state import State
-from tune_platform.engine.trial import HELD, STOPPING, Kept, Trial, TrialStatus
+from tune_platform.engine.trial import HELD, SAVED_FIRST, STOPPING, Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Advance, Ask, DropCheckpoints, Finish, Launch, Release, Save
 from tune_platform.protocol.effects import (
     Asked,
@@ -44,6 +44,7 @@ def _launch(state: State, effect: Launched) -> list[Decision]:
         state.move(trial, TrialStatus.STARTING, "")
         trial.launched = state.now
         state.ledger.hold(trial.number, effect.resources, effect.nodes)
+        state.spending.hold(trial.number, effect.resources)
         state.supply.launched(state.elapsed, effect.resources)
         state.scheduler.on_start(trial)
     trial.attempt = effect.attempt
@@ -166,6 +167,7 @@ def _pause(state: State, trial: Trial, reason: str) -> None:
     if reason != HELD:
         trial.sent_on = False  # a person only delays what was decided
     trial.stopping = trial.stopping or reason == STOPPING
+    state.spending.saving = state.spending.saving or reason == SAVED_FIRST
     if trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
         trial.reason = reason
     elif trial.status is not TrialStatus.RUNNING or (

@@ -20,13 +20,15 @@ from tune_platform.engine.apply import apply
 from tune_platform.engine.failures import allowed_retries, with_more_memory
 from tune_platform.engine.fold import fold
 from tune_platform.engine.news import accepts, deadline, given_up, overdue
-from tune_platform.engine.places import left_over, misfit, returning, stalling, wanted
+from tune_platform.engine.persons import answer
+from tune_platform.engine.places import INSTANT, left_over, misfit, misfits_due, returning, stalling, wanted
 from tune_platform.engine.queue import PATIENCE
 from tune_platform.engine.replay import (
     Comparison,
     behind,
     can_await,
     cloneable,
+    cloned_again,
     is_saving,
     moot,
     problem,
@@ -35,7 +37,7 @@ from tune_platform.engine.replay import (
 )
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.state import Best, State
-from tune_platform.engine.trial import HELD, STOPPED_BY_A_PERSON, STOPPING, Trial, TrialStatus
+from tune_platform.engine.trial import HELD, SAVED_FIRST, STOPPED_BY_A_PERSON, Trial, TrialStatus
 from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Command, Finish
 from tune_platform.protocol.effects import (
@@ -62,12 +64,10 @@ from tune_platform.protocol.events import (
 )
 from tune_platform.protocol.scheduler import Scheduler
 from tune_platform.protocol.text import TIME_IS_UP, plain
-from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Resize, Stop, Verdict
+from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Stop, Verdict
 
 __all__ = ["PATIENCE", "Best", "Controller", "Settings"]
 
-#: Seconds within which two times are the same: sums of times are not exact.
-_INSTANT = 1e-6
 #: Failures after which the process is as good as before. Where user code has raised it may be spoilt (a CUDA error,
 #: half-changed globals): the next trial gets a fresh one.
 _HARMLESS = ("bad_metric", "bad_report")
@@ -111,6 +111,8 @@ class Controller:
         self._clone_those_that_wait()
         self._fail_misfits()
         self._check_budget()
+        if state.spending.limited and not isinstance(event, (Resumed, Requested)):  # more requests may come with it
+            self._check_limits()
         self._schedule()
         return state.commands
 
@@ -197,10 +199,10 @@ class Controller:
         if lost is not None:
             self._emit(Dropped(trial=trial.number, uris=(lost.ref.uri,)))
         kill = event.cause not in _HARMLESS
-        allowed = allowed_retries(self.settings, event, trial.step)
+        allowed, ending = allowed_retries(self.settings, event, trial.step), self.state.ending is not None
         if trial.stopping:
             self._paused(trial, kill=kill)
-        elif trial.failures[event.cause] > allowed or self.state.ending is not None:
+        elif trial.failures[event.cause] > allowed or (ending and not self.state.spending.saving):
             self._fail(trial, f"{event.cause}: {event.message}", kill=kill)
         elif trial.status is TrialStatus.PAUSING:
             self._paused(trial, kill=kill)
@@ -210,12 +212,7 @@ class Controller:
             self._emit(Moved(trial=trial.number, status="PENDING", reason=reason, kill=kill))
             if event.cause == "out_of_memory" and (more := with_more_memory(self.settings, trial.resources)):
                 self._act(trial, more, "engine")
-            if lost is not None and lost.ref.trial != trial.number and cloneable(self.state, lost.ref.trial):
-                until, save = self.scheduler.until(trial)
-                text = f"cloned from trial {lost.ref.trial} again: the checkpoint that it went on from was lost"
-                clone = Clone(
-                    source=lost.ref.trial, config=trial.config, until=until, save=save, reason=text
-                )  # fmt: skip
+            if lost is not None and (clone := cloned_again(self.state, trial, lost.ref.trial)):
                 self._act(trial, clone, "engine")
 
     def _on_requested(self, event: Requested) -> None:
@@ -228,17 +225,11 @@ class Controller:
         trial = self.state.trials.get(event.trial)
         if trial is None or trial.status.final:
             return  # it ended before the request arrived
-        if event.action == "stop" and trial.status in (TrialStatus.RUNNING, TrialStatus.PAUSING) and not trial.waits:
-            if not trial.stopping:
-                self._act(trial, Pause(reason=STOPPING), "person")
-        elif event.action in ("stop", "cancel"):
-            self._act(trial, Stop(reason=STOPPED_BY_A_PERSON), "person")
-        elif event.action == "pause" and trial.status is not TrialStatus.PAUSED:
-            if trial.status is not TrialStatus.PAUSING:
-                self._act(trial, Pause(reason=HELD), "person")
-        elif event.action == "unpause" and trial.status is TrialStatus.PAUSED and trial.reason == HELD:
-            # One that the scheduler had paused already goes on waiting for the scheduler.
-            self._emit(Moved(trial=trial.number, status="PENDING", reason="a person let it go on"))
+        match answer(trial, event.action):
+            case Moved() as move:
+                self._emit(move)
+            case (Pause() | Stop()) as verdict:
+                self._act(trial, verdict, "person")
 
     def _fail(self, trial: Trial, reason: str, *, kill: bool = False) -> None:
         self._emit(Moved(trial=trial.number, status="FAILED", reason=reason, kill=kill))
@@ -299,7 +290,7 @@ class Controller:
                 self._launch(trial, self.state.ledger.nodes(trial.number), trial.until, trial.save)
             elif trial.status is TrialStatus.PAUSING:
                 self._paused(trial)
-        elif isinstance(verdict, Resize) and trial.status is TrialStatus.PAUSED and trial.resizing:
+        elif trial.status is TrialStatus.PAUSED and (trial.resizing or trial.reason == SAVED_FIRST):
             self._paused(trial)  # it has a checkpoint already
 
     def _clone_those_that_wait(self) -> None:
@@ -343,7 +334,7 @@ class Controller:
     def _check_budget(self) -> None:
         state = self.state
         budget = self.settings.time_budget + state.extra_time
-        if state.elapsed + _INSTANT >= budget and state.finished is None:
+        if state.elapsed + INSTANT >= budget and state.finished is None:
             # It ends what a person lets run out, too.
             if state.ending is None:
                 self._end("finished", f"{TIME_IS_UP} {budget:g} s is used up")
@@ -353,6 +344,28 @@ class Controller:
             for number in list(state.placed):
                 self._act(state.trials[number], Stop(reason=ending.reason), "budget")
             self._carry_out()
+
+    def _check_limits(self) -> None:
+        """Save what runs some time before a limit on what may be spent, and end the search there.
+
+        What could not be saved by then loses its place: its trial would go on from its last checkpoint.
+        """
+        state, spending = self.state, self.state.spending
+        left, reason = spending.left(state.now)
+        over = state.finished is not None or (state.ending is not None and not state.placed)
+        if over or left > spending.lead(state.elapsed, left) + INSTANT:
+            return
+        if state.ending is None:
+            self._end("finished", reason)
+        for trial in [state.trials[number] for number in state.placed]:
+            if trial.status is TrialStatus.PAUSING:
+                if left <= INSTANT:
+                    self._paused(trial, kill=True)
+            elif left <= INSTANT:
+                self._emit(Moved(trial=trial.number, status="PENDING", reason=reason, kill=True))
+            else:
+                self._act(trial, Pause(reason=SAVED_FIRST), "budget")
+        self._carry_out()
 
     def _schedule(self) -> None:
         """Give out free places, ask for suggestions, and see whether all is done."""
@@ -408,9 +421,7 @@ class Controller:
     def _fail_misfits(self) -> None:
         """Fail the trials that not even the idle cluster could hold, once it has been the same for long enough."""
         state = self.state
-        if not state.queue.has_misfits or not state.ledger.capacity or not state.launches:
-            return
-        if state.elapsed + _INSTANT < state.stable_since + self.settings.misfit_after:
+        if not misfits_due(state):
             return
         for trial in state.queue.misfits():
             self._fail(trial, misfit(state, trial))
@@ -441,7 +452,8 @@ class Controller:
             self._finish("finished", reason)
 
     def _finish(self, status: str, reason: str) -> None:
-        if status == "finished" and (said := self.state.first.none_good(self.state.metric)):
+        waits = self.state.best is not None and self.state.queue.size > 0  # one that may yet end well
+        if status == "finished" and not waits and (said := self.state.first.none_good(self.state.metric)):
             status, reason = "failed", f"{reason}, and {said}"
         self._emit(Finished(status=status, reason=reason))
 

@@ -35,6 +35,7 @@ _UNSAVED = 10_000
 def fold(state: State, event: Event, elapsed: float) -> list[Decision]:
     """Take in a fact; return what the scheduler says to it. `elapsed`: seconds of searching until then."""
     state.now = event.time
+    state.spending.wait(max(0.0, elapsed - state.elapsed))
     state.elapsed = max(state.elapsed, elapsed)
     return _FOLD[type(event)](state, event)
 
@@ -137,6 +138,7 @@ def _requested(state: State, event: Requested) -> list[Decision]:
     elif event.action == "extend":
         state.supply.extend(int(event.data.get("trials", 0)))
         state.extra_time += float(event.data.get("time", 0.0))
+        state.spending.extend(event.data)
         state.reopen()
     return []
 
@@ -153,7 +155,7 @@ def _resumed(state: State, event: Resumed) -> list[Decision]:
     if state.finished is not None or event.retry_failed:
         state.first.again()
     state.finished = state.ending = None
-    state.interrupted = False
+    state.interrupted = state.spending.saving = False
     state.moved = True
     state.supply.reopen()
     state.ledger.resize(())  # nothing can be leased until the new driver says what there is

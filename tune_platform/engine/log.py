@@ -83,6 +83,7 @@ def groups(rows: Iterable[tuple[Any, Any]], after: int | None = None) -> Iterato
             found = tuple(Report(report.step, report.metrics, report.time) for report in reports)
             before = group
             count = data.pop("effects", 0)
+            data.pop("spent", None)  # for those who read no more than this
             if missing := missing_reports(data, [report.step for report in reports]):
                 raise DamageError(f"report {missing[0]} of trial {row.trial} is missing")
             group = Group(seq, from_record(row.time, row.kind, row.trial, data, found), row.elapsed)
@@ -125,14 +126,27 @@ class Turn:
         self.events: list[Event] = []
         self.effects: list[Effect] = []
 
-    def add(self, event: Event, effects: Sequence[Effect], elapsed: float, *, known: int = -1) -> None:
-        """Write a fact and what followed from it; the log has the first `known` of its effects (-1: nothing)."""
+    def add(
+        self,
+        event: Event,
+        effects: Sequence[Effect],
+        elapsed: float,
+        *,
+        known: int = -1,
+        spent: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a fact and what followed from it; the log has the first `known` of its effects (-1: nothing).
+
+        `spent`: see `Spending.told`.
+        """
         kind, trial, data = to_record(event)
         fact = self.seq + 1
         self.events.append(event)
         if known < 0:
             if effects:
                 data["effects"] = len(effects)
+            if spent is not None:
+                data["spent"] = spent
             self.rows.append(LogRow(fact, event.time, kind, trial, data, None, elapsed))
             self._note(event, fact)
         self.seq += 1

@@ -34,6 +34,8 @@ def deadline(state: State) -> float:
     if state.finished:
         return math.inf
     deadline = state.settings.time_budget + state.extra_time
+    if state.spending.limited and (state.ending is None or state.placed):
+        deadline = min(deadline, state.elapsed + state.spending.due(state.now, state.elapsed))
     if state.heard:
         deadline = min(deadline, next(iter(state.heard.values())) + state.settings.step_timeout)
     if state.queue.has_misfits and state.ledger.capacity and state.launches:

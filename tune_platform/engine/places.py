@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tune_platform.engine.state import State
 from tune_platform.engine.trial import Trial
 
+#: Seconds within which two times are the same: sums of times are not exact.
+INSTANT = 1e-6
 #: Suggestions that are kept ready at most.
 _MANY = 10_000
 
@@ -34,6 +36,13 @@ def wanted(state: State) -> Sequence[int]:
         free = 1  # nothing is known to fit, and something has to be tried
     unfit, misfits = (queue.unfit(), len(queue.misfits())) if free else (0, 0)
     return supply.wanted(free=free, slots=slots, waiting=queue.size, unfit=unfit, misfits=misfits)
+
+
+def misfits_due(state: State) -> bool:
+    """Whether the cluster has been the same for so long that what can never fit in it fails."""
+    if not state.queue.has_misfits or not state.ledger.capacity or not state.launches:
+        return False
+    return state.elapsed + INSTANT >= state.stable_since + state.settings.misfit_after
 
 
 def misfit(state: State, trial: Trial) -> str:

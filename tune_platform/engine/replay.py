@@ -79,6 +79,15 @@ def can_await(state: State, number: int, source: int) -> bool:
     return not held and (trial.waits or trial.status is TrialStatus.PAUSED) and is_saving(state, source)
 
 
+def cloned_again(state: State, trial: Trial, source: int) -> Clone | None:
+    """Return the clone by which a trial goes on whose checkpoint, of a `source`, was lost; None where there is none."""
+    if source == trial.number or not cloneable(state, source):
+        return None
+    until, save = state.scheduler.until(trial)
+    text = f"cloned from trial {source} again: the checkpoint that it went on from was lost"
+    return Clone(source=source, config=trial.config, until=until, save=save, reason=text)
+
+
 def is_saving(state: State, number: int) -> bool:
     """Whether a checkpoint of that trial is being written."""
     trial = state.trials.get(number)

@@ -241,7 +241,7 @@ class Runner:
             if not controller.accepts(event):
                 continue
             commands = controller.handle(event, elapsed)
-            turn.add(event, controller.effects, elapsed)
+            turn.add(event, controller.effects, elapsed, spent=controller.state.spending.told())
             if observed(event):
                 assert isinstance(event, Suggested)
                 effects.append(event)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tune_platform.engine.spending import Limits
 from tune_platform.protocol.milestones import OnBadMetric
 from tune_platform.resources import Resources
 
@@ -29,6 +30,7 @@ class Settings:
     max_failures: float = math.inf  # failed trials that the experiment survives
     fail_alike: int = 0  # so many first trials (as many as run at a time, if more) that fail alike end it; 0: never
     time_budget: float = math.inf  # seconds
+    limits: Limits = field(default_factory=Limits)  # of what else may be spent
     target: float | None = None  # value of the first metric that ends the experiment
     step_timeout: float = math.inf  # seconds without a report
     misfit_after: float = 0.0  # seconds for which the cluster has not changed before what can never fit in it fails

@@ -81,6 +81,7 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         "first": asdict(state.first),
         "ending": [state.ending.status, state.ending.reason] if state.ending else None,
         "finished": [state.finished.status, state.finished.reason] if state.finished else None,
+        "spending": state.spending.to_data(),
         "capacity": state.ledger.capacity,
         "nodes": {number: state.ledger.nodes(number) for number in state.placed},
         "heard": list(state.heard.items()),
@@ -113,6 +114,8 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
         return None
     for name in _PLAIN_STATE:
         setattr(state, name, data["state"][name])
+    if "spending" in data:  # not in one of a former release, which knew no limit on it
+        state.spending.load(data["spending"])
     supply, saved = state.supply, data["supply"]
     for name in _PLAIN_SUPPLY:
         setattr(supply, name, saved[name])
@@ -180,6 +183,7 @@ def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) ->
     state.trials[trial.number] = trial
     if trial.status.placed:
         state.ledger.hold(trial.number, trial.resources, nodes[str(trial.number)])
+        state.spending.hold(trial.number, trial.resources)
     elif trial.status is TrialStatus.PENDING:
         state.queue.add(trial)
     elif trial.status is TrialStatus.PAUSED:

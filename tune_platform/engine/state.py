@@ -14,6 +14,7 @@ from tune_platform.engine.failures import FirstTrials
 from tune_platform.engine.queue import Queue
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.shelf import Shelf
+from tune_platform.engine.spending import Spending
 from tune_platform.engine.supply import Supply
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Command, Finish, Tell
@@ -59,6 +60,7 @@ class State:
         self.last_request = 0  # the number of the newest request that was carried out
         self.held = 0  # trials that a person holds
         self.extra_time = 0.0  # seconds that persons added to the budget
+        self.spending = Spending(settings.limits)
         self.now = 0.0  # time of the last fact, for people
         self.elapsed = 0.0  # seconds of searching until then
         self.stable_since = 0.0  # elapsed, when the capacity changed last
@@ -145,6 +147,7 @@ class State:
             self.placed.pop(number, None)
             self.heard.pop(number, None)
             self.ledger.release(number)
+            self.spending.release(number)
             trial.waits = trial.saving = False
             trial.fresh = []
             self.awaiting.pop(number, None)
@@ -199,6 +202,7 @@ class State:
             assert self.queue.is_waiting(trial) == (trial.status is TrialStatus.PENDING)
             assert self.queue.is_paused(trial) == (trial.status is TrialStatus.PAUSED)
         assert self.awaiting.keys() <= self.trials.keys()
+        self.spending.check({number: self.trials[number].resources for number in self.placed})
         assert self.queue.size == self.counts[TrialStatus.PENDING]
         assert self.queue.paused_size == self.counts[TrialStatus.PAUSED]
         assert sum(trial.held for trial in self.trials.values()) == self.held

@@ -65,6 +65,8 @@ HELD = "a person paused it"
 #: The reason of a pause that is to end the trial once its present step is over, and the reason of that end.
 STOPPING = "a person stops it after its present step"
 STOPPED_BY_A_PERSON = "a person stopped it"
+#: The reason of a pause in which a trial is saved before a limit of the budget ends the search.
+SAVED_FIRST = "it is saved before the budget ends the search"
 #: Moves of a trial that are kept in memory, for messages.
 _HISTORY = 64
 
@@ -139,6 +141,8 @@ class Trial:
         """Why a trial that pauses goes on as soon as it has paused; empty where it is to stay."""
         if self.resizing:
             return f"it goes on with {self.resize or self.resources}"
+        if self.reason == SAVED_FIRST:
+            return "the budget ended the search"
         if self.sent_on:
             return "it was sent on while it paused"
         return "a person let it go on" if self.reason == HELD else ""

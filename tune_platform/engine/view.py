@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -140,6 +141,12 @@ class RunView:
     def time_budget(self) -> float:
         """Seconds of searching after which it ends, with those that persons added; infinite without a budget."""
         return self._controller.settings.time_budget + self._controller.state.extra_time
+
+    @property
+    def budget_left(self) -> float:
+        """Seconds until the deadline, or until GPU hours or cost are used up at the present rate; infinite: never."""
+        state = self._controller.state
+        return state.spending.left(state.now)[0] if state.spending.limited else math.inf
 
     @property
     def finished(self) -> Finish | None:

@@ -54,7 +54,7 @@ class Standing:
         self.metric = ""
         self.configs = Differences()
         self.notes: deque[Note] = deque(maxlen=KEPT)
-        self.trials = self.time_budget = math.inf
+        self.trials = self.time_budget = self.budget_end = math.inf
         self.end = ""  # how it ended
         self._launches = 0
         self._notes, self._pace = Notes(clock), Pace()
@@ -67,6 +67,7 @@ class Standing:
             self.metric, self.best, self.counts = run.settings.metrics[0], run.best, run.counts
             self.trials, self.time_budget = run.expected_trials, run.time_budget
             self._elapsed, self._at = run.elapsed, now
+            self.budget_end = run.elapsed + run.budget_left
             for event in events:
                 if isinstance(event, Reported) and event.reports and event.trial in self.running:
                     running, last = self.running[event.trial], event.reports[-1]
@@ -131,7 +132,7 @@ class Standing:
 
     def _limits(self) -> tuple[float | None, float | None]:
         """Return the seconds that the trials still take at their pace, and those of the time budget; None: unknown."""
-        by_pace, by_time = None, self.time_budget - self.elapsed()
+        by_pace, by_time = None, min(self.time_budget, self.budget_end) - self.elapsed()
         if self.end or not self.counts:
             return None, None
         if not self.counts.get("PAUSED"):  # of paused trials a scheduler goes on with some, nobody knows which

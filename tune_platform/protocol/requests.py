@@ -9,6 +9,8 @@ from tune_platform.errors import did_you_mean
 from tune_platform.protocol.reports import finite
 
 ACTIONS = ("stop", "cancel", "pause", "unpause", "enqueue", "extend")
+#: What a person may add to; a `deadline`, in seconds since the epoch, takes the place of the one before.
+EXTENSIONS = ("trials", "time", "gpu_hours", "cost", "deadline")
 #: Trials that a search can be extended by at most: what a column of whole numbers holds.
 _MOST = 2**63 - 1
 
@@ -27,12 +29,13 @@ def refusal(action: Any, trial: Any, data: Any) -> str:
 
 
 def _extension(data: Mapping[str, Any]) -> str:
-    for key in data:
-        if key not in ("trials", "time"):
-            return f"extend: unknown {key!r}{did_you_mean(str(key), ('trials', 'time'))}; allowed: trials, time"
-    trials, time = data.get("trials", 0), data.get("time", 0.0)
-    if isinstance(trials, bool) or not isinstance(trials, int) or not 0 <= trials <= _MOST:
-        return f"extend: trials is {str(trials)[:60]!r}; a whole number from 0 on is wanted"
-    if isinstance(time, bool) or (finite(time) or 0.0) < 0 or finite(time) is None:
-        return f"extend: time is {str(time)[:60]!r}; a number of seconds from 0 on is wanted"
+    for key, value in data.items():
+        if key not in EXTENSIONS:
+            return f"extend: unknown {key!r}{did_you_mean(str(key), EXTENSIONS)}; allowed: {', '.join(EXTENSIONS)}"
+        if key == "trials":
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+                return f"extend: trials is {str(value)[:60]!r}; a whole number from 0 on is wanted"
+        elif isinstance(value, bool) or (finite(value) or 0.0) < 0 or finite(value) is None:
+            what = {"time": "seconds", "deadline": "seconds since 1970", "gpu_hours": "hours"}.get(key, "the currency")
+            return f"extend: {key} is {str(value)[:60]!r}; a number of {what} from 0 on is wanted"
     return ""

@@ -11,6 +11,8 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 
 #: How the reason of a search begins whose `budget.time` is used up: more trials alone would not let it go on.
 TIME_IS_UP = "the time budget of"
+#: ... and whose `budget.deadline`, `budget.gpu_hours` or `budget.cost` is.
+DEADLINE_IS_UP, GPU_TIME_IS_UP, COST_IS_UP = "the deadline", "the budget of", "the cost limit of"
 
 #: What is said of text that is not: it gets the text.
 NO_UNICODE = (

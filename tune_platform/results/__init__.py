@@ -12,7 +12,8 @@ from tune_platform.results.checkpoints import Checkpoint
 from tune_platform.results.core import STATUSES, NoResultError, Results
 from tune_platform.results.history import Reason
 from tune_platform.results.places import locate
+from tune_platform.results.spent import Spent
 from tune_platform.results.tables import flatten
 from tune_platform.results.trials import TrialResult
 
-__all__ = ["STATUSES", "Checkpoint", "NoResultError", "Reason", "Results", "TrialResult", "flatten", "locate"]
+__all__ = ["STATUSES", "Checkpoint", "NoResultError", "Reason", "Results", "Spent", "TrialResult", "flatten", "locate"]

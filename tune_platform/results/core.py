@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tune_platform.results.checkpoints import Checkpoint, Origin
 from tune_platform.results.history import Reason, reasons_of
 from tune_platform.results.lineage import Lineage
 from tune_platform.results.places import locate
+from tune_platform.results.spent import Spent, spent_of
 from tune_platform.results.tables import flatten, frame_of, row_columns, row_of
 from tune_platform.results.trials import TrialResult, front, last_values, moment, result_of
 from tune_platform.store.records import CheckpointRow, ExperimentRow, TrialRow
@@ -204,6 +206,18 @@ class Results:
             text = now.status if told else f"{now.status}: {now.reason}"
             lines.append(Reason(time=moment(now.ended), step=now.step, verdict="ended", reason=text))
         return lines
+
+    def spent(self) -> Spent | None:
+        """Return what trials have held so far, what it costs, and when a limit of the budget is reached.
+
+        None where the budget has no deadline, no hours of GPUs and no cost: then it is not counted.
+        """
+        with self._open() as experiment:
+            found, row = experiment.spent(), experiment.row()
+        if found is None:
+            return None
+        now = time.time() if row.status == "running" else None
+        return spent_of(*found, (row.spec.get("budget") or {}).get("cost"), now)
 
     def choices_added(self) -> list[tuple[datetime, dict[str, list[Any]]]]:
         """Return the values that choices of the space have got since it began, and when, by the parameter's name."""

@@ -9,7 +9,7 @@ What does not belong here: anything that runs.
 """
 
 from tune_platform.resources import Resources
-from tune_platform.spec.blocks import Budget, CheckpointPolicy
+from tune_platform.spec.blocks import Budget, CheckpointPolicy, Cost
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.file import json_schema
 from tune_platform.spec.model import SearchSpec
@@ -22,6 +22,7 @@ __all__ = [
     "OPTIONS",
     "Budget",
     "CheckpointPolicy",
+    "Cost",
     "Resources",
     "SearchSpec",
     "explain",

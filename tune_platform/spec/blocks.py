@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.location import Location
-from tune_platform.spec.values import Count, Natural, Number, Seconds, Strict, describe
+from tune_platform.spec.values import Above, Amount, Count, Moment, Natural, Number, Seconds, Strict, describe
+
+
+class Cost(Strict):
+    """A limit of what a search may cost, and the prices of an hour of one GPU and of one CPU, in any currency."""
+
+    limit: Above
+    gpu: Amount = 0.0
+    cpu: Amount = 0.0
+
+    @model_validator(mode="after")
+    def _something_costs(self) -> Cost:
+        if not self.gpu and not self.cpu:
+            raise SpecError("no price is given: gpu or cpu, or both, say what an hour of one costs")
+        return self
 
 
 class Budget(Strict):
     """When the search ends, whichever comes first; None is no limit.
 
-    `trials`: started at all; `time`: seconds, a timedelta, or text such as "6h"; `target`: a value of the metric;
+    `trials`: started at all; `time`: seconds, a timedelta, or text such as "6h"; `deadline`: a date with a time;
+    `gpu_hours`: hours of one GPU that trials hold; `cost`: see `Cost`; `target`: a value of the metric;
     `failures`: more failed trials than this end the search as failed. None: so does the same error in all of the
     first trials (3, or as many as run at a time).
     """
 
     trials: Count | None = None
     time: Seconds | None = None
+    deadline: Moment | None = None
+    gpu_hours: Above | None = None
+    cost: Cost | None = None
     target: Number | None = None
     failures: Natural | None = None
 
@@ -32,6 +51,9 @@ class Budget(Strict):
             *,
             trials: int | None = None,
             time: float | str | timedelta | None = None,
+            deadline: str | datetime | None = None,
+            gpu_hours: float | None = None,
+            cost: Cost | Mapping[str, float] | None = None,
             target: float | None = None,
             failures: int | None = None,
         ) -> None: ...

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tune_platform.errors import SpecError
+from tune_platform.spec.blocks import Cost
 from tune_platform.spec.options import OPTIONS, Shared
 from tune_platform.spec.parts import Entrypoint, Samples, take_factor, take_retries
-from tune_platform.spec.values import Amount, Count, Natural, Number, Seconds, Strict
+from tune_platform.spec.values import Above, Amount, Count, Moment, Natural, Number, Seconds, Strict
 
 
 def _short(key: str, kind: type = str) -> Callable[[Any], Any]:
@@ -56,6 +57,9 @@ class Limits(Strict):
     trials: Count | None = None
     num_samples: Samples | None = None
     time: Seconds | None = None
+    deadline: Moment | None = None
+    gpu_hours: Above | None = None
+    cost: Cost | None = None
     failures: Natural | None = None
     concurrency: Count | None = None
 

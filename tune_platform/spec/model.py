@@ -336,7 +336,8 @@ class SearchSpec(Shared):
         """
         samples = self.num_samples
         if samples is None:
-            limited = self.budget.trials or self.budget.time or self.budget.target is not None
+            budget = self.budget.model_dump(exclude={"failures"})
+            limited = any(limit is not None for limit in budget.values())
             samples = -1 if limited or self.searcher == "grid" else 1
         limits = [self.budget.trials] if self.budget.trials else []
         if samples != -1:

@@ -152,7 +152,7 @@ def _pitfall(node: yaml.Node, path: KeyPath) -> Iterator[Problem]:
         yield Problem(path, "is written as binary, which no spec holds; write text or numbers")
     if not isinstance(node, yaml.ScalarNode) or node.style is not None:  # quoted: meant as it is
         return
-    if node.tag.endswith(":timestamp"):
+    if node.tag.endswith(":timestamp") and path != ("budget", "deadline"):
         yield Problem(path, f"YAML reads {node.value} as a date; write '{node.value}', which is text")
     if node.tag.endswith(":bool") and node.value.lower() not in ("true", "false"):
         truth = str(node.value.lower() in ("yes", "on", "y")).lower()

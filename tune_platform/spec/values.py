@@ -6,7 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -179,6 +179,25 @@ def wait(value: Any) -> float:
     return taken
 
 
+def moment(value: Any) -> str:
+    """Take a point in time: a datetime, or text such as "2026-12-01 18:00" or with its zone "2026-12-01T18:00+01:00".
+
+    Returns it with its zone, which is that of this machine where none is given. Raises SpecError.
+    """
+    taken = value
+    if isinstance(value, str):
+        try:
+            taken = datetime.fromisoformat(value.strip())
+        except ValueError:
+            taken = None
+    if not isinstance(taken, datetime) or (isinstance(value, str) and len(value.strip()) <= len("2026-12-01")):
+        raise SpecError(
+            f'got {describe(value)}; a date with a time is wanted, such as "2026-12-01 18:00" or '
+            '"2026-12-01T18:00+01:00"; for a duration there is `time`'
+        )
+    return (taken if taken.tzinfo else taken.astimezone()).isoformat()
+
+
 def size(value: Any) -> int:
     """Take an amount of bytes, 4096 at least: a whole number, or text such as "50 MB" or "1 GiB". Raises SpecError."""
     if isinstance(value, str):
@@ -208,6 +227,8 @@ Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
 Natural = Annotated[int, BeforeValidator(whole), Field(ge=0)]
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
 Wait = Annotated[float, BeforeValidator(wait, json_schema_input_type=float | str)]
+Above = Annotated[float, BeforeValidator(number), Field(gt=0)]
+Moment = Annotated[str, BeforeValidator(moment)]
 Size = Annotated[int, BeforeValidator(size, json_schema_input_type=int | str)]
 
 

@@ -143,6 +143,7 @@ _FORMS: Mapping[str, Callable[[SearchSpec], Any]] = {
     "resources": lambda spec: _resources(spec.resources),
     "stop": lambda spec: dict(spec.stop),
     "checkpoint": lambda spec: spec.checkpoint.model_dump(),
+    "budget.cost": lambda spec: spec.budget.cost and spec.budget.cost.model_dump(),
     "retries": lambda spec: dict(spec.retries),
     "storage": lambda spec: _storage(Location(spec.storage)),
     "backend": lambda spec: _named(spec.backend),

@@ -156,6 +156,12 @@ class ExperimentReader:
         query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.trial.is_(None))
         return rows.to_logs(self._fetch(query.where(_L.kind == "resumed").order_by(_L.seq)), self.leave_out)
 
+    def spent(self) -> tuple[float, Mapping[str, Any]] | None:
+        """Return the time of the last fact of the log and what had been spent by then; None where nobody counts it."""
+        query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.stimulus.is_(None))
+        found = rows.to_logs(self._fetch(query.order_by(_L.seq.desc()).limit(1)), self.leave_out)
+        return next(((row.time, row.data["spent"]) for row in found if row.data.get("spent")), None)
+
     def causes(self, trial: int) -> dict[int, LogRow]:
         """Return the facts that the effects on one trial followed from, by their `seq`, without reports."""
         these = sa.select(_L.stimulus).where(_L.experiment == self._id, _L.trial == trial, _L.stimulus.is_not(None))

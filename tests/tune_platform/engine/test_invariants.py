@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support import MemoryLog, Run, Scenario, TinyPBT, plain
 from tune_platform.backends.simulated import Faults
 from tune_platform.engine.recovery import recover
+from tune_platform.engine.spending import Limits
 from tune_platform.protocol.effects import EFFECTS
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -55,6 +56,7 @@ def scenarios(draw: st.DrawFn, max_trials: int = 12) -> Scenario:
         "fail_alike": draw(st.sampled_from([0, 2, 3])),
         "step_timeout": draw(st.sampled_from([4.0, 40.0])),
         "time_budget": draw(st.sampled_from([math.inf, math.inf, 20.0])),
+        "limits": draw(st.sampled_from([Limits(), Limits(), Limits(cost=20.0, per_cpu=3600.0), Limits(deadline=15.0)])),
         "target": draw(st.sampled_from([None, None, None, 0.3])),
         "stop": draw(st.sampled_from([{}, {}, {"step": 5}])),
     }

@@ -17,6 +17,7 @@ from tune_platform.backends.simulated import Faults
 from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.recovery import recover
+from tune_platform.engine.spending import Limits
 from tune_platform.protocol.events import Resumed
 
 WITH = snapshot.Searcher({"x": 1}, [7])
@@ -64,7 +65,8 @@ def test_a_snapshot_and_the_rest_of_the_log_are_as_good_as_all_of_it(
     scenario: Scenario, scheduler: str, data: st.DataObject
 ) -> None:
     scenario.scheduler, scenario.real, scenario.stateful = scheduler, True, True
-    scenario.settings = {**scenario.settings, "step_timeout": float("inf"), "time_budget": float("inf")}
+    never = dict.fromkeys(("step_timeout", "time_budget"), float("inf"))
+    scenario.settings = {**scenario.settings, **never, "limits": Limits()}
     if scenario.faults is not None:
         scenario.faults = Faults(exception=0.1, worker_died=0.05, nan=0.02)
     whole = scenario.run()
