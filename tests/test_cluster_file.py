@@ -28,8 +28,10 @@ def variants() -> dict[str, dict[str, Any]]:
 
 
 def test_the_clouds_set_up_their_nodes_as_the_plain_file_does() -> None:
-    plain, *others = variants().values()
+    _, *others = variants().values()
     own = {"provider", "auth", "max_workers"}
+    # Where machines are listed, the second autoscaler would leave one of them out: see the file.
+    plain = yaml.safe_load(FILES["local"].read_text().replace("RAY_enable_autoscaler_v2=0 ", ""))
     for other in others:
         assert {key: other.get(key) for key in plain.keys() - own} == {key: plain[key] for key in plain.keys() - own}
     assert [config["provider"]["type"] for config in (plain, *others)] == ["local", "aws", "gcp"]
@@ -60,7 +62,11 @@ def test_the_commands_use_the_environment_that_the_setup_makes() -> None:
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"  # else each would have one of its own
     assert any(f"cd {place} && ~/.local/bin/uv sync" in line for line in config["setup_commands"])
     for line in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
-        here = f"cd {place} &&" in line and " PATH=$PWD/.venv/bin:$PATH RAY_AUTH_MODE=token && ray start" in line
+        here = (
+            f"cd {place} &&" in line
+            and " PATH=$PWD/.venv/bin:$PATH RAY_AUTH_MODE=token && " in line
+            and " ray start --" in line
+        )
         assert here or f"{place}/.venv/bin/ray stop" in line, line  # jobs of this Ray find `tune-platform` too
 
 

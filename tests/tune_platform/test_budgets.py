@@ -37,9 +37,8 @@ class Slow(Trainable):
 
 def spec_of(folder: Path, steps: int = 1000, **budget: Any) -> SearchSpec:
     return SearchSpec(
-        trainable=Slow,
-        param_space={"steps": steps}, metric="loss", mode="min", budget=Budget(trials=2, **budget), name="slow", storage=str(folder),
-        backend="inline", progress="off",
+        trainable=Slow, param_space={"steps": steps}, metric="loss", mode="min", budget=Budget(trials=2, **budget),
+        name="slow", storage=str(folder), backend="inline", progress="off",
     )  # fmt: skip
 
 

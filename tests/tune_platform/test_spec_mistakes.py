@@ -151,11 +151,11 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "budget: {trails: 10}\n",
-        "line 6, budget.trails: unknown key (did you mean 'trials'?); known: trials, num_samples, time, failures, concurrency",
+        "line 6, budget.trails: unknown key (did you mean 'trials'?); known: trials, num_samples, time, deadline, gpu_hours, cost, failures, concurrency",
     ),
     (
         "budget:\n",
-        "line 6, budget: got nothing; keys and values are wanted: trials, num_samples, time, failures, concurrency",
+        "line 6, budget: got nothing; keys and values are wanted: trials, num_samples, time, deadline, gpu_hours, cost, failures, concurrency",
     ),
     (
         "resources: {CPU: 2}\n",
