@@ -7,14 +7,12 @@ between two values; ours ranks, and keeps the best max(1, floor(n / eta)). Its b
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tune_platform.errors import SpecError
+from tune_platform.ray_tune.mutations import mutations_of
 from tune_platform.schedulers import ASHA, PB2, PBT, AsyncHyperBand, HyperBand, MedianStopping
-from tune_platform.space import uniform
-from tune_platform.space.ray_domains import from_ray, is_ray_domain
 
 #: Ray Tune's names of what every report here has.
 _STEP = "training_iteration"
@@ -84,48 +82,14 @@ def _pbt(given: Any) -> Any:
         raise SpecError(
             "scheduler: custom_explore_fn takes a whole config; here PBT(mutations={name: function}) takes values"
         )
-    mutations = {name: _mutation(name, way) for name, way in given._hyperparam_mutations.items()}
     return PBT(
-        mutations=mutations, resample=given._resample_probability, factors=list(given._perturbation_factors),
+        mutations=mutations_of(given), resample=given._resample_probability, factors=list(given._perturbation_factors),
         **_population(given),
     )  # fmt: skip
 
 
-def _mutation(name: str, way: Any) -> Any:
-    if isinstance(way, Mapping):
-        raise SpecError(f"scheduler: hyperparam_mutations[{name!r}] is nested; write its parts as {name + '/...'!r}")
-    if is_ray_domain(way):
-        return from_ray(way)
-    if not callable(way) or hasattr(way, "sample"):
-        return way
-    draws: Callable[[], Any] = way
-    if inspect.signature(draws).parameters:
-        raise SpecError(f"scheduler: hyperparam_mutations[{name!r}] must be a function without arguments")
-    return Drawn(draws)
-
-
-class Drawn:
-    """A mutation that Ray Tune writes as a function without arguments: one in four values is drawn by it anew.
-
-    The others are the old one times 1.2 or 0.8. It draws from generators of its own, so that a resumed search draws
-    other values than an uninterrupted one would have.
-    """
-
-    def __init__(self, draws: Callable[[], Any]) -> None:
-        self._draws = draws
-
-    def __call__(self, value: Any, rng: Any) -> Any:
-        """Return what a value becomes; `rng` is the scheduler's generator."""
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or rng.random() < 0.25:
-            return self._draws()
-        changed = value * (1.2 if rng.random() < 0.5 else 0.8)
-        return int(changed) if isinstance(value, int) else changed
-
-
 def _pb2(given: Any) -> Any:
-    bounds = {name: uniform(float(low), float(high)) for name, (low, high) in given._hyperparam_bounds.items()}
-    return PB2(mutations=bounds, **_population(given))
+    return PB2(mutations=mutations_of(given), **_population(given))
 
 
 _BUILD: Mapping[str, Callable[[Any], Any]] = {

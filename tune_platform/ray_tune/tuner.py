@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from tune_platform.errors import ExperimentError, SpecError, did_you_mean
 from tune_platform.location import default_storage
 from tune_platform.ray_tune.callbacks import RayCallbacks
 from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from tune_platform.ray_tune.mutations import mutations_of, with_mutated
 from tune_platform.ray_tune.result_grid import ResultGrid
 from tune_platform.ray_tune.schedulers import scheduler_of
 from tune_platform.ray_tune.searchers import search_of
@@ -146,7 +148,9 @@ def _spec_of(
     search = search_of(tune.search_alg)
     scheduler = tune.scheduler
     metric, mode = _objective(tune)
-    space = param_space if param_space else search.space
+    space = (param_space if param_space else search.space) or {}
+    if mutated := mutations_of(scheduler):
+        space = with_mutated(space, mutated)
     samples = -1 if tune.num_samples is None else tune.num_samples
     failure = run_config.failure_config or FailureConfig()
     options: dict[str, Any] = {}
@@ -169,7 +173,7 @@ def _spec_of(
     callbacks = _callbacks(found, tune, run_config, str(storage), samples)
     return SearchSpec(
         trainable=found,
-        param_space=space or {},
+        param_space=space,
         metric=metric or "training_iteration",
         mode=mode or "max",
         searcher=search.searcher,
@@ -205,15 +209,25 @@ def _callbacks(trainable: Any, tune: Any, run_config: Any, storage: str, samples
 
 
 def registered(trainable: Any) -> Any:
-    """Return what was given to `register_trainable` by a name; anything else as it is. Raises SpecError if unknown."""
+    """Return what was given to `register_trainable` by a name; anything else as it is. Raises SpecError if unknown.
+
+    RLlib gives its algorithms their names when it is imported, which is done for a name that is not known yet.
+    """
     if not isinstance(trainable, str) or ":" in trainable:
         return trainable
     from ray.tune.registry import TRAINABLE_CLASS, _global_registry
 
+    missing = ""
     if not _global_registry.contains(TRAINABLE_CLASS, trainable):
+        try:
+            importlib.import_module("ray.rllib")._register_all()
+        except ImportError as error:
+            missing = f"; RLlib's names need its package (pip install 'ray[rllib]'): {error}"
+    if not _global_registry.contains(TRAINABLE_CLASS, trainable):
+        known = {name for kind, name in (*_global_registry._to_flush, *_global_registry._registered)}
         raise SpecError(
-            f"there is no trainable {trainable!r}{did_you_mean(trainable, ())}: register_trainable({trainable!r}, ...) "
-            "names one; RLlib's names need its package (pip install 'ray[rllib]')"
+            f"there is no trainable {trainable!r}{did_you_mean(trainable, sorted(known))}: "
+            f"register_trainable({trainable!r}, ...) names one{missing}"
         )
     found = _global_registry.get(TRAINABLE_CLASS, trainable)
     # A function was made a class of Ray Tune's, which runs it in a thread of its own with a session of its own.

@@ -30,7 +30,7 @@ class RayTrial(NamedTuple):
 
     id: str
     status: str
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] | None
     results: list[dict[str, Any]]
     error: str
     started: float | None
@@ -46,7 +46,8 @@ class RayExperiment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        found = sorted(folder.glob("experiment_state-*.json"), key=lambda path: path.stat().st_mtime)
+        # Their names have the time when each run of the experiment began; times of files change with a copy.
+        found = sorted(folder.glob("experiment_state-*.json"), key=lambda path: path.name)
         self._state = _json_of(found[-1].read_text()) if found else None
         self.trials = sorted(self._trials(), key=_order)
         if not self.trials:
@@ -83,7 +84,7 @@ class RayExperiment:
         began, last = self.began, self.began
         for trial in self.trials:
             at = trial.started or next(iter(_times(trial.results)), began)
-            number = recording.add(trial.config, at, key=trial.id)
+            number = recording.add(trial.config or {}, at, key=trial.id)
             if trial.status == "PENDING":
                 continue
             worker = ""
@@ -104,21 +105,34 @@ class RayExperiment:
         recording.finish("finished", f"imported from {self.folder}", last)
 
     def _trials(self) -> Iterator[RayTrial]:
-        told: set[Path] = set()
+        left = {
+            home.name: _trial(home)
+            for home in sorted(self.folder.iterdir())
+            if home.is_dir() and any((home / name).is_file() for name in ("params.json", "result.json"))
+        }
         for mine, runtime in _told(self._state):
-            home = (
-                self.folder / Path(str(mine.get("relative_logdir") or mine.get("logdir") or mine.get("trial_id"))).name
-            )
-            told.add(home)
-            found = _trial(home, mine.get("config"))
+            found = left.pop(_home_of(mine, left), None) or _trial(self.folder / str(mine.get("trial_id")))
             yield found._replace(
                 id=str(mine.get("trial_id", found.id)),
                 status=str(mine.get("status", found.status)),
+                config=found.config if found.config is not None else _without_pickles(mine.get("config") or {}),
                 started=runtime.get("start_time") or mine.get("start_time") or found.started,
             )
-        for home in sorted(self.folder.iterdir()):
-            if home not in told and home.is_dir() and any((home / n).is_file() for n in ("params.json", "result.json")):
-                yield _trial(home, None)
+        for found in left.values():
+            yield found
+
+
+def _home_of(mine: Mapping[str, Any], homes: Mapping[str, RayTrial]) -> str:
+    """Return which of the folders is that of a trial: by what the state says, or by the trial's id."""
+    told = mine.get("relative_logdir") or mine.get("logdir")
+    if told and Path(str(told)).name in homes:
+        return Path(str(told)).name
+    wanted = str(mine.get("trial_id"))
+    for name, found in homes.items():
+        # A folder is called TRAINABLE_ID, or TRAINABLE_ID_NUMBER_PARAMETERS_DATE.
+        if found.id == wanted or f"_{wanted}_" in f"{name}_":
+            return name
+    return ""
 
 
 def _order(trial: RayTrial) -> tuple[str, float, str]:
@@ -128,7 +142,7 @@ def _order(trial: RayTrial) -> tuple[str, float, str]:
 
 
 def _end(recording: Recording, number: int, trial: RayTrial, at: float) -> None:
-    if trial.error or trial.status == "ERROR":
+    if trial.status == "ERROR":  # error.txt also stays where a later attempt went well
         lines = trial.error.strip().splitlines()
         recording.fail(number, at, lines[-1] if lines else "no message was kept", traceback=trial.error)
     elif trial.status == "TERMINATED":
@@ -150,17 +164,19 @@ def _told(state: Mapping[str, Any] | None) -> Iterator[tuple[dict[str, Any], dic
             yield data[0], data[1] if len(data) > 1 and isinstance(data[1], dict) else {}
 
 
-def _trial(home: Path, config: Any) -> RayTrial:
+def _trial(home: Path) -> RayTrial:
+    """Return what the folder of a trial says; its config is None where there is none."""
     results: list[dict[str, Any]] = []
     if (home / "result.json").is_file():
         for line in (home / "result.json").read_text(errors="replace").splitlines():
             if isinstance(found := _json_of(line), dict):
                 results.append(found)
     params = _json_of((home / "params.json").read_text()) if (home / "params.json").is_file() else None
-    if params is None:
-        params = results[-1].get("config", {}) if results else _without_pickles(config or {})
+    if params is None and results:
+        params = results[-1].get("config", {})
     error = (home / "error.txt").read_text(errors="replace") if (home / "error.txt").is_file() else ""
-    status = "ERROR" if error else "TERMINATED"
+    failed = error and not (results and results[-1].get("done"))  # what a scheduler ended went on after its error
+    status = "ERROR" if failed else "TERMINATED"
     return RayTrial(
         results[0].get("trial_id", home.name) if results else home.name, status, params, results, error, None
     )

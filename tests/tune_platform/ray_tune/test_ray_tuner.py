@@ -107,7 +107,7 @@ def test_with_parameters_resources_and_sample_from(tmp_path: Path) -> None:
 def test_a_registered_name(tmp_path: Path) -> None:
     theirs.register_trainable("descends", descend)
     assert len(tuner(tmp_path, "descends", num_samples=2).fit()) == 2
-    with pytest.raises(SpecError, match="there is no trainable 'descend'"):
+    with pytest.raises(SpecError, match=r"there is no trainable 'descend' \(did you mean 'descends'\?\).*rllib"):
         tuner(tmp_path, "descend")
 
 

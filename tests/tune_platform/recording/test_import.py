@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +83,75 @@ def test_a_folder_of_ray_tune(tmp_path: Path, form: str) -> None:
     assert "config/net/width" in call("export", "train_2026", "--storage", str(storage)).output
     with pytest.raises(ExperimentError, match=r"recorded of Ray Tune's experiment.*nothing here to go on with"):
         resume("train_2026", storage=storage)
+
+
+def test_the_newest_state_is_known_by_its_name(tmp_path: Path) -> None:
+    source = ray_folder(tmp_path / "train")
+    (newest,) = source.glob("experiment_state*")
+    text = newest.read_text()
+    former = source / "experiment_state-2026-01-30_23-00-00.json"
+    former.write_text(text.replace("TERMINATED", "RUNNING"))
+    os.utime(newest, (1, 1))  # as a copy may leave it
+    call("import", str(source), "--metric", "loss", "--mode", "min", "--storage", str(tmp_path / "ours"))
+    assert load("train", storage=tmp_path / "ours").counts == {"COMPLETED": 1, "FAILED": 1, "STOPPED": 1}
+
+
+def test_a_trial_whose_state_does_not_say_its_folder_is_there_once(tmp_path: Path) -> None:
+    source = ray_folder(tmp_path / "train")
+    (state,) = source.glob("experiment_state*")
+    state.write_text(state.read_text().replace("relative_logdir", "of_another_release"))
+    call("import", str(source), "--metric", "loss", "--mode", "min", "--storage", str(tmp_path / "ours"))
+    found = load("train", storage=tmp_path / "ours")
+    assert [(trial.status, trial.step) for trial in found] == [("COMPLETED", 3), ("STOPPED", 1), ("FAILED", 1)]
+
+
+FOLDERS = Path(__file__).parent / "ray_folders"
+
+
+def check_whole(source: Path, storage: Path) -> None:
+    """Check what is read of the search of `make.py`."""
+    call("import", str(source), "--mode", "min", "--storage", str(storage), "--name", "whole")
+    found = load("whole", storage=storage)
+    assert check_up("whole", storage=storage) == []
+    assert found.metrics == ("loss",)
+    ended = {trial.config["kind"]: (trial.config["net"]["width"], trial.status, trial.step) for trial in found}
+    assert ended == {
+        "ends": (1, "COMPLETED", 6), "fails": (1, "FAILED", 2), "again": (1, "COMPLETED", 6),
+        "bad": (100, "STOPPED", 1), "last": (1, "COMPLETED", 6),
+    }  # fmt: skip
+    assert [trial.config["kind"] for trial in found] == list(ended) == ["ends", "fails", "again", "bad", "last"]
+    assert found[1].message == "ValueError: the loss exploded"
+    assert found.curves()[2] == [(step, 1 / step) for step in range(1, 7)]
+    assert found[0].last == {"loss": 1 / 6, "deep/step": 6, "training_iteration": 6} | {
+        name: value for name, value in found[0].last.items() if name == "time_total_s"
+    }
+
+
+@pytest.mark.parametrize("release", ["2.7", "2.20", "2.40"])
+def test_folders_that_former_releases_wrote(tmp_path: Path, release: str) -> None:
+    check_whole(FOLDERS / release, tmp_path)
+
+
+@pytest.mark.parametrize("release", ["2.7", "2.20", "2.40"])
+def test_folders_without_their_state(tmp_path: Path, release: str) -> None:
+    source = shutil.copytree(FOLDERS / release, tmp_path / "train")
+    for state in source.glob("experiment_state*"):
+        state.unlink()
+    call("import", str(source), "--metric", "loss", "--mode", "min", "--storage", str(tmp_path / "ours"))
+    found = load("train", storage=tmp_path / "ours")
+    assert [trial.config["kind"] for trial in found] == ["ends", "fails", "again", "bad", "last"]
+    assert found.curves()[2] == [(step, 1 / step) for step in range(1, 7)]
+    assert [found[number].status for number in (0, 1, 3, 4)] == ["COMPLETED", "FAILED", "STOPPED", "COMPLETED"]
+
+
+@pytest.mark.slow
+def test_a_folder_that_the_installed_release_writes(tmp_path: Path) -> None:
+    release = ".".join(importlib.metadata.version("ray").split(".")[:2])
+    command = [sys.executable, str(FOLDERS / "make.py"), release, str(tmp_path / "theirs")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_whole(tmp_path / "theirs", tmp_path / "ours")
 
 
 def test_what_was_judged_is_asked_for(tmp_path: Path) -> None:
