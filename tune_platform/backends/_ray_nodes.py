@@ -55,6 +55,11 @@ class Nodes:
         self.ids += [node for node in alive if node not in self.ids]
         self.have = tuple(amounts_of(alive.get(node, {})) for node in self.ids)
 
+    def address_of(self, place: int) -> str | None:
+        """Return the network address of a node; None where it is not known."""
+        listens = self._listen.get(self.ids[place]) if place < len(self.ids) else None
+        return listens.rpartition(":")[0] if listens else None
+
     def lose(self, places: Iterable[int]) -> bool:
         """Whether one of these nodes takes no connections any more; from here on it has nothing.
 

@@ -146,6 +146,8 @@ class Pool:
         """End the process at once and forget it."""
         worker.dead = True
         worker.training.clear()
+        if worker.link is not None:
+            self._results.remove(worker.link)
         self._workers.pop(worker, None)
         for pool in (self._idle[worker.shape], self._ending[worker.shape]):
             if worker in pool:
@@ -161,11 +163,15 @@ class Pool:
         try:
             for worker in workers:
                 worker.dead = True
+                if worker.link is not None and worker.link.serves:
+                    worker.link.leave()
                 refs.append(worker.handle.close.remote())
             if refs:
                 ray.wait(refs, num_returns=len(refs), timeout=_CLOSE_S)
         finally:
             for worker in workers:
+                if worker.link is not None:
+                    self._results.remove(worker.link)
                 _kill(worker)
 
     def _forget_warm(self, worker: RayWorker) -> None:

@@ -19,6 +19,7 @@ class Turns:
         self.at = math.inf  # when the launches held back are due
         self._held: dict[int, Launch] = {}
         self._until = 0.0
+        self._not_before = 0.0  # whoever's turn it is
 
     def __bool__(self) -> bool:
         return bool(self._held)
@@ -29,13 +30,14 @@ class Turns:
 
     def hold_until(self, at: float) -> None:
         """Hold launches back until then."""
+        self._not_before = at
         self._until = max(self._until, at)
         self.at = self._until if self._held else math.inf
 
     def gave_way(self) -> None:
         """Note that a process has ended."""
         if self._until == math.inf:
-            self._until = time.monotonic() + _GAP_S
+            self._until = max(time.monotonic() + _GAP_S, self._not_before)
             self.at = self._until if self._held else math.inf
 
     def hold(self, launch: Launch) -> bool:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import pickle
-import queue
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tune_platform.backends._batch import Batch
+from tune_platform.backends._ray_link import Link
+from tune_platform.backends._ray_link import Results as AnyResults
 from tune_platform.backends._ray_placement import Shape
 from tune_platform.protocol.commands import Launch
 from tune_platform.protocol.reports import CheckpointRef
 
-#: The threads of a worker besides the one that trains: `collect` waits in one of the first, `ask` never waits long.
+#: The threads of a worker besides the one that trains: `collect` waits in one of the first, the others never wait long.
 GROUPS = {"reports": 2, "control": 1}
-_GROUP_OF = {"collect": "reports", "ask": "control"}
-
-#: Where the results of all calls arrive, whichever thread brings them; None is a wake-up.
-Results = queue.SimpleQueue["tuple[RayWorker, Call, Any] | None"]
+_GROUP_OF = {"collect": "reports", "ask": "control", "open_door": "control"}
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +59,7 @@ class RayWorker:
     warm: bool = False  # whether the trial that was released last is to be kept in memory
     served: bool = False  # a trial has been launched on it
     dead: bool = False
+    link: Link[Call] | None = None  # for calls to the thread that trains, once it serves
     deadline: float | None = None  # for coming back after a release
     _next: int = 1  # number of the next batch
     _early: dict[int, Arrived] = field(default_factory=dict)  # those that arrived before others that come first
@@ -69,14 +68,19 @@ class RayWorker:
         """Call the process; (worker, call, value or exception) arrives in `results`."""
         call = Call(kind, self.order, self.lease, args)
         group = _GROUP_OF.get(kind)
-        method = getattr(self.handle, kind)
-        if group is None:
+        link = self.link if group is None and kind != "serve" else None
+        if group is None and kind != "serve":
             self.training[call] = None
-            call.ref = method.remote(*args)
-        else:
-            call.ref = method.options(concurrency_group=group).remote(*args)
+        if link is not None and link.serves:
+            if link.send(call):
+                return
+            link.leave()
+        method = getattr(self.handle, kind)
+        call.ref = (method if group is None else method.options(concurrency_group=group)).remote(*args)
         # Not `ref.future()`, which makes a future first and then does the same.
         call.ref._on_completed(lambda value: results.put((self, call, value)))
+        if link is not None and link.serves:
+            self.call(results, "serve")
 
     def give(self, checkpoint: CheckpointRef) -> Any:
         """Have the process give a copy of a checkpoint that it wrote; return the reference, for others to wait for."""
@@ -106,3 +110,7 @@ class RayWorker:
             arrived.append(self._early.pop(self._next))
             self._next += 1
         return arrived
+
+
+#: Where the results of all calls arrive.
+Results = AnyResults[RayWorker, Call]

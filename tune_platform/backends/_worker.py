@@ -13,9 +13,10 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, NoReturn
 
-from tune_platform.backends._batch import Answer, Failure, State, failure_of
+from tune_platform.backends._batch import Answer, Failure, State, failure_of, traceback_of
 from tune_platform.backends._channel import Channel, Sent
 from tune_platform.backends._journal import Journal
+from tune_platform.backends._link import LEAVE, Door
 from tune_platform.backends._memory import Copy, Fetch
 from tune_platform.backends._obituary import exit_words
 from tune_platform.backends.executor import Executor, trial_folder
@@ -28,7 +29,6 @@ from tune_platform.surroundings import Surroundings
 
 #: What `launch` answers, with what it is, where something of a trial before still runs: the process must be replaced.
 SPOILT = b"spoilt"
-
 
 _LAUNCH = tuple(field.name for field in fields(Launch) if field.name != "resources")
 _RESOURCES = tuple(field.name for field in fields(Resources))
@@ -43,9 +43,9 @@ def plain_launch(launch: Launch) -> tuple[Any, ...]:
 class Worker:
     """Serves one trial after the other; each method is one actor call.
 
-    `launch`, `advance`, `save`, `end` and `close` are run one at a time, in the order given, by the thread that trains.
-    A launch or an advance lasts as long as its leg, and brings the batch that ends it. `collect` and `ask` come from
-    other threads at any time. `order` numbers the legs.
+    `launch`, `advance`, `save`, `end` and `close` are run one at a time, in the order given, by the thread that trains;
+    while that is in `serve` they come through a socket. A launch or an advance lasts as long as its leg, and brings the
+    batch that ends it. `collect` and `ask` come from other threads at any time. `order` numbers the legs.
 
     Arguments and answers cross as plain pickles in bytes: Ray's own way to send objects takes several times as long.
     `surroundings` are the driver's. `gang`: the workers that trials on this one will ask for.
@@ -65,6 +65,7 @@ class Worker:
         self._launch: Launch | None = None
         self._resources = Resources()
         self._channel = Channel()
+        self._door: Door | None = None
         self._log = ProcessLog()
         os._exit = _telling(os._exit, self._log)  # type: ignore[assignment]
 
@@ -135,7 +136,33 @@ class Worker:
         self._channel.close()
         return last
 
+    def serve(self) -> bool:
+        """Do what comes through the door until it says so; False where nobody has come, or the connection broke."""
+        line = self._door.wait() if self._door is not None else None
+        while line is not None and (frame := line.wait()) is not None:
+            kind, args = pickle.loads(frame)
+            if kind == LEAVE:
+                return True
+            try:
+                answer = getattr(self, kind)(*args)
+            except BaseException as error:  # one of the platform's own: it comes as that of a call would
+                answer = RuntimeError(traceback_of(error))
+            if not line.send(pickle.dumps(answer, protocol=5)):
+                break
+        return False
+
     # at any time
+
+    def open_door(self, host: str, key: bytes) -> int | None:
+        """Let the driver in through a socket at this address of the machine; return its port, None where none can be.
+
+        Raises nothing: where there is no way, everything goes through Ray's calls.
+        """
+        try:
+            self._door = Door(host, key)
+        except OSError:
+            return None
+        return self._door.port
 
     def collect(self, order: int) -> bytes | None:
         """Wait for something to tell of this leg and return it; None once it is over and all has been told."""

@@ -18,6 +18,8 @@ import pytest
 import ray
 
 from tests.tune_platform.backends import spoiling
+from tune_platform.backends._ray_losses import Losses
+from tune_platform.backends._ray_nodes import Nodes
 from tune_platform.backends.ray import RayBackend
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Backend, Job
@@ -402,13 +404,13 @@ def test_relative_paths_lead_where_they_lead_for_the_driver(
 
 
 def test_a_cluster_that_is_gone_ends_the_driver_and_not_every_trial() -> None:
-    backend = RayBackend()
-    backend._mourn("the actor never ran")
-    backend._mourn("killed for lack of memory")  # one that ran: the cluster is there
-    backend._mourn("the actor never ran")
-    backend._mourn("the actor never ran")
+    losses = Losses(Job(experiment="e", trainable=reads_its_data, metrics=("loss",)), Nodes(5.0))
+    losses.mourn("the actor never ran")
+    losses.mourn("killed for lack of memory")  # one that ran: the cluster is there
+    losses.mourn("the actor never ran")
+    losses.mourn("the actor never ran")
     with pytest.raises(ExperimentError, match="is the Ray cluster gone"):
-        backend._mourn("the actor never ran")
+        losses.mourn("the actor never ran")
 
 
 def test_a_trainable_that_cannot_be_sent_is_refused_at_the_start() -> None:
@@ -513,6 +515,8 @@ def test_the_first_report_is_quick_on_a_prepared_backend(watch: Watch) -> None:
 SCRIPT = """
 import ray
 from tests.tune_platform.backends import spoiling
+from tune_platform.backends._ray_losses import Losses
+from tune_platform.backends._ray_nodes import Nodes
 from tune_platform.backends.ray import RayBackend
 from tune_platform.protocol.backend import Job
 from tune_platform.testing.backends import Watch, falling, launch, trainable_of
