@@ -61,8 +61,9 @@ class Link(Generic[C]):
         if len(frame) > LIMIT:
             return False
         assert self._line is not None
+        if not self._line.send(frame):
+            return False
         self._pending.append(call)
-        self._line.send(frame)  # where that fails, Ray will say what became of the worker
         return True
 
     def leave(self) -> None:

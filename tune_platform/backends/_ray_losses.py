@@ -39,7 +39,9 @@ class Losses:
 
         Raises ExperimentError where it is not a worker that has died but the cluster: no trial is to blame then.
         """
-        if isinstance(error, RayTaskError) or not isinstance(error, (RayError, ConnectionError)):
+        if isinstance(error, ConnectionError):
+            return Failure("node_lost", f"the worker process {worker.name} was given up: {error}")
+        if isinstance(error, RayTaskError) or not isinstance(error, RayError):
             return Failure("exception", str(error.__cause__ or error), str(error))
         cause = cause_of(error)
         if cause == "worker_died" and self._nodes.lose(worker.shape.nodes):
