@@ -41,28 +41,25 @@ class _Descriptors:
     """Leads descriptors 1 and 2 of this process elsewhere, and back."""
 
     def __init__(self) -> None:
-        self._own: tuple[int, int] | None = None  # copies of what they were before
-
-    @property
-    def led(self) -> bool:
-        """Whether they lead elsewhere."""
-        return self._own is not None
+        self.led = False  # whether they lead elsewhere
+        self._own: tuple[int, int] | None = None  # copies of what they were at first
 
     def lead(self, file: int) -> None:
         """Lead them to an open file."""
         _flush()
-        self._own = os.dup(1), os.dup(2)
+        if self._own is None:
+            self._own = os.dup(1), os.dup(2)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        self.led = True
 
     def back(self) -> None:
-        """Lead them where they led before."""
-        own, self._own = self._own, None
-        if own is not None:
+        """Lead them where they led at first."""
+        if self.led and self._own is not None:
             _flush()
-            for descriptor, before in zip((1, 2), own, strict=True):
+            for descriptor, before in zip((1, 2), self._own, strict=True):
                 os.dup2(before, descriptor)
-                os.close(before)
+        self.led = False
 
 
 class ProcessLog:
@@ -79,23 +76,21 @@ class ProcessLog:
 
         `warm`: see `close`, of the trial before. `limit` is the bytes that the log may have.
         """
-        self.close(warm=warm)
-        if not folder:
-            return
+        before, self._path = self._path, None
         path = Path(folder, LOG)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            logger.warning("what the trial prints is not kept: %s", error)
+        file = _opened(path) if folder else None
+        if file is None:
+            self._descriptors.back()
+            self._end(before, warm)
             return
         try:
             if _needs_mark(file):
                 os.write(file, mark(attempt, f"{socket.gethostname()}:{os.getpid()}"))
             self._descriptors.lead(file)
-            self._path, self._limit = path, limit
         finally:
             os.close(file)
+        self._end(before, warm)
+        self._path, self._limit = path, limit
         if self._watch is None:
             self._watch = threading.Thread(target=self._keep_short, name="log-limit", daemon=True)
             self._watch.start()
@@ -114,11 +109,16 @@ class ProcessLog:
         """
         path, self._path = self._path, None
         self._descriptors.back()
+        self._end(path, warm)
+
+    def _end(self, path: Path | None, warm: bool) -> None:
         if path is None:
             return
-        pump.shorten(str(path), self._limit)
         with contextlib.suppress(OSError):
-            if path.stat().st_size == 0:
+            size = path.stat().st_size
+            if size > self._limit:
+                pump.shorten(str(path), self._limit)
+            elif size == 0:
                 path.unlink()
                 if not warm:
                     path.parent.rmdir()
@@ -239,6 +239,15 @@ class _Copied:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _opened(path: Path) -> int | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        logger.warning("what the trial prints is not kept: %s", error)
+        return None
 
 
 def _needs_mark(file: int) -> bool:

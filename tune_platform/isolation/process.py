@@ -60,6 +60,7 @@ class Process:
         self._first: State | None = None
         self._modules: frozenset[str] = frozenset()  # that were loaded then
         self._seed = 0
+        self._there: Sequence[object] = []  # the loggers, and what stands for them, at the last look
         self._finder = _Finder(self._arrived)
         self._owner: object = None
         self._left: dict[object, State] = {}
@@ -151,8 +152,9 @@ class Process:
     def _know_new_loggers(self, first: State) -> None:
         """Add the loggers that came since; of modules that came as well, what their import gave them belongs to it."""
         loggers = logging.root.manager.loggerDict
-        if len(loggers) + 1 == len(first.loggers):
+        if (there := list(loggers.values())) == self._there:
             return
+        self._there = there
         known = set(first.loggers)
         for name, one in list(loggers.items()):
             if isinstance(one, logging.Logger) and one not in known:
