@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tune_platform.dashboard.source import Source
 from tune_platform.errors import ExperimentError
+from tune_platform.plots.crashes import groups
+from tune_platform.protocol.configs import shown
+from tune_platform.results.tables import flatten
 from tune_platform.space import Space
 from tune_platform.store.sql import open_store
 
@@ -21,6 +25,8 @@ ACTIONS = {
     "enqueue": "Add a trial",
     "extend": "Extend the budget",
 }
+#: Failed trials that are tried again at once, at most.
+RETRIED = 100
 _ENDED = ("COMPLETED", "STOPPED", "FAILED")
 
 
@@ -42,6 +48,32 @@ def ask(storage: str, name: str, action: str, trial: int | None, data: Mapping[s
         number = experiment.request(action, trial, {**(data or {}), **by}, time.time())
     of = "the experiment" if trial is None else f"trial {trial}"
     return f"Asked ({number}): {ACTIONS[action].lower()}, {of}"
+
+
+def retry(source: Source, name: str, trial: int | None, *, group: bool = False) -> str:
+    """Ask for new trials with the configs of failed ones; return what is said to the person.
+
+    Of the failed `trial`; with `group`, of all that failed of the same cause; of all failed ones for None. Raises
+    ExperimentError where there are none, or more than RETRIED.
+    """
+    source.check(name)
+    view = source.picture(name).view
+    failed = [list(each.trials) for each in groups(view)]
+    if trial is None:
+        chosen = [number for members in failed for number in members]
+    else:
+        mine = next((members for members in failed if trial in members), [])
+        chosen = mine if group else [number for number in mine if number == trial]
+    if not chosen:
+        raise ExperimentError("no trial has failed" if trial is None else f"trial {trial} has not failed")
+    if len(chosen) > RETRIED:
+        raise ExperimentError(f"{len(chosen)} trials have failed; at most {RETRIED} are tried again at once")
+    results = source.results(name)
+    for number in chosen:
+        config = flatten(shown(dict(results.trial(number).config)))
+        given = {key: value for key, value in config.items() if key in view.space}
+        ask(source.storage, name, "enqueue", None, {"config": given, "retries": number})
+    return f"Asked: {len(chosen)} new {'trial' if len(chosen) == 1 else 'trials'} with the configs of failed ones"
 
 
 def asked(storage: str, name: str) -> list[dict[str, Any]]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
 from flask import request
 
-from tune_platform.dashboard import layout, parts, versus
-from tune_platform.dashboard.actions import ask
+from tune_platform.dashboard import layout, listing, parts, versus
+from tune_platform.dashboard.actions import ask, retry
 from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.files import log_of
+from tune_platform.dashboard.options import read
 from tune_platform.dashboard.sections import SECTIONS, STILL, Scene
 from tune_platform.dashboard.source import Source
+from tune_platform.dashboard.table import LAST
 from tune_platform.errors import ExperimentError, SpecError, TunePlatformError
 
 
@@ -34,7 +36,7 @@ def _pages(app: Dash, source: Source) -> None:
         try:
             match words:
                 case []:
-                    return experiments(source)
+                    return listing.page(source)
                 case ["compare"]:
                     return versus.page(source, dict(parse_qsl((search or "").lstrip("?"))))
                 case ["e", name]:
@@ -42,8 +44,9 @@ def _pages(app: Dash, source: Source) -> None:
                     theme = "dark" if request.cookies.get("scheme") == "dark" else "light"
                     return layout.experiment_page(source.picture(name), query, theme)
                 case ["e", name, "t", number] if number.isdigit():
-                    source.picture(name).view.trials.place(int(number))
-                    return layout.trial_page(name, int(number))
+                    view = source.picture(name).view
+                    view.trials.place(int(number))
+                    return layout.trial_page(view, int(number))
         except KeyError:
             return parts.alert(f"{words[1]} has no trial {words[3]}.")
         except TunePlatformError as error:
@@ -58,30 +61,18 @@ def _pages(app: Dash, source: Source) -> None:
         return layout.body(tab, source.known(where["name"]), theme or "light", text or "", chosen or ())
 
     @app.callback(
+        Output("experiments", "children"), Input("list-tick", "n_intervals"), Input("search", "value"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    def found(_: int, text: str) -> Any:
+        return listing.rows(source, text or "")
+
+    @app.callback(
         Output("versus-figure", "figure"), Output("versus-said", "children"),
         Input("versus-names", "value"), Input("versus-by", "value"), Input("scheme", "data"),
     )  # fmt: skip
     def beside(names: list[str], by: str, theme: str) -> Any:
         return versus.drawn(source, names or [], by, "dark" if theme == "dark" else "light")
-
-
-def experiments(source: Source) -> Any:
-    """Return the list of experiments."""
-    rows = [
-        [
-            parts.link(row.name, row.name),
-            parts.state(row.status),
-            sum(row.counts.values()),
-            ", ".join(f"{count} {status.lower()}" for status, count in row.counts.items()),
-            parts.ago(row.created),
-            row.reason,
-        ]
-        for row in source.experiments()
-    ]
-    head = ("experiment", "state", "trials", "of them", "started", "note")
-    shown = parts.table(head, rows) if rows else f"There are no experiments in {source.storage} yet."
-    more = dcc.Link("Compare experiments", href="/compare") if len(rows) > 1 else ""
-    return parts.card(shown, html.P(more), title="Experiments")
 
 
 def _live(app: Dash, source: Source) -> None:
@@ -98,11 +89,15 @@ def _live(app: Dash, source: Source) -> None:
             status = [parts.state(view.trials.state[view.trials.place(where["trial"])])]
         return no_update if view.revision == revision else view.revision, status
 
-    @app.callback(Output("news", "data"), Input("revision", "data"), State("had", "data"), State("where", "data"))
-    def news(_: int, last: int | None, where: Mapping[str, Any]) -> Any:
+    @app.callback(
+        Output("news", "data"), Input("revision", "data"), Input("aggregate", "value"), State("had", "data"),
+        State("where", "data"),
+    )  # fmt: skip
+    def news(_: int, by: str, had: Mapping[str, Any] | None, where: Mapping[str, Any]) -> Any:
         if where["trial"] is not None:
             return no_update  # the page of a trial has no table
-        return layout.news(source.known(where["name"]), last or 0) or no_update
+        last = had["revision"] if had and had["by"] == by else 0
+        return layout.news(source.known(where["name"]), last, by or LAST) or no_update
 
     @app.callback(
         Output("passing", "data"), Output("filter-said", "children"), Output("filtered", "data"),
@@ -125,36 +120,55 @@ def _live(app: Dash, source: Source) -> None:
 
 
 def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
-    def redrawn(name: str, before: str | None, theme: str, where: Mapping[str, Any], **options: Any) -> Any:
-        made = draw(source.known(where["name"]), name, theme or "light", **options)
-        return (no_update,) * 3 if made.key == before else (made.figure, made.summary, made.key)
+    """Figures of the type `figure` follow the experiment, `follow` the selection too, `slow` ones a slower clock."""
 
-    def beside(kind: str) -> Any:
-        return Output({"type": f"{kind}-said", "name": MATCH}, "children"), drawn(kind, Output)
-
-    def drawn(kind: str, what: Any) -> Any:
-        return what({"type": f"{kind}-drawn", "name": MATCH}, "data")
-
-    now = (Input("revision", "data"), Input("filtered", "data"), Input("scheme", "data"))
-
-    @app.callback(
-        Output({"type": "figure", "name": MATCH}, "figure"), *beside("figure"), *now, State("where", "data"),
-        drawn("figure", State), State({"type": "figure", "name": MATCH}, "id"),
-    )  # fmt: skip
-    def figure(
-        _: int, text: str, theme: str, where: Mapping[str, Any], before: str | None, place: Mapping[str, str]
-    ) -> Any:
-        return redrawn(place["name"], before, theme, where, text=text or "")
-
-    @app.callback(
-        Output({"type": "follow", "name": MATCH}, "figure"), *beside("follow"), *now, Input("selection", "data"),
-        State("where", "data"), drawn("follow", State), State({"type": "follow", "name": MATCH}, "id"),
-    )  # fmt: skip
-    def follow(
-        _: int, text: str, theme: str, chosen: list[int], where: Mapping[str, Any], before: str | None,
-        place: Mapping[str, str],
+    def redrawn(
+        name: str, before: str | None, theme: str, where: Mapping[str, Any], text: str, given: list[Any],
+        places: list[Mapping[str, str]], trials: Sequence[int] = (),
     ) -> Any:  # fmt: skip
-        return redrawn(place["name"], before, theme, where, text=text or "", trials=chosen or ())
+        chosen = {each["of"]: value for each, value in zip(places, given, strict=True)}
+        made = draw(source.known(where["name"]), name, theme or "light", text=text, trials=trials, **read(name, chosen))
+        if made.key == before:
+            return (no_update,) * 5
+        address = layout.data_address(where["name"], name, text, chosen, trials)
+        return made.figure, made.summary, made.key, address, layout.size(made)
+
+    def outputs(kind: str) -> Any:
+        return (
+            Output({"type": kind, "name": MATCH}, "figure"),
+            Output({"type": f"{kind}-said", "name": MATCH}, "children"),
+            Output({"type": f"{kind}-drawn", "name": MATCH}, "data"),
+            Output({"type": f"{kind}-data", "name": MATCH}, "href"), Output({"type": kind, "name": MATCH}, "style"),
+        )  # fmt: skip
+
+    def known(kind: str) -> Any:
+        return (
+            Input("filtered", "data"), Input("scheme", "data"),
+            Input({"type": "option", "name": MATCH, "of": ALL}, "value"),
+            State({"type": "option", "name": MATCH, "of": ALL}, "id"), State("where", "data"),
+            State({"type": f"{kind}-drawn", "name": MATCH}, "data"), State({"type": kind, "name": MATCH}, "id"),
+        )  # fmt: skip
+
+    @app.callback(*outputs("figure"), Input("revision", "data"), *known("figure"))
+    def figure(
+        _: int, text: str, theme: str, given: list[Any], places: list[Any], where: Mapping[str, Any],
+        before: str | None, place: Mapping[str, str],
+    ) -> Any:  # fmt: skip
+        return redrawn(place["name"], before, theme, where, text or "", given, places)
+
+    @app.callback(*outputs("slow"), Input("slow-tick", "n_intervals"), *known("slow"))
+    def slow(
+        _: int, text: str, theme: str, given: list[Any], places: list[Any], where: Mapping[str, Any],
+        before: str | None, place: Mapping[str, str],
+    ) -> Any:  # fmt: skip
+        return redrawn(place["name"], before, theme, where, text or "", given, places)
+
+    @app.callback(*outputs("follow"), Input("revision", "data"), Input("selection", "data"), *known("follow"))
+    def follow(
+        _: int, chosen: list[int], text: str, theme: str, given: list[Any], places: list[Any], where: Mapping[str, Any],
+        before: str | None, place: Mapping[str, str],
+    ) -> Any:  # fmt: skip
+        return redrawn(place["name"], before, theme, where, text or "", given, places, chosen or ())
 
     @app.callback(
         Output({"type": "section", "name": MATCH}, "children"), Input("revision", "data"), Input("selection", "data"),
@@ -198,7 +212,10 @@ def _steering(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
         elif action == "extend":
             data = {"trials": int(more[0] or 0)}
         try:
-            said = ask(source.storage, source.check(where["name"]), action, trial, data)
+            if action.startswith("retry"):
+                said = retry(source, where["name"], trial, group=action == "retry-group")
+            else:
+                said = ask(source.storage, source.check(where["name"]), action, trial, data)
         except (ExperimentError, SpecError) as error:
             return parts.alert(str(error))
         return parts.done(said)
@@ -240,7 +257,13 @@ def _in_the_browser(app: Dash) -> None:
     )  # fmt: skip
     client(
         "address", Output("address", "data"), Input("tabs", "value"), Input("filter", "value"),
-        Input("selection", "data"), Input("columns", "value"), State("shown", "data"), State("where", "data"),
+        Input("selection", "data"), Input("columns", "value"), Input("aggregate", "value"),
+        Input({"type": "option", "name": ALL, "of": ALL}, "value"),
+        State({"type": "option", "name": ALL, "of": ALL}, "id"), State("shown", "data"), State("where", "data"),
+    )  # fmt: skip
+    client(
+        "save", Output({"type": "save-said", "name": MATCH}, "data"),
+        Input({"type": "save", "name": MATCH, "as": ALL}, "n_clicks"), prevent_initial_call=True,
     )  # fmt: skip
     client("versus", Output("versus-address", "data"), Input("versus-names", "value"), Input("versus-by", "value"))
     client("scheme", Output("scheme", "data"), Input("toggle", "n_clicks"))

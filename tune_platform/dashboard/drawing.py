@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tune_platform.dashboard.source import Picture
@@ -17,6 +18,10 @@ from tune_platform.plots.theme import nothing, themed
 TOP = 20
 #: Drawings of one revision that are kept.
 _KEPT = 64
+#: Figures that take seconds of a large experiment: of a live one they are drawn anew now and then, not at each change.
+SLOW = ("importance", "contour", "rank")
+#: So many times as long as it took to draw it one of these stays; what took less than a fifth of a second does not.
+_REST, _QUICK = 20, 0.2
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Drawing:
     figure: Any
     summary: str
     key: str
+    fresh: float = 0.0  #: until when (monotonic seconds) it need not be drawn anew
 
 
 def chosen_view(picture: Picture, text: str) -> View:
@@ -40,11 +46,23 @@ def draw(
     picture: Picture, name: str, theme: str, *, text: str = "", trials: Sequence[int] = (), **options: Any
 ) -> Drawing:
     """Return a figure of the trials that pass the filter `text`, or of these `trials`."""
-    key = json.dumps([picture.view.created, picture.view.revision, name, theme, text, list(trials), options])
+    same = json.dumps([picture.view.created, name, theme, text, list(trials), options])
+    key = f"{picture.view.revision} {same}"
+    if name in SLOW and same in picture.resting:
+        kept: Drawing = picture.resting[same]
+        if time.monotonic() < kept.fresh:
+            return kept
     if key not in picture.drawings:
         if len(picture.drawings) >= _KEPT:
             picture.drawings.clear()
-        picture.drawings[key] = _draw(picture, name, theme, text, trials, options, key)
+        began = time.monotonic()
+        made = _draw(picture, name, theme, text, trials, options, key)
+        if name in SLOW and (took := time.monotonic() - began) > _QUICK:
+            made = replace(made, fresh=time.monotonic() + _REST * took)
+            if len(picture.resting) >= _KEPT:
+                picture.resting.clear()
+            picture.resting[same] = made
+        picture.drawings[key] = made
     found: Drawing = picture.drawings[key]
     return found
 

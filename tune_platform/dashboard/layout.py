@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from tune_platform.dashboard.drawing import Drawing, draw
+from tune_platform.dashboard.drawing import SLOW, Drawing, draw
 from tune_platform.dashboard.filtering import names
+from tune_platform.dashboard.options import controls, in_address, read
 from tune_platform.dashboard.parts import alert, card, link
 from tune_platform.dashboard.source import Picture
-from tune_platform.dashboard.table import Table, pack
-from tune_platform.plots import FIGURES
+from tune_platform.dashboard.table import AGGREGATES, LAST, Table, aggregated, pack
+from tune_platform.plots import FIGURES, View
+from tune_platform.plots.theme import nothing, themed
 
 #: Milliseconds between two looks at whether something has changed.
 PERIOD = 1000
+#: And of the figures that take long to draw.
+SLOW_PERIOD = 15_000
 #: The tabs of an experiment: word, then its sections (s:) and figures in order. Figures that follow the selection are
 #: drawn anew when it changes.
 TABS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -27,7 +32,7 @@ TABS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "timeline": ("Timeline", ("timeline", "workers", "utilisation")),
     "scheduler": ("Scheduler", ("rungs", "lineage", "schedules", "decisions")),
     "failures": ("Failures", ("s:failures", "failures")),
-    "compare": ("Compare", ("s:compare", "curves", "parallel")),
+    "compare": ("Compare", ("s:compare", "curves", "parallel", "s:repeated")),
     "control": ("Control", ("s:control", "s:audit")),
     "export": ("Share", ("s:share",)),
 }
@@ -44,14 +49,16 @@ def frame() -> Any:
                 html.A("Skip to the content", href="#content", className="skip"),
                 dcc.Location(id="url", refresh="callback-nav"),
                 dcc.Store(id="scheme"),
-                dmc.Group(
-                    [
-                        dcc.Link(dmc.Title("tune-platform", order=1, size="h4"), href="/"),
-                        dmc.Button("Light or dark", id="toggle", variant="default", size="compact-sm"),
-                    ],
-                    justify="space-between",
+                html.Header(
+                    dmc.Group(
+                        [
+                            dcc.Link(dmc.Title("tune-platform", order=1, size="h4"), href="/"),
+                            dmc.Button("Light or dark", id="toggle", variant="default", size="compact-sm"),
+                        ],
+                        justify="space-between",
+                    )
                 ),
-                html.Main(html.Div(id="content"), id="main"),
+                html.Main(html.Div(id="content", tabIndex="-1"), id="main"),
             ],
             className="page",
         )
@@ -62,14 +69,18 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
     """Return the page of an experiment, in the state that the query of its address tells, with what is seen first."""
     view, table = picture.view, picture.table
     tab = query.get("tab", "overview") if query.get("tab") in TABS else "overview"
+    if query.get("show") in FIGURES:  # a figure was asked for: the tab that has it
+        tab = next(key for key, (_, inside) in TABS.items() if query["show"] in inside)
     text = query.get("filter", "")
     columns = [name for name in query.get("columns", "").split(",") if name in table.columns] or table.shown
+    by = query.get("metrics", LAST) if query.get("metrics") in AGGREGATES else LAST
     chosen = [int(each) for each in query.get("trials", "").split(",") if each.isdigit()]
     return [
         dcc.Interval(id="tick", interval=PERIOD),
+        dcc.Interval(id="slow-tick", interval=SLOW_PERIOD),
         dcc.Store(id="where", data={"name": view.name, "trial": None}),
         dcc.Store(id="revision", data=view.revision),
-        dcc.Store(id="news", data=news(picture, 0)),
+        dcc.Store(id="news", data=news(picture, 0, by)),
         dcc.Store(id="filtered", data=text),
         dcc.Store(id="had"),  # the revision that the browser has the rows of
         dcc.Store(id="passing"),
@@ -79,16 +90,23 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
         dmc.Group([dmc.Title(view.name, order=2), html.Div(id="status", role="status")], mt="xs"),
         html.Div(id="said", className="said"),
         dmc.Tabs(
-            [dmc.TabsList([dmc.TabsTab(word, value=key) for key, (word, _) in TABS.items()])],
+            [
+                dmc.TabsList([dmc.TabsTab(word, value=key) for key, (word, _) in TABS.items()]),
+                *[dmc.TabsPanel("", value=key) for key in TABS],  # what the tabs say that they control
+            ],
             id="tabs", value=tab, mt="xs", mb="sm",
         ),
-        html.Div(body(tab, picture, theme, text, chosen), id="body"),
+        html.Div(body(tab, picture, theme, text, chosen, in_address(query)), id="body"),
         dmc.Title("Trials", order=3, size="h5", mt="md"),
         dmc.Group(
             [
                 dmc.Autocomplete(
                     id="filter", label="Filter", value=text, debounce=120, data=list(names(table)),
                     placeholder='such as: loss < 0.2 and state == "completed"', style={"flex": "2 1 20rem"},
+                ),
+                dmc.Select(
+                    id="aggregate", label="Metrics", data=[{"value": k, "label": w} for k, w in AGGREGATES.items()],
+                    value=by, allowDeselect=False, w="10rem",
                 ),
                 dmc.MultiSelect(
                     id="columns", label="Columns", data=list(table.columns), value=columns, searchable=True,
@@ -137,14 +155,20 @@ def column_defs(table: Table, columns: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def news(picture: Picture, since: int) -> dict[str, Any] | None:
-    """Return the rows of the table that have changed since a revision, packed; None where there are none."""
-    if picture.view.revision <= since:
+def news(picture: Picture, since: int, by: str = LAST) -> dict[str, Any] | None:
+    """Return the rows of the table that have changed since a revision, packed; None where there are none.
+
+    `by`: what of each metric, see `AGGREGATES`.
+    """
+    view = picture.view
+    if view.revision <= since:
         return None
     rows = (picture.changed > since).nonzero()[0].tolist()
-    columns = picture.table.columns if since == 0 else picture.table.since(rows)
+    columns = {**picture.table.columns, **aggregated(view, by)}
+    if since:
+        columns = {name: [cells[at] for at in rows] for name, cells in columns.items()}
     packed = {name: pack(cells) for name, cells in columns.items()}
-    return {"name": picture.view.name, "since": since, "revision": picture.view.revision, "columns": packed}
+    return {"name": view.name, "since": since, "revision": view.revision, "by": by, "columns": packed}
 
 
 #: Figures that are drawn at once: they come with their tab.
@@ -152,51 +176,92 @@ QUICK = ("history", "curves")
 
 
 def body(
-    tab: str, picture: Picture | None = None, theme: str = "light", text: str = "", chosen: Sequence[int] = ()
-) -> Any:
-    """Return the places of the sections and figures of a tab; those that are quickly drawn come with it."""
+    tab: str, picture: Picture, theme: str = "light", text: str = "", chosen: Sequence[int] = (),
+    options: Mapping[str, Mapping[str, str]] | None = None,
+) -> Any:  # fmt: skip
+    """Return the places of the sections and figures of a tab; those that are quickly drawn come with it.
+
+    `options`: what was chosen of each figure, by its name.
+    """
     parts = TABS.get(tab, TABS["overview"])[1]
     sections = [html.Div(id={"type": "section", "name": each[2:]}) for each in parts if each.startswith("s:")]
     figures = []
     for each in (each for each in parts if each in FIGURES):
-        drawing = None
-        if picture is not None and each in QUICK:
-            drawing = draw(picture, each, theme, text=text, trials=chosen if each in FOLLOW else ())
-        figures.append(figure(each, drawing))
+        drawing, given = None, (options or {}).get(each, {})
+        if each in QUICK:
+            trials = chosen if each in FOLLOW else ()
+            drawing = draw(picture, each, theme, text=text, trials=trials, **read(each, given))
+        figures.append(figure(each, picture.view, given, drawing, theme))
     if not sections and not figures:
         figures = [alert("There is no figure of this kind yet.")]
     return [*sections[:1], html.Div(figures, className="figures"), *sections[1:]]
 
 
-def figure(name: str, made: Drawing | None = None) -> Any:
-    """Return the place of a figure, with its name and its sentence; its modebar saves it as SVG."""
+def size(made: Drawing | None) -> dict[str, str]:
+    """Return how high a figure is: as high as it says; what cannot be drawn takes little room."""
+    if made is not None and not made.figure.data:
+        return {"height": "11rem"}
+    height = made.figure.layout.height if made is not None else None
+    return {"height": f"{height}px" if height else "24rem"}
+
+
+def figure(name: str, view: View, given: Mapping[str, str], made: Drawing | None = None, theme: str = "light") -> Any:
+    """Return the place of a figure: its choices, its drawing, its sentence, and ways to take it away."""
     kind = FIGURES[name]
-    how = "follow" if name in FOLLOW else "figure"
+    how = "follow" if name in FOLLOW else "slow" if name in SLOW else "figure"
     drawing = dcc.Graph(
         id={"type": how, "name": name},
-        config={"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": name}, "responsive": True},
-        style={"height": "24rem"},
-        **({} if made is None else {"figure": made.figure}),
+        config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["toImage"]},
+        style=size(made),
+        figure=made.figure if made else themed(nothing("Being drawn ..."), "dark" if theme == "dark" else "light"),
     )
     caption = [
         html.Figcaption(made.summary if made else "", id={"type": f"{how}-said", "name": name}),
         dcc.Store(id={"type": f"{how}-drawn", "name": name}, data=made.key if made else None),
     ]
-    inner = html.Div(drawing, id=name, role="img", **{"aria-label": kind.title})
-    box = html.Figure([inner, *caption], className="figure")
+    inner = html.Div(drawing, id=name, role="group", **{"aria-label": kind.title})
+    box = html.Figure([controls(name, view, given), inner, *caption, _taken(name, how, view.name)], className="figure")
     return dmc.Paper(box, withBorder=True, radius="md", className="broad" if name in BROAD else "")
 
 
-def trial_page(name: str, trial: int) -> list[Any]:
+def _taken(name: str, how: str, experiment: str) -> Any:
+    title = FIGURES[name].title
+    saves = [
+        html.Button(form.upper(), id={"type": "save", "name": name, "as": form}, className="save",
+                    **{"aria-label": f"{title} as {form.upper()}"})
+        for form in ("svg", "png")
+    ]  # fmt: skip
+    data = html.A(
+        "CSV", id={"type": f"{how}-data", "name": name}, href=data_address(experiment, name), className="save",
+        **{"aria-label": f"{title}: its data as CSV"},
+    )  # fmt: skip
+    return html.Div(["Save as ", *saves, data, dcc.Store(id={"type": "save-said", "name": name})], className="saves")
+
+
+def data_address(
+    experiment: str, name: str, text: str = "", given: Mapping[str, Any] | None = None, trials: Sequence[int] = ()
+) -> str:
+    """Return the address of a figure's data."""
+    query = {key: value for key, value in (given or {}).items() if value}
+    if text:
+        query["filter"] = text
+    if trials:
+        query["trials"] = ",".join(map(str, trials[:50]))
+    return f"/files/{quote(experiment, safe='')}/figure/{name}.csv" + (f"?{urlencode(query)}" if query else "")
+
+
+def trial_page(view: View, trial: int) -> list[Any]:
     """Return the page of a trial."""
+    name = view.name
     return [
         dcc.Interval(id="tick", interval=PERIOD),
+        dcc.Interval(id="slow-tick", interval=SLOW_PERIOD),
         dcc.Store(id="where", data={"name": name, "trial": trial}),
         dcc.Store(id="revision", data=0),
         dmc.Group([link(name, name), dmc.Title(f"Trial {trial}", order=2), html.Div(id="status", role="status")]),
         html.Div(id="said", className="said"),
         html.Div(id={"type": "section", "name": "trial"}),
-        html.Div([figure("curves")] if "curves" in FIGURES else [], className="figures"),
+        html.Div([figure("curves", view, {})], className="figures"),
         html.Div(id={"type": "section", "name": "why"}),
         card(html.Pre(id="log", tabIndex=0), html.Div(id="log-link"), title="Log"),
         dcc.Store(id="selection", data=[trial]),
@@ -207,5 +272,5 @@ def trial_page(name: str, trial: int) -> list[Any]:
 def absent() -> list[Any]:
     """Return what callbacks of an experiment's page take, empty, for a page that has the rest of what they take."""
     stores = [dcc.Store(id=name) for name in ("passing", "news", "shown", "address", "table", "filtered", "had")]
-    inputs = [dcc.Input(id=name) for name in ("filter", "tabs", "columns")]
+    inputs = [dcc.Input(id=name) for name in ("filter", "tabs", "columns", "aggregate")]
     return [*stores, *inputs, *(html.Div(id=name) for name in ("filter-said", "chosen", "body"))]

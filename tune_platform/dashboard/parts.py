@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import dash_mantine_components as dmc
 from dash import dcc, html
@@ -80,6 +80,11 @@ def address(*parts: str | int) -> str:
     """Return the path of an experiment's page, or of the trial `parts[1]`."""
     name, *rest = parts
     return f"/e/{quote(str(name), safe='')}" + "".join(f"/t/{each}" for each in rest)
+
+
+def proof(name: str, figure: str) -> str:
+    """Return the address of a figure on the page of an experiment."""
+    return f"{address(name)}?{urlencode({'show': figure})}#{figure}"
 
 
 def alert(text: str) -> Any:

@@ -17,11 +17,11 @@ from dash import html
 
 from tune_platform.dashboard import parts
 from tune_platform.dashboard.actions import asked
-from tune_platform.dashboard.parts import card, copied, fact, lasting, link, number, pairs, table
+from tune_platform.dashboard.parts import card, copied, fact, lasting, link, number, pairs, proof, table
 from tune_platform.dashboard.source import Source
 from tune_platform.plots import FIGURES, View
 from tune_platform.plots.crashes import groups
-from tune_platform.plots.observations import saved
+from tune_platform.plots.observations import is_seed, same_config, saved
 from tune_platform.protocol.configs import shown
 from tune_platform.results.tables import flatten
 
@@ -75,7 +75,7 @@ def _copies(config: Mapping[str, Any], place: str) -> list[Any]:
 def insights(scene: Scene) -> Any:
     """What is worth knowing, in plain words; each names the figure that proves it."""
     rows = [
-        html.Li([each.text, f" (see {FIGURES[each.figure].title})"])
+        html.Li([each.text, " ", html.A(FIGURES[each.figure].title, href=proof(scene.view.name, each.figure))])
         for each in scene.source.known(scene.view.name).insights
     ]
     return card(html.Ul(rows or [html.Li("Nothing stands out.")]), title="Insights")
@@ -97,11 +97,20 @@ def failures(scene: Scene) -> Any:
             html.P(f"Their parameters: {shared}"),
             html.Details([html.Summary("Traceback of the first"), html.Pre(_error(view, members[0]), tabIndex=0)]),
         ]
+        body.append(retrying(scene, "retry-group", members[0], f"Try these {len(members)} again"))
         cards.append(card(*body, title=group.signature[:200]))
     how = html.P(
         ["To try them again once it has ended: ", html.Code(f"tune-platform resume {view.name} --retry-failed")]
     )
-    return [how, *cards]
+    return [how, retrying(scene, "retry", -1, "Try all failed ones again"), *cards]
+
+
+def retrying(scene: Scene, action: str, trial: int, word: str) -> Any:
+    """Return the button that asks for new trials with the configs of failed ones; none where one may not."""
+    if not scene.control or not scene.view.running:
+        return ""
+    place = {"type": "act", "action": action, "trial": trial}
+    return dmc.Button(word, id=place, size="compact-sm", variant="default", mt="xs")
 
 
 def _error(view: View, trial: int) -> str:
@@ -145,6 +154,25 @@ def compare(scene: Scene) -> Any:
     return card(table(head, [[name, *cells] for name, cells in lines.items()]), note, title="Compare")
 
 
+def repeated(scene: Scene) -> Any:
+    """The configs that ran more than once, with other seeds for instance: mean and spread of what they reached."""
+    view = scene.view
+    found = sorted(same_config(view), key=lambda rows: view.sign * float(np.nanmean(view.values[rows])))
+    if not found:
+        return card("No config ran more than once; a parameter named seed does not count.", title="Runs of one config")
+    names = [name for name in view.varied if not is_seed(name)][:8]
+    lines = []
+    for rows in found[:100]:
+        values = view.values[rows]
+        numbers = view.trials.number[rows[:8]].tolist()
+        links = [each for trial in numbers for each in (link(str(trial), view.name, trial), " ")]
+        cells = [number(view.parameter(name)[rows[0]]) for name in names]
+        spread = number(float(np.std(values, ddof=1)))
+        lines.append([links, len(rows), number(float(values.mean())), spread, *cells])
+    head = ["trials", "runs", f"mean best {view.metric}", "standard deviation", *names]
+    return card(table(head, lines), title="Runs of one config")
+
+
 def audit(scene: Scene) -> Any:
     """All that persons have asked for, newest first."""
     rows = [
@@ -168,7 +196,13 @@ def share(scene: Scene) -> Any:
     return card(
         html.P([each for pair in links for each in pair]),
         html.P("The address of this page holds its tab, filter, columns and selection: copy it to share what you see."),
-        html.P("The camera above each figure saves it as SVG."),
+        html.P("Below each figure: save it as SVG or PNG, or its data as CSV."),
+        html.P(
+            [
+                "All of it as one file that opens with no server: ",
+                html.Code(f"tune-platform export {scene.view.name} --format html"),
+            ]
+        ),
         title="Share",
     )
 
@@ -198,7 +232,12 @@ def trial(scene: Scene) -> Any:
         for each in one.checkpoints
     ]
     cards = [
-        card(pairs(facts), buttons(scene, one.number, one.status), title="State"),
+        card(
+            pairs(facts),
+            buttons(scene, one.number, one.status),
+            retrying(scene, "retry", one.number, "Try it again") if one.status == "FAILED" else "",
+            title="State",
+        ),
         card(pairs(flatten(config)), title="Config"),
         card(pairs(flatten(one.metrics)), title="Metrics at its best report"),
         card(table(["step", "bytes", ""], kept) if kept else "None is kept.", title="Checkpoints"),
@@ -277,7 +316,7 @@ def _allowed(dimension: Any) -> str:
 
 
 SECTIONS: Mapping[str, Callable[[Scene], Any]] = {
-    each.__name__: each for each in (overview, insights, failures, compare, audit, share, trial, why, control)
+    each.__name__: each for each in (overview, insights, failures, compare, repeated, audit, share, trial, why, control)
 }
 #: Sections with fields that somebody may be filling in: they are drawn once.
 STILL = ("control", "share")

@@ -14,16 +14,20 @@ from urllib.parse import quote
 
 import pandas  # noqa: F401 (Plotly looks for it, and takes one that another thread is loading for a whole one)
 from dash import Dash
-from flask import Flask, Response, abort
+from flask import Flask, Response, abort, request
 
 from tune_platform.dashboard.callbacks import add_callbacks
+from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.files import LOG_LIMIT, checkpoint_zip, chunks, log_of
 from tune_platform.dashboard.guard import Guard
 from tune_platform.dashboard.layout import frame
+from tune_platform.dashboard.listing import sparkline
+from tune_platform.dashboard.options import read
 from tune_platform.dashboard.source import Source
 from tune_platform.errors import SpecError, TunePlatformError
 from tune_platform.extras import require
-from tune_platform.plots import plotlyjs
+from tune_platform.plots import FIGURES, plotlyjs
+from tune_platform.plots.data import as_csv
 
 HOST = "127.0.0.1"
 #: Where Dash looks for plotly.js; what stands there is ours.
@@ -49,7 +53,8 @@ def make_app(source: Source, guard: Guard) -> Flask:
         serve_locally=True,
         compress=False,
     )
-    app.index_string = app.index_string.replace("{%css%}", "{%css%}" + _EARLY)
+    page = app.index_string.replace("<html>", '<html lang="en">').replace("{%css%}", "{%css%}" + _EARLY)
+    app.index_string = page
     app.layout = frame
     flask.add_url_rule(_PLOTLY, "plotly", lambda: Response(plotlyjs.source(), mimetype="text/javascript"))
     add_callbacks(app, source, guard.may_control)
@@ -82,6 +87,20 @@ def _files(flask: Flask, source: Source) -> None:
         _or_404(lambda: require("export to Parquet", "pyarrow"))
         plain = frame.astype({c: str for c in frame.columns if frame[c].dtype == object})
         return _download(plain.to_parquet(index=False), "application/vnd.apache.parquet", f"{name}.parquet")
+
+    @flask.get("/files/<name>/sparkline.svg")
+    def small(name: str) -> Response:
+        return Response(_or_404(lambda: sparkline(source, name)), mimetype="image/svg+xml")
+
+    @flask.get("/files/<name>/figure/<figure>.csv")
+    def data(name: str, figure: str) -> Response:
+        if figure not in FIGURES:
+            abort(HTTPStatus.NOT_FOUND)
+        given = request.args
+        chosen = [int(each) for each in given.get("trials", "").split(",") if each.isdigit()]
+        picture = _or_404(lambda: source.picture(name))
+        made = draw(picture, figure, "light", text=given.get("filter", ""), trials=chosen, **read(figure, given))
+        return _download(as_csv(made.figure), "text/csv; charset=utf-8", f"{name}-{figure}.csv")
 
 
 def _or_404(find: Any) -> Any:

@@ -28,13 +28,15 @@ HELD = 200_000
 class Picture:
     """A view, and for each of its trials the revision that changed it last. Nothing changes: threads share it.
 
-    What was made of it is kept with it: its figures in `drawings`, in `passed` the trials that pass a filter.
+    What was made of it is kept with it: its figures in `drawings`, in `passed` the trials that pass a filter. Figures
+    that take long are in `resting`, which outlives the revision.
     """
 
     view: View
     changed: Whole
     drawings: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     passed: dict[str, list[int] | None] = field(default_factory=dict, repr=False, compare=False)
+    resting: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def table(self) -> Table:
@@ -94,7 +96,8 @@ class Source:
             old = self._pictures.get(name)
             view = View.of(name, storage=self.storage, limit=HELD) if old is None else old.view.newer()
             if old is None or view is not old.view:
-                self._pictures[name] = Picture(view, _changed(view, old))
+                resting = {} if old is None or old.view.created != view.created else old.resting
+                self._pictures[name] = Picture(view, _changed(view, old), resting=resting)
             return self._pictures[name]
 
     def known(self, name: str) -> Picture:

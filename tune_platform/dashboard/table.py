@@ -15,6 +15,11 @@ from tune_platform.plots.view import View
 
 #: Columns that each table has, in order.
 FIRST = ("trial", "state", "best", "step", "seconds", "worker", "reason")
+#: What the table can have of each metric.
+AGGREGATES = {
+    "last": "last report", "best": "at the best report", "min": "least", "max": "greatest", "mean": "mean",
+}  # fmt: skip
+LAST = "last"
 #: So many columns are shown until somebody picks others.
 _SHOWN = 12
 
@@ -99,6 +104,39 @@ def columns_of(view: View) -> dict[str, list[Any]]:
         **{f"config/{name}": list(map(_cell, cells)) for name, cells in trials.parameters.items()},
         **{f"metrics/{name}": _plain(cells) for name, cells in trials.last.items()},
     }
+
+
+def aggregated(view: View, by: str) -> dict[str, list[Any]]:
+    """Return the columns of the metrics, of each trial what `by` says; None where it has no finite number.
+
+    Of long experiments not all reports are held (`Reports.stride`): least, greatest and mean are over those.
+    """
+    if by not in AGGREGATES or by == LAST:
+        return {}
+    reports, trials = view.reports, view.trials
+    first = np.searchsorted(reports.trial, trials.number)
+    past = np.searchsorted(reports.trial, trials.number, side="right")
+    there = np.flatnonzero(past > first)
+    found = {}
+    for name in trials.last:
+        column = reports.column(name)
+        out = np.full(len(trials), np.nan)
+        if by == "best":
+            mine = np.flatnonzero(np.isin(reports.trial, trials.number))
+            at = np.searchsorted(trials.number, reports.trial[mine])
+            hit = reports.step[mine] == trials.best_step[at]
+            out[at[hit]] = column[mine[hit]]
+        elif len(there):
+            finite = np.isfinite(column)
+            filled = np.where(finite, column, {"min": np.inf, "max": -np.inf, "mean": 0.0}[by])
+            fold = {"min": np.minimum, "max": np.maximum, "mean": np.add}[by]
+            # Neighbours in `there` are neighbours in the reports, which have no others' rows between.
+            out[there] = fold.reduceat(filled, first[there])
+            if by == "mean":
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    out[there] /= np.add.reduceat(finite.astype(float), first[there])
+        found[f"metrics/{name}"] = _plain(out)
+    return found
 
 
 def only(view: View, numbers: list[int] | None) -> View:

@@ -28,7 +28,7 @@ def page(source: Source, query: Mapping[str, str]) -> list[Any]:
     drawing = dcc.Graph(
         id="versus-figure", config={"displaylogo": False, "responsive": True}, style={"height": "34rem"}
     )
-    inner = html.Div(drawing, id="versus-drawing", role="img", **{"aria-label": "Best so far of the experiments"})
+    inner = html.Div(drawing, id="versus-drawing", role="group", **{"aria-label": "Best so far of the experiments"})
     return [
         dmc.Title("Compare experiments", order=2, mt="xs"),
         dmc.Group(

@@ -77,15 +77,23 @@ def _idle_parameters(view: View) -> Iterator[Insight]:
         )
 
 
+def is_seed(parameter: str) -> bool:
+    """Whether a parameter is the seed of a run."""
+    return parameter.rsplit("/", 1)[-1] == "seed"
+
+
+def same_config(view: View) -> list[list[int]]:
+    """Return the rows of the trials with a value whose configs differ in nothing but the seed, two or more each."""
+    columns = [labels_of(view.parameter(name)) for name in view.trials.parameters if not is_seed(name)]
+    found: dict[tuple[str | None, ...], list[int]] = {}
+    for row in np.flatnonzero(np.isfinite(view.values)).tolist():
+        found.setdefault(tuple(column[row] for column in columns), []).append(row)
+    return [rows for rows in found.values() if len(rows) > 1]
+
+
 def noise(view: View) -> tuple[float, int] | None:
     """Return the standard deviation between trials of the same config but for their seed, and how many such groups."""
-    seeds = [name for name in view.trials.parameters if name.rsplit("/", 1)[-1] == "seed"]
-    names = [name for name in view.trials.parameters if name not in seeds]
-    columns = [labels_of(view.parameter(name)) for name in names]
-    found: dict[tuple[str | None, ...], list[float]] = {}
-    for row in np.flatnonzero(np.isfinite(view.values)):
-        found.setdefault(tuple(column[row] for column in columns), []).append(float(view.values[row]))
-    repeated = [values for values in found.values() if len(values) > 1]
+    repeated = [view.values[rows] for rows in same_config(view)]
     if not repeated:
         return None
     return float(np.sqrt(np.mean([np.var(values, ddof=1) for values in repeated]))), len(repeated)

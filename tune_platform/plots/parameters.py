@@ -67,15 +67,31 @@ def _parallel_summary(view: View) -> str:
 
 
 @figure("parallel", "Parallel coordinates", _parallel_summary, values_there)
-def parallel(view: View, *, parameters: Sequence[str] | None = None, top: float = 1.0) -> go.Figure:
-    """Draw each trial as a line over its parameters to its value; of the best share `top` of the trials."""
+def parallel(
+    view: View,
+    *,
+    parameters: Sequence[str] | None = None,
+    top: float = 1.0,
+    invert: str | None = None,
+    log: bool | None = None,
+) -> go.Figure:
+    """Draw each trial as a line over its parameters to its value; of the best share `top` of the trials.
+
+    `invert`: a parameter, or the metric, whose axis has its least value above. `log`: whether the value's axis is
+    logarithmic; None: where the values span 3 powers of ten. Raises SpecError for a share outside of (0, 1].
+    """
+    if not 0 < top <= 1:
+        raise SpecError(f"top: got {top!r}; allowed are shares above 0 and up to 1")
     values = view.objective(0)
     rows = bridge.chosen(view, values, _LINES)
     rows = rows[np.argsort(view.sign * values[rows], kind="stable")[: max(1, round(top * len(rows)))]]
     dimensions = [_axis(view, name, rows) for name in _picked(view, parameters, _SHOWN)]
-    logged = wants_log(values[rows])
+    logged = wants_log(values[rows]) if log is None else log and bool((values[rows] > 0).all())
     shown = np.log10(values[rows]) if logged else values[rows]
     dimensions.append({"label": text(view.metric, 24), "values": shown, **(_powers(shown) if logged else {})})
+    for each in dimensions:
+        if invert is not None and each["label"] == text(invert, 24):
+            each["range"] = [float(np.max(each["values"])), float(np.min(each["values"]))]
     colour = view.sign * shown
     return go.Figure(
         go.Parcoords(

@@ -109,7 +109,11 @@ def _some_report(view: View) -> str:
 def _curves_summary(view: View) -> str:
     count = len(np.unique(view.reports.trial))
     longest = int(view.trials.step.max()) if len(view.trials) else 0
-    told = f"{count} trials have reported {int(view.trials.step.sum())} times, the longest {longest} times"
+    times = int(view.trials.step.sum())
+    if count == 1:
+        told = f"One trial has reported {times} {'time' if times == 1 else 'times'}"
+    else:
+        told = f"{count} trials have reported {times} times, the longest {longest} times"
     if view.best is not None:
         at = view.trials.place(view.best)
         value = number(float(view.values[at]))

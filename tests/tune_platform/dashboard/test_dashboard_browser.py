@@ -6,8 +6,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import axe_playwright_python
 import pytest
 
 from tests.tune_platform.dashboard.conftest import MARKUP, SPEC, trial_row, write
@@ -118,12 +120,82 @@ def test_a_brush_in_the_history_selects_in_the_table(opened: Open) -> None:
     page.get_by_text("2 selected").wait_for()
 
 
+def test_a_choice_of_a_figure_draws_it_anew_and_stands_in_the_address(opened: Open) -> None:
+    page = opened.page
+    choice = page.locator("#history").locator("xpath=..").get_by_label("Over")
+    choice.click()
+    page.get_by_role("option", name="hours").click()
+    page.wait_for_function("() => document.querySelector('#history .xtitle')?.textContent === 'hours'")
+    assert "history.x=time" in page.url
+    page.reload()
+    page.wait_for_function("() => document.querySelector('#history .xtitle')?.textContent === 'hours'")
+
+
+def test_a_figure_is_saved_as_a_picture_and_as_data(opened: Open) -> None:
+    page = opened.page
+    for form, begins in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("its data as CSV", b"trace,")):
+        with page.expect_download() as download:
+            page.get_by_label(f"Optimization history{':' if 'CSV' in form else ' as'} {form}").click()
+        assert download.value.path().read_bytes().startswith(begins)
+
+
+def test_failed_trials_are_tried_again_from_the_page(opened: Open) -> None:
+    page = opened.page
+    page.goto(f"{opened.base}?tab=failures")
+    page.get_by_role("button", name="Try these 1 again").click()
+    page.get_by_text("Asked: 1 new trial").wait_for()
+    asked = opened.experiment.requests(0)[-1]
+    assert asked.action == "enqueue"
+    assert asked.data == {"config": {"lr": 0.1, "optimizer": MARKUP}, "retries": 3, "by": "dashboard"}
+
+
+def test_the_keyboard_reaches_the_content_and_the_tabs(opened: Open) -> None:
+    page = opened.page
+    page.goto(opened.base)
+    page.wait_for_selector("#history .main-svg")
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "content"
+    page.get_by_role("tab", name="Overview").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#parallel")
+    assert page.evaluate("() => document.activeElement.textContent") == "Parameters"
+
+
+@pytest.mark.parametrize(("scheme", "rules"), [("light", []), ("dark", ["color-contrast"])])
+def test_axe_finds_nothing_serious(opened: Open, scheme: Any, rules: list[str]) -> None:
+    axe = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+    context = opened.page.context.browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    context.add_init_script(path=axe)
+    page = context.new_page()
+    page.set_default_timeout(LIMIT)
+    found = []
+    for path, there in [
+        ("?tab=overview", "#history .main-svg"), ("?tab=parameters", "#slice .main-svg"),
+        ("?tab=failures", "#failures .main-svg"),
+        ("/t/3", "#curves .main-svg"),
+    ]:  # fmt: skip
+        page.goto(opened.base + path)
+        page.wait_for_selector(there)
+        told = page.evaluate(
+            "(only) => axe.run({resultTypes: ['violations'], ...(only.length ? {runOnly: only} : {})})", rules
+        )
+        found += [
+            (path, each["id"], each["nodes"][0]["html"])
+            for each in told["violations"]
+            if each["impact"] in ("serious", "critical")
+        ]
+    context.close()
+    assert found == []
+
+
 def test_a_trial_is_stopped_from_its_page(opened: Open) -> None:
     page = opened.page
     page.goto(f"{opened.base}/t/4")
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("Asked (1)").wait_for()
-    until(lambda: [(each.action, each.trial) for each in opened.experiment.requests(0)] == [("cancel", 4)])
+    page.get_by_text("stop at once, trial 4").wait_for()
+    until(lambda: ("cancel", 4) in [(each.action, each.trial) for each in opened.experiment.requests(0)])
     page.goto(f"{opened.base}?tab=control")
     page.get_by_text("Audit trail").wait_for()
     page.get_by_role("cell", name="cancel").wait_for()

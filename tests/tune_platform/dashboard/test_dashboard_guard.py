@@ -126,6 +126,18 @@ def test_without_allow_control_there_is_no_token_and_nothing_to_steer_by(storage
     assert requests(storage) == []
 
 
+def test_failed_trials_are_asked_for_again_with_their_configs(page: Page, storage: Path) -> None:
+    assert "may not steer" in page.press("retry", -1).text
+    page.post("/login", {"token": page.guard.token})
+    assert "trial 0 has not failed" in page.press("retry", 0).text
+    assert "1 new trial" in page.press("retry", 3).text
+    assert "1 new trial" in page.press("retry-group", 3).text
+    assert "1 new trial" in page.press("retry", -1).text
+    with open_store(storage) as store, store.open("small", readonly=True) as experiment:
+        asked = experiment.requests(0)
+    assert [(each.action, each.data["config"]) for each in asked] == [("enqueue", {"lr": 0.1, "optimizer": MARKUP})] * 3
+
+
 # ------------------------------------------------------------------------------------------ files
 
 
@@ -179,3 +191,16 @@ def test_tables_are_downloaded(page: Page) -> None:
     assert page.get("/files/small/trials.json").headers["Content-Type"].startswith("application/json")
     assert page.get("/files/small/trials.parquet").data[:4] == b"PAR1"
     assert page.get("/files/small/trials.exe").status_code == 404
+
+
+def test_the_data_of_a_figure_are_text_in_cells(page: Page) -> None:
+    answer = page.get("/files/small/figure/history.csv?filter=loss%20%3C%200.25")
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    assert answer.text.splitlines()[0] == "trace,x,y,trial"
+    assert "completed,0,0.1,0" in answer.text
+    assert page.get("/files/small/figure/nothing.csv").status_code == 404
+    assert "trace" not in page.get("/files/..%2fsmall/figure/history.csv").text
+    picture = page.get("/files/small/sparkline.svg")
+    assert picture.headers["Content-Type"].startswith("image/svg+xml")
+    assert picture.text.startswith("<svg")
+    assert page.get("/files/smal/sparkline.svg").status_code == 404

@@ -184,7 +184,7 @@ def test_the_state_of_the_page_comes_from_its_address(picture: Picture) -> None:
 
 def test_each_tab_has_something(picture: Picture) -> None:
     for tab in TABS:
-        assert said(body(tab))
+        assert said(body(tab, picture))
     assert "history" in FIGURES
 
 

@@ -1,6 +1,6 @@
 // What runs in the browser: it keeps the trials of the table, so that only those that changed are sent.
 (function () {
-  const kept = {name: null, revision: 0, rows: new Map()};
+  const kept = {name: null, revision: 0, by: null, rows: new Map()};
 
   function bytes(text) {
     const found = window.atob(text), out = new Uint8Array(found.length);
@@ -21,16 +21,17 @@
 
   function rows(news, passing) {
     if (!news) return [window.dash_clientside.no_update, window.dash_clientside.no_update];
-    if (kept.name !== news.name || kept.revision !== news.revision) take(news);
+    if (kept.name !== news.name || kept.revision !== news.revision || kept.by !== news.by) take(news);
     const all = passing === null || passing === undefined;
     const found = all ? Array.from(kept.rows.values()) : passing.map((trial) => kept.rows.get(trial)).filter((row) => row);
-    return [found, news.revision];
+    return [found, {revision: news.revision, by: news.by}];
   }
 
   function take(news) {
     if (news.since === 0 || kept.name !== news.name) kept.rows = new Map();
     kept.name = news.name;
     kept.revision = news.revision;
+    kept.by = news.by;
     const columns = Object.entries(news.columns).map(([name, column]) => [name, unpacked(column)]);
     const trials = unpacked(news.columns.trial);
     for (let at = 0; at < trials.length; at++) {
@@ -78,12 +79,26 @@
     return found.size ? {ids: Array.from(found)} : window.dash_clientside.no_update;
   }
 
-  function address(tab, filter, selection, columns, shown, where) {
+  // Write a figure as a file: what is drawn, at twice its size.
+  function save() {
+    const cause = window.dash_clientside.callback_context.triggered[0];
+    if (!cause || !cause.value) return window.dash_clientside.no_update;
+    const {name, as} = JSON.parse(cause.prop_id.replace(".n_clicks", ""));
+    const drawing = document.querySelector("#" + name + " .js-plotly-plot");
+    const size = {width: drawing.clientWidth, height: drawing.clientHeight, scale: as === "png" ? 2 : 1};
+    return window.Plotly.downloadImage(drawing, {format: as, filename: name, ...size});
+  }
+
+  function address(tab, filter, selection, columns, by, options, ids, shown, where) {
     const parts = new URLSearchParams();
     if (tab && tab !== "overview") parts.set("tab", tab);
     if (filter) parts.set("filter", filter);
     if (selection && selection.length && selection.length <= 50) parts.set("trials", selection.join(","));
     if (columns && shown && columns.join() !== shown.join()) parts.set("columns", columns.join(","));
+    if (by && by !== "last") parts.set("metrics", by);
+    ids.forEach(({name, of}, at) => {
+      if (options[at] && options[at] !== 100) parts.set(name + "." + of, options[at]);
+    });
     const text = parts.toString();
     const wanted = text ? "?" + text : "";
     if (where && where.trial === null && wanted !== window.location.search) {
@@ -114,6 +129,6 @@
   }
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    page: {rows, chosen, brushed, marked, address, versus, scheme},
+    page: {rows, chosen, brushed, marked, save, address, versus, scheme},
   });
 })();

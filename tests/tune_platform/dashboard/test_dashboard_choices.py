@@ -1,0 +1,148 @@
+"""What a person chooses of figures and tables, the list of experiments, and odd experiments through the whole page."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plotly.utils import PlotlyJSONEncoder
+
+from tests.odd_experiments import ODD
+from tests.odd_experiments import write as write_odd
+from tests.tune_platform.dashboard.conftest import SPEC, trial_row
+from tune_platform.dashboard import listing
+from tune_platform.dashboard.drawing import draw
+from tune_platform.dashboard.layout import TABS, experiment_page, news
+from tune_platform.dashboard.options import OPTIONS, in_address, read
+from tune_platform.dashboard.parts import proof
+from tune_platform.dashboard.sections import SECTIONS, Scene
+from tune_platform.dashboard.source import Picture, Source
+from tune_platform.dashboard.table import aggregated
+from tune_platform.plots import FIGURES
+from tune_platform.plots.data import as_csv
+from tune_platform.plots.observations import same_config
+from tune_platform.store.records import ExperimentRow, LogRow
+from tune_platform.store.sql import open_store
+
+
+@pytest.fixture
+def source(storage: Path) -> Source:
+    return Source(str(storage))
+
+
+@pytest.fixture
+def picture(source: Source) -> Picture:
+    return source.picture("small")
+
+
+def said(part: Any) -> str:
+    """Return all texts of a part, as Dash sends them."""
+    return json.dumps(part, cls=PlotlyJSONEncoder, ensure_ascii=False)
+
+
+def test_choices_are_read_from_text_and_others_are_left_out() -> None:
+    assert read("curves", {"x": "time", "smoothing": "0.9", "bands": "yes", "top": "5", "evil": "1", "log": "no"}) == {
+        "x": "time", "smoothing": 0.9, "bands": True, "top": 5, "log": False
+    }  # fmt: skip
+    assert read("parallel", {"top": 100}) == {}
+    assert read("parallel", {"top": 20}) == {"top": 0.2}
+    assert read("curves", {"top": "many"}) == {}
+    assert in_address({"curves.x": "time", "curves.evil": "1", "tab": "overview", "nothing.x": "1"}) == {
+        "curves": {"x": "time"}
+    }
+
+
+def test_each_choice_of_each_figure_draws_or_says_why_not(picture: Picture) -> None:
+    for figure, options in OPTIONS.items():
+        for option in options:
+            for value, _ in option.choices(picture.view):
+                assert draw(picture, figure, "light", **read(figure, {option.name: value})).summary
+    assert "no trial has a parameter" not in draw(picture, "parallel", "light", invert="nothing").summary
+
+
+def test_a_slow_figure_rests_while_the_experiment_goes_on(source: Source, storage: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("tune_platform.dashboard.drawing._QUICK", -1.0)
+    monkeypatch.setattr("tune_platform.dashboard.drawing._REST", 1e9)
+    before = draw(source.picture("small"), "importance", "light")
+    with open_store(storage) as store, store.open("small") as experiment:
+        seq = experiment.last_seq() + 1
+        row = LogRow(seq, 200.0, "moved", 4, {"status": "STOPPED"})
+        experiment.append([row], (), [trial_row(4, "STOPPED")])
+    later = source.picture("small")
+    assert later.view.revision == seq
+    assert draw(later, "importance", "light") is before
+    assert draw(later, "importance", "light", text="loss < 0.3") is not before
+    monkeypatch.setattr("tune_platform.dashboard.drawing.time.monotonic", lambda: 1e300)
+    assert draw(later, "importance", "light") is not before
+
+
+def test_a_metric_is_shown_as_its_last_best_least_greatest_or_mean(picture: Picture) -> None:
+    def loss(by: str) -> Any:
+        return aggregated(picture.view, by).get("metrics/loss", picture.table.columns["metrics/loss"])
+
+    assert aggregated(picture.view, "last") == {}
+    assert aggregated(picture.view, "no such") == {}
+    assert loss("min") == pytest.approx([0.1, 0.2, 0.3, None, 0.5])
+    assert loss("max") == pytest.approx([0.3, 0.4, 0.5, None, 0.7])
+    assert loss("mean") == pytest.approx([0.2, 0.3, 0.4, None, 0.6])
+    assert loss("best") == pytest.approx([0.1, 0.2, 0.3, None, 0.5])
+    assert news(picture, 0, "max")["by"] == "max"  # type: ignore[index]
+
+
+def test_the_list_tells_how_far_each_is_and_finds_by_words(source: Source) -> None:
+    text = said(listing.rows(source, "small LOSS"))
+    assert "40% of 10" in text or "50% of 10" in text
+    assert "/files/small/sparkline.svg?revision=" in text
+    assert "None of 1 experiments" in said(listing.rows(source, "small resnet"))
+    counts = {"COMPLETED": 2, "RUNNING": 3}
+    row = ExperimentRow(name="x", spec={"budget": {"trials": 10}}, status="running", created=100.0, counts=counts)
+    assert listing.progress(row, now=120.0) == "20% of 10, 1.3 min left"
+    assert listing.progress(replace(row, status="finished"), now=120.0) == "20% of 10"
+    assert listing.progress(replace(row, spec={}), now=120.0) == "2 ended"
+
+
+def test_runs_of_one_config_are_put_together(tmp_path: Path) -> None:
+    rows = [
+        trial_row(n, config={"lr": 0.1 * (1 + n // 2), "seed": n}, best=loss, metrics={"loss": loss})
+        for n, loss in enumerate([0.5, 0.7, 0.2, 0.4, 0.9])
+    ]
+    with open_store(tmp_path) as store, store.create("seeds", SPEC, created=time.time()) as experiment:
+        log = [LogRow(n + 1, 100.0 + n, "launched", n, {"attempt": 1, "nodes": [0]}) for n in range(5)]
+        experiment.append(log, (), rows)
+    source = Source(str(tmp_path))
+    view = source.picture("seeds").view
+    assert same_config(view) == [[0, 1], [2, 3]]
+    text = said(SECTIONS["repeated"](Scene(source, view, None, (), False)))
+    assert text.index("0.3") < text.index("0.6"), "the better mean first"
+    assert "0.14142" in text
+
+
+def test_an_insight_links_to_its_figure(source: Source) -> None:
+    page = said(experiment_page(source.picture("small"), {"show": "timeline"}))
+    assert '"value": "timeline"' in page
+    for name in FIGURES:
+        if any(name in inside for _, inside in TABS.values()):
+            assert proof("small", name).endswith(f"?show={name}#{name}")
+
+
+@pytest.mark.parametrize("odd", sorted(set(ODD) - {"many"}))
+def test_the_page_of_an_odd_experiment(odd: str, tmp_path: Path) -> None:
+    source = Source(str(tmp_path))
+    picture = source.picture(write_odd(odd, tmp_path))
+    for tab in TABS:
+        said(experiment_page(picture, {"tab": tab}))
+    for name in set(SECTIONS) - {"trial", "why"}:
+        said(SECTIONS[name](Scene(source, picture.view, None, (), True)))
+    for name in FIGURES:
+        made = draw(picture, name, "dark")
+        assert made.summary
+        as_csv(made.figure)
+    for trial in picture.view.trials.number[:3].tolist():
+        for name in ("trial", "why"):
+            said(SECTIONS[name](Scene(source, picture.view, trial, (), True)))
+    json.dumps(news(picture, 0, "mean"), allow_nan=False)
+    said(listing.rows(source, ""))
