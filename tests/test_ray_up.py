@@ -92,7 +92,7 @@ def test_a_cluster_comes_up_from_the_shipped_file_runs_a_search_and_goes_down(ma
     shown, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])  # behind it, ssh says that it goes
     assert len({trial["worker"].partition(":")[0] for trial in shown["trials"]}) == 3, shown
 
-    there(f"ray rsync-down {MINE} '~/tune_results/digits/' ~/fetched/digits/")
+    there(f"mkdir ~/fetched && ray rsync-down {MINE} '~/tune_results/digits/' ~/fetched/digits/")
     assert "val_accuracy" in there("tune-platform best digits --storage ~/fetched")
 
     there(f"ray down --yes {MINE}")

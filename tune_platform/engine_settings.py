@@ -35,7 +35,7 @@ def settings_of(spec: SearchSpec, lookahead: int | None, backend: Backend, *, fo
         prefetch=spec.prefetch,
         lookahead=lookahead,
         follow=follow,
-        misfit_after=spec.misfit_after if spec.misfit_after is not None else MISFIT_AFTER if backend.parallel else 0.0,
+        misfit_after=_misfit_after(spec, backend),
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         on_bad_metric=spec.on_bad_metric,
         stop=spec.stop,
@@ -52,6 +52,13 @@ def settings_of(spec: SearchSpec, lookahead: int | None, backend: Backend, *, fo
         keep_best=spec.checkpoint.keep_best,
         keep_warm=spec.keep_warm > 0,
     )
+
+
+def _misfit_after(spec: SearchSpec, backend: Backend) -> float:
+    if spec.misfit_after is not None:
+        return spec.misfit_after
+    seconds: float | None = getattr(backend, "misfit_after", None)
+    return seconds if seconds is not None else MISFIT_AFTER if backend.parallel else 0.0
 
 
 def _limits(spec: SearchSpec) -> Limits:

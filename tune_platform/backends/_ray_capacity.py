@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from tune_platform.backends._aside import Aside
+from tune_platform.backends._ray_autoscaler import request
 from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_nodes import Nodes
 from tune_platform.cluster.admission import ALL, Admission, offered
+from tune_platform.cluster.demand import Demand
 from tune_platform.protocol.backend import Job
-
-logger = logging.getLogger(__name__)
+from tune_platform.resources import Resources
 
 #: Seconds between two looks at what other drivers want.
 _LOOK_S = 1.0
+#: ... and until it is looked whether the answer is there.
+_SOON_S = 0.1
 
 
 class Capacity:
@@ -24,7 +27,7 @@ class Capacity:
     Raises ExperimentError, from any method that looks at the cluster, once that is gone.
     """
 
-    def __init__(self, job: Job, nodes: Nodes) -> None:
+    def __init__(self, job: Job, nodes: Nodes, *, autoscale: bool | int = False) -> None:
         self.nodes = nodes
         self.share = ALL
         self.offered: tuple[Mapping[str, float], ...] = ()
@@ -34,7 +37,11 @@ class Capacity:
         self._admission: Admission | None = None  # where all trials hold the same
         if job.resources is not None and job.resources.bundle():
             self._admission = Admission(RayBoard(), job.resources, job.max_concurrent)
-        self.look_at_share(active=True)
+            self.share = self._admission.share(nodes.have, active=True)
+        self._demand: Demand | None = None  # where Ray's autoscaler is asked for places
+        if autoscale:
+            self._demand = Demand(RayBoard("demand"), request, math.inf if autoscale is True else autoscale)
+        self._looking, self._telling = Aside("ray-share"), Aside("ray-demand")
         self.changed()
 
     @property
@@ -54,13 +61,22 @@ class Capacity:
         return self.offered != before
 
     def look_at_share(self, *, active: bool) -> None:
-        """Look up what the others want; `active`: this driver has something to run."""
-        self._next_look = time.monotonic() + _LOOK_S
-        if self._admission is not None and self.nodes.answer():
-            try:
-                self.share = self._admission.share(self.nodes.have, active=active)
-            except Exception:  # of Ray's, where its store cannot be reached: the share stays as it was
-                logger.debug("the notes of other drivers cannot be read", exc_info=True)
+        """Look what the others want, beside the loop: Ray's store may not answer, and the share stays as it was then.
+
+        `active`: this driver has something to run.
+        """
+        found, admission, nodes = self._looking.take(), self._admission, self.nodes.have
+        if found is not None and found[1] is None:
+            self.share = found[0]
+        elif found is None and admission is not None and not self._looking.busy and self.nodes.answer():
+            self._looking.ask(lambda: admission.share(nodes, active=active))
+        self._next_look = time.monotonic() + (_SOON_S if self._looking.busy else _LOOK_S)
+
+    def expect(self, trials: Sequence[tuple[Resources, int]]) -> None:
+        """Make known to Ray's autoscaler, beside the loop, for how many trials of which kind places are wanted."""
+        if (demand := self._demand) is not None:
+            self._telling.take()
+            self._telling.ask(lambda: demand.tell(trials))
 
     def look_at_once(self) -> None:
         """Have the others know at once what this driver wants."""
@@ -69,9 +85,13 @@ class Capacity:
     def forget_share(self) -> None:
         """Have no share from now on: trials hold different resources."""
         self.share, self._admission = ALL, None
+        self._looking = Aside("ray-share")
 
     def close(self) -> None:
         """Tell the others that this driver wants nothing any more."""
         admission, self._admission = self._admission, None
+        demand, self._demand = self._demand, None
         if admission is not None:
             admission.close()
+        if demand is not None:
+            demand.withdraw()

@@ -6,19 +6,26 @@ word to the search; so the head is only asked while it takes connections.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import ray
 
+from tune_platform.backends._aside import Aside
 from tune_platform.backends._ray_placement import amounts_of
 from tune_platform.cluster.address import await_listener
 from tune_platform.errors import ExperimentError
 
+logger = logging.getLogger(__name__)
+
 #: Seconds for which a head node may take no connections, as when it starts anew. Ray's client gives up after 60.
 GONE_AFTER = 30.0
 _ACCEPTED_WITHIN = 1.0
+#: Seconds until it is looked whether the answer has come.
+_LOOK_AGAIN = 0.25
 
 
 class Nodes:
@@ -31,23 +38,40 @@ class Nodes:
         self.due = 0.0  # on the monotonic clock, when they are looked up next
         self.gone = False
         self._refresh_s = refresh_s
+        self._aside = Aside("ray-nodes")
         self._silent_since = math.inf
         self._listen: dict[str, str] = {}  # where the raylet of each node takes connections
         self._avoided: set[str] = set()
         self._lost: set[str] = set()  # those that take none, though Ray has not found out yet
 
     def look_up(self) -> None:
-        """Look up what they have; where the head does not answer, that stays as it was.
+        """Look up what they have, beside the loop but for the first time; until the answer is there it stays as it was.
 
         Raises ExperimentError where the cluster is gone: no trial is to blame for that.
         """
         self.due = time.monotonic() + self._refresh_s
         self.check()
-        if not self.answer():
+        answer = self._aside.take()
+        if answer is None and self._aside.busy:
+            if self._aside.waiting >= GONE_AFTER:
+                self._give_up(f"its head node has not answered for {GONE_AFTER:g} s")
+            self.due = time.monotonic() + min(_LOOK_AGAIN, self._refresh_s)
+        elif answer is not None:
+            self._take(*answer)
+        elif not self.answer():
             if time.monotonic() - self._silent_since >= GONE_AFTER:
                 self._give_up(f"its head node has taken no connection for {GONE_AFTER:g} s")
+        elif not self.have:
+            self._take(ray.nodes(), None)
+        else:
+            self._aside.ask(ray.nodes)
+            self.due = time.monotonic() + min(_LOOK_AGAIN, self._refresh_s)
+
+    def _take(self, nodes: list[dict[str, Any]], error: Exception | None) -> None:
+        if error is not None:
+            logger.debug("the nodes could not be looked up", exc_info=error)
             return
-        found = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        found = {node["NodeID"]: node for node in nodes if node["Alive"]}
         self._listen = {name: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for name, node in found.items()}
         self._lost = {name for name in self._lost & found.keys() if not self._listens(name)}
         useless = self._lost | self._avoided
@@ -75,11 +99,12 @@ class Nodes:
         return not self.own and any(self.ids[place] in known for place in places if place < len(self.ids))
 
     def avoid(self, place: int) -> bool:
-        """Have a node offer nothing from the next look-up on; False where it does already, or no other has anything."""
+        """Have a node offer nothing from now on; False where it does already, or no other has anything."""
         name = self.ids[place]
         if name in self._avoided or not any(have for other, have in enumerate(self.have) if other != place):
             return False
         self._avoided.add(name)
+        self.have = tuple({} if name == other else have for other, have in zip(self.ids, self.have, strict=True))
         return True
 
     def _listens(self, name: str) -> bool:

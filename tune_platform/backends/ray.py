@@ -41,6 +41,8 @@ from tune_platform.resources import Resources
 
 #: Seconds for which a busy loop does not look what is due.
 _CHECK_S = 0.05
+#: Seconds that a node may take to come up once the autoscaler has been asked.
+_NODES_COME_WITHIN = 900.0
 
 
 class RayBackend:
@@ -51,8 +53,10 @@ class RayBackend:
     starts a Ray of its own. `close` ends what the backend has started, and nothing else. A worker that is in
     the middle of a step when its trial is released has `grace_s` seconds to come back before its process is
     killed. One that has had nothing to do for `idle_s` seconds is ended, so that others can have its place. Nodes are
-    looked up every `refresh_s` seconds. A Ray whose address was given has `connect_s` seconds to answer. Further
-    arguments go to `ray.init`. Raises SpecError for an address that is none.
+    looked up every `refresh_s` seconds. A Ray whose address was given has `connect_s` seconds to answer. With
+    `autoscale` Ray's autoscaler is asked for places for the trials that run, wait and are to come, as many at a time as
+    may run (a number: at most so many), and told when they are not wanted any more. Further arguments go to `ray.init`.
+    Raises SpecError for an address that is none, and for less than one trial.
     """
 
     parallel = True
@@ -68,17 +72,20 @@ class RayBackend:
         idle_s: float = 5.0,
         refresh_s: float = 5.0,
         connect_s: float = 15.0,
+        autoscale: bool | int = False,
         **init_kwargs: Any,
     ) -> None:
         if address is not None:
             address = check_address(address)
+        if not isinstance(autoscale, bool) and (not isinstance(autoscale, int) or autoscale < 1):
+            raise SpecError(f"autoscale: got {autoscale!r}; true, false, or the number of trials that are asked for")
         amounts = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self._init = {name: amount for name, amount in amounts.items() if amount is not None} | init_kwargs
         if address is None and self._init and not os.environ.get("RAY_ADDRESS"):
             address = "local"
         self._address = address
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
-        self._connect_s = connect_s
+        self._connect_s, self._autoscale = connect_s, autoscale
         self._connection: Connection | None = None  # where this backend has made it
         self._quiet = Quiet()
         self._results = Results()
@@ -112,7 +119,7 @@ class RayBackend:
         clear(job.directory)
         nodes = Nodes(self._refresh_s, own=self._connection is not None and is_own())
         pool = self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
-        capacity = self._capacity = Capacity(job, nodes)
+        capacity = self._capacity = Capacity(job, nodes, autoscale=self._autoscale)
         pool.nodes, pool.node_ids = nodes.have, nodes.ids
         self._leases = Leases(job, pool, self._results, capacity, self._grace_s)
         if job.resources is not None and job.reuse_workers:
@@ -123,6 +130,16 @@ class RayBackend:
         """Start up to `count` workers for trials with these resources ahead of time, as far as they fit."""
         if self._pool is not None and self._capacity is not None:
             self._pool.prepare(self._capacity.offered, resources, count)
+
+    def expect(self, trials: Sequence[tuple[Resources, int]]) -> None:
+        """Make known to Ray's autoscaler for how many trials of which kind places are wanted."""
+        if self._capacity is not None:
+            self._capacity.expect(trials)
+
+    @property
+    def misfit_after(self) -> float | None:
+        """Seconds for which a trial that no node could hold waits, where they are more than usual: for new nodes."""
+        return _NODES_COME_WITHIN if self._autoscale else None
 
     def now(self) -> float:
         """Return seconds since the epoch."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tune_platform.engine.state import State
 from tune_platform.engine.trial import Trial
+from tune_platform.resources import Resources
 
 #: Seconds within which two times are the same: sums of times are not exact.
 INSTANT = 1e-6
 #: Suggestions that are kept ready at most.
 _MANY = 10_000
+#: Trials that places are asked for at most: whoever is asked has to fit them into nodes, again and again.
+_WANTED = 1000
 
 
 def returning(state: State) -> int | None:
@@ -36,6 +40,27 @@ def wanted(state: State) -> Sequence[int]:
         free = 1  # nothing is known to fit, and something has to be tried
     unfit, misfits = (queue.unfit(), len(queue.misfits())) if free else (0, 0)
     return supply.wanted(free=free, slots=slots, waiting=queue.size, unfit=unfit, misfits=misfits)
+
+
+def demand(state: State) -> list[tuple[Resources, int]]:
+    """Return for how many trials of which kind places are wanted: those that run, that wait, and that are to come.
+
+    No more than may run at a time, nor a thousand; nothing once no trial is launched any more but those that run.
+    """
+    left = min(state.settings.max_concurrent, _WANTED)
+    running = Counter(state.trials[number].resources for number in state.placed)
+    wanted = list(running.items())
+    if state.launches:
+        wanted += state.queue.shapes()
+        if not state.supply.exhausted:
+            coming = state.supply.limit - state.supply.next_number + len(state.supply.asked)
+            wanted.append((state.supply.ordinary, int(min(coming, _WANTED))))
+    found: Counter[Resources] = Counter()
+    for resources, count in wanted:
+        taken = int(min(count, left))
+        found[resources] += taken
+        left -= taken
+    return [(resources, count) for resources, count in found.items() if count]
 
 
 def misfits_due(state: State) -> bool:

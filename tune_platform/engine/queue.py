@@ -42,6 +42,10 @@ class Queue:
         """How many are paused."""
         return len(self._paused)
 
+    def shapes(self) -> list[tuple[Resources, int]]:
+        """Return how many wait for each kind of place."""
+        return [(resources, len(group)) for resources, group in self._waiting.items() if group]
+
     # ------------------------------------------------------------------------------- coming and going
 
     def add(self, trial: Trial) -> None:

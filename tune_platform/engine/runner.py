@@ -19,6 +19,7 @@ from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.log import LOGGER, Log, Turn, observed, trial_row
+from tune_platform.engine.places import demand
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.engine.unseen import Unseen
 from tune_platform.engine.view import RunView, shown_effects, shown_events
@@ -42,6 +43,8 @@ _WORK = get_args(Work)  # a tuple: asking a union costs several times as much
 
 #: Seconds between two looks at the inbox of requests, and the longest sleep of the loop.
 INBOX_PERIOD = 0.25
+#: Seconds between two words to a backend on what places are wanted.
+EXPECTED_EVERY = 2.0
 #: Seconds that an interrupted driver waits for what runs to end its present step and to write a checkpoint.
 GRACE = 60.0
 #: A loop that has not turned for so many seconds was away (a suspended process, a store that did not answer): reports
@@ -86,7 +89,8 @@ class Runner:
         self._begin = self._turned = time.monotonic()
         self._base = 0.0  # seconds of searching before this driver
         self._looking_until = -math.inf
-        self._next_inbox = 0.0
+        self._next_inbox = self._next_expected = 0.0
+        self._expect = getattr(backend, "expect", None)  # of one that can have more places
         self._suggestions: deque[Event] = deque()
         self._requests: deque[Event] = deque()
         self._interrupted = False
@@ -147,6 +151,9 @@ class Runner:
     def turn(self) -> None:
         """Drain, fold, append, commit, carry out."""
         self.take(self._drain())
+        if self._expect is not None and (now := time.monotonic()) >= self._next_expected:
+            self._next_expected = now + EXPECTED_EVERY
+            self._expect(demand(self.controller.state))
 
     def _drain(self) -> list[Event]:
         """Return what has happened.

@@ -72,7 +72,9 @@ class Job:
 class Backend(Protocol):
     """Runs trials. All methods but `wake` are called from one thread.
 
-    One whose places say nothing of how many trials may be open at once has an `at_a_time: float` that does.
+    One whose places say nothing of how many trials may be open at once has an `at_a_time: float` that does. One that
+    can have more places has an `expect(trials)`, which is told every few seconds for how many trials of which resources
+    places are wanted, and a `misfit_after`: seconds for which a trial waits that fits into none of them.
     """
 
     #: True where trials run beside the loop: a slow searcher then works beside it as well.

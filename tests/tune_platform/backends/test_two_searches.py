@@ -119,7 +119,11 @@ def test_one_that_has_nothing_to_run_leaves_the_cluster_to_others(address: str, 
     while second.poll() is None:
         watch.events += idle.poll(0.5)
     of_second = lines(second.communicate()[0])
-    assert [line["cpus"] for line in of_second if line["kind"] == "CapacityChanged"] == [[2.0]]
-    told = [event for event in watch.events if isinstance(event, CapacityChanged)]
-    assert [[node["cpu"] for node in event.nodes] for event in told] == [[1.0], [2.0]], "its share, if it went on"
+    offers = [line["cpus"] for line in of_second if line["kind"] == "CapacityChanged"]
+    assert offers, "it was told what it has"
+    assert all(offer == [2.0] for offer in offers), "all of it, all the time"
+    told = [[node["cpu"] for node in event.nodes] for event in watch.events if isinstance(event, CapacityChanged)]
+    # Between two trials the second may have nothing to run for a moment, too: then this one could have all of it.
+    assert (told[0], told[-1]) == ([1.0], [2.0]), "its share, if it went on"
+    assert all(offer in ([1.0], [2.0]) for offer in told)
     idle.close()
