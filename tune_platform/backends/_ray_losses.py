@@ -43,8 +43,8 @@ class Losses:
             return Failure("node_lost", f"the worker process {worker.name} was given up: {error}")
         if isinstance(error, RayTaskError) or not isinstance(error, RayError):
             return Failure("exception", str(error.__cause__ or error), str(error))
-        cause = cause_of(error)
-        if cause == "worker_died" and self._nodes.lose(worker.shape.nodes):
+        cause, lost = cause_of(error), self._nodes.lose(worker.shape.nodes)
+        if cause == "worker_died" and lost:
             cause = "node_lost"
         said = plain(str(error))
         message = obituary(worker.name, said, trial_folder(self._job, trial), cause)

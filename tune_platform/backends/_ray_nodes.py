@@ -54,7 +54,8 @@ class Nodes:
         answer = self._aside.take()
         if answer is None and self._aside.busy:
             if self._aside.waiting >= GONE_AFTER:
-                self._give_up(f"its head node has not answered for {GONE_AFTER:g} s")
+                said = "not answered" if self.answer() else "taken no connection"
+                self._give_up(f"its head node has {said} for {GONE_AFTER:g} s")
             self.due = time.monotonic() + min(_LOOK_AGAIN, self._refresh_s)
         elif answer is not None:
             self._take(*answer)
