@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -139,5 +140,7 @@ class Nodes:
 
     def _give_up(self, why: str) -> None:
         self.gone = True
+        if sys.excepthook is ray._private.worker.custom_excepthook:  # it would tell the head first, and wait for that
+            sys.excepthook = ray._private.worker.normal_excepthook
         what = "the Ray that this run had started" if self.own else "the Ray cluster"
         raise ExperimentError(f"{what} is gone: {why}. Nothing that was reported is lost: resume the experiment")
