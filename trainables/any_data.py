@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from tune_platform.errors import SpecError, did_you_mean
-from tune_platform.trainables.data import ROOT_VARIABLE, DataError, Example, Images
+from tune_platform.trainables.data import ROOT_VARIABLE, DataError, Images
+from tune_platform.trainables.pixels import Example
 
 
 def imported(name: str, what: str) -> Callable[..., Any]:

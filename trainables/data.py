@@ -25,19 +25,29 @@ import numpy as np
 # scikit-learn and torchvision are imported where they are used: each takes seconds, in every process of a gang.
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from tune_platform.extras import require
+from tune_platform.trainables.pixels import (
+    Example,
+    Indices,
+    Stored,
+    TensorImages,
+    as_bytes,
+    in_memory,
+    labels_of,
+    length,
+    select,
+    stack,
+)
 
-#: One example: float32 image of C x H x W in [0, 1], and its label.
-Example = tuple[Tensor, int]
 Split = Literal["train", "val", "test"]
 #: What `load_images` knows.
 NAMES = ("digits", "cifar10", "mnist", "fashion_mnist", "svhn", "image_folder")
 #: Where the files lie when no `root` is given: this variable, else the folder `data`.
 ROOT_VARIABLE = "TUNE_PLATFORM_DATA"
-#: Positions in a dataset, or labels: n integers.
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+#: GiB that the images of a split may take as one tensor, unless a caller says otherwise.
+LIMIT_GIB = 8.0
 #: Images that mean and std are taken from, where images are read from disk one by one.
 _SAMPLE = 10_000
 _MNIST_FILES = "\n".join(
@@ -61,19 +71,6 @@ class DataError(ValueError):
     """Data that is missing, corrupt, of the wrong shape or labelled out of range; says which files are expected."""
 
 
-class TensorImages(Dataset[Example]):
-    """A dataset in memory: `images` (n x C x H x W, any dtype) are divided by `scale` when they are read."""
-
-    def __init__(self, images: Tensor, labels: Tensor, scale: float) -> None:
-        self.images, self.labels, self.scale = images, labels, scale
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.images[index].to(torch.float32) / self.scale, int(self.labels[index])
-
-
 @dataclass(frozen=True)
 class Images:
     """A dataset in three parts; `shape` is (C, H, W), and labels are 0 ... `classes` - 1."""
@@ -87,24 +84,42 @@ class Images:
 
     def size(self, split: Split) -> int:
         """Return the number of images of `split`."""
-        return _length(self._split(split))
+        return length(self._split(split))
 
     def tensors(
-        self, split: Split, device: torch.device | str = "cpu", limit_gib: float = 8.0
+        self, split: Split, device: torch.device | str = "cpu", limit_gib: float = LIMIT_GIB
     ) -> tuple[Tensor, Tensor]:
         """Return a whole split as images (n x C x H x W, float32) and labels (n, int64) on `device`.
 
-        Raises ValueError where the images would take more than `limit_gib` GiB: then read the dataset by batches.
+        Raises ValueError where the images would take more than `limit_gib` GiB: `read` gives those too.
         """
-        count = self.size(split)
-        needed = 4 * count * int(np.prod(self.shape)) / 2**30
+        needed = self._gib(split, 4)
         if needed > limit_gib:
             raise ValueError(
                 f"the {split} images of {self.name} take {needed:.1f} GiB as one tensor, more than "
-                f"limit_gib={limit_gib:g}: read the dataset by batches, or raise limit_gib"
+                f"limit_gib={limit_gib:g}: use read(), or raise limit_gib"
             )
-        images, labels = stack(self._split(split), range(count))
+        images, labels = stack(self._split(split), range(self.size(split)))
         return images.to(device), labels.to(device)
+
+    def read(
+        self, split: Split, device: torch.device | str = "cpu", limit_gib: float | None = None
+    ) -> tuple[Tensor | Stored, Tensor]:
+        """Return the same; beyond `limit_gib` GiB (default: LIMIT_GIB) with images that become float32 when looked at.
+
+        They are kept as bytes, which takes a quarter; where that is too much as well, they are read from their files
+        each time. What is looked at is the same.
+        """
+        limit_gib = LIMIT_GIB if limit_gib is None else limit_gib
+        if self._gib(split, 4) <= limit_gib:
+            return self.tensors(split, device, limit_gib)
+        dataset, place = self._split(split), torch.device(device)
+        if not in_memory(dataset) and self._gib(split, 1) <= limit_gib:
+            dataset = as_bytes(dataset, self.shape)
+        return Stored(dataset, place), labels_of(dataset).to(place)
+
+    def _gib(self, split: Split, width: int) -> float:
+        return width * self.size(split) * int(np.prod(self.shape)) / 2**30
 
     @property
     def mean(self) -> Tensor:
@@ -120,7 +135,7 @@ class Images:
     def _moments(self) -> tuple[Tensor, Tensor]:
         # All images where they are in memory; 10,000, evenly spaced, where each is a file.
         count = self.size("train")
-        sample = count if _in_memory(self.train) else min(count, _SAMPLE)
+        sample = count if in_memory(self.train) else min(count, _SAMPLE)
         indices = np.linspace(0, count - 1, sample).round().astype(int).tolist()
         total, squares, pixels = torch.zeros(self.shape[0]).double(), torch.zeros(self.shape[0]).double(), 0
         for start in range(0, sample, 1000):
@@ -165,25 +180,16 @@ def load_images(
         raise ValueError(f"size is a number of pixels, and only for image_folder, got {size!r} for {name}")
     folder = Path(root if root is not None else os.environ.get(ROOT_VARIABLE, "data")).expanduser().absolute()
     source = _SOURCES[name](name, folder, seed, size)
-    train = np.arange(_length(source.train))
+    train = np.arange(length(source.train))
     if source.val is not None:
         held_out = source.val
     else:
         share: float | int = source.val_images if val is None and source.val_images else (val or 0.1)
         train, chosen = _stratified(name, train, source.labels, share, seed)
-        held_out = _select(source.train, chosen)
+        held_out = select(source.train, chosen)
     if train_size is not None and train_size != len(train):
         train = _fewer(name, train, source.labels, train_size, source.classes, seed)
-    return Images(name, _select(source.train, train), held_out, source.test, source.classes, source.shape)
-
-
-def stack(dataset: Dataset[Example], indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-    """Read some examples as one batch: images (n x C x H x W, float32) and labels (n); at once where in memory."""
-    if isinstance(dataset, TensorImages):
-        chosen = torch.as_tensor(indices)
-        return dataset.images[chosen].to(torch.float32) / dataset.scale, dataset.labels[chosen]
-    examples = [dataset[int(index)] for index in indices]
-    return torch.stack([image for image, _ in examples]), torch.tensor([label for _, label in examples])
+    return Images(name, select(source.train, train), held_out, source.test, source.classes, source.shape)
 
 
 class _Source(NamedTuple):
@@ -210,8 +216,8 @@ def _read_digits(name: str, folder: Path, seed: int, size: int | None) -> _Sourc
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8)
     whole = _checked(name, folder, images, torch.tensor(labels), 16.0, 10, (1, 8, 8))
     rest, chosen = train_test_split(np.arange(len(labels)), test_size=300, stratify=labels, random_state=seed)
-    train = cast(TensorImages, _select(whole, rest))
-    return _Source(train, train.labels.numpy(), _select(whole, chosen), 10, (1, 8, 8), val_images=300)
+    train = cast(TensorImages, select(whole, rest))
+    return _Source(train, train.labels.numpy(), select(whole, chosen), 10, (1, 8, 8), val_images=300)
 
 
 def _read_torchvision(name: str, folder: Path, seed: int, size: int | None) -> _Source:
@@ -315,7 +321,7 @@ def _common_shape(folder: Path, paths: Sequence[str], size: int | None) -> tuple
                 "image_folder",
                 folder,
                 f"{path} is {here[0]} x {here[1]} pixels, {paths[0]} is {first[0]} x {first[1]}: "
-                "give a `size` in pixels to resize and crop all to it",
+                "give a `size` in pixels (`image_size` in a config) to resize and crop all to it",
             )
     assert first is not None
     return (3, size, size) if size is not None else (3, first[1], first[0])
@@ -381,21 +387,6 @@ def _fewer(name: str, train: Indices, labels: Indices, count: int, classes: int,
             f"or all {len(train)} training images, got {count!r}"
         )
     return _stratified(name, train, labels, count, seed)[1]
-
-
-def _select(dataset: Dataset[Example], indices: Indices) -> Dataset[Example]:
-    if isinstance(dataset, TensorImages):
-        chosen = torch.as_tensor(indices)
-        return TensorImages(dataset.images[chosen], dataset.labels[chosen], dataset.scale)
-    return Subset(dataset, indices.tolist())
-
-
-def _in_memory(dataset: Dataset[Example]) -> bool:
-    return isinstance(dataset, TensorImages)
-
-
-def _length(dataset: Dataset[Example]) -> int:
-    return len(cast(Any, dataset))
 
 
 def _times(shape: Sequence[int]) -> str:

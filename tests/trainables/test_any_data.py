@@ -15,7 +15,8 @@ from tune_platform.errors import SpecError
 from tune_platform.trainable import TrialContext
 from tune_platform.trainables.any_data import imported, named_images
 from tune_platform.trainables.classification import ClassificationTrainable
-from tune_platform.trainables.data import DataError, Images, TensorImages
+from tune_platform.trainables.data import DataError, Images
+from tune_platform.trainables.pixels import TensorImages
 
 HERE = __name__
 

@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 from torchvision import datasets
 
-from tune_platform.trainables.data import NAMES, DataError, Images, TensorImages, load_images
+from tune_platform.trainables.data import NAMES, DataError, Images, load_images
+from tune_platform.trainables.pixels import TensorImages
 
 RNG = np.random.default_rng(0)
 
@@ -307,6 +308,41 @@ def test_what_does_not_fit_is_not_read() -> None:
         images.tensors("train", limit_gib=1e-6)
     with pytest.raises(ValueError, match="split is 'train', 'val' or 'test', got 'valid'"):
         images.tensors("valid")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limit", [1e-6, 1e-9])
+@pytest.mark.parametrize("name", ["digits", "image_folder"])
+def test_what_does_not_fit_is_read_when_it_is_looked_at(tmp_path: Path, name: str, limit: float) -> None:
+    """As bytes in memory (of a folder where even those fit), else from the files."""
+    write_folder(tmp_path, ("train", "val", "test"))
+    images = load_images(name, tmp_path, train_size=12 if name == "image_folder" else None)
+    for split in ("train", "val", "test"):
+        pixels, labels = images.tensors(split)
+        stored, answers = images.read(split, limit_gib=limit)
+        assert not isinstance(stored, torch.Tensor)
+        assert torch.equal(answers, labels)
+        assert len(stored) == len(labels)
+        chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:5]
+        for which in (chosen, slice(2, 6), slice(3, 10_000)):
+            assert torch.equal(stored[which], pixels[which])
+    whole, _ = images.read("train")
+    assert isinstance(whole, torch.Tensor)
+
+
+def test_bytes_take_a_quarter_of_the_floats(tmp_path: Path) -> None:
+    write_folder(tmp_path, ("train", "test"))
+    images = load_images("image_folder", tmp_path)
+    floats = images.tensors("test")[0]
+    limit = floats.numel() / 2**30  # what the bytes take
+    stored, _ = images.read("test", limit_gib=limit)
+    for path in tmp_path.glob("test/*/*.png"):
+        path.unlink()  # they are in memory
+    assert torch.equal(stored[:], floats)
+    stored, _ = images.read("train", limit_gib=0)
+    for path in tmp_path.glob("train/*/*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        stored[:1]
 
 
 def test_pixels_out_of_range_are_told() -> None:

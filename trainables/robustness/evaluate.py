@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tune_platform.trainables.pixels import Stored
 from tune_platform.trainables.robustness.attacks import Attack, analysed, survives_multi_targeted, survives_pgd
 from tune_platform.trainables.robustness.lipschitz import local_lipschitz
 from tune_platform.trainables.runtime import generator
 
-#: Images and labels of one split, on the device.
-Part = tuple[Tensor, Tensor]
+#: Images and labels of one split, on the device; images that do not fit there become float32 as they are looked at.
+Part = tuple[Tensor | Stored, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,9 @@ class Evaluation:
     def _mean(self, measure: Callable[[Tensor, Tensor], Tensor], part: Part) -> float:
         images, labels = part
         total = 0.0
-        for x, y in zip(torch.split(images, self.batch), torch.split(labels, self.batch), strict=True):
-            total += float(measure(x, y).double().sum())
+        for start in range(0, len(labels), self.batch):
+            block = slice(start, start + self.batch)
+            total += float(measure(images[block], labels[block]).double().sum())
         return total / len(labels)
 
 

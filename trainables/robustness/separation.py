@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tune_platform.trainables.data import Example, stack
+from tune_platform.trainables.pixels import Example, Stored, stack
 
 #: Images (n x C x H x W) with labels (n), or a dataset that is read in blocks.
 Source = tuple[Tensor, Tensor] | Dataset[Example]
@@ -154,7 +154,7 @@ class NearestClass(nn.Module):
         return torch.cat(sure)
 
 
-def check_separated(images: Tensor, labels: Tensor, eps: float, limit: int = 2000) -> None:
+def check_separated(images: Tensor | Stored, labels: Tensor, eps: float, limit: int = 2000) -> None:
     """Raise ValueError where `eps` does not fit the images: balls around two of different classes overlap.
 
     Looks at `limit` images only, so that it takes seconds for any dataset: what it finds is there, but it may miss the

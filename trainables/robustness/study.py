@@ -50,23 +50,24 @@ def measure_separation(config: Mapping[str, Any], seed: int, device: str) -> dic
     config = complete({**config, "split_seed": seed})
     parts = load_parts(config, device)
     evaluation, eps = build_evaluation(config), float(config["eps"])
-    images, answers = (torch.cat(pair) for pair in zip(parts.train, parts.test, strict=True))
+    train, test = ((images[:], labels) for images, labels in (parts.train, parts.test))
+    images, answers = (torch.cat(pair) for pair in zip(train, test, strict=True))
     r = separation((images, answers), device=device, progress=_told(seed)).minimum / 2
-    labels = random_labels(parts.train[1], parts.classes, generator(parts.train[1].device, seed, "labels"))
+    labels = random_labels(train[1], parts.classes, generator(train[1].device, seed, "labels"))
     found: dict[str, float] = {}
     for name, one in (
-        ("train_train", separation(parts.train, device=device)),
-        ("test_train", separation(parts.test, parts.train, device=device)),
-        ("random_labels", separation((parts.train[0], labels), device=device)),
+        ("train_train", separation(train, device=device)),
+        ("test_train", separation(test, train, device=device)),
+        ("random_labels", separation((train[0], labels), device=device)),
     ):
         found |= {f"{name}_min": one.minimum, f"{name}_mean": one.mean}
     knows_all = NearestClass(images, answers, parts.classes, r)
-    knows_train = NearestClass(*parts.train, parts.classes, r)
+    knows_train = NearestClass(*train, parts.classes, r)
     for name, classifier in (("theorem", knows_all), ("nearest", knows_train)):
-        found[f"{name}_test_accuracy"] = evaluation.accuracy(classifier, parts.test)
-        found[f"{name}_test_adv_accuracy"] = evaluation.pgd_accuracy(classifier, parts.test, seed, name)
-        found[f"{name}_test_certified"] = float(classifier.astute(*parts.test, eps).double().mean())
-        found[f"{name}_test_lipschitz"] = evaluation.lipschitz(classifier, parts.test, seed, name)
+        found[f"{name}_test_accuracy"] = evaluation.accuracy(classifier, test)
+        found[f"{name}_test_adv_accuracy"] = evaluation.pgd_accuracy(classifier, test, seed, name)
+        found[f"{name}_test_certified"] = float(classifier.astute(*test, eps).double().mean())
+        found[f"{name}_test_lipschitz"] = evaluation.lipschitz(classifier, test, seed, name)
     return found
 
 

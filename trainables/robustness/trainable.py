@@ -100,7 +100,7 @@ _WHOLE: Mapping[str, int] = {
 
 
 class Parts(NamedTuple):
-    """The three splits as tensors on the device, and what the network must fit."""
+    """The three splits on the device, and what the network must fit."""
 
     train: Part
     val: Part
@@ -142,9 +142,9 @@ def load_parts(config: Mapping[str, Any], device: str) -> Parts:
         config["image_size"],
     )
     parts = Parts(
-        images.tensors("train", device),
-        images.tensors("val", device),
-        images.tensors("test", device),
+        images.read("train", device),
+        images.read("val", device),
+        images.read("test", device),
         images.classes,
         images.shape,
     )

@@ -42,6 +42,8 @@ from tune_platform.trainables.zero_label.views import views_of
 #: identity as only view, or with the consistency filter over `views`.
 METHODS = ("spnet", "longer", "self_training", "strict")
 _STATE_FILE = "state.pt"
+#: What the scores of a batch that is evaluated may take, in bytes; their probabilities take as much again.
+SCORE_BYTES = 2**30
 
 
 class SelfTraining:
@@ -152,10 +154,13 @@ class SelfTraining:
     # ------------------------------------------------------------------ evaluation
 
     @torch.no_grad()
-    def predictions(self, images: LabelledImages, batch_size: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield scores of all classes (n x classes x H x W) and true positions (n x H x W) over `images`."""
+    def predictions(self, images: LabelledImages) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield scores of all classes (n x classes x H x W) and true positions (n x H x W) over `images`.
+
+        `n` is what SCORE_BYTES allow, 100 at most.
+        """
         self.model.eval()
-        for indices in torch.split(torch.arange(len(images)), batch_size):
+        for indices in torch.split(torch.arange(len(images)), scored_at_once(images.size, len(self.task.names))):
             taken, labels = images.take(indices)
             with autocast(self.device, self.config["precision"]):
                 scores = self.model.scores(taken.to(self.device))
@@ -193,6 +198,11 @@ class SelfTraining:
         self.model.load_state_dict(state["model"])
         self.rounds_done = state["rounds"]
         self.draws.set_state(state["draws"])
+
+
+def scored_at_once(size: tuple[int, int], classes: int) -> int:
+    """Return how many images of `size` (H, W) are scored in one batch: 100 at most, and 1 at least."""
+    return max(1, min(100, SCORE_BYTES // (4 * classes * size[0] * size[1])))
 
 
 def _to_map(labels: Tensor, scores: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def test_one_step_by_hand() -> None:
 
 
 def test_a_radius_of_zero_leaves_the_clean_accuracy(natural: Training, parts: Parts) -> None:
-    images, labels = parts.test
+    images, labels = parts.test[0][:], parts.test[1]
     clean = natural.model(images).argmax(1) == labels
     assert torch.equal(survives_pgd(natural.model, images, labels, Attack(0.0), draws()), clean)
     assert torch.equal(survives_multi_targeted(natural.model, images, labels, Attack(0.0, steps=2), draws()), clean)
@@ -100,7 +100,7 @@ def test_accuracy_falls_with_the_radius(robust: Training, parts: Parts, attack: 
 
 
 def test_multi_targeted_is_at_least_as_strong_as_pgd(natural: Training, robust: Training, parts: Parts) -> None:
-    images, labels = parts.test
+    images, labels = parts.test[0][:], parts.test[1]
     for training in (natural, robust):
         clean = (training.model(images).argmax(1) == labels).float().mean()
         by_pgd = survives_pgd(training.model, images, labels, Attack(EPS), draws()).float().mean()
@@ -125,7 +125,7 @@ def test_multi_targeted_tries_every_class() -> None:
 
 
 def test_more_restarts_break_more(robust: Training, parts: Parts) -> None:
-    images, labels = parts.test
+    images, labels = parts.test[0][:], parts.test[1]
     once = survives_pgd(robust.model, images, labels, Attack(0.15, steps=2), draws())
     often = survives_pgd(robust.model, images, labels, Attack(0.15, steps=2, restarts=5), draws())
     assert bool((often <= once).all())  # the first start is the same, so none comes back

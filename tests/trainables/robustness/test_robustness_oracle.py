@@ -27,7 +27,7 @@ def test_pgd_is_as_strong_as_the_toolboxs(which: str, parts: Parts, request: pyt
 
     training: Training = request.getfixturevalue(which)
     model = training.model.eval()
-    images, labels = parts.test
+    images, labels = parts.test[0][:], parts.test[1]
     attack = Attack(0.1, steps=20, step_size=0.02)
     ours = pgd(model, images, labels, attack, torch.Generator().manual_seed(0))
 

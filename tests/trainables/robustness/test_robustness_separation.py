@@ -100,7 +100,7 @@ def test_the_nearest_class_is_right_within_half_the_separation(parts: Parts) -> 
 
 def test_the_proof_is_no_less_than_the_truth(parts: Parts) -> None:
     """Where the proof holds no attack succeeds; at radius zero it is the accuracy."""
-    model = NearestClass(*parts.train, 10)
+    model = NearestClass(parts.train[0][:], parts.train[1], 10)
     images, labels = parts.test[0][:60], parts.test[1][:60]
     sure = model.astute(images, labels, 0.1)
     assert 0.2 < float(sure.float().mean()) < 1

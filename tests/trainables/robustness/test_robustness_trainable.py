@@ -11,6 +11,7 @@ from torch import nn
 
 from tune_platform.spec import load_spec
 from tune_platform.trainable import TrialContext
+from tune_platform.trainables.pixels import Stored
 from tune_platform.trainables.robustness import methods
 from tune_platform.trainables.robustness.evaluate import Evaluation, Part
 from tune_platform.trainables.robustness.trainable import DEFAULTS, Parts, RobustnessTrainable, Training
@@ -112,6 +113,16 @@ def test_reset_config_equals_a_fresh_start_and_keeps_the_data() -> None:
     assert used.training.parts is not data
 
 
+def test_images_that_do_not_fit_are_trained_on_as_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restricted ImageNet takes 11.8 GiB as float32, and a quarter of that as it lies."""
+    config = {"method": "at", "analysis_every": 1, "eps": 0.05}
+    expected = steps(make(config), 2)
+    monkeypatch.setattr("tune_platform.trainables.data.LIMIT_GIB", 1e-6)
+    stored = make(config)
+    assert isinstance(stored.training.parts.train[0], Stored)
+    assert steps(stored, 2) == expected
+
+
 def test_clone_keeps_its_own_hyperparameters(tmp_path: Path) -> None:
     source = make({"method": "at"})
     steps(source, 1)
@@ -204,14 +215,14 @@ def test_mistakes_are_told_before_training(bad: dict[str, Any], message: str) ->
         make(bad)
 
 
-def by_class(part: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    order = part[1].argsort(stable=True)
-    return part[0][order], part[1][order]
+def by_class(images: torch.Tensor | Stored, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    order = labels.argsort(stable=True)
+    return images[order], labels[order]
 
 
 def test_analyses_see_all_classes_of_a_split_that_is_ordered_by_class(parts: Parts) -> None:
     """As image folders are: the first images of all are of one class."""
-    ordered = parts._replace(train=by_class(parts.train), test=by_class(parts.test))
+    ordered = parts._replace(train=by_class(*parts.train), test=by_class(*parts.test))
     training = Training({**SMALL, "analysis_images": 100}, ordered, 0)
     seen: list[torch.Tensor] = []
 
@@ -247,7 +258,7 @@ def test_the_objective_comes_from_the_validation_images(parts: Parts) -> None:
     trained = Training({**SMALL, "eps": 0.05, "epochs": 2}, parts, 5)
     for _ in range(2):
         trained.learn()
-    nothing = (torch.zeros_like(parts.test[0]), torch.zeros_like(parts.test[1]))
+    nothing = (torch.zeros_like(parts.test[0][:]), torch.zeros_like(parts.test[1]))
     order = torch.randperm(len(parts.train[1]), generator=torch.Generator().manual_seed(0))
     expected = objective(parts)
     assert 0 < expected[1] < 1

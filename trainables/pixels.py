@@ -1,0 +1,107 @@
+"""Images with labels in memory, as bytes or floats, or in files: how they are kept, and read as batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+#: One example: float32 image of C x H x W in [0, 1], and its label.
+Example = tuple[Tensor, int]
+#: Positions in a dataset, or labels: n integers.
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class TensorImages(Dataset[Example]):
+    """A dataset in memory: `images` (n x C x H x W, any dtype) are divided by `scale` when they are read."""
+
+    def __init__(self, images: Tensor, labels: Tensor, scale: float) -> None:
+        self.images, self.labels, self.scale = images, labels, scale
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.pixels(index), int(self.labels[index])
+
+    def pixels(self, chosen: int | Tensor) -> Tensor:
+        """Return one image, or some of them, as float32 in [0, 1]."""
+        return self.images[chosen].to(torch.float32) / self.scale
+
+
+class ByteImages(TensorImages):
+    """Images of 8 bits in memory, whose floats are those that torchvision makes of them, bit for bit."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        super().__init__(images, labels, 255.0)
+
+    def pixels(self, chosen: int | Tensor) -> Tensor:
+        """Return one image, or some of them, as float32 in [0, 1]."""
+        return self.images[chosen].to(torch.float32).mul_(1.0 / self.scale)
+
+
+class Stored:
+    """Images as they lie, in bytes or in files: `stored[indices]` or a slice of them, n x C x H x W, is float32."""
+
+    def __init__(self, dataset: Dataset[Example], device: torch.device) -> None:
+        self.device = device
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return length(self._dataset)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        indices = torch.arange(len(self))[chosen.cpu() if isinstance(chosen, Tensor) else chosen]
+        return stack(self._dataset, indices)[0].to(self.device)
+
+
+def stack(dataset: Dataset[Example], indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+    """Read some examples as one batch: images (n x C x H x W, float32) and labels (n); at once where in memory."""
+    if isinstance(dataset, TensorImages):
+        chosen = torch.as_tensor(indices)
+        return dataset.pixels(chosen), dataset.labels[chosen]
+    examples = [dataset[int(index)] for index in indices]
+    return torch.stack([image for image, _ in examples]), torch.tensor([label for _, label in examples])
+
+
+def select(dataset: Dataset[Example], indices: Indices) -> Dataset[Example]:
+    """Return some of the examples as a dataset."""
+    if isinstance(dataset, TensorImages):
+        chosen = torch.as_tensor(indices)
+        return TensorImages(dataset.images[chosen], dataset.labels[chosen], dataset.scale)
+    return Subset(dataset, indices.tolist())
+
+
+def as_bytes(dataset: Dataset[Example], shape: tuple[int, int, int]) -> ByteImages:
+    """Read images of 8 bits into memory."""
+    count = length(dataset)
+    images, labels = torch.empty((count, *shape), dtype=torch.uint8), torch.empty(count, dtype=torch.int64)
+    for start in range(0, count, 256):
+        block = range(start, min(start + 256, count))
+        pixels, labels[start : block.stop] = stack(dataset, block)
+        images[start : block.stop] = (pixels * 255).round().to(torch.uint8)
+    return ByteImages(images, labels)
+
+
+def labels_of(dataset: Dataset[Example]) -> Tensor:
+    """Return all labels (n, int64); images are read for them only where nothing else knows."""
+    if isinstance(dataset, TensorImages):
+        return dataset.labels.long()
+    if isinstance(dataset, Subset):
+        return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices)]
+    known = getattr(dataset, "targets", None)
+    return torch.as_tensor([dataset[at][1] for at in range(length(dataset))] if known is None else known).long()
+
+
+def in_memory(dataset: Dataset[Example]) -> bool:
+    """Whether all images are in memory."""
+    return isinstance(dataset, TensorImages)
+
+
+def length(dataset: Dataset[Example]) -> int:
+    """Return the number of examples."""
+    return len(cast(Any, dataset))
