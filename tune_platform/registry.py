@@ -31,14 +31,15 @@ class Registry:
 
     `builtin` are entry points too; here they also work where the installed metadata is older than the code. `options`
     are those of built-in parts that are too slow to import for a look at their arguments. `check` raises SpecError for
-    an object that is no such part. `wrap` is the built-in that makes such a part of an object of another library.
+    an object that is no such part. `wrap` says which objects of other libraries are made such parts, and by which
+    "module:factory".
     """
 
     what: str
     builtin: Mapping[str, str]
     check: Callable[[Any, Sequence[str]], None]
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    wrap: tuple[Callable[[Any], bool], str] | None = None
+    wrap: Sequence[tuple[Callable[[Any], bool], str]] = ()
 
     @property
     def group(self) -> str:
@@ -51,7 +52,9 @@ class Registry:
 
     def factory(self, name: str) -> Callable[..., Any]:
         """Import what builds the part of that name. Raises SpecError for an unknown name, or where that fails."""
-        entry = self._entry(name)
+        return self._load(name, self._entry(name))
+
+    def _load(self, name: str, entry: EntryPoint) -> Callable[..., Any]:
         try:
             with warnings.catch_warnings():
                 # In a notebook Ray, and what Optuna draws progress bars with, ask for widgets that nothing here draws.
@@ -86,8 +89,11 @@ class Registry:
                 built = factory(**options)
             except TypeError as error:
                 raise SpecError(f"{self.what} {name!r}: {error}") from error
-        elif self.wrap and self.wrap[0](part):
-            built = self.factory(self.wrap[1])(part, **options)
+        elif maker := next((where for accepts, where in self.wrap if accepts(part)), None):
+            name = type(part).__name__
+            built = self._load(name, EntryPoint(name, maker, self.group))(part, **options)
+            if isinstance(built, str):
+                return self.build(built)
         elif options:
             raise SpecError(f"options {sorted(options)} go with a {self.what}'s name; got the object {part!r}")
         else:
@@ -135,6 +141,11 @@ def _is_sampler(part: Any) -> bool:
     return hasattr(part, "sample_relative") and hasattr(part, "sample_independent")  # Optuna's BaseSampler
 
 
+def _is_ray(module: str) -> Callable[[Any], bool]:
+    """Say whether an object's class is, or derives from, one of that module of Ray Tune's."""
+    return lambda part: any(base.__module__.startswith(module) for base in type(part).__mro__)
+
+
 SEARCHERS = Registry(
     "searcher",
     {
@@ -154,7 +165,10 @@ SEARCHERS = Registry(
         "portfolio": "tune_platform.searchers.portfolio:Portfolio",
     },
     check_searcher,
-    wrap=(_is_sampler, "optuna"),
+    wrap=(
+        (_is_sampler, "tune_platform.searchers.optuna:OptunaSearcher"),
+        (_is_ray("ray.tune.search."), "tune_platform.ray_tune.their_searcher:TheirSearcher"),
+    ),
 )
 #: The longer names are Ray Tune's spellings of the same.
 SCHEDULERS = Registry(
@@ -179,6 +193,7 @@ SCHEDULERS = Registry(
         "successive_halving": "tune_platform.schedulers.successive_halving:SuccessiveHalving",
     },
     check_scheduler,
+    wrap=((_is_ray("ray.tune.schedulers."), "tune_platform.ray_tune.their_scheduler:scheduler_from"),),
 )
 BACKENDS = Registry(
     "backend",

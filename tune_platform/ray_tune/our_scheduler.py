@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class _View:
     """What our scheduler may know of one of Ray Tune's trials."""
 
     number: int
-    id: str
+    trial: Any  # Ray Tune's own
     config: Mapping[str, Any]
     last: Report | None = None
     sent_on: bool = False  # paused, and to go on as soon as there is a place
@@ -32,8 +32,8 @@ class _View:
 class _Candidates:
     """The trials of Ray Tune's controller that could take a place now."""
 
-    def __init__(self, views: Mapping[str, _View], trials: Sequence[Any]) -> None:
-        known = [(views[trial.trial_id], trial.status) for trial in trials if trial.trial_id in views]
+    def __init__(self, views: Iterable[_View]) -> None:
+        known = [(view, view.trial.status) for view in views]
         self._waiting = [view for view, status in known if status == Trial.PENDING or _sent_on(view, status)]
         self._paused = {view.number: view for view, status in known if status == Trial.PAUSED and not view.sent_on}
 
@@ -57,7 +57,7 @@ class AsScheduler(TrialScheduler):  # type: ignore[misc, unused-ignore]
         self._scheduler, self._seed = scheduler, seed
         self._views: dict[str, _View] = {}
         self._by_number: dict[int, _View] = {}
-        self._chosen: str | None = None
+        self._chosen: _View | None = None
         self._told_end = False
 
     def set_search_properties(self, metric: str | None, mode: str | None, **_: Any) -> bool:
@@ -75,7 +75,7 @@ class AsScheduler(TrialScheduler):  # type: ignore[misc, unused-ignore]
         """Give the trial a number, and tell the scheduler of it."""
         if trial.trial_id in self._views:
             return
-        view = _View(len(self._views), trial.trial_id, dict(trial.config))
+        view = _View(len(self._views), trial, dict(trial.config))
         self._views[trial.trial_id] = self._by_number[view.number] = view
         self._act(tune_controller, decisions_of(self._scheduler, self._scheduler.on_add(view), view.number))
         if trial.last_result:
@@ -87,6 +87,7 @@ class AsScheduler(TrialScheduler):  # type: ignore[misc, unused-ignore]
         view = self._views.get(trial.trial_id)
         if view is None:
             return str(TrialScheduler.CONTINUE)
+        view.trial = trial
         self._report(tune_controller, view, result)
         verdict, view.verdict = view.verdict, None
         if isinstance(verdict, Stop):
@@ -123,25 +124,25 @@ class AsScheduler(TrialScheduler):  # type: ignore[misc, unused-ignore]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Return the trial that the scheduler gives the next place; the same until it runs."""
-        trials = {trial.trial_id: trial for trial in tune_controller.get_trials()}
-        chosen = trials.get(self._chosen or "")
-        if chosen is not None and chosen.status in (Trial.PENDING, Trial.PAUSED):
-            return chosen
+        chosen = self._chosen
+        if chosen is not None and chosen.trial.status in (Trial.PENDING, Trial.PAUSED):
+            return chosen.trial
         self._chosen = None
         if not self._told_end and tune_controller.search_alg.is_finished():
             self._told_end = True
             self._act(tune_controller, decisions_of(self._scheduler, self._scheduler.on_supply_end()))
-        number = self._scheduler.choose(_Candidates(self._views, list(trials.values())))
+        number = self._scheduler.choose(_Candidates(self._by_number.values()))
         view = self._by_number.get(number) if number is not None else None
         if view is None:
-            self._stop_what_nobody_sends_on(tune_controller, list(trials.values()))
+            self._stop_what_nobody_sends_on(tune_controller)
             return None
-        self._chosen, view.sent_on = view.id, False
+        self._chosen, view.sent_on = view, False
         self._scheduler.on_start(view)
-        return trials[view.id]
+        return view.trial
 
-    def _stop_what_nobody_sends_on(self, tune_controller: Any, trials: Sequence[Any]) -> None:
+    def _stop_what_nobody_sends_on(self, tune_controller: Any) -> None:
         """End the paused trials once no other can run or come any more: Ray Tune would wait for ever."""
+        trials = [view.trial for view in self._by_number.values()]
         if self._told_end and not any(trial.status in (Trial.PENDING, Trial.RUNNING) for trial in trials):
             for trial in trials:
                 if trial.status == Trial.PAUSED:
@@ -157,10 +158,10 @@ class AsScheduler(TrialScheduler):  # type: ignore[misc, unused-ignore]
             view = self._by_number.get(number)
             if view is None:
                 continue
-            trial = next((one for one in tune_controller.get_trials() if one.trial_id == view.id), None)
-            waits = view is not own and trial is not None and trial.status in (Trial.PENDING, Trial.PAUSED)
+            trial = view.trial
+            waits = view is not own and trial.status in (Trial.PENDING, Trial.PAUSED)
             if isinstance(verdict, Continue):
-                view.sent_on = view.sent_on or (waits and trial is not None and trial.status == Trial.PAUSED)
+                view.sent_on = view.sent_on or (waits and trial.status == Trial.PAUSED)
             elif not waits:
                 view.verdict = verdict
             elif isinstance(verdict, Stop):

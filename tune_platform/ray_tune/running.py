@@ -170,7 +170,10 @@ def _named(options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(options.get("search_alg"), str):
         from ray.tune.search import create_searcher
 
-        named["search_alg"] = create_searcher(options["search_alg"])
+        try:
+            named["search_alg"] = create_searcher(options["search_alg"])
+        except (AssertionError, ImportError, ValueError) as error:  # its library is missing, or it is unknown
+            raise SpecError(f"tune.run(search_alg={options['search_alg']!r}): {error}") from error
     return named
 
 

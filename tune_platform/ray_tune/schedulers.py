@@ -16,31 +16,18 @@ from tune_platform.schedulers import ASHA, PB2, PBT, AsyncHyperBand, HyperBand, 
 
 #: Ray Tune's names of what every report here has.
 _STEP = "training_iteration"
-#: What to do about any other.
-_INSTEAD = "use one of tune_platform's schedulers (docs/schedulers.md) as scheduler=..."
 
 
 def scheduler_of(given: Any) -> Any:
-    """Return our scheduler for one of Ray Tune's; FIFO for None, one of ours as it is.
+    """Return our scheduler for one of Ray Tune's where the rule is the same; FIFO for None; any other as it is.
 
-    Raises SpecError, with what to do instead, for one that has no counterpart.
+    What has no counterpart is wrapped when the spec is built: see `their_scheduler`.
     """
     if given is None:
         return "fifo"
-    if isinstance(given, str):
-        return given
     kind = type(given)
-    if not kind.__module__.startswith("ray.tune"):
-        if any(base.__module__.startswith("ray.tune") for base in kind.__mro__):
-            raise SpecError(f"scheduler: {kind.__name__} is a rule of your own for Ray Tune; {_INSTEAD}")
-        return given
-    build = _BUILD.get(kind.__name__)
-    if build is None:
-        raise SpecError(
-            f"scheduler: Ray Tune's {kind.__name__} has no counterpart here; those that have: "
-            f"{', '.join(sorted(_BUILD))}. Else {_INSTEAD}"
-        )
-    return build(given)
+    build = _BUILD.get(kind.__name__) if kind.__module__.startswith("ray.tune") else None
+    return given if build is None else build(given)
 
 
 def _resource(given: Any) -> str:

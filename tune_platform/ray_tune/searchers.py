@@ -1,4 +1,4 @@
-"""Ray Tune's search algorithms as ours. Ray Tune is not imported: its objects say what they are."""
+"""Ray Tune's search algorithms as ours, or as they are. Ray Tune is not imported: its objects say what they are."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from typing import Any, NamedTuple
 
 from tune_platform.errors import SpecError
 
-#: Ours with the same model, or the nearest, for those whose library is not used.
-_BY_NAME = {"HyperOptSearch": "tpe", "TuneBOHB": "tpe"}
-
 
 class Search(NamedTuple):
-    """What a search algorithm says: `searcher` is ours; the rest is what was given beside it, if anything."""
+    """What a search algorithm says: `searcher` is ours or one to be wrapped, the rest was given beside it."""
 
     searcher: Any = "random"
     start_points: Sequence[Mapping[str, Any]] = ()
@@ -24,35 +21,30 @@ class Search(NamedTuple):
 
 
 def search_of(given: Any) -> Search:
-    """Return our searcher for one of Ray Tune's; random for None, one of ours (or its name) as it is.
+    """Return our searcher for one of Ray Tune's where it is the same; random for None; any other as it is.
 
-    Raises SpecError, with what to do instead, for one that has no counterpart.
+    What has no counterpart is wrapped when the spec is built: see `their_searcher`. Raises SpecError for evaluated
+    points of Optuna's.
     """
     if given is None:
         return Search()
     kind = type(given)
-    if isinstance(given, str) or not kind.__module__.startswith("ray.tune"):
+    if isinstance(given, str) or not any(base.__module__.startswith("ray.tune") for base in kind.__mro__):
         return Search(given)
     if kind.__name__ == "ConcurrencyLimiter":
+        if given.batch:
+            raise SpecError("search_alg: ConcurrencyLimiter(batch=True) is not supported: max_concurrent alone is")
         return search_of(given.searcher)._replace(max_concurrent=given.max_concurrent)
-    points = tuple(getattr(given, "_points_to_evaluate", None) or ())
     if kind.__name__ == "BasicVariantGenerator":
-        return Search(start_points=points, max_concurrent=given.max_concurrent or None)
-    asked = Search(
-        start_points=points, space=getattr(given, "_space", None), metric=given._metric, mode=given._mode,
-        seed=getattr(given, "_seed", None),
+        return Search(start_points=tuple(given._points_to_evaluate or ()), max_concurrent=given.max_concurrent or None)
+    metric, mode = getattr(given, "_metric", None), getattr(given, "_mode", None)
+    if kind.__name__ != "OptunaSearch":
+        return Search(given, metric=metric, mode=mode)
+    if given._evaluated_rewards:
+        raise SpecError("search_alg: evaluated_rewards are not taken; give the points alone: they are run")
+    sampler = given._sampler
+    plain = sampler is None or type(sampler).__name__ == "TPESampler"
+    return Search(
+        "tpe" if plain else {"name": "optuna", "sampler": sampler}, tuple(given._points_to_evaluate or ()),
+        getattr(given, "_seed", None), given._space, metric, mode,
     )  # fmt: skip
-    if kind.__name__ == "OptunaSearch":
-        if given._evaluated_rewards:
-            raise SpecError("search_alg: evaluated_rewards are not taken; give the points alone: they are run")
-        sampler = given._sampler
-        if sampler is None or type(sampler).__name__ == "TPESampler":
-            return asked._replace(searcher="tpe")
-        return asked._replace(searcher={"name": "optuna", "sampler": sampler})
-    if kind.__name__ in _BY_NAME:
-        return asked._replace(searcher=_BY_NAME[kind.__name__])
-    raise SpecError(
-        f"search_alg: Ray Tune's {kind.__name__} has no counterpart here; those that have: BasicVariantGenerator, "
-        f"ConcurrencyLimiter, OptunaSearch, {', '.join(_BY_NAME)}. Else give one of ours by name: search_alg='tpe' "
-        "(also gp, cmaes, nsgaii, qmc, random)"
-    )

@@ -76,6 +76,8 @@ class Tuner:
         else:
             spec = self.spec
             results = resume(self._restored, storage=spec.storage, spec=spec, retry_failed=self._retry_failed)
+        if results.finish.status == "failed":
+            _LOG.warning("the search has ended early: %s", results.finish.reason)
         self._results = ResultGrid(results, *_objective(self._tune))
         return self._results
 

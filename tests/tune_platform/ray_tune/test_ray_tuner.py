@@ -247,7 +247,10 @@ def test_searchers_of_the_same_model() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scheduler": schedulers.ResourceChangingScheduler()}, "ResourceChangingScheduler has no counterpart here"),
+        (
+            {"scheduler": schedulers.ResourceChangingScheduler()},
+            "ResourceChangingScheduler needs Ray Tune's own controller",
+        ),
         ({"run": {"storage_filesystem": object()}}, "storage_filesystem"),
     ],
 )
