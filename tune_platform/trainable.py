@@ -89,11 +89,12 @@ class Trainable:
     resumed, then any number of `step` with `save_checkpoint` in between, and `cleanup`. Where `reset_config`
     returned True the object serves another trial, as if it had just been set up.
 
-    `uses_gang`: whether trials with several workers call `context.gang.group()`, so that the workers can be started
-    ahead of it. False for those that place processes of their own in the bundles of the other workers.
+    `uses_gang`: whether trials with several workers call `context.gang.group()`, so that those are started ahead; False
+    where they place processes of their own there. `one_process`: why they cannot have several; empty: they may.
     """
 
     uses_gang: ClassVar[bool] = False
+    one_process: ClassVar[str] = ""
     config: Mapping[str, Any]
     context: TrialContext
 

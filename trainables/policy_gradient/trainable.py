@@ -32,6 +32,8 @@ from tune_platform.trainables.runtime import use_threads
 class PolicyGradientTrainable(Trainable):
     """PPO or TRPO on any gymnasium environment with Discrete or Box actions."""
 
+    one_process = "its environments are stepped by one policy; more agents are more trials"
+
     training: Training
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -284,6 +284,8 @@ class Training:
 class RobustnessTrainable(Trainable):
     """One epoch a step; the data stay on the device (`cuda` with a GPU in the lease) for the worker's next trial."""
 
+    one_process = "its attacks and its measurements draw for whole batches, which a gang would split"
+
     def setup(self, config: dict[str, Any]) -> None:
         """Take the threads of the lease, check the hyperparameters, load the data and build the network."""
         use_threads(self.context)

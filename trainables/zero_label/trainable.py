@@ -107,6 +107,8 @@ def build_model(config: Mapping[str, Any], task: Task, channels: int, device: st
 class ZeroLabelTrainable(Trainable):
     """One round of self-training a step; exact checkpoints; the data is kept for the worker's next trial."""
 
+    one_process = "a round labels and trains on one network, whose teacher is not shared among workers yet"
+
     def setup(self, config: dict[str, Any]) -> None:
         """Take the threads of the lease, load the data and build the network; all that can be wrong is told here."""
         use_threads(self.context)

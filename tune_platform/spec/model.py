@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,12 +27,13 @@ from pydantic import (
 
 from tune_platform.callbacks import check_callbacks
 from tune_platform.errors import SpecError
-from tune_platform.location import Location, default_storage, unwritable
+from tune_platform.location import Location, default_storage
 from tune_platform.modules import entrypoint_today
 from tune_platform.protocol.configs import from_json
 from tune_platform.resources import Resources
 from tune_platform.spec.agreement import contradictions, memory_to_grow
-from tune_platform.spec.blocks import Budget, check_driver
+from tune_platform.spec.blocks import Budget
+from tune_platform.spec.checking import check
 from tune_platform.spec.defaults import FIFO, RANDOM, default_scheduler, default_searcher
 from tune_platform.spec.entrypoint import load_entrypoint
 from tune_platform.spec.options import NOT_IN_FINGERPRINT, Shared
@@ -48,11 +49,10 @@ from tune_platform.spec.parts import (
     take_retries,
     take_trainable,
 )
-from tune_platform.spec.trainables import check_saves, saves_nothing
+from tune_platform.spec.trainables import check_workers
 from tune_platform.spec.values import (
     Count,
     Natural,
-    Problem,
     describe,
     hint,
     problems_of,
@@ -60,7 +60,6 @@ from tune_platform.spec.values import (
     text,
 )
 from tune_platform.spec.words import in_python_words
-from tune_platform.tracking import check_trackers
 
 if TYPE_CHECKING:
     from tune_platform.protocol.backend import Backend
@@ -262,52 +261,7 @@ class SearchSpec(Shared):
 
         Returns warnings. Raises SpecError with everything that is wrong.
         """
-        problems: list[Problem] = []
-
-        def attempt(key: str, step: Callable[[], object]) -> None:
-            try:
-                step()
-            except SpecError as error:
-                problems.append(Problem((key,), str(error)))
-
-        attempt("trainable", self.load_trainable)
-        attempt("storage", self._check_folder)
-        attempt("space", lambda: self.space.check(self.seed))
-        attempt("track", lambda: check_trackers(self.track))
-        attempt("checkpoint.storage", lambda: check_driver(self.checkpoint.storage))
-        if not problems:
-            attempt("schedule", lambda: check_saves(self.load_trainable(), self.make_scheduler()))
-            searcher = self.make_searcher()
-            attempt("search", lambda: searcher.setup(self.space, mode=self.modes, seed=self.seed))
-        if problems:
-            raise spec_error(problems, self.name or "spec")
-        return self._warnings()
-
-    def _check_folder(self) -> None:
-        if not Location(self.storage).is_url and (said := unwritable(self.storage)):
-            raise SpecError(said)
-
-    def _warnings(self) -> list[str]:
-        found = []
-        if isinstance(self.param_space, Mapping) and not self.space.parameters():
-            found.append("space: has no parameters, so all trials have the same config")
-        if type(getattr(self.trainable, "_resources", None)).__name__ == "PlacementGroupFactory":
-            found.append(
-                "resources: those that Ray Tune's with_resources gave the trainable are not read; give them here"
-            )
-        kept = self.checkpoint
-        if (kept.every or kept.at_end or kept.keep_best) and saves_nothing(self.load_trainable()):
-            found.append(
-                "checkpoint: none is written, for the trainable has no save_checkpoint(directory) and no get_state()"
-            )
-        scheduler = self.make_scheduler()
-        last = getattr(scheduler, "max", None)
-        limit = self.stop.get(scheduler.resource)
-        if last is not None and limit is not None and limit < last:
-            found.append(f"stop: {scheduler.resource} {limit:g} ends trials before the scheduler's max {last:g}")
-        if self.trials is not None and self.trials < len(self.start_points):
-            found.append(f"start_points: {len(self.start_points)} are given, only {self.trials} trials will run")
-        return found
+        return check(self)
 
     # -------------------------------------------------------------------------------------- what it means
 
@@ -354,6 +308,8 @@ class SearchSpec(Shared):
             raise SpecError(
                 f"resources: the function returned {describe(found)}; Resources(cpu=..., gpu=...) is wanted"
             )
+        if found.workers > 1:
+            check_workers(self.load_trainable(), found.workers)
         return found
 
     def make_searcher(self) -> Searcher:

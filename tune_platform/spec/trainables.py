@@ -46,6 +46,16 @@ def check_saves(trainable: Any, scheduler: Any) -> None:
         )
 
 
+def check_workers(trainable: Any, workers: int) -> None:
+    """Raise SpecError for several workers where a trial of the trainable would leave all but one idle."""
+    why = getattr(trainable, "one_process", "")
+    if workers > 1 and why:
+        raise SpecError(
+            f"got workers={workers}, but a trial of {trainable.__qualname__} trains in one process: {why}. Leave "
+            "workers out: more trials run side by side instead"
+        )
+
+
 def saves_nothing(trainable: Any) -> bool:
     """Whether it is a class of which no checkpoint can be written; of a function nobody knows before it reports."""
     return (

@@ -1,0 +1,70 @@
+"""What can be known of a whole spec before a start: what is wrong, and what was perhaps meant otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from tune_platform.errors import SpecError
+from tune_platform.location import Location, unwritable
+from tune_platform.resources import Resources
+from tune_platform.spec.blocks import check_driver
+from tune_platform.spec.trainables import check_saves, check_workers, saves_nothing
+from tune_platform.spec.values import Problem, spec_error
+from tune_platform.tracking import check_trackers
+
+if TYPE_CHECKING:
+    from tune_platform.spec.model import SearchSpec
+
+
+def check(spec: SearchSpec) -> list[str]:
+    """Import the trainable, sample the space; return warnings. Raises SpecError with everything that is wrong."""
+    problems: list[Problem] = []
+
+    def attempt(key: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except SpecError as error:
+            problems.append(Problem((key,), str(error)))
+
+    attempt("trainable", spec.load_trainable)
+    attempt("storage", lambda: _check_folder(spec.storage))
+    attempt("space", lambda: spec.space.check(spec.seed))
+    attempt("track", lambda: check_trackers(spec.track))
+    attempt("checkpoint.storage", lambda: check_driver(spec.checkpoint.storage))
+    if not problems:
+        trainable, resources = spec.load_trainable(), spec.resources
+        attempt("schedule", lambda: check_saves(trainable, spec.make_scheduler()))
+        if isinstance(resources, Resources):
+            attempt("resources", lambda: check_workers(trainable, resources.workers))
+        searcher = spec.make_searcher()
+        attempt("search", lambda: searcher.setup(spec.space, mode=spec.modes, seed=spec.seed))
+    if problems:
+        raise spec_error(problems, spec.name or "spec")
+    return _warnings(spec)
+
+
+def _check_folder(storage: str) -> None:
+    if not Location(storage).is_url and (said := unwritable(storage)):
+        raise SpecError(said)
+
+
+def _warnings(spec: SearchSpec) -> list[str]:
+    found = []
+    if isinstance(spec.param_space, Mapping) and not spec.space.parameters():
+        found.append("space: has no parameters, so all trials have the same config")
+    if type(getattr(spec.trainable, "_resources", None)).__name__ == "PlacementGroupFactory":
+        found.append("resources: those that Ray Tune's with_resources gave the trainable are not read; give them here")
+    kept = spec.checkpoint
+    if (kept.every or kept.at_end or kept.keep_best) and saves_nothing(spec.load_trainable()):
+        found.append(
+            "checkpoint: none is written, for the trainable has no save_checkpoint(directory) and no get_state()"
+        )
+    scheduler = spec.make_scheduler()
+    last = getattr(scheduler, "max", None)
+    limit = spec.stop.get(scheduler.resource)
+    if last is not None and limit is not None and limit < last:
+        found.append(f"stop: {scheduler.resource} {limit:g} ends trials before the scheduler's max {last:g}")
+    if spec.trials is not None and spec.trials < len(spec.start_points):
+        found.append(f"start_points: {len(spec.start_points)} are given, only {spec.trials} trials will run")
+    return found
