@@ -17,26 +17,16 @@ def start_dashboard(name: str, storage: str) -> str:
     Raises MissingLibraryError where the extra `dashboard` is not installed.
     """
     require("the dashboard", "dash", "dash_ag_grid", "dash_mantine_components", "plotly")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "tune_platform",
-        "dashboard",
-        name,
-        "--port",
-        str(port),
-        "--beside",
-        str(os.getpid()),
-    ]
-    subprocess.Popen(
-        [*command, "--beside", str(os.getpid())],
-        env={**os.environ, VARIABLE: Location(storage).unmasked},  # a URL may hold a password: not among the arguments
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the run
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # who opens the page at once waits, and is not refused
+        port = listening.getsockname()[1]
+        command = [sys.executable, "-m", "tune_platform", "dashboard", name]
+        subprocess.Popen(
+            [*command, "--listening", str(listening.fileno()), "--beside", str(os.getpid())],
+            env={**os.environ, VARIABLE: Location(storage).unmasked},  # a URL may hold a password: not an argument
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(listening.fileno(),),
+            start_new_session=True,  # Ctrl-C is for the run
+        )
     return f"http://127.0.0.1:{port}/e/{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 
 import click
@@ -18,10 +19,12 @@ from tune_platform.location import Location, default_storage
 @click.option("--open", "opened", is_flag=True, help="Open it in the browser.")
 @click.option("--allow-control", is_flag=True, help="Who has the address may stop, pause and add trials.")
 @click.option("--beside", type=int, hidden=True, help="End when this process has ended.")
+@click.option("--listening", type=int, hidden=True, help="A socket that listens already, by its descriptor.")
 @storage_option
 def dashboard(
-    experiment: str | None, port: int, opened: bool, allow_control: bool, beside: int | None, storage: str | None
-) -> None:
+    experiment: str | None, port: int, opened: bool, allow_control: bool, beside: int | None, listening: int | None,
+    storage: str | None,
+) -> None:  # fmt: skip
     """Show experiments in a browser, live, finished or crashed.
 
     It listens on 127.0.0.1 only, and only reads unless --allow-control is given. Ctrl-C ends it.
@@ -29,6 +32,8 @@ def dashboard(
     \b
     Example: tune-platform dashboard digits --open
     """
+    if beside is not None:
+        os.nice(10)  # the run comes first
     require("the dashboard", "dash", "dash_ag_grid", "dash_mantine_components", "plotly")
     from tune_platform.dashboard.server import serving
     from tune_platform.results import locate
@@ -39,13 +44,13 @@ def dashboard(
         name, where = locate(experiment, storage)
         with open_store(where) as store:
             name = store.find(name)
-    with serving(where, name, port=port, control=allow_control) as (server, address):
+    given = None if listening is None else socket.socket(fileno=listening)
+    with serving(where, name, port=port, control=allow_control, listening=given) as (server, address):
         click.echo(address)
         talk("Ctrl-C ends it" if beside is None else "it ends with the run")
         if opened:
             click.launch(address)
         if beside is not None:
-            os.nice(10)  # the run comes first
             threading.Thread(target=_end_with, args=(beside, server), daemon=True).start()
         server.serve_forever()
 

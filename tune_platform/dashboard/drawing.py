@@ -16,6 +16,8 @@ from tune_platform.plots.theme import nothing, themed
 
 #: Curves that are drawn where nobody has selected any: the best ones.
 TOP = 20
+#: Of more traces than this no names are shown, which would take the room of the drawing; hovering tells each.
+NAMED = 12
 #: Drawings of one revision that are kept.
 _KEPT = 64
 #: Figures that take seconds of a large experiment: of a live one they are drawn anew now and then, not at each change.
@@ -86,5 +88,7 @@ def _draw(
             made.update_traces(cells=dark, header=dark, selector={"type": "table"})
     except (SpecError, ExperimentError) as error:
         made = themed(nothing(str(error)), "dark" if theme == "dark" else "light")
+    # Its name stands above it on the page: inside, a legend of two lines would cover it.
+    made.update_layout(title_text=None, margin_t=24, showlegend=False if len(made.data) > NAMED else None)
     told = only(picture.view, list(trials)) if trials else view
     return Drawing(made, kind.summary(told), key)

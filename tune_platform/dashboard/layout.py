@@ -38,7 +38,7 @@ TABS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 FOLLOW = ("curves",)
 #: Figures that take the whole width.
-BROAD = ("parallel", "decisions", "timeline")
+BROAD = ("parallel", "decisions", "timeline", "utilisation")
 
 
 def frame() -> Any:
@@ -220,7 +220,10 @@ def figure(name: str, view: View, given: Mapping[str, str], made: Drawing | None
         dcc.Store(id={"type": f"{how}-drawn", "name": name}, data=made.key if made else None),
     ]
     inner = html.Div(drawing, id=name, role="group", **{"aria-label": kind.title})
-    box = html.Figure([controls(name, view, given), inner, *caption, _taken(name, how, view.name)], className="figure")
+    head = html.H3(kind.title, className="figure-title")
+    box = html.Figure(
+        [head, controls(name, view, given), inner, *caption, _taken(name, how, view.name)], className="figure"
+    )
     return dmc.Paper(box, withBorder=True, radius="md", className="broad" if name in BROAD else "")
 
 

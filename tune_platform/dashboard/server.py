@@ -116,11 +116,18 @@ def _download(data: Any, kind: str, name: str) -> Response:
 
 
 @contextmanager
-def serving(storage: str, experiment: str | None, *, port: int = 0, control: bool = False) -> Iterator[tuple[Any, str]]:
+def serving(
+    storage: str,
+    experiment: str | None,
+    *,
+    port: int = 0,
+    control: bool = False,
+    listening: socket.socket | None = None,
+) -> Iterator[tuple[Any, str]]:
     """Yield a server that listens, and the address of its page; its `serve_forever` answers.
 
-    Port 0 is any free one. Raises SpecError where the port is in use, ExperimentError where there is no such
-    experiment.
+    Port 0 is any free one; with `listening`, a socket that listens already, its own. Raises SpecError where the port
+    is in use, ExperimentError where there is no such experiment.
     """
     from werkzeug.serving import make_server
 
@@ -128,7 +135,7 @@ def serving(storage: str, experiment: str | None, *, port: int = 0, control: boo
     source = Source(storage, experiment)
     if experiment is not None:
         source.picture(experiment)  # what cannot be read is told at once
-    listening = _listen(port)
+    listening = _listen(port) if listening is None else listening
     port = listening.getsockname()[1]
     guard = Guard(port, control=control)
     server = make_server(HOST, port, make_app(source, guard), threaded=True, fd=listening.fileno())

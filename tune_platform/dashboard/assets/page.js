@@ -79,14 +79,18 @@
     return found.size ? {ids: Array.from(found)} : window.dash_clientside.no_update;
   }
 
-  // Write a figure as a file: what is drawn, at twice its size.
+  // Write a figure as a file, with its title.
   function save() {
     const cause = window.dash_clientside.callback_context.triggered[0];
     if (!cause || !cause.value) return window.dash_clientside.no_update;
     const {name, as} = JSON.parse(cause.prop_id.replace(".n_clicks", ""));
-    const drawing = document.querySelector("#" + name + " .js-plotly-plot");
-    const size = {width: drawing.clientWidth, height: drawing.clientHeight, scale: as === "png" ? 2 : 1};
-    return window.Plotly.downloadImage(drawing, {format: as, filename: name, ...size});
+    const place = document.getElementById(name);
+    const drawing = place.querySelector(".js-plotly-plot");
+    const size = {width: drawing.clientWidth, height: drawing.clientHeight + 50, scale: as === "png" ? 2 : 1};
+    // On the page the title stands beside the drawing.
+    const title = {text: place.getAttribute("aria-label"), x: 0.01, xanchor: "left", y: 0.98, yanchor: "top"};
+    const layout = {...drawing.layout, title, height: size.height, margin: {...drawing.layout.margin, t: 80}};
+    return window.Plotly.downloadImage({data: drawing.data, layout}, {format: as, filename: name, ...size});
   }
 
   function address(tab, filter, selection, columns, by, options, ids, shown, where) {
@@ -127,6 +131,13 @@
     document.cookie = `scheme=${now}; path=/; SameSite=Strict; max-age=31536000`;  // the server draws for it
     return now;
   }
+
+  // A page that nobody sees asks for nothing.
+  document.addEventListener("visibilitychange", () => {
+    const there = (id) => document.getElementById(id);
+    const clocks = there("status") ? ["tick", "slow-tick"] : there("experiments") ? ["list-tick"] : [];
+    for (const clock of clocks) window.dash_clientside.set_props(clock, {disabled: document.hidden});
+  });
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     page: {rows, chosen, brushed, marked, save, address, versus, scheme},
