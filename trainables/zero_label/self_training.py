@@ -2,7 +2,7 @@
 
 Round 0 trains on labelled seen pixels with a softmax over the seen classes. In round t the frozen student of round t-1
 makes pseudo-labels on the unlabelled pixels, and a copy of it goes on training on the original labels and these, with a
-softmax over all classes. A round is one step of a trial: its end is the only state there is to save.
+softmax over all classes. A round is one step of a trial, or `report_every` steps of its optimiser are.
 
 All draws of the training come from one generator, which the checkpoint holds; the diagnostics have their own.
 """
@@ -13,6 +13,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,23 @@ _STATE_FILE = "state.pt"
 SCORE_BYTES = 2**30
 
 
+@dataclass(slots=True)
+class _Round:
+    """A round that has begun. `draws` is the generator's state before it made its labels."""
+
+    steps: int
+    optimizer: torch.optim.Optimizer
+    rates: list[float]  # of the optimizer's groups, at the peak
+    scaler: torch.amp.GradScaler
+    teacher: Teacher | None
+    stored: Tensor | None  # the labels of all images, where they are made once
+    frozen: bool
+    draws: Tensor
+    done: int = 0
+
+
 class SelfTraining:
-    """One training: `round()` runs the next round and returns its losses; `save` and `load` are exact."""
+    """One training: `round()` runs the next round, `part(steps)` some of it; `save` and `load` are exact anywhere."""
 
     def __init__(
         self, config: Mapping[str, Any], task: Task, train: LabelledImages, model: ProjectionNet, seed: int
@@ -55,6 +71,7 @@ class SelfTraining:
         check_config(config, task)
         self.config, self.task, self.train, self.model = config, task, train, model
         self.rounds_done = 0
+        self._present: _Round | None = None
         self._class_weights: Tensor | None = None  # of the pseudo-labels of the present round
         self.device = model.vectors.device
         self.draws = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on any device
@@ -68,45 +85,73 @@ class SelfTraining:
         return self.rounds_done > (0 if self.config["method"] == "spnet" else int(self.config["rounds"]))
 
     def round(self) -> dict[str, float]:
-        """Run the next round; return its mean loss, images per second and, where it made any, `coverage`.
+        """Run the next round, or the rest of one; return what `part` does."""
+        return self.part(0)
 
-        `coverage` is the share of the candidate pixels that got a pseudo-label.
+    def part(self, steps: int) -> dict[str, float]:
+        """Go on in the present round for `steps` optimiser steps at most (0: to its end), and begin it where none is.
+
+        Returns the mean loss of these steps, images per second and, where labels were made in this round, `coverage`:
+        the share of the candidate pixels that got one.
         """
         started = time.perf_counter()
-        plain = self.rounds_done == 0 or self.config["method"] == "longer"
-        result = self._fit(None) if plain else self._fit(Teacher(self.model, self.config, self.draws))
-        self.rounds_done += 1
-        result["images_per_s"] = result.pop("images") / (time.perf_counter() - started)
+        present = self._present = self._present or self._begun()
+        end = min(present.done + steps, present.steps) if steps else present.steps
+        count = end - present.done
+        total = torch.zeros((), device=self.device)
+        train_mode(self.model, present.frozen)
+        while present.done < end:
+            total += self._step(present)
+        self.model.eval()
+        result = {
+            "train_loss": total.item() / max(1, count),
+            "images_per_s": count * self.batch_size / (time.perf_counter() - started),
+        }
+        if present.teacher is not None:
+            result["coverage"] = present.teacher.coverage
+        if present.done == present.steps:
+            self._present = None
+            self.rounds_done += 1
         return result
 
-    def _fit(self, teacher: Teacher | None) -> dict[str, float]:
+    @property
+    def steps_done(self) -> int:
+        """How many steps of the present round are done; 0 between two rounds."""
+        return self._present.done if self._present is not None else 0
+
+    def _begun(self) -> _Round:
         first = self.rounds_done == 0
-        steps = int(self.config["base_steps" if first else "round_steps"])
-        peak = float(self.config["base_lr" if first else "round_lr"])
+        draws = self.draws.get_state()
+        plain = first or self.config["method"] == "longer"
+        teacher = None if plain else Teacher(self.model, self.config, self.draws)
         # In round 0 the statistics are learnt whatever `frozen_norm` says, unless the backbone came with its own.
         frozen = bool(self.config["frozen_norm"]) and (not first or self.config["weights"] is not None)
-        optimizer = build_optimizer(self.config, self.model, peak)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.config["precision"] == "float16")
-        total = torch.zeros((), device=self.device)
+        optimizer = build_optimizer(self.config, self.model, float(self.config["base_lr" if first else "round_lr"]))
         stored = self._labelled(teacher) if teacher and self.config["relabel"] == "round" else None
         self._class_weights = teacher.class_weights() if teacher and stored is not None else None
-        train_mode(self.model, frozen)
-        for step in range(steps):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * poly(step, steps)
-            indices = torch.randint(len(self.train), (self.batch_size,), generator=self.draws)
-            loss = self._loss(indices, teacher, stored)
-            optimizer.zero_grad()
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            scaler.step(optimizer)
-            scaler.update()
-            total += loss.detach()
-        self.model.eval()
-        result = {"train_loss": total.item() / max(1, steps), "images": float(steps * self.batch_size)}
-        if teacher is not None:
-            result["coverage"] = teacher.coverage
-        return result
+        return _Round(
+            steps=int(self.config["base_steps" if first else "round_steps"]),
+            optimizer=optimizer,
+            rates=[group["lr"] for group in optimizer.param_groups],
+            scaler=torch.amp.GradScaler(self.device.type, enabled=self.config["precision"] == "float16"),
+            teacher=teacher,
+            stored=stored,
+            frozen=frozen,
+            draws=draws,
+        )
+
+    def _step(self, present: _Round) -> Tensor:
+        """Take one step of the optimiser and return the loss."""
+        for group, rate in zip(present.optimizer.param_groups, present.rates, strict=True):
+            group["lr"] = rate * poly(present.done, present.steps)
+        indices = torch.randint(len(self.train), (self.batch_size,), generator=self.draws)
+        loss = self._loss(indices, present.teacher, present.stored)
+        present.optimizer.zero_grad()
+        present.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        present.scaler.step(present.optimizer)
+        present.scaler.update()
+        present.done += 1
+        return loss.detach()
 
     def _labelled(self, teacher: Teacher) -> Tensor:
         """Label all training images once, whole, before the round; cheaper than every crop as it comes."""
@@ -181,22 +226,50 @@ class SelfTraining:
     # ------------------------------------------------------------------ state
 
     def branch(self, config: Mapping[str, Any]) -> SelfTraining:
-        """Return a training in the same state that goes on by `config`; neither touches the other."""
+        """Return a training in the same state that goes on by `config`; neither touches the other.
+
+        Raises RuntimeError within a round.
+        """
+        if self._present is not None:
+            raise RuntimeError("a training branches between two rounds")
         other = SelfTraining(config, self.task, self.train, copy.deepcopy(self.model), seed=0)
         other.rounds_done = self.rounds_done
         other.draws.set_state(self.draws.get_state())
         return other
 
     def save(self, directory: Path) -> None:
-        """Write all that the next round depends on."""
+        """Write all that the next step depends on; labels that were made once are not kept, but made again."""
         state = {"rounds": self.rounds_done, "model": self.model.state_dict(), "draws": self.draws.get_state()}
+        if (present := self._present) is not None:
+            state["round"] = {
+                "done": present.done,
+                "draws": present.draws,
+                "kind": self.config["optimizer"],
+                "optimizer": present.optimizer.state_dict(),
+                "scaler": present.scaler.state_dict(),
+                "teacher": present.teacher.state_dict() if present.teacher is not None else None,
+            }
         torch.save(state, directory / _STATE_FILE)
 
     def load(self, directory: Path) -> None:
         """Read what `save` wrote; hyperparameters stay this config's, which a clone may have changed."""
         state = torch.load(directory / _STATE_FILE, map_location="cpu", weights_only=True)
+        self.rounds_done, self._present = state["rounds"], None
+        if (within := state.get("round")) is not None:
+            began = within["teacher"]["model"] if within["teacher"] is not None else state["model"]
+            self.model.load_state_dict(began)  # the labels of a round are those of the network that it began with
+            self.draws.set_state(within["draws"])
+            present = self._present = self._begun()
+            present.done = min(within["done"], present.steps)
+            if within["kind"] == self.config["optimizer"]:
+                own = [{k: v for k, v in group.items() if k != "params"} for group in present.optimizer.param_groups]
+                present.optimizer.load_state_dict(within["optimizer"])
+                for group, mine in zip(present.optimizer.param_groups, own, strict=True):
+                    group.update(mine)
+            present.scaler.load_state_dict(within["scaler"])
+            if present.teacher is not None and within["teacher"] is not None:
+                present.teacher.load_state_dict(within["teacher"])
         self.model.load_state_dict(state["model"])
-        self.rounds_done = state["rounds"]
         self.draws.set_state(state["draws"])
 
 
@@ -215,6 +288,7 @@ _WHOLE: Mapping[str, int] = {
     "round_steps": 1,
     "batch_size": 1,
     "rounds": 0,
+    "report_every": 0,
     "width": 1,
     "train_scenes": 1,
 }

@@ -90,3 +90,13 @@ class Teacher:
     def coverage(self) -> float:
         """Share of the candidates labelled so far that got a pseudo-label; zero if there were none."""
         return float(self._kept.sum()) / self._candidates if self._candidates else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return its weights, and what it has counted."""
+        counts = {"candidates": self._candidates, "proposed": self._proposed, "kept": self._kept}
+        return {"model": self.model.state_dict(), **counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self._candidates, self._proposed, self._kept = state["candidates"], state["proposed"], state["kept"]

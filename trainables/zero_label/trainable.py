@@ -52,6 +52,7 @@ DEFAULTS: Mapping[str, Any] = {
     "rounds": 3,  # after SPNet
     "base_steps": 700,
     "round_steps": 120,
+    "report_every": 0,  # optimiser steps between two reports; 0: one report a round
     "base_lr": 3e-3,
     "round_lr": 1e-3,
     "optimizer": "adamw",  # or "sgd", with momentum 0.9
@@ -105,7 +106,10 @@ def build_model(config: Mapping[str, Any], task: Task, channels: int, device: st
 
 
 class ZeroLabelTrainable(Trainable):
-    """One round of self-training a step; exact checkpoints; the data is kept for the worker's next trial."""
+    """One round of self-training a step, or `report_every` iterations of one; exact checkpoints.
+
+    The data is kept for the worker's next trial.
+    """
 
     one_process = "a round labels and trains on one network, whose teacher is not shared among workers yet"
 
@@ -133,17 +137,22 @@ class ZeroLabelTrainable(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run one round and measure."""
+        """Run one round, or `report_every` steps of it, and measure."""
         training = self.training
+        begins = training.steps_done == 0
         hidden: dict[str, float] = {}
         if (
             self.settings["diagnostics"]
+            and begins
             and training.rounds_done
             and self.settings["method"] in ("self_training", "strict")
         ):
             hidden = diagnose(training, self.context.seed)  # of the teacher of the round that comes
-        metrics: dict[str, Any] = {"round": training.rounds_done, **training.round(), **self.evaluate()}
+        every = int(self.settings["report_every"])
+        metrics: dict[str, Any] = {"round": training.rounds_done, **training.part(every), **self.evaluate()}
         metrics.update({name: value for name, value in hidden.items() if not math.isnan(value)})
+        if training.steps_done:
+            return {**metrics, DONE: False}
         if self.settings["pictures"]:
             from tune_platform.trainables.zero_label.pictures import draw_filter  # matplotlib takes its time to load
 

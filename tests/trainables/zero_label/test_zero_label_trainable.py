@@ -44,6 +44,14 @@ def test_what_is_reported_while_tuning() -> None:
     assert trainable.data.test is None  # the test images are not even opened
 
 
+def test_reports_within_rounds() -> None:
+    whole, parts = steps(make(), 2), steps(make(report_every=4), 3)
+    assert [report["round"] for report in parts] == [0, 0, 1]
+    assert [report["done"] for report in parts] == [False, False, True]
+    assert [report["val_hm"] for report in parts[1:]] == [report["val_hm"] for report in whole]
+    assert ["hidden_coverage" in report for report in parts] == [False, False, True]
+
+
 def test_what_is_reported_in_the_final_stage() -> None:
     first = steps(make(stage="final"), 1)[0]
     assert "val_hm" not in first  # nothing to tune on

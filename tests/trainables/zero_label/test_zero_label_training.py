@@ -57,10 +57,12 @@ def test_strict_with_the_identity_alone_is_plain_self_training(scenes: Scenes) -
 def test_the_teacher_stays_and_the_student_moves_on_from_it(scenes: Scenes) -> None:
     training = make(scenes)
     training.round()
-    teacher = Teacher(training.model, training.config, training.draws)
-    before = [p.clone() for p in teacher.model.parameters()]
-    assert same(before, list(training.model.parameters()))  # the student starts as a copy
-    training._fit(teacher)
+    before = [p.clone() for p in training.model.parameters()]
+    training.part(1)
+    assert training._present is not None
+    teacher = training._present.teacher
+    assert teacher is not None
+    training.round()
     assert same(before, list(teacher.model.parameters()))
     assert not same(before, list(training.model.parameters()))
     assert not any(p.requires_grad for p in teacher.model.parameters())
@@ -140,6 +142,52 @@ def test_resume_equals_uninterrupted(scenes: Scenes, changes: dict[str, Any], tm
     assert timeless(second.round()) == expected[2]
     assert [*ended, second.finished] == [False, True]
     assert same(weights(whole), weights(second))
+
+
+CHANGES: list[dict[str, Any]] = [
+    {}, {"relabel": "crop", "views": "random"}, {"views": "random", "class_weights": "agreement"}, {"method": "longer"},
+    {"optimizer": "sgd", "head_lr": 10.0, "frozen_norm": False}, {"precision": "bfloat16"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_rounds_in_parts_are_the_same_rounds(scenes: Scenes, changes: dict[str, Any], tmp_path: Path) -> None:
+    """Stopped and gone on with in another process after every part, also in the middle of a round."""
+    whole = make(scenes, **changes)
+    expected = [timeless(whole.round()) for _ in range(3)]
+    training, found, places = make(scenes, **changes), [], []
+    while not training.finished:
+        number = training.rounds_done
+        found.append((number, timeless(training.part(3))))
+        training.confusion(scenes)  # a measurement changes nothing
+        places.append(training.steps_done)
+        training.save(tmp_path)
+        training = make(scenes, seed=5, **changes)
+        training.load(tmp_path)
+    assert places == [3, 0, 3, 0, 3, 0]  # of 6, 4 and 4 steps
+    assert same(weights(whole), weights(training))
+    for number, result in enumerate(expected):
+        parts = [each for at, each in found if at == number]
+        steps = [3, 3] if number == 0 else [3, 1]
+        mean = sum(n * part["train_loss"] for n, part in zip(steps, parts, strict=True)) / sum(steps)
+        assert mean == pytest.approx(result["train_loss"], rel=1e-5)
+        assert parts[-1].get("coverage") == result.get("coverage")
+
+
+def test_a_clone_goes_on_within_a_round_with_its_own_settings(scenes: Scenes, tmp_path: Path) -> None:
+    source = make(scenes)
+    source.round()
+    source.part(2)
+    source.save(tmp_path)
+    for changes in ({"optimizer": "sgd", "round_lr": 0.5}, {"method": "longer"}, {"round_steps": 1}):
+        clone = make(scenes, seed=9, **changes)
+        clone.load(tmp_path)
+        assert same(weights(clone), weights(source))
+        assert clone.steps_done == min(2, int(clone.config["round_steps"]))
+        clone.round()
+        assert clone.rounds_done == 2
+    with pytest.raises(RuntimeError, match="between two rounds"):
+        source.branch(source.config)
 
 
 def test_seed_decides_and_the_global_generator_is_left_alone(scenes: Scenes) -> None:
