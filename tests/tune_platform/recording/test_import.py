@@ -202,6 +202,37 @@ def test_an_optuna_study_in_and_out_again(tmp_path: Path) -> None:
     assert "say with --study which; the storage has" in call("import", back, code=2).output
 
 
+OPENED = """
+import json, sys
+from wsgiref.util import setup_testing_defaults
+import optuna_dashboard
+app = optuna_dashboard.wsgi(sys.argv[1])
+def get(path):
+    environ = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+    status = []
+    body = b"".join(app(environ, lambda line, headers, *_: status.append(line)))
+    assert status == ["200 OK"], (status, body)
+    return json.loads(body)
+(study,) = get("/api/studies")["study_summaries"]
+detail = get(f"/api/studies/{study['study_id']}")
+print("OPENED", study["study_name"], [trial["state"] for trial in detail["trials"]])
+"""
+
+
+@pytest.mark.slow
+def test_optuna_dashboard_opens_what_is_exported(tmp_path: Path) -> None:
+    if shutil.which("uv") is None:
+        pytest.skip("uv brings optuna-dashboard")
+    url, storage, out = f"sqlite:///{tmp_path}/in.db", str(tmp_path / "ours"), f"sqlite:///{tmp_path}/out.db"
+    optuna.create_study(study_name="theirs", storage=url).optimize(objective, n_trials=4, catch=ValueError)
+    call("import", url, "--storage", storage)
+    call("export", "theirs", "--to", "optuna", out, "--storage", storage)
+    command = ["uv", "run", "--no-sync", "--with", "optuna-dashboard", "python", "-c", OPENED, out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert "OPENED theirs ['Complete', 'Pruned', 'Fail', 'Complete']" in done.stdout, done.stdout + done.stderr[-3000:]
+
+
 MLFLOW = (
     "run_id,status,start_time,end_time,metrics.loss,metrics.acc,params.lr,params.opt,tags.user\n"
     "r1,FINISHED,2026-01-31 10:00:00+00:00,2026-01-31 10:01:00+00:00,0.5,0.9,0.1,sgd,ada\n"
