@@ -31,7 +31,7 @@ TRIALS = {
     "pb2_example": 8,
     "pbt_example": 8,
     "pbt_function": 8,
-    "tune_basic_example": 5,
+    "tune_basic_example": 10,
     "xgboost_example": 10,
 }
 REFUSED = {"xgboost_dynamic_resources_example": "ResourceChangingScheduler needs Ray Tune's own controller"}
