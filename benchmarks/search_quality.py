@@ -2,198 +2,71 @@
 
     python -m benchmarks.search_quality                 # all tables, 8 and 64 workers, 20 seeds
     python -m benchmarks.search_quality --quick --json  # 8 workers, 3 seeds, shorter; the last line is a JSON object
+    uv run --with syne-tune==0.16.0 python -m benchmarks.search_quality   # with Syne Tune's
 
 This platform's pairings run in its own simulator; the peers' own scheduler, searcher and pruner objects are driven
-step by step on the same curves (`Peer`). Each has `BUDGET` full trainings' worth of worker time. A run is ranked by
-when it came to the best 1 % of the table's configs; those that did not come last, by their best value. The
-default's searcher was chosen on mlp_digits, boosting_diabetes, and tables that are not kept. Syne Tune is not raced,
-nor is Optuna's AutoSampler.
+step by step on the same curves (`search_peers`). Each has `BUDGET` full trainings' worth of worker time. Peers that
+search at random have the draws of this platform's random search. A run is ranked by when it came to the best 1 % of the
+table's configs; those that did not come last, by their best value. With `--work FILE` each race is kept when it is run,
+and `--minutes` ends the session: the same command goes on with what is missing.
+`--chart FILE.png` draws the mean rank over time.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.null import simulated
+from benchmarks.search_peers import Best, drive, peers
 from tune_platform import Budget, SearchSpec, simulate
 from tune_platform.curves.table import CurveTable
 from tune_platform.simulation import Conditions, Outcome
-from tune_platform.space import Categorical, Float, Int
 
 CURVES = Path(__file__).parent / "curves"
 #: Worker time of a run, in trainings of mean length to the end.
 BUDGET, QUICK_BUDGET = 200, 60
 DEFAULT = "default"
-
-Best = list[tuple[float, float]]
-
-
-class Peer(Protocol):
-    """Another library's search: asked for configs, told each value, answers whether the trial goes on."""
-
-    def ask(self) -> tuple[Any, Mapping[str, Any]]:
-        """Return a trial of its own and the config."""
-
-    def report(self, trial: Any, step: int, value: float) -> bool:
-        """Take a value; return whether the trial goes on."""
-
-    def done(self, trial: Any, step: int, value: float, stopped: bool) -> None:
-        """Take the end of a trial."""
+#: Shares of the budget at which values are compared.
+MOMENTS = tuple(float(share) for share in np.geomspace(0.01, 1.0, 24))
 
 
-def drive(peer: Peer, table: CurveTable, workers: int, seconds: float) -> Best:
-    """Run a peer on the virtual clock; return (time, value) of each improvement."""
-    curve, step_time = table.lookup()
-    running: list[tuple[float, int, int, Any, Mapping[str, Any]]] = []
-    asked = 0
+class Run(NamedTuple):
+    """One run: seconds to the best 1 % and 0.1 % of the table (None: not within the budget), and its best value.
 
-    def start(now: float) -> None:
-        nonlocal asked
-        trial, config = peer.ask()
-        asked += 1
-        heapq.heappush(running, (now + step_time(config, 1), asked, 1, trial, config))
+    `values` are the best so far at `MOMENTS`, negated where more is better; infinite where there was none.
+    """
 
-    for _ in range(workers):
-        start(0.0)
-    best: Best = []
-    while running:
-        now, number, step, trial, config = heapq.heappop(running)
-        if now > seconds:
-            break
-        value = curve(config, step)[table.metric]
-        if not best or (value < best[-1][1] if table.mode == "min" else value > best[-1][1]):
-            best.append((now, value))
-        goes_on = peer.report(trial, step, value)
-        if goes_on and curve(config, step + 1) is not None:
-            heapq.heappush(running, (now + step_time(config, step + 1), number, step + 1, trial, config))
-        else:
-            peer.done(trial, step, value, stopped=not goes_on)
-            start(now)
-    return best
+    percent: float | None
+    permille: float | None
+    value: float
+    values: Sequence[float] = ()
 
 
-class RayTune:
-    """Ray Tune's own ASHA, with configs drawn at random or by its Optuna search."""
+class Race(NamedTuple):
+    """All runs of one table, number of workers and seed; `seconds` is what each had."""
 
-    def __init__(self, table: CurveTable, seed: int, *, optuna: bool) -> None:
-        from ray.tune.schedulers import ASHAScheduler
-        from ray.tune.search.optuna import OptunaSearch
-
-        self._table, self._rng, self._count = table, np.random.default_rng(seed), 0
-        self._asha = ASHAScheduler(
-            metric=table.metric, mode=table.mode, max_t=table.steps, grace_period=1, reduction_factor=3
-        )
-        self._search = None
-        if optuna:
-            self._search = OptunaSearch(seed=seed)
-            self._search.set_search_properties(table.metric, table.mode, _ray_space(table))
-
-    def ask(self) -> tuple[Any, Mapping[str, Any]]:
-        """Return a trial of its own and the config."""
-        self._count += 1
-        trial = SimpleNamespace(trial_id=f"t{self._count}", config=None)
-        search, space = self._search, self._table.space
-        config = space.sample(self._rng) if search is None else search.suggest(trial.trial_id)
-        self._asha.on_trial_add(None, trial)
-        return trial, config
-
-    def report(self, trial: Any, step: int, value: float) -> bool:
-        """Take a value; return whether the trial goes on."""
-        result = self._result(step, value)
-        if self._search is not None:
-            self._search.on_trial_result(trial.trial_id, result)
-        return str(self._asha.on_trial_result(None, trial, result)) == "CONTINUE"
-
-    def done(self, trial: Any, step: int, value: float, stopped: bool) -> None:
-        """Take the end of a trial."""
-        result = self._result(step, value)
-        if not stopped:
-            self._asha.on_trial_complete(None, trial, result)
-        if self._search is not None:
-            self._search.on_trial_complete(trial.trial_id, result)
-
-    def _result(self, step: int, value: float) -> dict[str, Any]:
-        return {self._table.metric: value, "training_iteration": step}
+    table: str
+    workers: int
+    seed: int
+    seconds: float
+    runs: dict[str, Run]
 
 
-def _ray_space(table: CurveTable) -> dict[str, Any]:
-    from ray import tune
-
-    found: dict[str, Any] = {}
-    for name, domain, _ in table.space.parameters():
-        match domain:
-            case Float():
-                found[name] = (tune.loguniform if domain.log else tune.uniform)(domain.low, domain.high)
-            case Int():
-                found[name] = (tune.lograndint if domain.log else tune.randint)(domain.low, domain.high + 1)
-            case Categorical():
-                found[name] = tune.choice(list(domain.values))
-    return found
-
-
-class OptunaHyperband:
-    """Optuna's TPE with its Hyperband pruner, by ask and tell."""
-
-    def __init__(self, table: CurveTable, seed: int) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._optuna, self._table = optuna, table
-        pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=table.steps, reduction_factor=3)
-        toward = optuna.study.StudyDirection
-        direction = toward.MINIMIZE if table.mode == "min" else toward.MAXIMIZE
-        self._study = optuna.create_study(
-            direction=direction, sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner
-        )
-
-    def ask(self) -> tuple[Any, Mapping[str, Any]]:
-        """Return a trial of its own and the config."""
-        trial = self._study.ask()
-        config: dict[str, Any] = {}
-        for name, domain, _ in self._table.space.parameters():
-            match domain:
-                case Float():
-                    config[name] = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-                case Int():
-                    config[name] = trial.suggest_int(name, domain.low, domain.high, log=domain.log)
-                case Categorical():
-                    config[name] = trial.suggest_categorical(name, list(domain.values))
-        return trial, config
-
-    def report(self, trial: Any, step: int, value: float) -> bool:
-        """Take a value; return whether the trial goes on."""
-        trial.report(value, step)
-        return not trial.should_prune()
-
-    def done(self, trial: Any, step: int, value: float, stopped: bool) -> None:
-        """Take the end of a trial."""
-        if stopped:
-            self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
-        else:
-            self._study.tell(trial, value)
-
-
-PEERS: Mapping[str, Callable[[CurveTable, int], Peer]] = {
-    "Ray Tune: ASHA, random": lambda table, seed: RayTune(table, seed, optuna=False),
-    "Ray Tune: ASHA, Optuna": lambda table, seed: RayTune(table, seed, optuna=True),
-    "Optuna: TPE, Hyperband": OptunaHyperband,
-}
-
-
-def ours(table: CurveTable, workers: int, seconds: float, seed: int, parts: Mapping[str, Any]) -> Outcome:
+def ours(
+    table: CurveTable, workers: int, seconds: float, seed: int, parts: Mapping[str, Any], target: float | None = None
+) -> Outcome:
     """Run one of this platform's pairings; `parts` are the spec's searcher and scheduler, where they are named."""
     spec = SearchSpec(
         trainable=simulated, param_space=table.space.param_space, metric=table.metric, mode=table.mode,
-        budget=Budget(time=seconds), seed=seed, **parts,
+        budget=Budget(time=seconds, target=target), seed=seed, **parts,
     )  # fmt: skip
     return simulate(spec, table, conditions=Conditions(workers=workers))[0]
 
@@ -211,86 +84,171 @@ def pairings(table: CurveTable, *, quick: bool) -> dict[str, dict[str, Any]]:
     return found
 
 
-class Run(NamedTuple):
-    """One run: seconds to the best 1 % and 0.1 % of the table (None: not within the budget), and its best value."""
+def goals(table: CurveTable) -> tuple[float, float]:
+    """Return the values of the best 1 % and 0.1 % of the table's configs, each by its best step; less is better."""
+    sign = 1.0 if table.mode == "min" else -1.0
+    finals = np.nanmin(sign * table.values[table.metric].astype(float), axis=1)
+    percent, permille = (float(np.quantile(finals, share, method="higher")) for share in (0.01, 0.001))
+    return percent, permille
 
-    percent: float | None
-    permille: float | None
-    value: float
 
-
-def race(table: CurveTable, workers: int, seed: int, *, quick: bool) -> tuple[dict[str, Run], float]:
-    """Run all on a table; return what each came to, and the seconds that each had."""
+def race(table: CurveTable, workers: int, seed: int, *, quick: bool) -> Race:
+    """Run all on a table. A run ends with the best 0.1 %, or in the quick form with the best 1 %."""
     seconds = float(np.nansum(table.seconds, axis=1).mean()) * (QUICK_BUDGET if quick else BUDGET) / workers
     sign = 1.0 if table.mode == "min" else -1.0
-    finals = np.nanmin(sign * table.values[table.metric], axis=1)
-    goals = [float(np.quantile(finals, share, method="higher")) for share in (0.01, 0.001)]
+    percent, permille = goals(table)
+    goal = sign * (percent if quick else permille)
     curves: dict[str, Best] = {}
     for name, parts in pairings(table, quick=quick).items():
-        curves[name] = list(ours(table, workers, seconds, seed, parts).best)
-    for name, build in PEERS.items():
-        curves[name] = drive(build(table, seed), table, workers, seconds)
+        curves[name] = list(ours(table, workers, seconds, seed, parts, goal).best)
+    for name, build in peers(quick=quick).items():
+        curves[name] = drive(build(table, seed), table, workers, seconds, goal)
     found = {}
     for name, best in curves.items():
         kept = [(when, sign * value) for when, value in best if when <= seconds]
-        first = [next((when for when, value in kept if value <= goal), None) for goal in goals]
-        found[name] = Run(first[0], first[1], kept[-1][1] if kept else float("inf"))
-    return found, seconds
+        first = [next((when for when, value in kept if value <= wanted), None) for wanted in (percent, permille)]
+        values = [min((v for when, v in kept if when <= share * seconds), default=float("inf")) for share in MOMENTS]
+        found[name] = Run(first[0], first[1], kept[-1][1] if kept else float("inf"), values)
+    return Race(table.name, workers, seed, seconds, found)
 
 
 def ranks(runs: Mapping[str, Run]) -> dict[str, float]:
     """Rank the runs of one race, 1 the best; equals share the mean of their ranks."""
-    keys = {
-        name: (run.percent is None, run.percent or 0.0, run.value if run.percent is None else 0.0)
-        for name, run in runs.items()
-    }
+    return _ranked(
+        {
+            name: (run.percent is None, run.percent or 0.0, run.value if run.percent is None else 0.0)
+            for name, run in runs.items()
+        }
+    )
+
+
+def _ranked(keys: Mapping[str, Any]) -> dict[str, float]:
     order = list(keys.values())
     return {
         name: 1 + sum(o < key for o in order) + (sum(o == key for o in order) - 1) / 2 for name, key in keys.items()
     }
 
 
+def share(run: Run, seconds: float) -> float:
+    """Return the share of the budget that it took to the best 1 %: 1 where it did not come there."""
+    return 1.0 if run.percent is None else run.percent / seconds
+
+
+def to_best_peer(races: Sequence[Race]) -> tuple[float, float, float]:
+    """Return the median time of the default as a share of that of the best peer, with a 90 % interval over the seeds.
+
+    `races` are those of one table and number of workers. The best peer is chosen anew in each of the resamples, as it
+    was in the races, so that the interval has the luck of the choice in it.
+    """
+    names = [name for name in races[0].runs if name in peers()]
+    mine = np.array([share(each.runs[DEFAULT], each.seconds) for each in races])
+    theirs = np.array([[share(each.runs[name], each.seconds) for name in names] for each in races])
+
+    def ratio(index: np.ndarray[Any, Any]) -> float:
+        return float(np.median(mine[index]) / np.median(theirs[index], axis=0).min())
+
+    draws = np.random.default_rng(0).integers(len(races), size=(400, len(races)))
+    low, high = np.quantile([ratio(index) for index in draws], (0.05, 0.95))
+    return ratio(np.arange(len(races))), float(low), float(high)
+
+
+def kept(path: Path) -> list[Race]:
+    """Read the races that are kept in a file."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    read = (json.loads(line) for line in lines)
+    return [
+        Race(table, workers, seed, seconds, {name: Run(*run) for name, run in runs.items()})
+        for table, workers, seed, seconds, runs in read
+    ]
+
+
+def report(races: Sequence[Race]) -> dict[str, Any]:
+    """Print both tables; return what `--json` gives."""
+    names = list(races[0].runs)
+    ranked = {name: [ranks(each.runs)[name] for each in races] for name in names}
+    print(f"{len(races)} races; times as shares of the budget, 1 if not reached\n")
+    print("| pairing | median rank (quartiles) | to the best 1 % | to the best 0.1 % | came to the best 1 % |")
+    print("|---|---|---|---|---|")
+    for name in sorted(names, key=lambda name: (median(ranked[name]), float(np.mean(ranked[name])))):
+        low, middle, high = np.quantile(ranked[name], (0.25, 0.5, 0.75))
+        first = median(share(each.runs[name], each.seconds) for each in races)
+        second = median((each.runs[name].permille or each.seconds) / each.seconds for each in races)
+        came = sum(each.runs[name].percent is not None for each in races)
+        print(f"| {name} | {middle:g} ({low:g} to {high:g}) | {first:.2f} | {second:.2f} | {came} of {len(races)} |")
+    print(
+        "\n| table, workers, seeds | default to the best peer (90 %) | median rank of the default | its rivals' best |"
+    )
+    print("|---|---|---|---|")
+    ratios = []
+    for table, workers in sorted({each[:2] for each in races}):
+        here = [each for each in races if each[:2] == (table, workers)]
+        ratio, low, high = to_best_peer(here)
+        ratios.append(ratio)
+        own = {name: median(ranks(each.runs)[name] for each in here) for name in names}
+        rival = min((name for name in names if name != DEFAULT), key=own.__getitem__)
+        interval = f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+        print(f"| {table}, {workers}, {len(here)} | {interval} | {own[DEFAULT]:g} | {own[rival]:g} ({rival}) |")
+    return {
+        "median_rank": {name: median(each) for name, each in ranked.items()},
+        "default_time_ratio_to_best_peer": round(median(ratios), 3),
+    }
+
+
+def draw(races: Sequence[Race], path: Path) -> None:
+    """Draw the mean rank by the best value so far over time, with 90 % intervals over the races."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name in races[0].runs:
+        each = np.array(
+            [[_ranked({n: run.values[at] for n, run in one.runs.items()})[name] for at in range(len(MOMENTS))]
+             for one in races]
+        )  # fmt: skip
+        mean, error = each.mean(axis=0), 1.645 * each.std(axis=0) / np.sqrt(len(each))
+        (line,) = axes.plot(MOMENTS, mean, label=name, linewidth=2.5 if name == DEFAULT else 1.2)
+        axes.fill_between(MOMENTS, mean - error, mean + error, color=line.get_color(), alpha=0.12)
+    axes.set(xscale="log", xlabel="share of the budget", ylabel="mean rank by best value (1 the best)")
+    axes.invert_yaxis()
+    axes.legend(fontsize="small", loc="lower left", ncols=2)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main() -> None:
-    """Race, print a table, and with `--json` one object in the last line."""
+    """Race, print the tables, and with `--json` one object in the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--workers", type=int, nargs="*")
     parser.add_argument("--tables", nargs="*", default=sorted(path.stem for path in CURVES.glob("*.npz")))
+    parser.add_argument("--work", type=Path, help="keeps each race, and goes on from there")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="when to end for this time")
+    parser.add_argument("--chart", type=Path)
     options = parser.parse_args()
     seeds = options.seeds or (3 if options.quick else 20)
-    ranked: dict[str, list[float]] = {}
-    times: dict[str, list[tuple[float, float]]] = {}  # shares of the budget to the best 1 % and 0.1 %, 1 if not reached
-    reached: dict[str, int] = {}
-    ratios = []
-    for table in [CurveTable.load(CURVES / f"{name}.npz") for name in options.tables]:
-        for workers in (8,) if options.quick else (8, 64):
-            here: dict[str, list[float]] = {}
-            for seed in range(seeds):
-                runs, seconds = race(table, workers, seed, quick=options.quick)
-                for name, rank in ranks(runs).items():
-                    ranked.setdefault(name, []).append(rank)
-                    shares = [1.0 if when is None else when / seconds for when in runs[name][:2]]
-                    times.setdefault(name, []).append((shares[0], shares[1]))
-                    reached[name] = reached.get(name, 0) + (runs[name].percent is not None)
-                    here.setdefault(name, []).append(shares[0])
-            ratios.append(median(here[DEFAULT]) / min(median(here[name]) for name in PEERS))
-    count = len(ranked[DEFAULT])
-    print(
-        f"{count} races: {', '.join(options.tables)}; {seeds} seeds; times as shares of the budget, 1 if not reached\n"
-    )
-    print("| pairing | median rank (quartiles) | to the best 1 % | to the best 0.1 % | came to the best 1 % |")
-    print("|---|---|---|---|---|")
-    for name, each in sorted(ranked.items(), key=lambda item: median(item[1])):
-        low, middle, high = np.quantile(each, (0.25, 0.5, 0.75))
-        first, second = (median(found[i] for found in times[name]) for i in (0, 1))
-        shown = f"{middle:g} ({low:g} to {high:g})"
-        print(f"| {name} | {shown} | {first:.2f} | {second:.2f} | {reached[name]} of {count} |")
+    workers = options.workers or ((8,) if options.quick else (8, 64))
+    races = kept(options.work) if options.work else []
+    done = {each[:3] for each in races}
+    end = time.monotonic() + 60 * options.minutes
+    loaded = [CurveTable.load(CURVES / f"{name}.npz") for name in options.tables]
+    for seed, count, table in [(s, w, t) for s in range(seeds) for w in workers for t in loaded]:
+        if (table.name, count, seed) in done:
+            continue
+        if time.monotonic() > end:
+            break
+        races.append(race(table, count, seed, quick=options.quick))
+        if options.work:
+            with options.work.open("a") as file:
+                file.write(json.dumps(races[-1]) + "\n")
+    races = [each for each in races if each.table in options.tables and each.workers in workers and each.seed < seeds]
+    result = report(races)
+    if options.chart:
+        draw(races, options.chart)
     if options.json:
-        result = {
-            "median_rank": {name: median(each) for name, each in ranked.items()},
-            "default_time_ratio_to_best_peer": round(median(ratios), 3),
-        }
         print(json.dumps(result))
 
 

@@ -118,6 +118,139 @@ def boosting(data: str) -> Callable[[Mapping[str, Any], int], Steps]:
     return train
 
 
+def linear(config: Mapping[str, Any], seed: int) -> Steps:
+    """Train logistic regression on the digits by stochastic gradients: a step is an epoch."""
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_digits(return_X_y=True)
+    x_train, x_val, y_train, y_val = train_test_split(x / 16.0, y, test_size=0.4, random_state=0, stratify=y)
+    model = SGDClassifier(
+        loss="log_loss", alpha=config["alpha"], learning_rate=config["schedule"], eta0=config["lr"],
+        penalty="elasticnet", l1_ratio=config["l1_ratio"], average=config["average"], power_t=config["power"],
+        random_state=seed,
+    )  # fmt: skip
+    while True:
+        start = time.perf_counter()
+        model.partial_fit(x_train, y_train, classes=np.arange(10))
+        seconds = time.perf_counter() - start
+        found = log_loss(y_val, model.predict_proba(x_val), labels=np.arange(10))
+        yield {"loss": float(min(found, 10.0)), "accuracy": float(model.score(x_val, y_val))}, seconds
+
+
+def regression(config: Mapping[str, Any], seed: int) -> Steps:
+    """Train scikit-learn's MLP on Friedman's first function with noise: a step is an epoch of 600 examples."""
+    from sklearn.datasets import make_friedman1
+    from sklearn.neural_network import MLPRegressor
+
+    x, y = make_friedman1(1200, noise=1.0, random_state=0)
+    y = (y - y.mean()) / y.std()
+    model = MLPRegressor(
+        hidden_layer_sizes=(config["width"],) * config["layers"], activation=config["activation"], solver="adam",
+        alpha=config["alpha"], batch_size=config["batch_size"], learning_rate_init=config["lr"],
+        beta_1=1 - config["forget"], random_state=seed,
+    )  # fmt: skip
+    while True:
+        start = time.perf_counter()
+        model.partial_fit(x[:600], y[:600])
+        seconds = time.perf_counter() - start
+        found = float(np.sqrt(np.mean((model.predict(x[600:]) - y[600:]) ** 2)))
+        yield {"loss": min(found, 10.0) if np.isfinite(found) else 10.0}, seconds
+
+
+def forest(config: Mapping[str, Any], seed: int) -> Steps:
+    """Train extremely randomised trees on the breast cancer data: a step is two more trees."""
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_breast_cancer(return_X_y=True)
+    x_train, x_val, y_train, y_val = train_test_split(x, y, test_size=0.4, random_state=0)
+    model = ExtraTreesClassifier(
+        n_estimators=2, warm_start=True, max_depth=config["depth"], max_features=config["features"],
+        min_samples_leaf=config["leaf"], bootstrap=True, max_samples=config["share"], criterion=config["criterion"],
+        random_state=seed,
+    )  # fmt: skip
+    while True:
+        start = time.perf_counter()
+        model.fit(x_train, y_train)
+        seconds = time.perf_counter() - start
+        yield {"loss": float(min(log_loss(y_val, model.predict_proba(x_val)), 10.0))}, seconds
+        model.n_estimators += 2
+
+
+def reinforce(config: Mapping[str, Any], seed: int) -> Steps:
+    """Train a policy on CartPole by REINFORCE with Adam: a step is an update of `episodes` episodes, 200 moves at most.
+
+    The equations are those of Barto, Sutton and Anderson (1983) as Gymnasium's CartPole-v1 has them; all episodes of a
+    step run side by side. `return` is the mean length of 32 episodes under the policy after the update.
+    """
+    rng = np.random.default_rng(seed)
+    width, gamma = config["width"], 1 - config["discount"]
+    shapes = {"a": (4, width), "b": (width,), "c": (width, 2)}
+    weights = {k: rng.normal(size=shape) * (config["scale"] if k != "b" else 0.0) for k, shape in shapes.items()}
+    first = {k: np.zeros_like(w) for k, w in weights.items()}
+    second = {k: np.zeros_like(w) for k, w in weights.items()}
+
+    def play(count: int) -> tuple[list[tuple[Any, Any, Any, Any]], Any]:
+        state = rng.uniform(-0.05, 0.05, (count, 4))
+        alive, length, moves = np.ones(count, dtype=bool), np.zeros(count), []
+        for _ in range(200):
+            hidden = np.tanh(state @ weights["a"] + weights["b"])
+            logits = hidden @ weights["c"]
+            right = 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -30, 30)))
+            action = rng.random(count) < right
+            moves.append((state, hidden, np.where(alive, action - right, 0.0), alive))
+            length += alive
+            place, speed, angle, turn = state.T
+            sin, cos = np.sin(angle), np.cos(angle)
+            push = (np.where(action, 10.0, -10.0) + 0.05 * turn**2 * sin) / 1.1
+            bend = (9.8 * sin - cos * push) / (0.5 * (4 / 3 - 0.1 * cos**2 / 1.1))
+            pull = push - 0.05 * bend * cos / 1.1
+            state = np.stack(
+                [place + 0.02 * speed, speed + 0.02 * pull, angle + 0.02 * turn, turn + 0.02 * bend], axis=1
+            )
+            alive = alive & (np.abs(state[:, 0]) < 2.4) & (np.abs(state[:, 2]) < 0.2095)
+            if not alive.any():
+                break
+        return moves, length
+
+    step = 0
+    while True:
+        start = time.perf_counter()
+        moves, _ = play(config["episodes"])
+        step += 1
+        returns, ahead = [], np.zeros(config["episodes"])
+        for *_, alive in reversed(moves):
+            ahead = alive + gamma * ahead * alive
+            returns.append(ahead)
+        gain = np.array(returns[::-1])
+        there = np.array([alive for *_, alive in moves])
+        if config["baseline"]:
+            gain = gain - (gain * there).sum(axis=1, keepdims=True) / np.maximum(there.sum(axis=1, keepdims=True), 1)
+        gain = np.where(there, gain, 0.0) / (np.abs(gain[there]).mean() + 1e-8)
+        states, hidden = np.array([m[0] for m in moves]), np.array([m[1] for m in moves])
+        force = np.array([m[2] for m in moves]) * gain / there.sum()
+        away = weights["c"][:, 1] - weights["c"][:, 0]
+        inner = force[..., None] * away * (1 - hidden**2)
+        out = (force[..., None] * hidden).sum(axis=(0, 1))
+        slopes = {
+            "a": np.einsum("tns,tnh->sh", states, inner),
+            "b": inner.sum(axis=(0, 1)),
+            "c": np.stack([-out, out], 1),
+        }
+        for k, slope in slopes.items():
+            first[k] = 0.9 * first[k] + 0.1 * slope
+            second[k] = 0.999 * second[k] + 0.001 * slope**2
+            scaled = (first[k] / (1 - 0.9**step)) / (np.sqrt(second[k] / (1 - 0.999**step)) + 1e-8)
+            weights[k] = weights[k] + config["lr"] * scaled
+        seconds = time.perf_counter() - start
+        yield {"return": float(play(32)[1].mean())}, seconds
+
+
 _NET = {
     "lr": loguniform(1e-4, 1.0),
     "weight_decay": loguniform(1e-6, 1e-1),
@@ -139,6 +272,62 @@ RECIPES = {
     "cnn_digits": Recipe({**_NET, "width": lograndint(2, 17)}, "loss", "min", 9, network("cnn")),
     "boosting_breast_cancer": Recipe(_TREES, "loss", "min", 27, boosting("breast_cancer")),
     "boosting_diabetes": Recipe(_TREES, "loss", "min", 27, boosting("diabetes")),
+    "linear_digits": Recipe(
+        {
+            "lr": loguniform(1e-4, 10.0),
+            "alpha": loguniform(1e-7, 1.0),
+            "l1_ratio": uniform(0.0, 1.0),
+            "schedule": choice(["constant", "invscaling", "adaptive", "optimal"]),
+            "power": uniform(0.0, 0.8),
+            "average": choice([False, True]),
+        },
+        "loss",
+        "min",
+        27,
+        linear,
+    ),
+    "mlp_friedman": Recipe(
+        {
+            "lr": loguniform(1e-4, 1.0),
+            "alpha": loguniform(1e-6, 10.0),
+            "forget": loguniform(1e-3, 0.5),
+            "batch_size": choice([16, 32, 64, 128, 256]),
+            "width": lograndint(4, 129),
+            "layers": choice([1, 2, 3]),
+            "activation": choice(["relu", "tanh", "logistic"]),
+        },
+        "loss",
+        "min",
+        27,
+        regression,
+    ),
+    "forest_breast_cancer": Recipe(
+        {
+            "depth": lograndint(1, 17),
+            "features": uniform(0.05, 1.0),
+            "leaf": lograndint(1, 33),
+            "share": uniform(0.1, 1.0),
+            "criterion": choice(["gini", "entropy", "log_loss"]),
+        },
+        "loss",
+        "min",
+        27,
+        forest,
+    ),
+    "reinforce_cartpole": Recipe(
+        {
+            "lr": loguniform(1e-4, 1.0),
+            "discount": loguniform(1e-3, 0.5),
+            "episodes": choice([4, 8, 16, 32]),
+            "width": lograndint(2, 65),
+            "scale": loguniform(1e-3, 3.0),
+            "baseline": choice([False, True]),
+        },
+        "return",
+        "max",
+        27,
+        reinforce,
+    ),
 }
 
 
