@@ -140,7 +140,7 @@ def to_best_peer(races: Sequence[Race]) -> tuple[float, float, float]:
     `races` are those of one table and number of workers. The best peer is chosen anew in each of the resamples, as it
     was in the races, so that the interval has the luck of the choice in it.
     """
-    names = [name for name in races[0].runs if name in peers()]
+    names = [name for name in races[0].runs if ": " in name]  # "library: what of it"
     mine = np.array([share(each.runs[DEFAULT], each.seconds) for each in races])
     theirs = np.array([[share(each.runs[name], each.seconds) for name in names] for each in races])
 
@@ -165,6 +165,10 @@ def kept(path: Path) -> list[Race]:
 def report(races: Sequence[Race]) -> dict[str, Any]:
     """Print both tables; return what `--json` gives."""
     names = list(races[0].runs)
+    if any(list(each.runs) != names for each in races):
+        raise SystemExit(
+            "the kept races are of other pairings (quick or not, with Syne Tune or not): use another --work"
+        )
     ranked = {name: [ranks(each.runs)[name] for each in races] for name in names}
     print(f"{len(races)} races; times as shares of the budget, 1 if not reached\n")
     print("| pairing | median rank (quartiles) | to the best 1 % | to the best 0.1 % | came to the best 1 % |")
