@@ -87,7 +87,7 @@ MAY: Mapping[str, set[str]] = {
     },
     "store": {"errors", "extras", "location", "protocol", "resources", "store.checkpoints"},
     "store.checkpoints": {"errors", "extras", "protocol"},
-    "cluster": {"errors", "protocol", "resources"},
+    "cluster": {"cluster.address", "errors", "protocol", "resources"},
     "cluster.address": {"errors"},
     "progress": {"engine", "errors", "protocol", "results"},
     "results": {

@@ -96,4 +96,6 @@ def test_a_cluster_comes_up_from_the_shipped_file_runs_a_search_and_goes_down(ma
     assert "val_accuracy" in there("tune-platform best digits --storage ~/fetched")
 
     there(f"ray down --yes {MINE}")
-    assert "no Ray" in on_head("export RAY_AUTH_MODE && python /mnt/shared/nodes.py || echo no Ray")
+    for host in machines.hosts:
+        left = host.shell("pgrep --list-name --exact 'raylet|gcs_server'")
+        assert (left.returncode, left.stdout) == (1, ""), f"{host.name}: {left.stdout}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
 import math
+import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tune_platform.backends._aside import Aside
 from tune_platform.backends._ray_autoscaler import request
-from tune_platform.backends._ray_board import RayBoard
 from tune_platform.backends._ray_nodes import Nodes
 from tune_platform.cluster.admission import ALL, Admission, offered
 from tune_platform.cluster.demand import Demand
+from tune_platform.cluster.ray_board import RayBoard
 from tune_platform.protocol.backend import Job
 from tune_platform.resources import Resources
 
@@ -19,6 +23,18 @@ from tune_platform.resources import Resources
 _LOOK_S = 1.0
 #: ... and until it is looked whether the answer is there.
 _SOON_S = 0.1
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # one that the system does not know, as in a container
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+#: Who runs this driver.
+_WHO = _who()
 
 
 class Capacity:
@@ -31,13 +47,14 @@ class Capacity:
         self.nodes = nodes
         self.share = ALL
         self.offered: tuple[Mapping[str, float], ...] = ()
-        self._resources = job.resources
+        self._job, self._resources = job, job.resources
+        self._wanted = 0  # trials that run, wait and are to come
         self._next_look = 0.0
         nodes.look_up()
         self._admission: Admission | None = None  # where all trials hold the same
         if job.resources is not None and job.resources.bundle():
             self._admission = Admission(RayBoard(), job.resources, job.max_concurrent)
-            self.share = self._admission.share(nodes.have, active=True)
+            self.share = self._admission.share(nodes.have, active=True, about=self._about(0))
         self._demand: Demand | None = None  # where Ray's autoscaler is asked for places
         if autoscale:
             self._demand = Demand(RayBoard("demand"), request, math.inf if autoscale is True else autoscale)
@@ -60,23 +77,34 @@ class Capacity:
         self.offered = have if self._resources is None else offered(have, self._resources, self.share)
         return self.offered != before
 
-    def look_at_share(self, *, active: bool) -> None:
+    def look_at_share(self, *, active: bool, runs: int) -> None:
         """Look what the others want, beside the loop: Ray's store may not answer, and the share stays as it was then.
 
-        `active`: this driver has something to run.
+        `active`: this driver has something to run; `runs`: trials that hold a place of it.
         """
         found, admission, nodes = self._looking.take(), self._admission, self.nodes.have
         if found is not None and found[1] is None:
             self.share = found[0]
         elif found is None and admission is not None and not self._looking.busy and self.nodes.answer():
-            self._looking.ask(lambda: admission.share(nodes, active=active))
+            about = self._about(runs)
+            self._looking.ask(lambda: admission.share(nodes, active=active, about=about))
         self._next_look = time.monotonic() + (_SOON_S if self._looking.busy else _LOOK_S)
 
     def expect(self, trials: Sequence[tuple[Resources, int]]) -> None:
         """Make known to Ray's autoscaler, beside the loop, for how many trials of which kind places are wanted."""
+        self._wanted = sum(count for _, count in trials)
         if (demand := self._demand) is not None:
             self._telling.take()
             self._telling.ask(lambda: demand.tell(trials))
+
+    def _about(self, runs: int) -> dict[str, Any]:
+        """Return what `tune-platform top` tells of this driver."""
+        most, places = self._job.max_concurrent, self.share.places
+        return {
+            "experiment": self._job.experiment, "who": _WHO, "holds": str(self._resources), "runs": runs,
+            "waits": max(0, self._wanted - runs), "most": None if most == math.inf else most,
+            "places": None if places == math.inf else places,
+        }  # fmt: skip
 
     def look_at_once(self) -> None:
         """Have the others know at once what this driver wants."""

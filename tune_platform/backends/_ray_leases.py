@@ -55,6 +55,11 @@ class Leases:
         self._told_spoilt = self._told_strange = False
 
     @property
+    def count(self) -> int:
+        """How many trials have a worker."""
+        return len(self._of)
+
+    @property
     def active(self) -> bool:
         """Whether there is something to run, or workers are kept for it."""
         return bool(self._of or self._turns or self._pool.idle)

@@ -194,7 +194,7 @@ class RayBackend:
         if now >= capacity.nodes.due:
             leases.look_up_nodes()
         if now >= capacity.share_due:
-            capacity.look_at_share(active=leases.active)
+            capacity.look_at_share(active=leases.active, runs=leases.count)
             leases.tell_capacity()
             leases.retire_rested(now, int(max(0, min(leases.idle, leases.surplus))))
         return min(capacity.due, leases.due)

@@ -29,6 +29,7 @@ from tune_platform.cli import (
     run,
     simulate,
     submit,
+    top,
 )
 from tune_platform.cli.common import piped, talk
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError, TunePlatformError
@@ -107,7 +108,7 @@ def main() -> None:
 
 for command in (
     init.init, run.run, check.check, simulate.simulate, run.resume, submit.submit, *read.COMMANDS, plot.plot,
-    exchange.import_, lineage.lineage, logs.logs, dashboard.dashboard, *control.COMMANDS, *remove.COMMANDS,
+    exchange.import_, lineage.lineage, logs.logs, dashboard.dashboard, top.top, *control.COMMANDS, *remove.COMMANDS,
     doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)

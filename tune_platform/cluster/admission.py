@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tune_platform.resources import Ledger, Resources
 
@@ -85,17 +85,20 @@ class Admission:
         self._notes: dict[str, tuple[str, float]] = {}  # of the others: the note, and when it was last another one
         self._beat = 0
 
-    def share(self, nodes: Sequence[Mapping[str, float]], *, active: bool) -> Share:
+    def share(
+        self, nodes: Sequence[Mapping[str, float]], *, active: bool, about: Mapping[str, Any] | None = None
+    ) -> Share:
         """Return what this driver may take of these nodes now, and tell the others what it wants.
 
-        `active`: it has something to run. One that has not leaves its share to the others until it has.
+        `active`: it has something to run. One that has not leaves its share to the others until it has. `about`: what
+        people are told of it besides, see `standing.searches_of`.
         """
         fits = Ledger(nodes).slots(self._resources)
         if fits == 0:
             return ALL
         wants = min(1.0, self._most / fits)
         self._beat += 1
-        self._board.write(json.dumps({"wants": wants if active else 0.0, "beat": self._beat}))
+        self._board.write(json.dumps({"wants": wants if active else 0.0, "beat": self._beat, **(about or {})}))
         notes = {name: note for name, note in self._board.read().items() if name != self._board.name}
         alive = self._living(notes)
         all_wants = {name: float(json.loads(notes[name])["wants"]) for name in alive}

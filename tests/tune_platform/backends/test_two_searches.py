@@ -78,6 +78,7 @@ def test_a_second_search_gets_its_share_of_a_busy_cluster(address: str, tmp_path
         time.sleep(8.0)
         assert first.poll() is None
         second = search("second", address, 8, tmp_path / "b")
+        standing = top_once_both_share(address)
         of_second = lines(second.communicate(timeout=200)[0])
         ended = time.time()
         assert first.poll() is None, "the first was to be busy all the time"
@@ -92,6 +93,25 @@ def test_a_second_search_gets_its_share_of_a_busy_cluster(address: str, tmp_path
     assert offers == [[2.0], [1.0], [2.0]], "half for as long as there is another"
     together = [line for line in of_first if line["kind"] == "Reported" and line["at"] < ended]
     assert len(together) > 8, "and the first went on"
+
+    (node,) = standing["nodes"]
+    assert node["has"]["CPU"] == 2.0
+    told = {each["experiment"]: each for each in standing["searches"]}
+    assert (told["first"]["holds"], told["first"]["runs"]) == ("1 cpu", 1)
+    assert told["first"]["waits"] > 1
+    assert told["first"]["why"] == "its share: 1 places of the cluster, while others want some too"
+
+
+def top_once_both_share(address: str) -> dict[str, Any]:
+    """What `tune-platform top --json` says as soon as the first has no more than its share, and wants more."""
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    command = [str(Path(sys.executable).with_name("tune-platform")), "top", "--address", address, "--json"]
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        if len(found["searches"]) == 2 and found["searches"][0]["runs"] == 1 and found["searches"][0]["why"]:
+            return found
 
 
 def test_two_searches_take_turns_on_one_place(tmp_path: Path) -> None:

@@ -1,0 +1,408 @@
+"""Kills parts of a running search, and looks whether the store holds what it should after each, and how long it took.
+
+Three nodes of Ray on this machine run a search that has no end of its own; drivers, workers, raylets and nodes are
+processes that are killed by SIGKILL at random moments:
+
+- driver: another one takes over at once;
+- worker: the process of a trial; rank: one of a gang's that does not speak for it;
+- raylet, node: with all that runs there; another node takes its place;
+- gcs: the head without a store of its own, so that the cluster is lost: the driver has to end by itself and say so, and
+  another one goes on in a new cluster.
+
+After each kill the log is read as `doctor` reads it, and each trial's reports have to be 1, 2, 3 ... and follow from
+one another, across checkpoints and attempts; at the end no trial may have failed and all must have ended. The recovery
+is the time until those that were hit have reported again (driver, gcs: until anybody has). A kill that hit only trials
+which had just ended counts as one, and has no such time.
+
+    python -m benchmarks.faults
+    python -m benchmarks.faults --quick --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Table
+from tune_platform.trainable import Trainable
+
+STEPS, PAUSE_S, NODES, PLACES = 30, 0.15, 3, 4
+#: Seconds within which a search has to go on.
+PATIENCE_S = 180.0
+KINDS = ("driver", "worker", "raylet", "node", "rank", "gcs")
+#: Which search is running while it is killed, in turn.
+SEARCHES: Mapping[str, Mapping[str, Any]] = {
+    "asha": {"scheduler": {"name": "asha", "min": 3, "max": STEPS, "eta": 3}, "num_samples": 100_000},
+    "pbt": {"scheduler": {"name": "pbt", "interval": 5, "max": 10_000}, "num_samples": PLACES},
+    "gang": {"scheduler": "fifo", "num_samples": 100_000},
+}
+
+
+class Walk(Trainable):
+    """Each value follows from the one before, so that a report which is lost, doubled or from elsewhere is seen."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin at a value of the config."""
+        self.now, self.value = 0, config["x"]
+
+    def step(self) -> Mapping[str, Any] | None:
+        """Go one step on."""
+        if self.now == self.config["steps"]:
+            return None
+        time.sleep(PAUSE_S)
+        self.now += 1
+        self.value = follow(self.value, self.now)
+        return {"loss": self.value, "trained": self.now}
+
+    def save_checkpoint(self, directory: Path) -> None:
+        """Write the step and the value."""
+        (directory / "state.json").write_text(json.dumps([self.now, self.value]))
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Read them."""
+        self.now, self.value = json.loads((directory / "state.json").read_text())
+
+
+class Gang(Walk):
+    """The same by a gang: each step wants all of its processes."""
+
+    uses_gang = True
+
+    def step(self) -> Mapping[str, Any] | None:
+        """Go one step on, once the gang is complete."""
+        assert self.context.gang is not None
+        self.context.gang.group()
+        return super().step()
+
+
+def follow(value: float, step: int) -> float:
+    """Return the value of a step from that of the one before."""
+    return 0.9 * value + 1.0 / step
+
+
+def drive(name: str, address: str, storage: str) -> None:
+    """Run the search, or go on with it; what a driver's process does."""
+    from tune_platform import CheckpointPolicy, Resources, SearchSpec, run, uniform
+    from tune_platform.backends.ray import RayBackend
+
+    gang, steps = name == "gang", 10**6 if name == "pbt" else STEPS
+    spec = SearchSpec(
+        name=name, trainable=Gang if gang else Walk, param_space={"x": uniform(0, 1), "steps": steps},
+        metric="loss", mode="min", searcher="random", resources=Resources(cpu=0.5, workers=2 if gang else 1),
+        max_concurrent=PLACES, checkpoint=CheckpointPolicy(every=2), if_exists="resume", storage=storage,
+        progress="off", backend=RayBackend(address, refresh_s=1.0), seed=3, **SEARCHES[name],
+    )  # fmt: skip
+    run(spec)
+
+
+class Scene:
+    """A cluster of three nodes, a search on it, and its driver."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.storage = name, str(folder / "results")
+        self._log = folder / f"{name}.log"
+        self._cluster: Any = None
+        self._driver: subprocess.Popen[bytes] | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the cluster, a new one where there was one, and a driver."""
+        from ray.cluster_utils import Cluster
+
+        if self._cluster is not None:
+            self._cluster.shutdown()
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for _ in range(NODES):
+            self._cluster.add_node(num_cpus=2)
+        self._cluster.wait_for_nodes()
+        self.start_driver()
+
+    def start_driver(self) -> None:
+        """Start a driver."""
+        words = [sys.executable, "-m", "benchmarks.faults", "--drive", self.name, self._cluster.address, self.storage]
+        env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        with self._log.open("a") as log:
+            self._driver = subprocess.Popen(words, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+    def look(self) -> tuple[dict[int, Any], int]:
+        """Return the trials of the store by number, and how many reports there are."""
+        from tune_platform.store.sql import open_store
+
+        with open_store(self.storage) as store, store.open(self.name, readonly=True) as experiment:
+            trials = {trial.trial: trial for trial in experiment.trials()}
+        return trials, sum(trial.step for trial in trials.values())
+
+    def until(self, what: str, happened: Callable[[dict[int, Any], int], bool], *, driven: bool = True) -> float:
+        """Wait until the store tells of it; return the seconds that it took."""
+        from tune_platform.errors import ExperimentError
+
+        began = time.monotonic()
+        while time.monotonic() - began < PATIENCE_S:
+            with contextlib.suppress(ExperimentError):  # not made yet
+                if happened(*self.look()):
+                    return time.monotonic() - began
+            if driven and self._driver is not None and self._driver.poll() is not None:
+                raise RuntimeError(f"the driver ended while it was waited for {what}: {self.said()}")
+            time.sleep(0.1)
+        raise RuntimeError(f"{what} did not come within {PATIENCE_S:g} s: {self.said()}")
+
+    def said(self) -> str:
+        """Return the end of what drivers have printed."""
+        return self._log.read_text()[-2000:] if self._log.exists() else ""
+
+    # ------------------------------------------------------------------------------- kills
+
+    def kill(self, kind: str, draw: random.Random) -> float:
+        """Kill one of that kind at a random moment; return the seconds until the search goes on."""
+        _, before = self.look()
+        self.until("reports", lambda _, count: count >= before + PLACES)
+        time.sleep(draw.uniform(0.0, 2.0))
+        match kind:
+            case "driver":
+                return self._kill_driver()
+            case "gcs":
+                return self._kill_head()
+            case "worker" | "rank":
+                return self._kill_worker(draw, rank=kind == "rank")
+            case _:
+                return self._kill_node(draw, whole=kind == "node")
+
+    def _kill_driver(self) -> float:
+        assert self._driver is not None
+        self._driver.kill()
+        self._driver.wait()
+        _, before = self.look()
+        began = time.monotonic()
+        self.start_driver()
+        self.until("reports", lambda _, count: count > before)
+        return time.monotonic() - began
+
+    def _kill_head(self) -> float:
+        assert self._driver is not None
+        head = self._cluster.head_node
+        began = time.monotonic()
+        head.kill_gcs_server(check_alive=False)
+        try:
+            code = self._driver.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._driver.kill()
+            raise RuntimeError(f"the driver did not end {PATIENCE_S:g} s after its head node had died") from None
+        if code == 0 or "gone" not in self.said():
+            raise RuntimeError(f"the driver ended with {code} and without the reason: {self.said()}")
+        _, before = self.look()
+        self.begin()
+        self.until("reports", lambda _, count: count > before)
+        return time.monotonic() - began
+
+    def _kill_worker(self, draw: random.Random, *, rank: bool) -> float:
+        trials, _ = self.look()
+        running = [trial for trial in trials.values() if trial.status == "RUNNING" and _alive(trial.worker)]
+        victim = draw.choice(running)
+        pids = [_pid(victim.worker)]
+        if rank:
+            speakers = {_pid(trial.worker) for trial in running}
+            pids = [pid for pid in self._workers() if pid not in speakers and "Member" in _title(pid)]
+        os.kill(draw.choice(pids), signal.SIGKILL)
+        hit = running if rank else [victim]  # whose rank it was is not known here: all have to go on
+        return self._time(hit)
+
+    def _time(self, hit: Sequence[Any]) -> float:
+        """Return the seconds until all of these go on; NaN where none of them had to."""
+        numbers = ", ".join(str(trial.trial) for trial in hit)
+        taken = self.until(f"trials {numbers}", lambda now, _: all(_goes_on(now, trial) for trial in hit))
+        now, _ = self.look()
+        again = [trial for trial in hit if now[trial.trial].attempt > trial.attempt or self.name == "gang"]
+        return taken if again else math.nan
+
+    def _kill_node(self, draw: random.Random, *, whole: bool) -> float:
+        trials, _ = self.look()
+        nodes = {self._raylet(node): node for node in self._cluster.worker_nodes}
+        on = {
+            node: [t for t in trials.values() if t.status == "RUNNING" and _parent(_pid(t.worker)) == node]
+            for node in nodes
+        }
+        raylet = draw.choice([node for node in on if on[node]] or list(on))
+        if whole:
+            self._cluster.remove_node(nodes[raylet], allow_graceful=False)
+        else:
+            os.kill(raylet, signal.SIGKILL)
+        taken = self._time(on[raylet])
+        if not whole:
+            with contextlib.suppress(Exception):  # what is left of it
+                self._cluster.remove_node(nodes[raylet], allow_graceful=False)
+        self._cluster.add_node(num_cpus=2)
+        return taken
+
+    @staticmethod
+    def _raylet(node: Any) -> int:
+        return int(node.all_processes["raylet"][0].process.pid)
+
+    def _workers(self) -> list[int]:
+        nodes = {self._raylet(node) for node in self._cluster.worker_nodes}
+        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+        return [pid for pid in pids if _parent(pid) in nodes and _title(pid).startswith("ray::")]
+
+    # ------------------------------------------------------------------------------- what must hold
+
+    def violations(self) -> list[str]:
+        """Return what is wrong with the store, a line each."""
+        from tune_platform.api import check_up
+        from tune_platform.store.sql import open_store
+
+        found = check_up(self.name, storage=self.storage)
+        with open_store(self.storage) as store, store.open(self.name, readonly=True) as experiment:
+            configs = {trial.trial: trial.config for trial in experiment.trials()}
+            last: dict[int, tuple[int, float, int]] = {}
+            for report in experiment.reports():
+                step, value, trained = last.get(report.trial, (0, configs[report.trial]["x"], 0))
+                if report.step != step + 1:
+                    found.append(f"trial {report.trial}: report {report.step} follows on {step}")
+                # A clone goes on from another's weights: there the steps alone are known.
+                now, mine = report.metrics["trained"], report.metrics["loss"]
+                if self.name != "pbt" and (now != trained + 1 or abs(mine - follow(value, now)) > 1e-12):
+                    found.append(f"trial {report.trial}: report {report.step} does not follow from the one before")
+                last[report.trial] = report.step, mine, now
+            failed = [trial.trial for trial in experiment.trials(status="FAILED")]
+        return found + [f"trial {number} failed, by no fault of its own" for number in failed]
+
+    def end(self) -> list[str]:
+        """Stop the search and its cluster; return what is wrong then."""
+        from tune_platform.store.sql import open_store
+
+        assert self._driver is not None
+        with open_store(self.storage) as store, store.open(self.name) as experiment:
+            experiment.request("cancel", None, {}, time.time())
+        try:
+            code = self._driver.wait(60)
+            found = [] if code in (0, 1) else [f"the driver ended with {code}: {self.said()}"]
+        except subprocess.TimeoutExpired:
+            self._driver.kill()
+            found = ["the driver did not end when it was told to"]
+        trials, _ = self.look()
+        left = [number for number, trial in trials.items() if trial.status in ("STARTING", "RUNNING", "PAUSING")]
+        self._cluster.shutdown()
+        return found + self.violations() + [f"trial {number} has not ended" for number in left]
+
+
+def _goes_on(trials: Mapping[int, Any], before: Any) -> bool:
+    now = trials[before.trial]
+    moved = now.attempt > before.attempt and now.step > before.step
+    return moved or now.status in ("COMPLETED", "STOPPED", "PAUSED") or now.step >= before.step + 6
+
+
+def _pid(worker: str) -> int:
+    return int(worker.rpartition(":")[2] or 0)
+
+
+def _alive(worker: str) -> bool:
+    return bool(worker) and Path(f"/proc/{_pid(worker)}").exists()
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def measure(kills: Mapping[str, int], seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Make so many kills of each kind; return how many there were, what was wrong, and how long it took."""
+    draw = random.Random(seed)
+    seconds: dict[str, list[float]] = {kind: [] for kind in kills}
+    wrong: list[str] = []
+    for name in SEARCHES:
+        todo = [kind for kind, count in kills.items() for _ in range(_part(kind, name, count))]
+        draw.shuffle(todo)
+        if not todo:
+            continue
+        with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
+            scene = Scene(name, Path(folder))
+            scene.until("trials", lambda _, count: count > 0)
+            for kind in todo:
+                try:
+                    seconds[kind].append(scene.kill(kind, draw))
+                    found = scene.violations()
+                except RuntimeError as error:
+                    found = [str(error)]
+                say(f"{name}: {kind} killed, goes on after {seconds[kind][-1] if seconds[kind] else 0:.1f} s")
+                wrong += [f"{name}, {kind}: {line}" for line in found]
+            wrong += [f"{name}, at the end: {line}" for line in scene.end()]
+    count = sum(map(len, seconds.values()))
+    seconds = {kind: [one for one in times if not math.isnan(one)] for kind, times in seconds.items()}
+    every = sorted(one for times in seconds.values() for one in times)
+    return {
+        "kills": count,
+        "violations": len(wrong),
+        "recovery_median_s": round(statistics.median(every), 2) if every else None,
+        "recovery_p95_s": round(every[int(0.95 * (len(every) - 1))], 2) if every else None,
+        "by_kind": {kind: [round(one, 2) for one in times] for kind, times in seconds.items()},
+        "what": wrong,
+    }
+
+
+def _part(kind: str, name: str, count: int) -> int:
+    """Ranks are killed in gangs alone; of the others each search has its part, the first ones what is left over."""
+    if kind == "rank":
+        return count if name == "gang" else 0
+    place = list(SEARCHES).index(name)
+    return count // len(SEARCHES) + (place < count % len(SEARCHES))
+
+
+def _kinds(text: str) -> Iterable[str]:
+    kinds = text.split(",")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    return kinds
+
+
+def main() -> None:
+    """Run it and print the table, or JSON with --json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="5 kills of each kind, one of the head")
+    parser.add_argument("--kills", type=int, help="of each kind  [default: 100, and 20 of the head]")
+    parser.add_argument("--kinds", type=_kinds, default=KINDS, help=f"some of {','.join(KINDS)}")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, last")
+    parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.drive:
+        drive(*args.drive)
+        return
+    usual = args.kills or (5 if args.quick else 100)
+    kills = {kind: (1 if args.quick else min(usual, 20)) if kind == "gcs" else usual for kind in args.kinds}
+    found = measure(kills, args.seed, lambda text: print(text, file=sys.stderr, flush=True))
+    if args.json:
+        print(json.dumps(found))
+        return
+    table = Table("killed", "times", "median s", "longest s")
+    for kind, times in found["by_kind"].items():
+        if times:
+            table.add(kind, len(times), f"{statistics.median(times):.1f}", f"{max(times):.1f}")
+    table.print()
+    print(f"{found['kills']} kills, {found['violations']} violations")
+    for line in found["what"]:
+        print(f"  {line}")
+
+
+if __name__ == "__main__":
+    main()
