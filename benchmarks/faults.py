@@ -32,12 +32,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import Table
 from tune_platform.trainable import Trainable
+
+if TYPE_CHECKING:
+    from tune_platform.store.sql import SqlExperiment
 
 STEPS, PAUSE_S, NODES, PLACES = 30, 0.15, 3, 4
 #: Seconds within which a search has to go on.
@@ -139,11 +142,16 @@ class Scene:
 
     def look(self) -> tuple[dict[int, Any], int]:
         """Return the trials of the store by number, and how many reports there are."""
+        with self._open() as experiment:
+            trials = {trial.trial: trial for trial in experiment.trials()}
+        return trials, sum(trial.step for trial in trials.values())
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[SqlExperiment]:
         from tune_platform.store.sql import open_store
 
         with open_store(self.storage) as store, store.open(self.name, readonly=True) as experiment:
-            trials = {trial.trial: trial for trial in experiment.trials()}
-        return trials, sum(trial.step for trial in trials.values())
+            yield experiment
 
     def until(self, what: str, happened: Callable[[dict[int, Any], int], bool], *, driven: bool = True) -> float:
         """Wait until the store tells of it; return the seconds that it took."""
@@ -215,17 +223,29 @@ class Scene:
         if rank:
             speakers = {_pid(trial.worker) for trial in running}
             pids = [pid for pid in self._workers() if pid not in speakers and "Member" in _title(pid)]
+        killed = time.time()
         os.kill(draw.choice(pids), signal.SIGKILL)
         hit = running if rank else [victim]  # whose rank it was is not known here: all have to go on
-        return self._time(hit)
+        return self._time(hit, killed)
 
-    def _time(self, hit: Sequence[Any]) -> float:
-        """Return the seconds until all of these go on; NaN where none of them had to."""
-        numbers = ", ".join(str(trial.trial) for trial in hit)
-        taken = self.until(f"trials {numbers}", lambda now, _: all(_goes_on(now, trial) for trial in hit))
-        now, _ = self.look()
-        again = [trial for trial in hit if now[trial.trial].attempt > trial.attempt or self.name == "gang"]
-        return taken if again else math.nan
+    def _time(self, hit: Sequence[Any], killed: float) -> float:
+        """Return the seconds until all of these have reported since they were `killed`; NaN where all had ended.
+
+        The times of reports are those of the processes that made them, on the same clock.
+        """
+        first: dict[int, float] = {}
+
+        def all_go_on(trials: dict[int, Any], _: int) -> bool:
+            with self._open() as experiment:
+                for trial in hit:
+                    later = [row.time for row in experiment.reports(trial.trial, trial.step) if row.time > killed]
+                    if later:
+                        first.setdefault(trial.trial, min(later) - killed)
+            ended = [t.trial for t in hit if trials[t.trial].status in ("COMPLETED", "STOPPED", "PAUSED", "FAILED")]
+            return {trial.trial for trial in hit} <= {*first, *ended}
+
+        self.until("trials " + ", ".join(str(trial.trial) for trial in hit), all_go_on)
+        return max(first.values(), default=math.nan)
 
     def _kill_node(self, draw: random.Random, *, whole: bool) -> float:
         trials, _ = self.look()
@@ -235,11 +255,12 @@ class Scene:
             for node in nodes
         }
         raylet = draw.choice([node for node in on if on[node]] or list(on))
+        killed = time.time()
         if whole:
             self._cluster.remove_node(nodes[raylet], allow_graceful=False)
         else:
             os.kill(raylet, signal.SIGKILL)
-        taken = self._time(on[raylet])
+        taken = self._time(on[raylet], killed)
         if not whole:
             with contextlib.suppress(Exception):  # what is left of it
                 self._cluster.remove_node(nodes[raylet], allow_graceful=False)
@@ -260,10 +281,9 @@ class Scene:
     def violations(self) -> list[str]:
         """Return what is wrong with the store, a line each."""
         from tune_platform.api import check_up
-        from tune_platform.store.sql import open_store
 
         found = check_up(self.name, storage=self.storage)
-        with open_store(self.storage) as store, store.open(self.name, readonly=True) as experiment:
+        with self._open() as experiment:
             configs = {trial.trial: trial.config for trial in experiment.trials()}
             last: dict[int, tuple[int, float, int]] = {}
             for report in experiment.reports():
@@ -295,12 +315,6 @@ class Scene:
         left = [number for number, trial in trials.items() if trial.status in ("STARTING", "RUNNING", "PAUSING")]
         self._cluster.shutdown()
         return found + self.violations() + [f"trial {number} has not ended" for number in left]
-
-
-def _goes_on(trials: Mapping[int, Any], before: Any) -> bool:
-    now = trials[before.trial]
-    moved = now.attempt > before.attempt and now.step > before.step
-    return moved or now.status in ("COMPLETED", "STOPPED", "PAUSED") or now.step >= before.step + 6
 
 
 def _pid(worker: str) -> int:
