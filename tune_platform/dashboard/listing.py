@@ -44,7 +44,8 @@ def rows(source: Source, text: str) -> list[Any]:
     if not known:
         return [f"There are no experiments in {source.storage} yet."]
     if not found:
-        return [f"None of {len(known)} experiments has {text!r} in its name, state, searcher, scheduler or metric."]
+        places = "name, state, searcher, scheduler, metric or description"
+        return [f"None of {len(known)} experiments has {text!r} in its {places}."]
     head = ("experiment", "state", "progress", "best", "trials", "by", "started", "note")
     lines = [_line(source, row, read=place < _READ) for place, row in enumerate(found)]
     more = [html.P(dcc.Link("Compare experiments", href="/compare"))] if len(known) > 1 else []
@@ -60,7 +61,7 @@ def _line(source: Source, row: ExperimentRow, *, read: bool) -> list[Any]:
         ", ".join(f"{count} {status.lower()}" for status, count in row.counts.items()) or "none yet",
         _by(row.spec),
         parts.ago(row.created),
-        row.reason,
+        row.reason or str(row.spec.get("description") or ""),
     ]
 
 
@@ -73,20 +74,30 @@ def _told(row: ExperimentRow) -> str:
     objective = row.spec.get("objective")
     each = objective if isinstance(objective, (list, tuple)) else [objective]
     metrics = [str(one.get("metric")) for one in each if isinstance(one, Mapping)]
-    return " ".join([row.name, row.status, _by(row.spec), *metrics]).lower()
+    told = str(row.spec.get("description") or "")
+    return " ".join([row.name, row.status, _by(row.spec), *metrics, told]).lower()
 
 
 def progress(row: ExperimentRow, now: float | None = None) -> str:
     """Return how much of the budget of trials is done, and of one that runs when it will be, at its pace so far."""
-    wanted = (row.spec.get("budget") or {}).get("trials")
+    whole = expected(row.spec)
     done = sum(row.counts.get(word, 0) for word in _ENDED)
-    if not isinstance(wanted, int) or wanted < 1:
+    if whole is None:
         return f"{done} ended"
-    share = f"{min(1.0, done / wanted):.0%} of {wanted}"
-    if row.status != "running" or not done or done >= wanted:
+    share = f"{min(1.0, done / whole):.0%} of {whole}"
+    if row.status != "running" or not done or done >= whole:
         return share
     spent = max(0.0, (time.time() if now is None else now) - row.created)
-    return f"{share}, {parts.lasting(spent / done * (wanted - done))} left"
+    return f"{share}, {parts.lasting(spent / done * (whole - done))} left"
+
+
+def expected(spec: Mapping[str, Any]) -> int | None:
+    """Return how many trials an experiment is to have at most; None where its spec does not say, as of a grid."""
+    budget = spec.get("budget") or {}
+    grids = any(isinstance(each, Mapping) and each.get("type") == "grid" for each in (spec.get("space") or {}).values())
+    samples = None if grids or (spec.get("search") or {}).get("name") == "grid" else budget.get("num_samples")
+    found = budget.get("trials") or samples
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _best(source: Source, row: ExperimentRow) -> Any:

@@ -17,6 +17,7 @@ from dash import html
 
 from tune_platform.dashboard import parts
 from tune_platform.dashboard.actions import asked
+from tune_platform.dashboard.listing import expected
 from tune_platform.dashboard.parts import card, copied, fact, lasting, link, number, pairs, proof, table
 from tune_platform.dashboard.source import Source
 from tune_platform.plots import FIGURES, View
@@ -40,10 +41,10 @@ class Scene:
 def overview(scene: Scene) -> Any:
     """The numbers of the experiment, and its best config to be copied."""
     view, trials = scene.view, scene.view.trials
-    budget = view.spec.get("budget") or {}
+    whole = expected(view.spec)
     steps = int(trials.step.sum())
     facts = [
-        fact("trials" + (f" of {budget['trials']}" if budget.get("trials") else ""), len(trials)),
+        fact("trials" + (f" of {whole}" if whole else ""), len(trials)),
         *(fact(word, count) for word, count in sorted(view.counts.items())),
         fact("reports", f"{steps:,}"),
         fact("trial time", lasting(float(np.nansum(trials.seconds)))),

@@ -84,6 +84,8 @@ def _summary(view: View) -> str:
     found = groups(view)
     count, total = view.counts["failed"], len(view.trials)
     first = found[0]
+    if len(found) == 1:
+        return f"{count} of {total} trials failed, for one cause: {first.signature}."
     return f"{count} of {total} trials failed, for {len(found)} causes; {len(first.trials)} of them: {first.signature}."
 
 

@@ -103,6 +103,8 @@ def test_the_list_tells_how_far_each_is_and_finds_by_words(source: Source) -> No
     assert listing.progress(row, now=120.0) == "20% of 10, 1.3 min left"
     assert listing.progress(replace(row, status="finished"), now=120.0) == "20% of 10"
     assert listing.progress(replace(row, spec={}), now=120.0) == "2 ended"
+    assert listing.expected({"budget": {"trials": None, "num_samples": 8}}) == 8
+    assert listing.expected({"budget": {"num_samples": 8}, "space": {"x": {"type": "grid", "values": [1, 2]}}}) is None
 
 
 def test_runs_of_one_config_are_put_together(tmp_path: Path) -> None:
