@@ -46,6 +46,11 @@ class TheirSearcher:
             raise SpecError(f"{self._name} is a searcher of ours made for Ray Tune; give the one inside it")
         if self._name in _INSTEAD:
             raise SpecError(f"Ray Tune's {self._name} is not needed here: {_INSTEAD[self._name]}")
+        if getattr(given, "_outcome_constraints", None):
+            raise SpecError(
+                f"Ray Tune's {self._name} has outcome_constraints; a searcher here is told of the search's own metrics "
+                "alone. Report a metric that is bad where they are not met"
+            )
         self._given = given
 
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
-from tune_platform import ASHA, Results, SearchSpec, SpecError, loguniform, run
+from tune_platform import ASHA, Results, SearchSpec, SpecError, loguniform, resume, run
 from tune_platform.integrations import optuna_objective
 
 
@@ -86,6 +86,46 @@ def test_several_objectives(tmp_path: Path) -> None:
     trainable = optuna_objective(two, metrics=["a", "b"])
     results = search(tmp_path, trainable, metric=["a", "b"], mode=["min", "max"], num_samples=3)
     assert all(trial.last["a"] + trial.last["b"] == pytest.approx(1) for trial in results.trials())
+
+
+def test_enqueued_trials_are_start_points(tmp_path: Path) -> None:
+    space = {"lr": loguniform(1e-4, 1.0)}
+    results = search(tmp_path, optuna_objective(pruned), param_space=space, num_samples=3, start_points=[{"lr": 0.5}])
+    assert results[0].last["params/lr"] == 0.5
+
+
+def breaks(trial: Any) -> float:
+    if trial.number == 1:
+        raise ValueError("one is bad")
+    return float(trial.suggest_float("x", 0, 1))
+
+
+def test_what_catch_catches_is_a_failed_trial_here(tmp_path: Path) -> None:
+    results = search(tmp_path, optuna_objective(breaks), num_samples=4, budget={"failures": 4})
+    assert results.counts == {"COMPLETED": 3, "FAILED": 1}
+    assert "one is bad" in results[1].message
+
+
+def test_a_study_that_is_loaded_again_is_resumed(tmp_path: Path) -> None:
+    spec = SearchSpec(
+        name="kept", trainable=optuna_objective(quadratic), metric="value", mode="min", num_samples=3,
+        backend="inline", storage=str(tmp_path), progress="off",
+    )  # fmt: skip
+    first = [trial.config for trial in run(spec)]
+    again = resume("kept", storage=tmp_path, spec=spec, extend={"trials": 2})
+    assert len(again.trials()) == 5
+    assert [trial.config for trial in again][:3] == first
+
+
+def test_a_space_that_is_a_function_of_a_trial(tmp_path: Path) -> None:
+    def space(trial: Any) -> None:
+        if trial.suggest_categorical("kind", ["near", "far"]) == "far":
+            trial.suggest_int("shift", 1, 3)
+        trial.suggest_float("x", -10, 10)
+
+    results = search(tmp_path, optuna_objective(quadratic), param_space=space, searcher="tpe", num_samples=8)
+    assert all(trial.last["params/x"] == trial.config["x"] for trial in results)
+    assert results.counts == {"COMPLETED": 8}
 
 
 def test_an_objective_as_it_is_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from benchmarks.ray_examples import EXAMPLES, run_example
 #: How many trials the `--smoke-test` of each makes.
 TRIALS = {
     "async_hyperband_example": 20,
-    "ax_example": 10,
     "bayesopt_example": 10,
     "bohb_example": 10,
     "cifar10_pytorch": 1,
@@ -34,9 +33,12 @@ TRIALS = {
     "tune_basic_example": 10,
     "xgboost_example": 10,
 }
-REFUSED = {"xgboost_dynamic_resources_example": "ResourceChangingScheduler needs Ray Tune's own controller"}
+REFUSED = {
+    "ax_example": "AxSearch has outcome_constraints",
+    "xgboost_dynamic_resources_example": "ResourceChangingScheduler needs Ray Tune's own controller",
+}
 #: One of each kind, for all take ten minutes: TUNE_PLATFORM_EXAMPLES=all runs those.
-SHORT = ["pbt_function", "custom_func_checkpointing", "logging_example", *REFUSED]
+SHORT = ["pbt_function", "custom_func_checkpointing", "logging_example", "xgboost_dynamic_resources_example"]
 
 
 @pytest.mark.slow

@@ -263,3 +263,10 @@ def test_start_points_stand_beside_it(tmp_path: Path) -> None:
     found = run(spec_of(tmp_path, searcher=OptunaSearch(seed=1), start_points=[{"x": 0.5}], num_samples=4))
     assert found[0].config == {"x": 0.5}
     assert found.counts == {"COMPLETED": 4}
+
+
+def test_constraints_on_other_metrics_are_refused(tmp_path: Path) -> None:
+    searcher = Remembers()
+    searcher._outcome_constraints = ["l2norm <= 1.25"]  # as AxSearch has them
+    with pytest.raises(SpecError, match="Remembers has outcome_constraints"):
+        spec_of(tmp_path, searcher=searcher)

@@ -86,6 +86,16 @@ if __name__ == "__main__":
     found = sorted((run.data.params["net/x"], run.info.status, len(client.get_metric_history(run.info.run_id, "loss")))
                    for run in runs)
     print("MLFLOW", found)
+    mlflow.set_tracking_uri(f"sqlite:///{home.absolute()}/mlflow.db")
+    mlflow.search_runs(experiment_names=["it"], order_by=["start_time ASC"]).to_csv(home / "exported.csv")
+    from click.testing import CliRunner
+    from tune_platform import load
+    from tune_platform.cli import main
+    words = ["import", str(home / "exported.csv"), "--metric", "loss", "--mode", "min", "--storage", str(home / "ours")]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    again = load("exported", storage=home / "ours")
+    print("IMPORTED", sorted((trial.config["net/x"], trial.status, round(trial.last["loss"], 2)) for trial in again))
     print("WANDB", [path.stat().st_size > 1000 for path in (home / "wandb").glob("offline-run-*/run-*.wandb")])
 """
 
@@ -102,4 +112,5 @@ def test_mlflow_and_wandb(tmp_path: Path) -> None:
         timeout=280,
     )  # fmt: skip
     assert "MLFLOW [('1', 'FINISHED', 3), ('2', 'KILLED', 1)]" in done.stdout, done.stdout + done.stderr[-3000:]
+    assert "IMPORTED [(1, 'COMPLETED', 0.33), (2, 'FAILED', 2.0)]" in done.stdout  # MLflow says KILLED
     assert "WANDB [True, True]" in done.stdout
