@@ -226,19 +226,23 @@ class Scene:
         killed = time.time()
         os.kill(draw.choice(pids), signal.SIGKILL)
         hit = running if rank else [victim]  # whose rank it was is not known here: all have to go on
-        return self._time(hit, killed)
+        return self._time(hit, killed, anew=not rank)
 
-    def _time(self, hit: Sequence[Any], killed: float) -> float:
+    def _time(self, hit: Sequence[Any], killed: float, *, anew: bool = True) -> float:
         """Return the seconds until all of these have reported since they were `killed`; NaN where all had ended.
 
-        The times of reports are those of the processes that made them, on the same clock.
+        `anew`: by another attempt; a process may live on for a moment without its node. The times of reports are those
+        of the processes that made them, on the same clock.
         """
         first: dict[int, float] = {}
 
         def all_go_on(trials: dict[int, Any], _: int) -> bool:
             with self._open() as experiment:
                 for trial in hit:
-                    later = [row.time for row in experiment.reports(trial.trial, trial.step) if row.time > killed]
+                    launches = [row for row in experiment.history(trial.trial) if row.kind == "launched"]
+                    again = [row.time for row in launches if row.data["attempt"] > trial.attempt]
+                    since = killed if not anew else min(again, default=math.inf)
+                    later = [row.time for row in experiment.reports(trial.trial, trial.step) if row.time > since]
                     if later:
                         first.setdefault(trial.trial, min(later) - killed)
             ended = [t.trial for t in hit if trials[t.trial].status in ("COMPLETED", "STOPPED", "PAUSED", "FAILED")]

@@ -43,7 +43,7 @@ class Capacity:
     Raises ExperimentError, from any method that looks at the cluster, once that is gone.
     """
 
-    def __init__(self, job: Job, nodes: Nodes, *, autoscale: bool | int = False) -> None:
+    def __init__(self, job: Job, nodes: Nodes, *, autoscale: bool | int = False, weight: float = 1.0) -> None:
         self.nodes = nodes
         self.share = ALL
         self.offered: tuple[Mapping[str, float], ...] = ()
@@ -53,7 +53,7 @@ class Capacity:
         nodes.look_up()
         self._admission: Admission | None = None  # where all trials hold the same
         if job.resources is not None and job.resources.bundle():
-            self._admission = Admission(RayBoard(), job.resources, job.max_concurrent)
+            self._admission = Admission(RayBoard(), job.resources, job.max_concurrent, weight)
             self.share = self._admission.share(nodes.have, active=True, about=self._about(0))
         self._demand: Demand | None = None  # where Ray's autoscaler is asked for places
         if autoscale:

@@ -55,8 +55,9 @@ class RayBackend:
     killed. One that has had nothing to do for `idle_s` seconds is ended, so that others can have its place. Nodes are
     looked up every `refresh_s` seconds. A Ray whose address was given has `connect_s` seconds to answer. With
     `autoscale` Ray's autoscaler is asked for places for the trials that run, wait and are to come, as many at a time as
-    may run (a number: at most so many), and told when they are not wanted any more. Further arguments go to `ray.init`.
-    Raises SpecError for an address that is none, and for less than one trial.
+    may run (a number: at most so many), and told when they are not wanted any more. Of a Ray that several searches
+    share, one of `weight` 2 has twice as much as one of weight 1. Further arguments go to `ray.init`. Raises SpecError
+    for an address that is none, for less than one trial, and for no weight.
     """
 
     parallel = True
@@ -73,6 +74,7 @@ class RayBackend:
         refresh_s: float = 5.0,
         connect_s: float = 15.0,
         autoscale: bool | int = False,
+        weight: float = 1.0,
         **init_kwargs: Any,
     ) -> None:
         if address is not None:
@@ -85,7 +87,9 @@ class RayBackend:
             address = "local"
         self._address = address
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
-        self._connect_s, self._autoscale = connect_s, autoscale
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+            raise SpecError(f"weight: got {weight!r}; a number above 0 is wanted: 2 has twice the share of 1")
+        self._connect_s, self._autoscale, self._weight = connect_s, autoscale, float(weight)
         self._connection: Connection | None = None  # where this backend has made it
         self._quiet = Quiet()
         self._results = Results()
@@ -119,7 +123,7 @@ class RayBackend:
         clear(job.directory)
         nodes = Nodes(self._refresh_s, own=self._connection is not None and is_own())
         pool = self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
-        capacity = self._capacity = Capacity(job, nodes, autoscale=self._autoscale)
+        capacity = self._capacity = Capacity(job, nodes, autoscale=self._autoscale, weight=self._weight)
         pool.nodes, pool.node_ids = nodes.have, nodes.ids
         self._leases = Leases(job, pool, self._results, capacity, self._grace_s)
         if job.resources is not None and job.reuse_workers:

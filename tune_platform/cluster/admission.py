@@ -1,9 +1,9 @@
 """Several drivers share one cluster: each writes down what it wants, and takes no more than its fair share.
 
 There is no coordinator. All drivers see the same notes on a common board and divide the cluster in the same way: as a
-line from 0 to 1, on which each of them has a stretch, the longest-standing driver first. A driver that wants less than
-an equal share has what it wants, and the rest is divided among the others. What is taken away from a driver it gives
-back at the end of its trials; no trial is interrupted.
+line from 0 to 1, on which each of them has a stretch as long as its weight, the longest-standing driver first. A driver
+that wants less than that has what it wants, and the rest is divided among the others. What is taken away from a driver
+it gives back at the end of its trials; no trial is interrupted.
 """
 
 from __future__ import annotations
@@ -56,14 +56,18 @@ class Share(NamedTuple):
 ALL = Share(0, math.inf)
 
 
-def divide(wants: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """Divide the line from 0 to 1: the stretch of each driver, which wants that much of it, in the order given."""
+def divide(wants: Mapping[str, float], weights: Mapping[str, float] | None = None) -> dict[str, tuple[float, float]]:
+    """Divide the line from 0 to 1: the stretch of each driver, which wants that much of it, in the order given.
+
+    By their `weights` (1 where there is none): one of weight 2 has twice as much as one of weight 1. What a driver does
+    not want is divided among the others in the same way (weighted max-min fairness).
+    """
     given = dict.fromkeys(wants, 0.0)
     hungry, left = dict(wants), 1.0
     while hungry and left > _EPSILON:
-        equal = left / len(hungry)
+        unit = left / sum((weights or {}).get(name, 1.0) for name in hungry)
         for name, want in list(hungry.items()):
-            taken = min(equal, want - given[name])
+            taken = min(unit * (weights or {}).get(name, 1.0), want - given[name])
             given[name] += taken
             left -= taken
             if want - given[name] <= _EPSILON:
@@ -76,12 +80,16 @@ def divide(wants: Mapping[str, float]) -> dict[str, tuple[float, float]]:
 
 
 class Admission:
-    """One driver's view of the board. `resources` are those of each of its trials, `most` how many run at a time."""
+    """One driver's view of the board. `resources` are those of each of its trials, `most` how many run at a time.
 
-    def __init__(self, board: Board, resources: Resources, most: float) -> None:
+    `weight`: its part beside those of the others.
+    """
+
+    def __init__(self, board: Board, resources: Resources, most: float, weight: float = 1.0) -> None:
         self._board = board
         self._resources = resources
         self._most = most
+        self._weight = weight
         self._notes: dict[str, tuple[str, float]] = {}  # of the others: the note, and when it was last another one
         self._beat = 0
 
@@ -98,15 +106,18 @@ class Admission:
             return ALL
         wants = min(1.0, self._most / fits)
         self._beat += 1
-        self._board.write(json.dumps({"wants": wants if active else 0.0, "beat": self._beat, **(about or {})}))
+        note = {"wants": wants if active else 0.0, "beat": self._beat, "weight": self._weight, **(about or {})}
+        self._board.write(json.dumps(note))
         notes = {name: note for name, note in self._board.read().items() if name != self._board.name}
         alive = self._living(notes)
-        all_wants = {name: float(json.loads(notes[name])["wants"]) for name in alive}
-        all_wants = {name: want for name, want in all_wants.items() if want > 0}
+        read = {name: json.loads(notes[name]) for name in alive}
+        all_wants = {name: float(note["wants"]) for name, note in read.items() if note["wants"] > 0}
+        weights = {name: float(note.get("weight", 1.0)) for name, note in read.items()}
+        weights[self._board.name] = self._weight
         if not all_wants:
             return ALL
         all_wants[self._board.name] = wants
-        start, end = divide(dict(sorted(all_wants.items())))[self._board.name]
+        start, end = divide(dict(sorted(all_wants.items())), weights)[self._board.name]
         first, last = (math.floor(edge * fits + _EPSILON) for edge in (start, end))
         return Share(min(first, fits - 1), max(1, last - first), crowded=len(all_wants) > fits)
 

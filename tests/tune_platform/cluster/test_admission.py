@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tune_platform import SpecError
+from tune_platform.backends.ray import RayBackend
 from tune_platform.cluster.admission import ALL, Admission, Share, divide, offered
 from tune_platform.resources import Ledger, Resources
 
@@ -134,3 +136,35 @@ def test_the_offers_of_all_drivers_fit_into_the_cluster_together(resources: Reso
 
 def test_the_offer_of_one_that_is_alone_is_the_cluster() -> None:
     assert offered([{"cpu": 4.0, "gpu": 1.0}], ONE, ALL) == ({"cpu": 4.0, "gpu": 1.0},)
+
+
+def test_a_driver_has_as_much_as_its_weight_beside_the_others() -> None:
+    notes: dict[str, str] = {}
+    weights = (1.0, 3.0)
+    some = [Admission(Notes(f"d{index}", notes), ONE, 99, weight) for index, weight in enumerate(weights)]
+    assert shares(some, {"cpu": 8}) == [Share(0, 2), Share(2, 6)]
+    few = Admission(Notes("d2", notes), ONE, 2, 100.0)
+    assert shares([*some, few], {"cpu": 8})[2].places == 2, "no more than it wants, whatever its weight"
+    assert [share.places for share in shares([*some, few], {"cpu": 8})[:2]] == [1, 5]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0.1, 10.0)), min_size=1, max_size=8),
+)
+def test_weighted_shares_are_those_of_max_min_fairness(drivers: list[tuple[float, float]]) -> None:
+    """Nobody has more than it wants, all is given out, and who has less than it wants has the most per weight."""
+    wants = {f"d{index}": want for index, (want, _) in enumerate(drivers)}
+    weights = {f"d{index}": weight for index, (_, weight) in enumerate(drivers)}
+    given_to = {name: end - start for name, (start, end) in divide(wants, weights).items()}
+    assert sum(given_to.values()) == pytest.approx(min(1.0, sum(wants.values())), abs=1e-4)
+    for name, got in given_to.items():
+        assert got <= wants[name] + 1e-4
+        if got < wants[name] - 1e-3:
+            others = [given_to[other] / weights[other] for other in wants]
+            assert got / weights[name] >= max(others) - 1e-3
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "2", True, float("inf")])
+def test_a_weight_of_nothing_is_refused(wrong: object) -> None:
+    with pytest.raises(SpecError, match="a number above 0 is wanted"):
+        RayBackend(weight=wrong)  # type: ignore[arg-type]
