@@ -65,6 +65,10 @@ class Learner(ABC):
                 number -= 1
                 self._history.add_earlier(number, config, float(score))
 
+    def learn_from(self, other: Learner) -> None:
+        """Know what another learner of the same space knows, from now on: it is told, and this one only suggests."""
+        self._history, self._tried = other._history, other._tried
+
     def ask(self, number: int) -> Suggestion | None:
         """Suggest the config of trial `number`; `model` in its note says that it is not drawn at random.
 

@@ -59,7 +59,7 @@ class Portfolio(Learner):
         self._built = {name: _MEMBERS[name]() for name in self.members if name != RANDOM}
         for member in self._built.values():
             member.setup(space, mode=mode, seed=seed)
-            member._history, member._tried = self._history, self._tried
+            member.learn_from(self)
 
     def ask(self, number: int) -> Suggestion | None:
         """Suggest the config of trial `number`; `by` in its note names the member."""
