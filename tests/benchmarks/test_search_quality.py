@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.search_peers import drive, random_draws
-from benchmarks.search_quality import DEFAULT, Race, Run, goals, ranks, to_best_peer
+from benchmarks.search_quality import DEFAULT, Race, Run, goals, own_seconds, ranks, to_best_peer
 from tune_platform.curves.table import CurveTable
 from tune_platform.registry import make_searcher
 from tune_platform.space import Space, choice, uniform
@@ -63,6 +63,11 @@ def test_a_peer_ends_at_the_goal() -> None:
 def test_a_goal_is_the_best_step_of_the_best_configs_and_less_is_better() -> None:
     assert goals(two_rows()) == (3, 3)  # of two configs the best 1 % is the next one up, as no value lies between
     assert goals(two_rows("max")) == (-4, -4)
+
+
+def test_a_config_needs_its_own_seconds_to_the_goal() -> None:
+    assert own_seconds(two_rows()) == 3  # 0 after two steps of 1 second, 3 after two of 2 seconds
+    assert own_seconds(two_rows("max")) == 1.5  # 5 after a step of 1 second, 4 after one of 2 seconds
 
 
 def test_peers_that_draw_at_random_have_the_draws_of_our_random_search() -> None:
