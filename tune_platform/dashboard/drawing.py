@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tune_platform.dashboard.source import Picture
+from tune_platform.dashboard.source import AT_ONCE, REST, Picture
 from tune_platform.dashboard.table import only
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.plots import FIGURES, View
@@ -22,8 +22,6 @@ NAMED = 12
 _KEPT = 64
 #: Figures that take seconds of a large experiment: of a live one they are drawn anew now and then, not at each change.
 SLOW = ("importance", "contour", "rank")
-#: So many times as long as it took to draw it one of these stays; what took less than a fifth of a second does not.
-_REST, _QUICK = 20, 0.2
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def draw(
     """Return a figure of the trials that pass the filter `text`, or of these `trials`."""
     same = json.dumps([picture.view.created, name, theme, text, list(trials), options])
     key = f"{picture.view.revision} {same}"
-    if name in SLOW and same in picture.resting:
+    if name in SLOW and picture.view.running and same in picture.resting:
         kept: Drawing = picture.resting[same]
         if time.monotonic() < kept.fresh:
             return kept
@@ -59,8 +57,8 @@ def draw(
             picture.drawings.clear()
         began = time.monotonic()
         made = _draw(picture, name, theme, text, trials, options, key)
-        if name in SLOW and (took := time.monotonic() - began) > _QUICK:
-            made = replace(made, fresh=time.monotonic() + _REST * took)
+        if name in SLOW and (took := time.monotonic() - began) > AT_ONCE:
+            made = replace(made, fresh=time.monotonic() + REST * took)
             if len(picture.resting) >= _KEPT:
                 picture.resting.clear()
             picture.resting[same] = made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,9 @@ from tune_platform.store.sql import open_store
 
 #: Reports of an experiment that are held at most; those of trials that are looked at are read besides.
 HELD = 200_000
+#: So many times as long as it took to find it what takes long stays, of an experiment that runs; what takes less than
+#: a fifth of a second does not.
+REST, AT_ONCE = 20, 0.2
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,18 @@ class Picture:
             self.passed[text] = passing(text, self.table)
         return self.passed.get(text)
 
-    @cached_property
+    @property
     def insights(self) -> list[Insight]:
-        """What is worth telling."""
-        return insights(self.view)
+        """What is worth telling; of a large experiment that runs what was worth it a while ago."""
+        at, until, found = self.resting.get("insights", (None, 0.0, []))
+        if at == self.view.revision or (self.view.running and time.monotonic() < until):
+            return list(found)
+        began = time.monotonic()
+        found = insights(self.view)
+        took = time.monotonic() - began
+        until = time.monotonic() + (REST * took if took > AT_ONCE else 0.0)
+        self.resting["insights"] = (self.view.revision, until, found)
+        return found
 
 
 class Source:

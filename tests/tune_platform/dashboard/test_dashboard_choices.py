@@ -65,8 +65,11 @@ def test_each_choice_of_each_figure_draws_or_says_why_not(picture: Picture) -> N
 
 
 def test_a_slow_figure_rests_while_the_experiment_goes_on(source: Source, storage: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("tune_platform.dashboard.drawing._QUICK", -1.0)
-    monkeypatch.setattr("tune_platform.dashboard.drawing._REST", 1e9)
+    monkeypatch.setattr("tune_platform.dashboard.drawing.AT_ONCE", -1.0)
+    monkeypatch.setattr("tune_platform.dashboard.drawing.REST", 1e9)
+    monkeypatch.setattr("tune_platform.dashboard.source.AT_ONCE", -1.0)
+    monkeypatch.setattr("tune_platform.dashboard.source.REST", 1e9)
+    told = source.picture("small").insights
     before = draw(source.picture("small"), "importance", "light")
     with open_store(storage) as store, store.open("small") as experiment:
         seq = experiment.last_seq() + 1
@@ -75,6 +78,9 @@ def test_a_slow_figure_rests_while_the_experiment_goes_on(source: Source, storag
     later = source.picture("small")
     assert later.view.revision == seq
     assert draw(later, "importance", "light") is before
+    assert later.resting["insights"][0] == seq - 1
+    assert later.insights == told
+    assert later.resting["insights"][0] == seq - 1, "not looked for anew"
     assert draw(later, "importance", "light", text="loss < 0.3") is not before
     monkeypatch.setattr("tune_platform.dashboard.drawing.time.monotonic", lambda: 1e300)
     assert draw(later, "importance", "light") is not before
