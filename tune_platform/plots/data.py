@@ -28,7 +28,7 @@ def as_csv(figure: go.Figure) -> str:
 
 def _rows(figure: go.Figure) -> Iterator[dict[str, Any]]:
     for trace in figure.data:
-        name = {"trace": trace.name or ""}
+        name = {"trace": _cell(trace.name or "")}
         if trace.type == "parcoords":
             columns = {str(each.label): each.values for each in trace.dimensions}
             yield from _columns({**name}, {"trial": trace.customdata, **columns})

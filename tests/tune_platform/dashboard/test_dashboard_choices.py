@@ -154,3 +154,12 @@ def test_the_page_of_an_odd_experiment(odd: str, tmp_path: Path) -> None:
             said(SECTIONS[name](Scene(source, picture.view, trial, (), True)))
     json.dumps(news(picture, 0, "mean"), allow_nan=False)
     said(listing.rows(source, ""))
+
+
+def test_a_text_of_a_trial_is_no_formula_of_a_spreadsheet(picture: Picture) -> None:
+    figure = draw(picture, "history", "light").figure
+    figure.data[0].name, figure.data[0].customdata = "=HYPERLINK(1)", ["-1", "@x", "1"]
+    text = as_csv(figure)
+    assert "'=HYPERLINK(1)" in text
+    assert "'@x" in text
+    assert "'-1" not in text, "a number is left as it is"
