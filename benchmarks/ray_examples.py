@@ -80,7 +80,12 @@ def run_example(name: str, *, here: bool, seconds: float = 240.0) -> dict[str, A
     withs = [word for package in EXAMPLES[name] for word in ("--with", package)]
     command = ["uv", "run", "--no-sync", "--project", str(ROOT), *withs, "python"] if withs else [sys.executable]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    environment |= {"RAY_ADDRESS": "local", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {
+        "RAY_ADDRESS": "local",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "script.py").write_text(script, encoding="utf-8")
         if not here:

@@ -19,6 +19,8 @@ from tune_platform.space import Space
 _LOG = logging.getLogger("tune_platform")
 #: The name that Ray Tune gives a metric which has none.
 _UNNAMED = "_metric"
+#: More trials at once than there ever are.
+_MANY = 1_000_000_000
 _FINAL = ("completed", "stopped", "failed")
 _INSTEAD = {
     "BasicVariantGenerator": "searcher='random', which also takes grid_search",
@@ -58,6 +60,8 @@ class TheirSearcher:
         with drawn_from(seed, 0, "their setup"):
             self._theirs: Any = copy.deepcopy(self._given)
             self._fixed = self._prepared(space, list(mode))
+            if hasattr(self._theirs, "set_max_concurrency"):
+                self._theirs.set_max_concurrency(_MANY)  # the engine counts; to it a paused trial is none that runs
         self._seed, self._space = seed, space
         metric = getattr(self._theirs, "_metric", None) or _UNNAMED
         self._metrics = [metric] if isinstance(metric, str) else list(metric)

@@ -13,7 +13,7 @@ from benchmarks.ray_examples import EXAMPLES, run_example
 TRIALS = {
     "async_hyperband_example": 20,
     "bayesopt_example": 10,
-    "bohb_example": 10,
+    "bohb_example": 32,
     "cifar10_pytorch": 1,
     "custom_checkpointing_with_callback": 3,
     "custom_func_checkpointing": 5,

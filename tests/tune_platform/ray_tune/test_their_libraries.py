@@ -75,3 +75,32 @@ def test_a_searcher_with_its_library_brought(tmp_path: Path, name: str) -> None:
 def test_a_searcher_whose_library_is_missing_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"search_alg='hyperopt'.*HyperOpt must be installed"):
         tune.run(lambda config: None, search_alg="hyperopt", storage_path=str(tmp_path))
+
+
+PPO = """
+import sys, ray
+from tune_platform import ray_tune as tune
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+space = {"env": "CartPole-v1", "num_env_runners": 0, "lr": tune.grid_search([1e-3, 1e-4]), "num_epochs": 1,
+         "train_batch_size_per_learner": 200, "minibatch_size": 100}
+grid = tune.Tuner(
+    "PPO", param_space=space,
+    tune_config=tune.TuneConfig(metric="num_env_steps_sampled_lifetime", mode="max"),
+    run_config=tune.RunConfig(storage_path=sys.argv[1], name="ppo", stop={"training_iteration": 2}, verbose=0),
+).fit()
+print("PPO", grid.num_errors, [result.metrics["training_iteration"] for result in grid])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("TUNE_PLATFORM_FRAMEWORKS"), reason="brings what RLlib needs")
+def test_an_algorithm_of_rllib_by_its_name(tmp_path: Path) -> None:
+    if shutil.which("uv") is None:
+        pytest.skip("uv brings the library")
+    withs = [word for package in ("dm_tree", "lz4", "ormsgpack") for word in ("--with", package)]
+    done = subprocess.run(
+        ["uv", "run", "--no-sync", *withs, "python", "-c", PPO, str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}, capture_output=True, text=True, check=False,
+        timeout=280,
+    )  # fmt: skip
+    assert "PPO 0 [2, 2]" in done.stdout, done.stderr[-3000:]

@@ -234,6 +234,29 @@ class Waits(Remembers):
         return None if self.points else super().suggest(trial_id)
 
 
+class Counts(Remembers):
+    """One that counts by itself, as TuneBOHB does: paused trials too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 1
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        self.most = max_concurrent
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        return super().suggest(trial_id) if len(self.points) < self.most else None
+
+
+def test_one_that_counts_by_itself_does_not_stand_in_the_way_of_pauses(tmp_path: Path) -> None:
+    found = run(
+        spec_of(tmp_path, searcher=Counts(), scheduler={"name": "hyperband", "max": 4}, max_concurrent=1, num_samples=9)
+    )
+    assert len(found.trials()) == 9
+    assert found.status == "finished"
+
+
 class Breaks(Remembers):
     def suggest(self, trial_id: str) -> Any:
         if trial_id != "00000":
