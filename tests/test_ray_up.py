@@ -87,6 +87,7 @@ def test_a_cluster_comes_up_from_the_shipped_file_runs_a_search_and_goes_down(ma
     job = re.findall(r"job (raysubmit_\w+)", printed)[0]
     assert "all 6 trials are done" in there(f"ray job logs -f {job} --address {_PAGE}")
     os.killpg(forwarded.pid, signal.SIGTERM)
+    forwarded.wait()
 
     text = on_head("tune-platform show digits --storage ~/tune_results --json")
     shown, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])  # behind it, ssh says that it goes

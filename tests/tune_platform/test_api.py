@@ -347,7 +347,7 @@ def test_resuming_what_is_finished_changes_nothing_unless_it_is_extended(make: M
     assert len(longer) == 7
     assert table(longer)[:5] == before
     assert table(longer) == table(run(make(name="calm", num_samples=7)))
-    with pytest.raises(SpecError, match="unknown trails; allowed: trials, time"):
+    with pytest.raises(SpecError, match=r"unknown 'trails' \(did you mean 'trials'\?\); allowed: trials, time"):
         resume("toy", storage=spec.storage, extend={"trails": 2})
 
 
