@@ -29,7 +29,6 @@ SPEC = SearchSpec(
         "shift": 1,
         "epochs": 27,
     },
-    searcher="tpe",
     seed=7,
     scheduler={"name": "asha", "resource": "epoch", "min": 1, "max": 27, "eta": 3},
     budget=Budget(trials=64),
