@@ -23,6 +23,15 @@ def check_numbers(name: str, options: Mapping[str, Any]) -> None:
             raise SpecError(f"{name}: {option} must be a number, got {value!r}")
 
 
+def check_resource(name: str, resource: Any) -> None:
+    """Raise SpecError where the resource is no name of a metric."""
+    if not isinstance(resource, str) or not resource:
+        raise SpecError(
+            f"{name}: resource must be the name of what trials report of it, such as step or time_total_s, "
+            f"got {resource!r}"
+        )
+
+
 class Ladder:
     """The resources of the rungs: rung k lies at r_k = min(r * eta^k, R), with r = `min` and R = `max`.
 

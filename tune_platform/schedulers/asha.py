@@ -23,7 +23,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Continue, Pause, Stop, Verdict
-from tune_platform.schedulers._rungs import Entry, Forecast, Ladder, Rung, forecast, reached
+from tune_platform.schedulers._rungs import Entry, Forecast, Ladder, Rung, check_resource, forecast, reached
 
 
 class ASHA:
@@ -44,6 +44,7 @@ class ASHA:
         eta: float = 3,
         type: Literal["stopping", "promotion"] = "stopping",
     ) -> None:
+        check_resource(self.name, resource)
         self._ladder = Ladder(self.name, min=min, max=max, eta=eta)
         if type not in ("stopping", "promotion"):
             raise SpecError(f"{self.name}: type must be 'stopping' or 'promotion', got {type!r}")

@@ -18,7 +18,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Verdict
-from tune_platform.schedulers._rungs import Forecast, forecast
+from tune_platform.schedulers._rungs import Forecast, check_resource, forecast
 from tune_platform.schedulers.asha import ASHA
 
 
@@ -55,6 +55,7 @@ class AsyncHyperBand:
         brackets: int = 1,
         type: Literal["stopping", "promotion"] = "stopping",
     ) -> None:
+        check_resource("async_hyperband", resource)
         first = ASHA(resource=resource, min=min, max=max, eta=eta, type=type)
         if isinstance(brackets, bool) or not isinstance(brackets, int) or brackets < 1:
             raise SpecError(f"async_hyperband: brackets must be a whole number from 1 on, got {brackets!r}")

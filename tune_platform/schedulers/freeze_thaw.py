@@ -21,7 +21,7 @@ from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Decision, Decisions, Pause, Stop
 from tune_platform.schedulers._curves import Curves, Part
-from tune_platform.schedulers._rungs import check_numbers, reached
+from tune_platform.schedulers._rungs import check_numbers, check_resource, reached
 
 _GROWTH = 1.3
 
@@ -38,6 +38,7 @@ class FreezeThaw:
     needs_checkpoints = True
 
     def __init__(self, *, max: float, interval: float = 1, resource: str = "step", chance: float = 0.02) -> None:
+        check_resource(self.name, resource)
         check_numbers(self.name, {"max": max, "interval": interval, "chance": chance})
         if interval is None or not 0 < interval < math.inf:
             raise SpecError(f"{self.name}: interval (of resource in one slice) must be above 0, got {interval!r}")

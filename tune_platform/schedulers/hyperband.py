@@ -13,7 +13,7 @@ from typing import Any
 
 from tune_platform.errors import SpecError
 from tune_platform.schedulers._brackets import Brackets, Plan
-from tune_platform.schedulers._rungs import Ladder
+from tune_platform.schedulers._rungs import Ladder, check_resource
 
 
 def brackets(min: float, max: float, eta: float) -> list[Plan]:
@@ -38,6 +38,7 @@ class HyperBand(Brackets):
     """
 
     def __init__(self, *, max: float, min: float = 1, eta: float = 3, resource: str = "step") -> None:
+        check_resource("hyperband", resource)
         ladder = Ladder("hyperband", min=min, max=max, eta=eta)
         if ladder.max is None:
             raise SpecError("hyperband: max (the resource of a trial that is done) must be a finite number")

@@ -19,7 +19,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Decisions, Pause, Stop
-from tune_platform.schedulers._rungs import check_numbers, reached
+from tune_platform.schedulers._rungs import check_numbers, check_resource, reached
 
 
 class MedianStopping:
@@ -41,6 +41,7 @@ class MedianStopping:
         hard: bool = True,
         max: float | None = None,
     ) -> None:
+        check_resource("median", resource)
         check_numbers("median", {"grace": grace, "min_samples": min_samples, "interval": interval, "max": max})
         if not 0 < interval < math.inf:
             raise SpecError(f"median: interval (of resource between two judgements) must be above 0, got {interval!r}")

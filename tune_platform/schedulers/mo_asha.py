@@ -19,7 +19,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Continue, Stop, Verdict
-from tune_platform.schedulers._rungs import Forecast, Ladder, reached
+from tune_platform.schedulers._rungs import Forecast, Ladder, check_resource, reached
 from tune_platform.schedulers.asha import ASHA
 from tune_platform.space import Space
 
@@ -32,6 +32,7 @@ class MOASHA:
     several_objectives = True
 
     def __init__(self, *, max: float | None = None, min: float = 1, eta: float = 3, resource: str = "step") -> None:
+        check_resource("mo_asha", resource)
         self._ladder = Ladder("mo_asha", min=min, max=max, eta=eta)
         self.resource, self.min, self.max, self.eta = resource, min, self._ladder.max, eta
         self._metrics: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.seeds import rng
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Decisions, Pause, Stop
 from tune_platform.schedulers._explore import Explorer
-from tune_platform.schedulers._rungs import check_numbers, reached
+from tune_platform.schedulers._rungs import check_numbers, check_resource, reached
 from tune_platform.space import Space
 
 Selection = Literal["truncation", "binary_tournament"]
@@ -61,6 +61,7 @@ class PBT:
         synchronous: bool = False,
         max: float | None = None,
     ) -> None:
+        check_resource(self.name, resource)
         check_numbers(self.name, {"interval": interval, "quantile": quantile, "burn_in": burn_in, "max": max})
         if interval is None or not 0 < interval < math.inf:
             raise SpecError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from tune_platform.errors import SpecError
 from tune_platform.schedulers._brackets import Brackets, Plan
-from tune_platform.schedulers._rungs import Ladder
+from tune_platform.schedulers._rungs import Ladder, check_resource
 
 
 class SuccessiveHalving(Brackets):
@@ -25,6 +25,7 @@ class SuccessiveHalving(Brackets):
     def __init__(
         self, *, max: float, min: float = 1, eta: float = 3, n: int | None = None, resource: str = "step"
     ) -> None:
+        check_resource("successive_halving", resource)
         ladder = Ladder("successive_halving", min=min, max=max, eta=eta)
         if ladder.max is None:
             raise SpecError("successive_halving: max (the resource of a trial that is done) must be a finite number")

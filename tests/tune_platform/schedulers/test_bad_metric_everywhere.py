@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tune_platform import Budget, SearchSpec, Trainable, run, uniform
-from tune_platform.registry import SCHEDULERS
+from tune_platform.errors import SpecError
+from tune_platform.registry import SCHEDULERS, make_scheduler
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "asha": {"max": 9},
@@ -56,6 +57,13 @@ class Diverging(Trainable):
 def test_no_scheduler_is_left_out() -> None:
     told = {SCHEDULERS.builtin[name] for name in OPTIONS}  # several names may mean one; a replay has its own tests
     assert told == {target for target in SCHEDULERS.builtin.values() if not target.endswith(":Replay")}
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIONS) - {"fifo"}))
+@pytest.mark.parametrize("resource", [3, "", None, ["step"]])
+def test_a_resource_that_is_no_name_is_refused(name: str, resource: Any) -> None:
+    with pytest.raises(SpecError, match=r"resource must be the name of what trials report .* got "):
+        make_scheduler(name, **{**OPTIONS[name], "resource": resource})
 
 
 @pytest.mark.timeout(60)

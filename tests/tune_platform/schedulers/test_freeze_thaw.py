@@ -196,6 +196,25 @@ def test_a_trial_of_which_nothing_is_known_is_not_stopped() -> None:
     assert isinstance(decision.verdict, Pause)
 
 
+def test_what_all_have_in_common_is_fitted_at_thirty_percent_more_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: with 1, 2, 3, 4 slices, then at ceil(1.3 n): 6, 8, 11, 15, 20. No loss leaves the scale on the way."""
+    scheduler, fitted = FreezeThaw(max=100, interval=1), []
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    fit = Curves.fit
+
+    def noted(model: Curves, curves: Any) -> None:
+        fitted.append(sum(len(curve) for curve in curves))
+        fit(model, curves)
+
+    monkeypatch.setattr(Curves, "fit", noted)
+    for number in range(22):
+        trial = FakeTrial(number, {}, last=Report(1, {"loss": 1.0 + number}, float(number)))
+        scheduler.on_add(trial)
+        scheduler.on_start(trial)
+        scheduler.on_report(trial, trial.last)  # type: ignore[arg-type]
+    assert fitted == [1, 2, 3, 4, 6, 8, 11, 15, 20]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
