@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,6 +20,7 @@ from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.protocol.reports import Config
 from tune_platform.space import Space
 from tune_platform.space.domains import Categorical, Constant, Domain, Float, Function, Int, Normal
+from tune_platform.space.encoding import from_unit, to_unit
 from tune_platform.space.files import domain_from_dict
 
 #: Draws until a changed config meets the constraints; then the config stays as it was.
@@ -82,7 +82,11 @@ class Explorer:
     def unit(self, config: Config) -> list[float]:
         """Return where the continuous parameters of a config lie in their ranges, from 0 to 1 on their own scale."""
         values = self._values(config)
-        return [_to_unit(self._domain(key), values[key]) for key in self.continuous(config)]
+        found = []
+        for key in self.continuous(config):
+            domain: Any = self._domain(key)  # a mutation's own range may be narrower than where the value lies
+            found.append(to_unit(domain, _fit(domain, None, values[key])))
+        return found
 
     def explore(
         self, config: Config, rng: np.random.Generator, *, unit: Mapping[str, float] | None = None
@@ -97,7 +101,7 @@ class Explorer:
             for key in self._names if self._names is not None else list(values):
                 if key in values:
                     if unit is not None and key in unit:
-                        changed[key], how = _from_unit(self._domain(key), unit[key]), "chosen by the model"
+                        changed[key], how = self._placed(key, unit[key]), "chosen by the model"
                     else:
                         changed[key], how = self._mutate(key, values[key], rng)
                     if how:
@@ -123,6 +127,10 @@ class Explorer:
         if key in self._ways:
             return self._ways[key]
         return self._own.get(key)
+
+    def _placed(self, key: str, place: float) -> Any:
+        domain: Any = self._domain(key)
+        return from_unit(domain, place)
 
     def _contains(self, key: str, value: Any) -> bool:
         domain = self._own.get(key)
@@ -196,18 +204,6 @@ def _fit(domain: Float | Int, before: Any, value: float) -> Any:
     if domain.step is None:
         return float(inside)
     return domain.at(round((inside - domain.low) / domain.step))
-
-
-def _to_unit(domain: Any, value: float) -> float:
-    low, high = (math.log(domain.low), math.log(domain.high)) if domain.log else (domain.low, domain.high)
-    place = ((math.log(value) if domain.log else value) - low) / (high - low) if high > low else 0.0
-    return min(max(place, 0.0), 1.0)
-
-
-def _from_unit(domain: Any, place: float) -> Any:
-    low, high = (math.log(domain.low), math.log(domain.high)) if domain.log else (domain.low, domain.high)
-    value = low + place * (high - low)
-    return _fit(domain, None, math.exp(value) if domain.log else value)
 
 
 def _text(value: Any) -> str:

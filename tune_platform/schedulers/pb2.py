@@ -23,8 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tune_platform.errors import SpecError
+from tune_platform.protocol.configs import from_json, to_json
 from tune_platform.protocol.reports import Config
+from tune_platform.protocol.scheduler import TrialView
 from tune_platform.protocol.seeds import rng
+from tune_platform.protocol.verdicts import Clone, Decisions
 from tune_platform.schedulers.pbt import PBT
 from tune_platform.space import Space
 
@@ -64,6 +67,8 @@ class PB2(PBT):
         """Start without a population and without observations."""
         super().setup(metric=metric, mode=mode, seed=seed)
         self._seen: deque[tuple[float, tuple[float, ...], float]] = deque(maxlen=_NEWEST)  # (t, x, gain)
+        #: Of clones that have not reported since: their config, and the loss of the weights that they took over.
+        self._taken: dict[int, tuple[Config, float]] = {}
 
     def prepare(self, space: Space, metrics: Sequence[str], modes: Sequence[str]) -> None:
         """Take the search space. Raises SpecError where the model would have nothing to choose."""
@@ -77,22 +82,34 @@ class PB2(PBT):
 
     def state(self) -> Mapping[str, Any]:
         """Return the population and the observations as plain data."""
-        return {**super().state(), "seen": list(self._seen)}
+        taken = [[number, to_json(config), loss] for number, (config, loss) in self._taken.items()]
+        return {**super().state(), "seen": list(self._seen), "taken": taken}
 
     def load_state(self, data: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
         super().load_state(data)
         self._seen.extend((since, tuple(point), gain) for since, point, gain in data["seen"])
+        # A snapshot of an earlier version has none: there the loss that was taken over stood in the place of its own.
+        self._taken = {number: (from_json(config), loss) for number, config, loss in data.get("taken", ())}
 
-    def _clone(self, number: int, source: int, place: str) -> Any:
+    def on_end(self, trial: TrialView, status: str) -> Decisions:
+        """Take a member out of the population."""
+        self._taken.pop(trial.number, None)
+        return super().on_end(trial, status)
+
+    def _clone(self, number: int, source: int, place: str) -> Clone:
         clone = super()._clone(number, source, place)
-        # From here on it is as good as its source was: the next gain counts from there.
-        self._scores[number] = self._scores[source]
+        # Its rank stays that of its own last evaluation, so that no other is judged against what it may become.
+        self._taken[number] = (dict(clone.config), self._scores[source])
         return clone
 
     def _observe(self, number: int, since: float, gain: float) -> None:
-        # After a clone, whose weights are its source's, the gain counts from the score that it took over.
-        self._seen.append((since, tuple(self._explorer.unit(self._configs[number])), gain))
+        config = self._configs[number]
+        if (taken := self._taken.pop(number, None)) is not None and taken[0] == config:
+            # The jump to the weights of another is no gain of these parameters. Where the clone could not be made (its
+            # source had nothing left to copy) the trial has gone on with its own config, from its own loss.
+            gain += taken[1] - self._scores[number]
+        self._seen.append((since, tuple(self._explorer.unit(config)), gain))
 
     def _explored(self, number: int, source: int, at: float) -> tuple[Config, list[str]]:
         """Choose the continuous parameters by the model, perturb the others."""
@@ -100,7 +117,8 @@ class PB2(PBT):
         continuous = self._explorer.continuous(self._configs[source])
         if not continuous or len(self._seen) < 2:
             return self._explorer.explore(self._configs[source], draw)
-        units = [self._explorer.unit(config) for member, config in self._configs.items() if member != number]
+        configs = {**self._configs, **{member: taken[0] for member, taken in self._taken.items()}}  # those of this turn
+        units = [self._explorer.unit(config) for member, config in configs.items() if member != number]
         others = [unit for unit in units if len(unit) == len(continuous)]
         best = suggest([row for row in self._seen if len(row[1]) == len(continuous)], others, at, len(continuous), draw)
         return self._explorer.explore(self._configs[source], draw, unit=dict(zip(continuous, best, strict=True)))

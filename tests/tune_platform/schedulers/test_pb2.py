@@ -79,6 +79,95 @@ def test_what_is_no_range_is_perturbed() -> None:
     assert "(chosen by the model)" in verdict.reason
 
 
+def test_a_step_by_hand() -> None:
+    """Algorithm 1's GP-UCB with a kernel that fades, on paper.
+
+    A gain of -1 at x = 0 (time 0) and of 1 at x = 1 (now). They tell least about each other at l = 0.1, which is the
+    likeliest; then near x = 1 only the second counts: with k = exp(-(1 - x)^2 / 0.02), noise 0.05 and beta_2 = 0.2,
+        mean = k / 1.05,  variance = 1 - k^2 / 1.05,  d(mean + sqrt(0.2) deviation) / dk = 0
+    where the deviation is sqrt(0.2) k, so k^2 = 1 / (1 / 1.05 + 0.2) and x = 1 - sqrt(-0.02 log k) = 0.9623.
+    """
+    seen = [(0.0, (0.0,), 0.0), (10.0, (1.0,), 2.0)]
+    k = (1 / (1 / 1.05 + 0.2)) ** 0.5
+    wanted = 1 - (-0.02 * np.log(k)) ** 0.5
+    assert wanted == pytest.approx(0.9623, abs=1e-4)
+    for seed in range(5):
+        assert suggest(seen, [], 10.0, 1, np.random.default_rng(seed)) == pytest.approx([wanted], abs=2e-3)
+
+
+def test_a_step_of_a_batch_by_hand() -> None:
+    """One trains at x = 1 already: two looks there are one with half the noise, so the variance is 1 - k^2 / 1.025."""
+    seen = [(0.0, (0.0,), 0.0), (10.0, (1.0,), 2.0)]
+    x = np.linspace(0.5, 1, 50_001)
+    k = np.exp(-((1 - x) ** 2) / 0.02)
+    wanted = x[np.argmax(k / 1.05 + np.sqrt(0.2) * np.sqrt(1 - k**2 / 1.025))]
+    assert abs(wanted - 0.9623) > 2e-3, "the other member makes a difference"
+    assert suggest(seen, [(1.0,)], 10.0, 1, np.random.default_rng(0)) == pytest.approx([wanted], abs=2e-3)
+
+
+def test_old_gains_are_forgotten_where_the_best_has_moved() -> None:
+    """Long ago x = 0.2 gained, lately x = 0.8 does: the likeliest model lets the old fade, and goes to that side."""
+    seen = [(float(t), (x,), float(x == (0.2 if t < 10 else 0.8))) for t in range(20) for x in (0.2, 0.5, 0.8)]
+    found = [suggest(seen, [], 20.0, 1, np.random.default_rng(seed))[0] for seed in range(5)]
+    assert all(x > 0.7 for x in found), found
+
+
+def told(scheduler: PB2, losses: list[float], step: int, trials: list[FakeTrial]) -> dict[int, Any]:
+    """Report a loss of each; return the verdicts, with the clones begun."""
+    verdicts = {}
+    for trial, loss in zip(trials, losses, strict=True):
+        trial.last = Report(step, {"loss": loss}, 0.0)
+        answer: Any = scheduler.on_report(trial, trial.last)
+        if isinstance(answer, list):
+            verdicts.update({decision.trial: decision.verdict for decision in answer})
+        elif answer is not None:
+            verdicts[trial.number] = answer
+    return verdicts
+
+
+def two(**options: Any) -> tuple[PB2, list[FakeTrial]]:
+    scheduler = PB2(interval=1, quantile=0.5, mutations={"x": uniform(0, 1)}, **options)
+    scheduler.prepare(Space({"x": uniform(0, 1)}), ("loss",), ("min",))
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    trials = [FakeTrial(n, {"x": 0.25 + n / 2}) for n in range(2)]
+    for trial in trials:
+        scheduler.on_add(trial)
+        scheduler.on_start(trial)
+    return scheduler, trials
+
+
+def test_the_jump_of_a_clone_is_no_gain() -> None:
+    """By hand: 1 stands at 9, takes over weights of loss 5 and comes to 4: its new x has gained 1, not 5."""
+    scheduler, trials = two()
+    clone = told(scheduler, [5.0, 9.0], 1, trials)[1]
+    assert isinstance(clone, Clone)
+    trials[1].config = clone.config
+    scheduler.on_start(trials[1])
+    told(scheduler, [4.5, 4.0], 2, trials)
+    assert [row[2] for row in scheduler.state()["seen"]] == [0.5, 1.0]
+
+
+def test_the_gain_of_a_clone_that_was_not_made_counts_from_its_own_loss() -> None:
+    """By hand: 1 was to take over weights of loss 5 and could not; it has come from 9 to 7 by its own x."""
+    scheduler, trials = two()
+    assert isinstance(told(scheduler, [5.0, 9.0], 1, trials)[1], Clone)
+    told(scheduler, [4.5, 7.0], 2, trials)
+    assert [(row[1], row[2]) for row in scheduler.state()["seen"]] == [((0.25,), 0.5), ((0.75,), 2.0)]
+
+
+def test_a_clone_ranks_by_its_own_last_evaluation_until_the_next() -> None:
+    """In a generation of four with half replaced, two are: those already judged do not push others down."""
+    scheduler = PB2(interval=1, quantile=0.5, mutations={"x": uniform(0, 1)}, synchronous=True)
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    trials = [FakeTrial(n, {"x": n / 4}) for n in range(4)]
+    for trial in trials:
+        scheduler.on_add(trial)
+        scheduler.on_start(trial)
+    scheduler.on_supply_end()
+    verdicts = told(scheduler, [4.0, 3.0, 2.0, 1.0], 1, trials)
+    assert [number for number, verdict in sorted(verdicts.items()) if isinstance(verdict, Clone)] == [0, 1]
+
+
 def climb(scheduler: PBT, seed: int, steps: int = 60, members: int = 4) -> float:
     """Climb a slope whose best rate moves with time: a step gains 1 - 4 (rate - best)^2. Return the highest sum."""
     space = Space({"rate": uniform(0, 1)})

@@ -259,12 +259,11 @@ class Population:
 
 
 class Bandits(Population):
-    """PB2: exploits as PBT does; x comes from its model. A clone counts as good as what it copied until it reports."""
+    """PB2: exploits as PBT does; x comes from its model."""
 
     def agrees(self, number: int, verdict: Verdict, wanted: Any) -> bool:
         if not isinstance(verdict, Clone) or not isinstance(wanted, dict):
             return type(verdict) is wanted
-        self.scores[number] = self.scores[verdict.source]
         return verdict.source in wanted and 0 <= verdict.config["x"] <= 1
 
 
@@ -310,11 +309,23 @@ def make(kind: str) -> tuple[Any, Any]:
             return scheduler, Population(3, 0.4, together=True)
         case "pb2":
             return PB2(interval=3, mutations=X, quantile=0.4, resample=0), Bandits(3, 0.4)
+        case "pb2, generations":
+            scheduler = PB2(interval=3, mutations=X, quantile=0.4, resample=0, synchronous=True)
+            return scheduler, Bandits(3, 0.4, together=True)
     scheduler = MFPBT(interval=1, frequencies=(1, 3), mutations=X, quantile=0.34, resample=0)
     return scheduler, Frequencies(1, 0.34, together=True)
 
 
-KINDS = ("brackets, stopping", "brackets, promotion", "pasha", "pbt", "pbt, generations", "pb2", "mf_pbt")
+KINDS = (
+    "brackets, stopping",
+    "brackets, promotion",
+    "pasha",
+    "pbt",
+    "pbt, generations",
+    "pb2",
+    "pb2, generations",
+    "mf_pbt",
+)
 
 
 def metrics(step: int, draw: Any) -> dict[str, Any]:
