@@ -10,6 +10,8 @@ from tune_platform.registry import SCHEDULERS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 PAGE = (DOCS / "schedulers.md").read_text()
+#: What several share: `_name.py` (lines ...)
+SHARED = dict(re.findall(r"`(_\w+)\.py` \((\d+)", PAGE))
 #: | `name` | ... | lines here / in Ray Tune |
 ROWS = dict(re.findall(r"^\| `(\w+)` \|.*\| (\d+) / [\d-]+ \|$", PAGE, re.MULTILINE))
 
@@ -21,8 +23,10 @@ def test_each_scheduler_is_in_the_table() -> None:
 def test_the_files_are_as_long_as_the_table_says() -> None:
     """By a tenth: it says how simple one is, and need not follow each change."""
     folder = Path(str(tune_platform.schedulers.__file__)).parent
-    lines = {name: len((folder / f"{name}.py").read_text().splitlines()) for name in ROWS}
-    assert {name: told for name, told in ROWS.items() if abs(int(told) - lines[name]) > lines[name] / 10} == {}
+    files = {**ROWS, **SHARED}
+    lines = {name: len((folder / f"{name}.py").read_text().splitlines()) for name in files}
+    assert set(SHARED) == {file.stem for file in folder.glob("_*.py")} - {"__init__"}
+    assert {name: told for name, told in files.items() if abs(int(told) - lines[name]) > lines[name] / 10} == {}
 
 
 def test_each_has_a_figure_that_is_shown() -> None:
