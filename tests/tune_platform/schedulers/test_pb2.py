@@ -168,6 +168,31 @@ def test_a_clone_ranks_by_its_own_last_evaluation_until_the_next() -> None:
     assert [number for number, verdict in sorted(verdicts.items()) if isinstance(verdict, Clone)] == [0, 1]
 
 
+def test_those_of_one_generation_know_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials 0 and 1 are cloned in the same turn: the second is chosen knowing where the first will train."""
+    chosen, told_of = [], []
+
+    def noted(seen: Any, others: Any, now: float, size: int, draw: Any) -> list[float]:
+        told_of.append([list(other) for other in others])
+        chosen.append(suggest(seen, others, now, size, draw))
+        return chosen[-1]
+
+    monkeypatch.setattr("tune_platform.schedulers.pb2.suggest", noted)
+    scheduler = PB2(interval=1, quantile=0.5, mutations={"x": uniform(0, 1)}, synchronous=True, burn_in=2)
+    scheduler.prepare(Space({"x": uniform(0, 1)}), ("loss",), ("min",))
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    trials = [FakeTrial(n, {"x": n / 4}) for n in range(4)]
+    for trial in trials:
+        scheduler.on_add(trial)
+        scheduler.on_start(trial)
+    scheduler.on_supply_end()
+    told(scheduler, [4.0, 3.0, 2.0, 1.0], 1, trials)
+    told(scheduler, [3.0, 2.5, 1.5, 0.5], 2, trials)
+    assert len(chosen) == 2
+    assert chosen[0] in told_of[1]
+    assert [0.0] not in told_of[1], "not where it is just leaving"
+
+
 def climb(scheduler: PBT, seed: int, steps: int = 60, members: int = 4) -> float:
     """Climb a slope whose best rate moves with time: a step gains 1 - 4 (rate - best)^2. Return the highest sum."""
     space = Space({"rate": uniform(0, 1)})

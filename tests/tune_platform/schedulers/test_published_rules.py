@@ -20,7 +20,20 @@ from tune_platform import uniform
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView, decisions_of
 from tune_platform.protocol.verdicts import Clone, Continue, Pause, Stop, Verdict
-from tune_platform.schedulers import MFPBT, PASHA, PB2, PBT, AsyncHyperBand, FreezeThaw
+from tune_platform.schedulers import (
+    ASHA,
+    MFPBT,
+    MOASHA,
+    PASHA,
+    PB2,
+    PBT,
+    AsyncHyperBand,
+    FreezeThaw,
+    HyperBand,
+    MedianStopping,
+    SuccessiveHalving,
+)
+from tune_platform.space import Space
 from tune_platform.testing.play import Play, World, memory
 
 #: What a rule says: of each trial that is decided about, the kind of verdict, and whom a clone may copy.
@@ -329,7 +342,8 @@ KINDS = (
 
 
 def metrics(step: int, draw: Any) -> dict[str, Any]:
-    return {"loss": round(draw.random(), 1)}  # one digit: there are ties
+    loss = round(draw.random(), 1)  # one digit: there are ties
+    return {"loss": loss, "size": round((7 * loss) % 1, 1)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -346,12 +360,31 @@ def test_what_is_decided_is_the_rule(kind: str) -> None:
     assert checked > 100
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "freeze_thaw"])
+def fronts() -> MOASHA:
+    scheduler = MOASHA(max=16, eta=2)
+    scheduler.prepare(Space({"x": uniform(0, 1)}), ("loss", "size"), ("min", "max"))
+    return scheduler
+
+
+#: Those whose rules are written down in files of their own.
+OTHERS: dict[str, Any] = {
+    "asha, stopping": lambda: ASHA(max=16, eta=2),
+    "asha, promotion": lambda: ASHA(max=16, eta=2, type="promotion"),
+    "successive_halving": lambda: SuccessiveHalving(n=4, max=8, eta=2),
+    "hyperband": lambda: HyperBand(max=9),
+    "median": lambda: MedianStopping(min_samples=2),
+    "median, pausing": lambda: MedianStopping(min_samples=2, hard=False),
+    "mo_asha": fronts,
+    "freeze_thaw": lambda: FreezeThaw(max=12, interval=4),
+}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
 def test_a_cut_at_every_row_changes_nothing(kind: str) -> None:
     """Told the first rows, or given the state after them: what follows is what followed."""
 
     def new() -> Any:
-        return FreezeThaw(max=12, interval=4) if kind == "freeze_thaw" else make(kind)[0]
+        return OTHERS[kind]() if kind in OTHERS else make(kind)[0]
 
     world = World(metrics=metrics, seed=3, trials=4, trouble=0.15, places=2)
     whole = Play(new(), world)
