@@ -80,7 +80,7 @@ class Walk(Trainable):
 
 
 class Gang(Walk):
-    """The same by a gang: each step wants all of its processes."""
+    """The same by a gang, which is filled up before each step; its processes exchange nothing, so none waits."""
 
     uses_gang = True
 
@@ -231,8 +231,8 @@ class Scene:
     def _time(self, hit: Sequence[Any], killed: float, *, anew: bool = True) -> float:
         """Return the seconds until all of these have reported since they were `killed`; NaN where all had ended.
 
-        `anew`: by another attempt; a process may live on for a moment without its node. The times of reports are those
-        of the processes that made them, on the same clock.
+        `anew`: by another attempt, as a process may live on for a moment without its node; else three times. The times
+        of reports are those of the processes that made them, on the same clock.
         """
         first: dict[int, float] = {}
 
@@ -243,8 +243,10 @@ class Scene:
                     again = [row.time for row in launches if row.data["attempt"] > trial.attempt]
                     since = killed if not anew else min(again, default=math.inf)
                     later = [row.time for row in experiment.reports(trial.trial, trial.step) if row.time > since]
-                    if later:
-                        first.setdefault(trial.trial, min(later) - killed)
+                    # A gang that is short of one ends its present step, and wants it back at the next.
+                    wanted = 1 if anew else 3
+                    if len(later) >= wanted:
+                        first.setdefault(trial.trial, sorted(later)[wanted - 1] - killed)
             ended = [t.trial for t in hit if trials[t.trial].status in ("COMPLETED", "STOPPED", "PAUSED", "FAILED")]
             return {trial.trial for trial in hit} <= {*first, *ended}
 
