@@ -225,8 +225,9 @@ def _drive(
     runner: Runner | None = None
     try:
         with contextlib.ExitStack() as stack:
+            heed = stack.enter_context(_signals())  # first: importing Ray takes seconds
             runner = stack.enter_context(_assemble(spec, experiment, [*listeners, hooks]))
-            stack.enter_context(_signals(runner))
+            heed(runner)
             if spec.log_to_driver and runner.backend.parallel:  # else it is printed here anyway
                 runner.listen(stack.enter_context(Output(runner.job.directory, show_output)))
             begin(runner)
@@ -372,26 +373,27 @@ def _checkpoint_storage(spec: SearchSpec, name: str) -> CheckpointStorage:
 
 
 @contextlib.contextmanager
-def _signals(runner: Runner) -> Iterator[None]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a graceful end, and the second into an immediate one.
+def _signals() -> Iterator[Callable[[Runner], None]]:
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a graceful end of the runner given, the second into one at once.
 
-    While the backend starts, the first ends at once: there is nothing yet to wait for.
+    Until a runner is given, and while its backend starts, the first ends at once: there is nothing yet to wait for.
     """
+    runners: list[Runner] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield runners.append
         return
     seen = 0
 
     def handle(number: int, frame: Any) -> None:
         nonlocal seen
         seen += 1
-        if seen > 1 or runner.starting:
+        if seen > 1 or not runners or runners[0].starting:
             raise Interrupted
-        runner.interrupt()
+        runners[0].interrupt()
 
     old = {number: signal.signal(number, handle) for number in ending_signals()}
     try:
-        yield
+        yield runners.append
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

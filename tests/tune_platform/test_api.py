@@ -287,6 +287,30 @@ def test_a_second_signal_ends_at_once(make: Make) -> None:
     whole(resume("toy", storage=make().storage))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_there_is_a_backend_leaves_a_true_status(
+    make: Make, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_ours(number: int, frame: Any) -> None:
+        raise AssertionError("the signal met the handler of the program, which by default kills it")
+
+    def make_backend(spec: SearchSpec) -> Any:
+        signal.raise_signal(number)
+
+    spec = make()
+    before = signal.signal(number, not_ours)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(SearchSpec, "make_backend", make_backend)
+            with pytest.raises(KeyboardInterrupt):
+                run(spec)
+        assert signal.getsignal(number) is not_ours
+    finally:
+        signal.signal(number, before)
+    assert load("toy", storage=spec.storage).status == "interrupted"
+    whole(run(spec))  # without a trial the name is free
+
+
 def test_a_driver_that_fails_says_so_and_can_be_resumed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     whole_append, left = SqlExperiment.append, 9
 

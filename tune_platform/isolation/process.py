@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _UNTOUCHED: tuple[Any, ...] = (logging.NOTSET, [], [], True, False)
 _of_logger = attrgetter("level", "handlers", "filters", "propagate", "disabled")
 #: What a driver sets for itself, and a trial in the same thread must not keep.
-_OF_THE_DRIVER = (signal.SIGINT, signal.SIGTERM)
+_OF_THE_DRIVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(slots=True)

@@ -189,18 +189,19 @@ def test_a_folder_that_is_gone_does_not_harm_the_next_trial(tmp_path: Path) -> N
     watch.backend.close()
 
 
-def test_handlers_of_the_driver_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A debugger, or training code, sets its own for SIGINT: the next Ctrl-C belongs to the run all the same."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_handlers_of_the_driver_stay(number: signal.Signals) -> None:
+    """A debugger, or training code, sets its own: the next Ctrl-C belongs to the run all the same."""
 
     class Handles(Trainable):
         def step(self) -> dict[str, Any]:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(number, signal.SIG_IGN)
             return {"loss": 0.0}
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     watch = watched(Handles)
     first_report(watch, 0)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     watch.backend.close()
 
 
