@@ -96,11 +96,15 @@ class Worker:
             mistaken = isinstance(error, (ImportError, AttributeError))
             failure = Failure(failure.cause, failure.message, failure.traceback, fatal=mistaken)
             self._channel.begin(order, launch.trial, launch.attempt, 0.0)
-            return self._finish("failed", failure)
+            self._finish("failed", failure)
+            return self._last()
         if not self._channel.begin(order, launch.trial, launch.attempt, executor.job.flush_s):
             return None
         failed = executor.begin(launch, fetch)
-        return self._finish("failed", failed) if failed else self._go(launch.until, launch.save)
+        if failed:
+            self._finish("failed", failed)
+            return self._last()
+        return self._go(launch.until, launch.save)
 
     def advance(self, packed: bytes) -> bytes | None:
         """Run the trial to its next milestone; takes (order, until, save)."""
@@ -116,7 +120,7 @@ class Worker:
         """Write a checkpoint of the trial, which waits."""
         failure = self._save()
         if failure is not None:
-            self._channel.finish("failed", failure)
+            self._finish("failed", failure)
         return self._last()
 
     def end(self, warm: bool) -> None:
@@ -189,7 +193,7 @@ class Worker:
         assert executor is not None
         state: State = "running"
         failure: Failure | None = None
-        while state == "running" or not channel.finish(state, failure):
+        while state == "running" or not self._finish(state, failure):
             if state == "running":
                 state, failure = executor.run(until, save, channel.put, channel.is_asked)
             asked = channel.take_asked() if state in ("running", "waiting") else None
@@ -197,7 +201,7 @@ class Worker:
                 state = "waiting" if asked.halt else state
                 if asked.save and (failure := self._save()) is not None:
                     state = "failed"
-        return self._last(failure)
+        return self._last()
 
     def _save(self) -> Failure | None:
         """Answer a Save; return the failure of the trial that comes of it."""
@@ -214,13 +218,13 @@ class Worker:
         self._channel.answer(Answer(launch.trial, launch.attempt, ref))
         return None
 
-    def _finish(self, state: State, failure: Failure | None) -> bytes | None:
-        self._channel.finish(state, failure)
-        return self._last(failure)
-
-    def _last(self, failure: Failure | None = None) -> bytes | None:
-        if failure is not None:
+    def _finish(self, state: State, failure: Failure | None) -> bool:
+        """End the leg; False where the driver has asked for something meanwhile that is to be done first."""
+        if failure is not None:  # in the log before anybody hears of it
             self._log.write(failure.traceback or failure.message + "\n")
+        return self._channel.finish(state, failure)
+
+    def _last(self) -> bytes | None:
         return self._packed(self._channel.last_batch())
 
     def _packed(self, sent: Sent | None) -> bytes | None:
