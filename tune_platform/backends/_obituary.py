@@ -39,7 +39,9 @@ _OF_THE_CLUSTER = {
     "preempted": "its node was taken back (preempted)",
     "node_lost": "its node was lost",
 }
-_PID = re.compile(r"\bpid: (\d+)")
+_PID = re.compile(r"\bpid[:=] ?(\d+)")
+#: Ray's words for an actor whose constructor, or the import of whose class, has raised.
+_NOT_MADE = "error raised in its creation task"
 
 
 def exit_words(status: int) -> str:
@@ -57,6 +59,8 @@ def obituary(name: str, said: str, folder: str, cause: str = "") -> str:
     who = f"of pid {known[1:]}" if known.startswith(":") else known
     if "never ran" in said:
         return f"the worker process {f'{who} ' if who else ''}never ran: {_last_sentence(said)}"
+    if _NOT_MADE in said:  # Ray's text ends with the traceback of what was raised there
+        return f"the worker process {f'{who} ' if who else ''}could not start: {said.strip().splitlines()[-1].strip()}"
     why = _OF_THE_CLUSTER.get(cause) or _cause(said, _last_words(folder))
     return f"the worker process {f'{who} ' if who else ''}died: {why}"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 from tune_platform.errors import SpecError
-from tune_platform.extras import require
+from tune_platform.extras import is_installed, require
 from tune_platform.protocol.trial_log import LOG_LIMIT
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Gang:
     def start(self, preload: bytes = b"") -> None:
         """Have Ray actors start now, beside what this process does until it asks for the `group`.
 
-        They unpickle `preload`, so that they have imported what it names.
+        They unpickle `preload`, so that they have imported what it names. Without torch none starts: a trial that
+        asks for the `group` is told, and one that uses what it holds in a way of its own needs none.
         """
-        require("a gang of workers", "torch")
-        if self.kind == "ray":
+        if self.kind == "ray" and is_installed("torch"):
             self._ray_launcher().start(self.workers, preload)
 
     def group(self, timeout_s: float = 60.0) -> WorkerGroup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from tune_platform.distributed import Gang, LocalGroup, PeerLost
 from tune_platform.distributed.member import Answer
-from tune_platform.errors import SpecError
+from tune_platform.errors import MissingLibraryError, SpecError
 
 
 def test_an_unknown_kind() -> None:
@@ -40,4 +41,16 @@ def test_a_gang_travels_before_it_has_workers_and_a_start_ahead_is_for_ray_alone
     gang = pickle.loads(pickle.dumps(Gang("threads", 2)))
     gang.start()
     assert gang.group().workers == [0, 1]
+    gang.close()
+
+
+def test_without_torch_none_start_and_who_asks_for_them_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function may use what its trial holds in a way of its own; the worker process must not die of torch."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    gang = Gang("ray", 2)
+    gang.start()
+    with pytest.raises(
+        MissingLibraryError, match=r"a gang of workers needs 'torch'.*pip install 'tune-platform\[torch"
+    ):
+        gang.group()
     gang.close()
