@@ -61,7 +61,7 @@ def test_a_worker_without_a_name_has_the_pid_that_ray_tells() -> None:
 
 def test_a_worker_that_could_not_start_says_what_was_raised() -> None:
     """As on a node without the platform: nothing has killed that process."""
-    said = """The actor died because of an error raised in its creation task, ray::Worker.__init__() (pid=9, ip=192.0.2.2)
+    said = """The actor died because of an error raised in its creation task, ray::Worker.__init__() (pid=9, ip=1.1.1.1)
     File "worker.py", line 63, in __init__
       gang.start(payload)
 ModuleNotFoundError: No module named 'tune_platform'
