@@ -19,7 +19,7 @@ from dataclasses import replace
 from tune_platform.engine.apply import apply
 from tune_platform.engine.failures import allowed_retries, with_more_memory
 from tune_platform.engine.fold import fold
-from tune_platform.engine.news import accepts, deadline, given_up, overdue
+from tune_platform.engine.news import accepts, deadline, given_up, overdue, target_reached
 from tune_platform.engine.persons import answer
 from tune_platform.engine.places import INSTANT, left_over, misfit, misfits_due, returning, stalling, wanted
 from tune_platform.engine.queue import PATIENCE
@@ -251,12 +251,8 @@ class Controller:
             self._emit(Moved(trial=trial.number, status="PAUSED", reason=reason, kill=kill))
 
     def _check_target(self) -> None:
-        target, best = self.settings.target, self.state.best
-        if target is None or best is None or self.state.ending is not None:
-            return
-        if best.value >= target if self.settings.modes[0] == "max" else best.value <= target:
-            reason = f"{self.settings.metrics[0]} reached the target {target:g} in trial {best.trial}"
-            self._end("finished", reason, cancel=True)
+        if text := target_reached(self.state):
+            self._end("finished", text, cancel=True)
 
     # ------------------------------------------------------------------------------- verdicts
 
@@ -407,16 +403,8 @@ class Controller:
         return False
 
     def _launch(self, trial: Trial, nodes: Sequence[int], until: float | None, save: bool) -> None:
-        self._emit(
-            Launched(
-                trial=trial.number,
-                attempt=trial.attempt + 1,
-                nodes=tuple(nodes),
-                until=until,
-                save=save,
-                resources=trial.resources,
-            )
-        )
+        self._emit(Launched(trial=trial.number, attempt=trial.attempt + 1, nodes=tuple(nodes), until=until, save=save,
+                            resources=trial.resources))  # fmt: skip
 
     def _fail_misfits(self) -> None:
         """Fail the trials that not even the idle cluster could hold, once it has been the same for long enough."""
@@ -428,11 +416,9 @@ class Controller:
         self._carry_out()
 
     def _ask(self) -> None:
-        state = self.state
-        if state.moved:  # else nobody came or went since the last time
-            state.moved = False
-            if numbers := wanted(state):
-                self._emit(Asked(numbers=tuple(numbers)))
+        moved, self.state.moved = self.state.moved, False
+        if moved and (numbers := wanted(self.state)):  # else nobody came or went since the last time
+            self._emit(Asked(numbers=tuple(numbers)))
 
     def _finish_if_done(self, stalled: bool) -> None:
         state = self.state

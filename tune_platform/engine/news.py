@@ -62,3 +62,12 @@ def given_up(state: State, reason: str) -> str:
         return ""
     places = min(state.ledger.slots(state.supply.ordinary), settings.max_concurrent)
     return state.first.hopeless(settings.fail_alike, int(places))
+
+
+def target_reached(state: State) -> str:
+    """Return why the search ends, where a trial has reached the budget's target; else nothing."""
+    target, best = state.settings.target, state.best
+    if target is None or best is None or state.ending is not None:
+        return ""
+    reached = best.value >= target if state.settings.modes[0] == "max" else best.value <= target
+    return "" if not reached else f"{state.settings.metrics[0]} reached the target {target:g} in trial {best.trial}"
