@@ -195,8 +195,7 @@ class Controller:
 
     def _on_failed(self, event: Failed) -> None:
         trial = self.state.trials[event.trial]
-        lost = trial.checkpoint if event.cause == "lost_checkpoint" else None
-        if lost is not None:
+        if (lost := trial.checkpoint if event.cause == "lost_checkpoint" else None) is not None:
             self._emit(Dropped(trial=trial.number, uris=(lost.ref.uri,)))
         kill = event.cause not in _HARMLESS
         allowed, ending = allowed_retries(self.settings, event, trial.step), self.state.ending is not None
