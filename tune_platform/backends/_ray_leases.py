@@ -365,6 +365,8 @@ class Leases:
         self._capacity.nodes.check()
         for call, value in worker.link.answers() if worker.link is not None else ():  # its last words
             self.settle(worker, call, value)
+        if worker.dead:  # one of them was the end of it already
+            return
         lease = worker.lease
         self._discard(worker)
         if lease is None:

@@ -17,10 +17,11 @@ import pytest
 import ray
 
 from tune_platform.backends._ray_nodes import Nodes
-from tune_platform.backends._ray_worker import RayWorker
+from tune_platform.backends._ray_worker import Call, RayWorker
 from tune_platform.backends.ray import RayBackend
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Advance, Release, Save
+from tune_platform.protocol.events import Failed
 from tune_platform.testing.backends import Watch, launch
 from tune_platform.trainable import Trainable
 
@@ -158,6 +159,23 @@ def test_a_link_that_breaks_is_no_fault_of_the_trial(watch: Watch, busy: bool) -
         watch.backend.submit([Advance(trial=0, until=4, save=False)])
     watch.until(lambda: watch.steps(0) == [1, 2, 3, 4])
     assert (worker_of(watch, 0) is worker) is not busy
+
+
+def test_last_words_that_are_a_loss_themselves_are_told_once(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to a call is an error of the platform's own, and the process dies before the driver has read it."""
+    worker = begin(watch)
+    link = worker.link
+    assert link is not None
+    call = Call("advance", worker.order, worker.lease, ())
+    words = [(call, RuntimeError("broken inside"))]
+    monkeypatch.setattr(link, "answers", lambda: iter([words.pop()] if words else []))
+    watch.backend._leases.settle(worker, call, ConnectionError("and gone"))  # type: ignore[attr-defined]
+    watch.until(lambda: watch.failure(0))
+    watch.settle()
+    failures = [event for event in watch.events if isinstance(event, Failed)]
+    assert [failure.message for failure in failures] == ["broken inside"]
+    assert worker.dead
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("why", ["address", "port"])
