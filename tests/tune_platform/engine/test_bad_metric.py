@@ -15,9 +15,11 @@ from tests.tune_platform.engine.play import Play, Scripted
 from tests.tune_platform.engine.test_invariants import QUIET, check_cut, check_end, scenarios
 from tune_platform import SearchSpec, SpecError, load_spec, report, resume, run, uniform
 from tune_platform.backends.simulated import Faults
+from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Tell
+from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.searcher import Outcome
-from tune_platform.protocol.verdicts import Continue
+from tune_platform.protocol.verdicts import Continue, Pause
 from tune_platform.searchers.optuna import OptunaSearcher
 from tune_platform.space import Space
 
@@ -61,6 +63,37 @@ def test_ignore_keeps_the_report_and_the_value_does_not_count() -> None:
     assert (play.trial(0).best, play.trial(0).step) == (0.5, 2)
     play.report(0, 0.4, done=True)
     assert play.trial(0).best == 0.4
+
+
+class UpToTwo(Scripted):
+    """Milestones at steps 1 and 2, and none after."""
+
+    def until(self, trial: TrialView) -> tuple[float | None, bool]:
+        step = trial.last.step if trial.last else 0
+        return (step + 1 if step < 2 else None), False
+
+    def choose(self, candidates: Candidates) -> int | None:
+        return 0 if candidates.paused(0) else super().choose(candidates)
+
+
+@pytest.mark.parametrize("loss", [0.4, NAN])
+@pytest.mark.parametrize("answers", [{}, {"t0s2": Pause(reason="wait")}], ids=["none", "pause"])
+def test_at_the_last_milestone_a_trial_ends_only_if_its_value_does_not_count(
+    loss: float, answers: dict[str, Any]
+) -> None:
+    """One whose scheduler lets it train on without another milestone does so, from a pause too."""
+    play = Play(UpToTwo(**answers), on_bad_metric="ignore")
+    play.suggest(0, x=1)
+    play.report(0, 0.5)
+    play.report(0, loss)
+    if math.isnan(loss):
+        assert play.verdicts() == [(0, "Stop", "at its last milestone its value does not count")]
+        assert play.status(0) is TrialStatus.COMPLETED
+        return
+    if answers:
+        play.saved(0)
+    assert play.status(0).placed
+    assert play.trial(0).until is None, "it may train on"
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=QUIET)
