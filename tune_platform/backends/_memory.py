@@ -1,7 +1,8 @@
 """Checkpoints in memory: what a trial that goes on from another's checkpoint takes over without waiting for storage.
 
-A copy of each trial's newest checkpoint stays in the process that wrote it, up to a limit, the oldest dropped first. It
-is a short cut to the same content: whoever does not find it reads the checkpoint from storage.
+A copy of each trial's newest checkpoint stays in the process that wrote it, up to a limit, the oldest dropped first,
+and none before it is written. It is a short cut to the same content: whoever does not find it reads the checkpoint from
+storage.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,29 +92,58 @@ Fetch = Callable[[], Copy | None]
 
 
 class Memory:
-    """Copies of at most `limit` bytes, one of each trial. Any thread may call it."""
+    """Copies of at most `limit` bytes: of each trial the newest, and those that are not written yet.
+
+    So what was offered to others is here or in storage as long as the process lives. Any thread may call it.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._lock = Lock()
-        self._held: dict[int, tuple[str, Copy, int]] = {}  # of each trial, oldest first
+        self._held: dict[str, _Held] = {}  # by uri, oldest first
 
     def put(self, ref: CheckpointRef, copy: Copy) -> bool:
-        """Keep the copy of a checkpoint in place of an older one of its trial; False for one beyond the limit."""
+        """Keep the copy of a checkpoint that is to be written; False where there is no room for it."""
         size = copy.bytes
         with self._lock:
-            self._held.pop(ref.trial, None)
-            self._held[ref.trial] = (ref.uri, copy, size)
-            total = sum(held for _, _, held in self._held.values())
-            while total > self.limit:
-                total -= self._held.pop(next(iter(self._held)))[2]
-            return ref.trial in self._held
+            self._drop([held for held in self._held.values() if held.free and held.trial == ref.trial])
+            total = sum(held.size for held in self._held.values())
+            free = [held for held in self._held.values() if held.free]
+            if total - sum(held.size for held in free) + size > self.limit:
+                return False
+            while total + size > self.limit:
+                oldest = free.pop(0)
+                total -= oldest.size
+                self._drop([oldest])
+            self._held[ref.uri] = _Held(ref.uri, ref.trial, copy, size)
+            return True
+
+    def release(self, ref: CheckpointRef) -> None:
+        """Note that a checkpoint is in storage, or never will be: its copy may go, and does where there is a newer."""
+        with self._lock:
+            if (held := self._held.get(ref.uri)) is not None:
+                held.free = True
+                newest = [other for other in self._held.values() if other.trial == ref.trial][-1]
+                self._drop([held] if held is not newest else [])
 
     def get(self, ref: CheckpointRef) -> Copy | None:
         """Return the copy of a checkpoint; None where there is none (any more)."""
         with self._lock:
-            held = self._held.get(ref.trial)
-        return held[1] if held is not None and held[0] == ref.uri else None
+            held = self._held.get(ref.uri)
+        return held.copy if held is not None else None
+
+    def _drop(self, these: Sequence[_Held]) -> None:
+        for held in these:
+            del self._held[held.uri]
+
+
+@dataclass(slots=True)
+class _Held:
+    uri: str
+    trial: int
+    copy: Copy
+    size: int
+    free: bool = False
 
 
 class _Pickler(pickle.Pickler):

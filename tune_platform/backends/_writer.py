@@ -1,11 +1,14 @@
-"""Finishes checkpoints behind the training: what `Draft.keep` does, in order, in one thread."""
+"""Finishes checkpoints behind the training: what `Draft.keep` does, in order, in one thread.
+
+Another thread copies files into memory before that, so that whoever waits for a copy does not wait for storage.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition
 
@@ -47,7 +50,9 @@ class Writer:
     def __init__(self, on_written: Callable[[], None] | None, memory: Memory | None = None) -> None:
         self._on_written = on_written
         self._memory = memory
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")  # no thread before its first task
+        # No thread before its first task.
+        self._copying = ThreadPoolExecutor(1, thread_name_prefix="copies")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._changed = Condition()
         self._pending: deque[int] = deque()  # trials, in the order of their drafts
         self._written: list[Written | InMemory] = []
@@ -64,13 +69,21 @@ class Writer:
         Where that is done at once, raises what it raises.
         """
         if self._on_written is None:
-            self._written.append(Written(self._kept(draft, step, attempt, state), attempt))
+            copy = state if state is not None or self._memory is None else FilesCopy.of(draft.files)
+            ref = _keep(draft, step, attempt, state)
+            self._written.append(Written(ref, attempt))
+            if self._memory is not None and copy is not None:
+                self._memory.put(ref, copy)
+                self._memory.release(ref)
             return
         with self._changed:
             self._pending.append(draft.trial)
+        copying = None
         if state is not None:
             self._hold(draft.ref(step, attempt, state.bytes), attempt, state)
-        self._pool.submit(self._finish, draft, step, attempt, state, self._on_written)
+        elif self._memory is not None:
+            copying = self._copying.submit(self._copy, draft, step, attempt, self._on_written)
+        self._pool.submit(self._finish, draft, step, attempt, state, copying, self._on_written)
 
     def flush(self, trial: int) -> None:
         """Wait until all of one trial is finished."""
@@ -112,26 +125,14 @@ class Writer:
             return trial in self._pending
 
     def close(self) -> None:
-        """Finish everything, then end the thread."""
+        """Finish everything, then end the threads."""
+        self._copying.shutdown(wait=True)
         self._pool.shutdown(wait=True)
 
-    def _kept(self, draft: Draft, step: int, attempt: int, state: StateCopy | None) -> CheckpointRef:
-        copy: Copy | None = state
-        try:
-            if state is not None and not any(draft.files.iterdir()):
-                save_state(draft.files, state.look())
-            if copy is None and self._memory is not None:
-                copy = FilesCopy.of(draft.files)
-                if self._on_written is not None:
-                    self._hold(draft.ref(step, attempt, copy.bytes), attempt, copy)
-                    self._on_written()
-        except BaseException:
-            draft.discard()
-            raise
-        ref = draft.keep(step, attempt)
-        if self._on_written is None and self._memory is not None and copy is not None:
-            self._memory.put(ref, copy)
-        return ref
+    def _copy(self, draft: Draft, step: int, attempt: int, on_written: Callable[[], None]) -> None:
+        copy = FilesCopy.of(draft.files)
+        self._hold(draft.ref(step, attempt, copy.bytes), attempt, copy)
+        on_written()
 
     def _hold(self, ref: CheckpointRef, attempt: int, copy: Copy) -> None:
         """Offer a copy to others; it is written behind that."""
@@ -140,12 +141,21 @@ class Writer:
                 self._written.append(InMemory(ref, attempt))
 
     def _finish(
-        self, draft: Draft, step: int, attempt: int, state: StateCopy | None, on_written: Callable[[], None]
+        self,
+        draft: Draft,
+        step: int,
+        attempt: int,
+        state: StateCopy | None,
+        copying: Future[None] | None,
+        on_written: Callable[[], None],
     ) -> None:
         written, failed = None, None
         try:
-            written = Written(self._kept(draft, step, attempt, state), attempt)
+            if copying is not None:
+                copying.result()
+            written = Written(_keep(draft, step, attempt, state), attempt)
         except BaseException as error:
+            draft.discard()
             logger.warning("the checkpoint of trial %d, step %d, was not written: %r", draft.trial, step, error)
             failed = (draft.trial, attempt), error
         with self._changed:
@@ -155,7 +165,20 @@ class Writer:
             else:
                 self._failed = failed
             self._changed.notify_all()
+        if self._memory is not None:
+            self._memory.release(draft.ref(step, attempt, 0))
         on_written()
+
+
+def _keep(draft: Draft, step: int, attempt: int, state: StateCopy | None) -> CheckpointRef:
+    """Make a whole checkpoint of a draft, with the state written into it where it has no files."""
+    try:
+        if state is not None and not any(draft.files.iterdir()):
+            save_state(draft.files, state.look())
+        return draft.keep(step, attempt)
+    except BaseException:
+        draft.discard()
+        raise
 
 
 def drafted(draft: Draft, trainable: Trainable) -> tuple[Draft | None, StateCopy | None]:

@@ -98,7 +98,8 @@ def _decide(state: State, effect: Decided) -> list[Decision]:
 
 
 def _awaits(state: State, effect: Awaits) -> list[Decision]:
-    state.awaiting[effect.trial] = effect.verdict
+    source = state.trials.get(effect.verdict.source)
+    state.awaiting[effect.trial] = effect.verdict, source.milestone if source is not None else 0
     state.heard.pop(effect.trial, None)  # it is no fault of its own that nothing is heard of it
     return []
 

@@ -29,7 +29,7 @@ from tune_platform.engine.replay import (
     can_await,
     cloneable,
     cloned_again,
-    is_saving,
+    is_coming,
     moot,
     problem,
     pruning,
@@ -289,11 +289,9 @@ class Controller:
             self._paused(trial)  # it has a checkpoint already
 
     def _clone_those_that_wait(self) -> None:
-        """Have clones go on whose source has written its checkpoint, or does not write any more."""
-        for number, clone in list(self.state.awaiting.items()):
-            source = self.state.trials.get(clone.source)
-            held = source is not None and source.fresh and clone.source != number
-            if held or not is_saving(self.state, clone.source):
+        """Have clones go on whose source has the checkpoint by now, in memory or written, or writes none any more."""
+        for number, (clone, step) in list(self.state.awaiting.items()):
+            if not is_coming(self.state, number, clone.source, step):
                 self._act(self.state.trials[number], clone, "engine")
 
     def _go_on(self, trial: Trial, reason: str) -> None:

@@ -94,7 +94,7 @@ def _reported(state: State, event: Reported) -> list[Decision]:
                 del trial.unsaved[:-_UNSAVED]
             decisions += decisions_of(state.scheduler, state.scheduler.on_report(trial, report), trial.number)
         if trial.until is not None and reached is not None and reached >= trial.until:
-            trial.waits = True
+            trial.waits, trial.milestone = True, report.step
             if value is not None:
                 trial.rungs.append((trial.last_config, reached, value))
         if settings.on_bad_metric == "prune" and bad_metric(report, settings.metrics):

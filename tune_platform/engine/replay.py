@@ -70,13 +70,22 @@ def moot(state: State, decision: Decision) -> bool:
 
 
 def can_await(state: State, number: int, source: int) -> bool:
-    """Whether a trial can wait for the checkpoint that another is writing: it does nothing meanwhile.
-
-    One that is in memory already need not be waited for, unless it is its own, to go back to if its process dies.
-    """
+    """Whether a trial can wait for the checkpoint that another is writing: it does nothing meanwhile."""
     trial, of = state.trials[number], state.trials.get(source)
-    held = of is not None and of is not trial and of.fresh
-    return not held and (trial.waits or trial.status is TrialStatus.PAUSED) and is_saving(state, source)
+    idle = trial.waits or trial.status is TrialStatus.PAUSED
+    return idle and of is not None and is_coming(state, number, source, of.milestone)
+
+
+def is_coming(state: State, number: int, source: int, step: int) -> bool:
+    """Whether a trial that is to go on from a source's checkpoint of that step, or a later one, would find it soon.
+
+    It is there as soon as it is in memory; the trial's own once it is written, to go back to if its process dies.
+    """
+    of = state.trials.get(source)
+    if of is None or not of.saving:
+        return False
+    there = [kept.step for kept in of.checkpoints] + [ref.step for ref in of.fresh if source != number]
+    return max(there, default=-1) < step
 
 
 def cloned_again(state: State, trial: Trial, source: int) -> Clone | None:
@@ -86,12 +95,6 @@ def cloned_again(state: State, trial: Trial, source: int) -> Clone | None:
     until, save = state.scheduler.until(trial)
     text = f"cloned from trial {source} again: the checkpoint that it went on from was lost"
     return Clone(source=source, config=trial.config, until=until, save=save, reason=text)
-
-
-def is_saving(state: State, number: int) -> bool:
-    """Whether a checkpoint of that trial is being written."""
-    trial = state.trials.get(number)
-    return trial is not None and trial.saving
 
 
 def cloneable(state: State, number: int) -> bool:

@@ -35,8 +35,9 @@ LARGEST = 256 * 2**20
 
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
-    "last_config", "configs", "rungs", "unsaved", "until", "save", "waits", "saving", "sent_on", "resizing", "bypassed",
-    "held", "pruned", "stopping", "worker", "created", "launched", "started", "ended", "history",
+    "last_config", "configs", "rungs", "unsaved", "until", "save", "milestone", "waits", "saving", "sent_on",
+    "resizing", "bypassed", "held", "pruned", "stopping", "worker", "created", "launched", "started", "ended",
+    "history",
 )  # fmt: skip
 #: What a new trial has there; None where there is no such thing.
 _NEW = {
@@ -87,7 +88,7 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         "heard": list(state.heard.items()),
         "holders": dict(state.shelf.holders),
         "returning": list(state.returning),
-        "awaiting": [[number, verdict_to_data(clone, 0)] for number, clone in state.awaiting.items()],
+        "awaiting": [[number, verdict_to_data(clone, 0), step] for number, (clone, step) in state.awaiting.items()],
         "trials": [_trial_to_data(trial) for trial in state.trials.values()],
         "scheduler": known,
         "searcher": searcher.state,
@@ -138,10 +139,10 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
     for number, elapsed in data["heard"]:
         state.heard[number] = elapsed
     state.returning = dict.fromkeys(data.get("returning", ()))
-    for number, clone in data["awaiting"]:
+    for number, clone, *step in data["awaiting"]:  # one of a former release does not say the step
         verdict = verdict_from_data(clone)
         assert isinstance(verdict, Clone)
-        state.awaiting[number] = verdict
+        state.awaiting[number] = verdict, step[0] if step else 0
     return Searcher(data["searcher"], data["ahead"])
 
 

@@ -67,7 +67,8 @@ class State:
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first
         self.returning: dict[int, None] = {}  # had a place when their driver was lost: they get one before all others
-        self.awaiting: dict[int, Clone] = {}  # trials that wait for the checkpoint that their source is writing
+        # Trials that wait for the checkpoint that their source is writing, and its step: that of its last milestone.
+        self.awaiting: dict[int, tuple[Clone, int]] = {}
         self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self.metric = settings.metrics[0]

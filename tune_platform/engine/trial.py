@@ -104,6 +104,7 @@ class Trial:
     unsaved: list[tuple[int, float]] = field(default_factory=list)  # (step, value) of reports since the newest of them
     until: float | None = None  # the milestone of the present leg
     save: bool = False  # ... and whether a checkpoint is written there
+    milestone: int = 0  # the step at which it last came to one
     waits: bool = False  # it is at its milestone, and its process does nothing until it hears of a verdict
     saving: bool = False  # a checkpoint of it is being written
     fresh: list[CheckpointRef] = field(default_factory=list)  # in its worker's memory, not written yet, oldest first

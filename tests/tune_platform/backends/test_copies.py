@@ -42,14 +42,26 @@ def test_copies_travel_with_their_buffers_apart(tmp_path: Path) -> None:
         assert (directory / "a" / "b.bin").read_bytes() == bytes(1000)
 
 
-def test_memory_is_bounded_and_drops_the_oldest() -> None:
+def test_memory_is_bounded_and_drops_the_oldest_that_are_written() -> None:
     memory = Memory(2500)
-    for trial in range(3):
-        memory.put(ref(trial), FilesCopy({"x": bytes(1000)}))
+
+    def put(trial: int, step: int, size: int = 1000, *, written: bool = True) -> bool:
+        kept = memory.put(ref(trial, step), FilesCopy({"x": bytes(size)}))
+        if written:
+            memory.release(ref(trial, step))
+        return kept
+
+    assert all(put(trial, 1) for trial in range(3))
     assert [memory.get(ref(trial)) is not None for trial in range(3)] == [False, True, True]
-    memory.put(ref(1, 2), FilesCopy({"x": bytes(1000)}))  # a newer one takes the place of its trial's
+    assert put(1, 2)  # a newer one takes the place of its trial's
     assert memory.get(ref(1)) is None
     assert memory.get(ref(1, 2)) is not None
     assert memory.get(ref(2)) is not None
-    memory.put(ref(3), FilesCopy({"x": bytes(3000)}))
-    assert memory.get(ref(3)) is None
+    assert not put(3, 1, 3000), "beyond the limit"
+    assert memory.get(ref(2)) is not None, "what does not fit drops nothing"
+    assert put(2, 2, 1200, written=False)
+    assert put(3, 1, written=False), "in place of 1, which is written"
+    assert not put(1, 3, 600), "nothing may be dropped for it"
+    memory.release(ref(2, 2))
+    assert put(1, 3, 600)
+    assert (memory.get(ref(2, 2)), memory.get(ref(3)) is not None) == (None, True)

@@ -11,8 +11,9 @@ from tune_platform.engine.controller import Controller
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Advance, DropCheckpoints, Launch, Tell
 from tune_platform.protocol.effects import Awaits, Decided
-from tune_platform.protocol.events import Resumed
-from tune_platform.protocol.verdicts import Clone, Decision, Pause
+from tune_platform.protocol.events import Reported, Resumed
+from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause
 
 
 def test_clone() -> None:
@@ -124,6 +125,38 @@ def test_a_clone_waits_for_the_checkpoint_that_its_source_is_writing() -> None:
     assert (launch.trial, launch.config, launch.checkpoint.uri, launch.until) == (0, {"x": 9}, "1/2/1", 4)
     assert [effect.by for effect in play.effects if isinstance(effect, Decided) and effect.trial == 0] == ["engine"]
     assert not play.state.awaiting
+
+
+def test_a_later_checkpoint_is_not_waited_for() -> None:
+    """Its source has that of the milestone at which it was judged; trained on, it is writing another."""
+    play = running(2, t0s1=CLONE, t1s1=Continue(until=4, save=True, reason="best"))
+    play.report(1, 0.5, saved=True)
+    play.report(1, 0.4, saving=True)
+    launch = only(play.report(0, 1.0), Launch)[0]
+    assert (launch.trial, launch.checkpoint.uri) == (0, "1/1/1")
+    assert not play.state.awaiting
+
+
+def test_an_older_checkpoint_is_not_taken_while_that_of_the_milestone_is_written() -> None:
+    """In memory or not: it is not what the source was judged by."""
+    play = running(2, t0s1=CLONE)
+    play.report(1, 0.5, saving=True, held=True)
+    play.report(1, 0.4, saving=True)
+    assert play.report(0, 1.0) == []
+    assert list(play.state.awaiting) == [0]
+    launch = only(play.report(1, saving=True, held=True), Launch)[0]
+    assert (launch.trial, launch.checkpoint.uri) == (0, "1/2/1")
+
+
+def test_a_clone_waits_for_one_checkpoint_however_many_follow() -> None:
+    """Its source writes for longer than it trains to its next milestone, so it is always writing one."""
+    play = awaiting(t1s2=Continue(until=4, save=True, reason="best"))
+    ref = CheckpointRef(1, 1, "1/1/1")
+    play.report(1, 0.4, saving=True)  # at its next milestone
+    assert list(play.state.awaiting) == [0]
+    fact = Reported(time=0.0, trial=1, attempt=1, reports=(), saved=(ref,), saving=True)
+    launch = only(play.do(fact), Launch)[0]
+    assert (launch.trial, launch.checkpoint.uri) == (0, "1/1/1")
 
 
 def test_a_checkpoint_of_its_own_does_not_send_it_on() -> None:
