@@ -147,7 +147,7 @@ class PASHA(ASHA):
     def _compare(self, number: int) -> None:
         """Note the differences to those in the top rung whose curves this one's has crossed at least twice."""
         mine = dict(self._curves[number])
-        others = [other for other in self._losses(self._top) if other != number and other in self._curves]
+        others = [other for other in self._losses(self._top) if other in self._curves]  # itself differs in nothing
         for other in others[-_COMPARED:]:
             theirs = dict(self._curves[other])
             shared = [at for at in mine if at in theirs]

@@ -158,6 +158,21 @@ def test_epsilon_by_hand() -> None:
     assert scheduler.describe()["epsilon"] == pytest.approx(0.3)
 
 
+def test_curves_that_never_came_to_the_top_say_nothing_of_noise() -> None:
+    """By hand: 0 is in the top rung (step 9); 1 crosses its curve at each step from 3 on, and is not there yet."""
+    scheduler = PASHA(min=3, max=27)
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    for number, losses in enumerate(([0.5] * 9, [0.6, 0.4] * 4)):
+        trial = FakeTrial(number, {})
+        for step, loss in enumerate(losses, start=1):
+            trial.last = Report(step, {"loss": loss}, 0.0)
+            scheduler.on_report(trial, trial.last)
+    assert scheduler.describe()["epsilon"] == 0
+    trial.last = Report(9, {"loss": 0.6}, 0.0)  # now it is
+    scheduler.on_report(trial, trial.last)
+    assert scheduler.describe()["epsilon"] == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -54,6 +54,14 @@ def test_levels_need_not_be_whole() -> None:
     assert [plan.sizes[0] for plan in brackets(1, 1, 3)] == [1]
 
 
+def test_as_many_as_leave_one_for_the_last_rung() -> None:
+    """By hand: eta^(rungs - 1), also where that is no exact number: sqrt(2)^4 is 4.000000000000001 here."""
+    assert SuccessiveHalving(max=9).plans[0].sizes == (9, 3, 1)
+    assert SuccessiveHalving(max=81).n == 81
+    assert SuccessiveHalving(min=0.5, max=2, eta=2**0.5).plans[0].sizes == (4, 2, 2, 1, 1)
+    assert SuccessiveHalving(n=49, max=49, eta=7).plans[0].sizes == (49, 7, 1), "49 * 7**-2 is 0.9999999999999999"
+
+
 def test_the_forecast_adds_up() -> None:
     """Each of the five brackets of the paper's table costs about (s_max + 1) R = 405; by hand."""
     found = HyperBand(max=81).forecast(143)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tune_platform import SearchSpec, choice, loguniform, randint, uniform, when
+from tune_platform import SearchSpec, choice, loguniform, quniform, randint, uniform, when
 from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Stop
@@ -191,6 +191,11 @@ def test_numbers_are_multiplied_and_stay_in_their_range() -> None:
     assert {round(one["lr"], 6) for one in found} == {0.1, 0.072}
     assert {one["n"] for one in found} == {8, 12}
     assert {one["fixed"] for one in found} == {3}
+
+
+def test_numbers_with_a_step_stay_on_it() -> None:
+    """By hand: 1.2 and 0.8 times 3 are 3.6 and 2.4; of 1, 1.5, 2 ... the nearest are 3.5 and 2.5."""
+    assert {one["x"] for one in draws(explorer({"x": quniform(1, 5, 0.5)}), {"x": 3.0})} == {2.5, 3.5}
 
 
 def test_small_counts_change_by_one_at_least() -> None:
