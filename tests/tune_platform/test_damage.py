@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from tune_platform import ASHA, Results, SearchSpec, report, resume, run, uniform
 from tune_platform.cli import main
+from tune_platform.engine import checkup
 from tune_platform.errors import ExperimentError
 from tune_platform.store import reader
 
@@ -124,6 +125,20 @@ def test_doctor_holds_the_trials_against_the_log(statement: str, told: str, stor
     found = call(storage, "doctor", "e")
     assert found.exit_code == 1
     assert told in found.stdout
+
+
+def test_doctor_tells_the_first_and_counts_the_others(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_it(storage, "DELETE FROM reports")
+
+    def told() -> list[str]:
+        return [item["text"] for item in json.loads(call(storage, "doctor", "e", "--json").stdout)]
+
+    found = told()
+    assert all("is missing, or cannot be read" in text for text in found)
+    monkeypatch.setattr(checkup, "_MOST", len(found))
+    assert told() == found
+    monkeypatch.setattr(checkup, "_MOST", 5)
+    assert told() == [*found[:5], f"... and {len(found) - 5} more"]
 
 
 def test_doctor_finds_nothing_where_all_is_whole(storage: Path) -> None:

@@ -30,7 +30,7 @@ def settle(
         return None, None, list(decisions)
     own = [decision.verdict for decision in decisions if decision.trial == event.trial]
     others = [decision for decision in decisions if decision.trial != event.trial] if own else list(decisions)
-    if event.done or state.trials[event.trial].pruned:
+    if event.done:
         return None, None, others
     if state.settings.stop:
         for report in event.reports:

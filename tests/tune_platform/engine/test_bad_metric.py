@@ -15,6 +15,7 @@ from tests.tune_platform.engine.play import Play, Scripted
 from tests.tune_platform.engine.test_invariants import QUIET, check_cut, check_end, scenarios
 from tune_platform import SearchSpec, SpecError, load_spec, report, resume, run, uniform
 from tune_platform.backends.simulated import Faults
+from tune_platform.engine.controller import Controller
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Tell
 from tune_platform.protocol.scheduler import Candidates, TrialView
@@ -50,6 +51,10 @@ def test_prune_is_before_what_the_scheduler_says() -> None:
     play.suggest(0, x=1)
     play.report(0, 0.5, NAN)
     assert [kind for _, kind, _ in play.verdicts()] == ["Stop"]
+    again = Controller(play.state.settings, Scripted(t0s1=Continue(until=9, reason="go on")))
+    for event, elapsed, effects in play.past:
+        again.replay(event, elapsed, effects)
+    assert not again.comparison.difference
 
 
 def test_ignore_keeps_the_report_and_the_value_does_not_count() -> None:

@@ -247,6 +247,12 @@ def test_a_report_says_that_its_attempt_was_launched() -> None:
     assert upgraded([SUGGESTED], End("PENDING", 0)) == [[]]
 
 
+def test_who_is_paused_after_a_resume_waited_for_a_place() -> None:
+    rows = [SUGGESTED, reported(2, 1), LogRow(3, 3.0, "resumed", None, {"retry_failed": False})]
+    rows.append(LogRow(4, 4.0, "requested", 0, {"request": 1, "action": "pause", "data": {}}))
+    assert upgraded(rows, End("PAUSED", 1)) == [["launched"], [], [], ["moved"]]
+
+
 def test_a_failure_is_what_the_table_says() -> None:
     failed = LogRow(3, 3.0, "failed", 0, {"attempt": 1, "cause": "exception", "message": "bang"})
     rows = [SUGGESTED, reported(2, 1), failed]

@@ -245,6 +245,16 @@ def test_damage_is_found(
         pytest.fail("must not be given out")
 
 
+def test_sums_are_checked_only_if_asked_for(storage: CheckpointStorage) -> None:
+    ref = storage.save(3, 1, 2, write)
+    change(storage, "trial-00003/step-00000001-a2/files/model.pt", b"Weights" * 100)
+    with storage.restore(ref, verify=False) as files:
+        assert (files / "model.pt").read_bytes() == b"Weights" * 100
+    change(storage, "trial-00003/step-00000001-a2/files/model.pt", b"short")
+    with pytest.raises(CheckpointError, match="has 5 bytes"), storage.restore(ref, verify=False):
+        pytest.fail("must not be given out")
+
+
 @pytest.mark.parametrize("path", ["../../../secret", "/etc/passwd", "a/../../b", "", "a\\b"])
 def test_a_manifest_leads_nowhere_else(storage: CheckpointStorage, path: str) -> None:
     ref = storage.save(0, 1, 0, write)

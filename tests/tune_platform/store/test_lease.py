@@ -54,6 +54,18 @@ def set_row(experiment: SqlExperiment, **values: Any) -> None:
             cursor.execute(f"UPDATE experiments SET {name} = {text}")
 
 
+def test_somebody_drives_it_from_its_making_to_its_end(experiment: SqlExperiment) -> None:
+    assert not experiment.driven()
+    experiment.acquire()
+    assert experiment.driven(), "whoever holds it is about to"
+    set_row(experiment, status="running", reason="")
+    assert experiment.driven()
+    set_row(experiment, status="finished")
+    assert not experiment.driven()
+    set_row(experiment, status="running", driver=f"{socket.gethostname()}:999999999")
+    assert not experiment.driven(), "that process is no more"
+
+
 def stored(experiment: SqlExperiment) -> str:
     return str(experiment._db.query("SELECT driver FROM experiments")[0][0])
 

@@ -69,6 +69,11 @@ def test_create_refuses_names_that_are_no_folder(tmp_path: Path, name: str) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_may_have_200_bytes(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store, store.create("x" * 200, {}, 1.0):
+        assert store.names() == ["x" * 200]
+
+
 def test_open_finds_by_prefix_and_suggests(store: SqlStore) -> None:
     for name in ("digits-asha", "digits-pbt", "mnist"):
         store.create(name, {}, 1.0).close()
