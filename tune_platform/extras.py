@@ -42,6 +42,12 @@ def how_to_install(module: str | None) -> str:
     return f": pip install 'tune-platform[{extra}]'" if extra else ""
 
 
+def how_to_install_driver(error: BaseException) -> str:
+    """Return the same for fsspec's error about a storage whose library is not installed; it names that in words."""
+    named = (driver for driver in ("s3fs", "gcsfs", "adlfs") if isinstance(error, ImportError) and driver in str(error))
+    return how_to_install(next(named, None))
+
+
 def require(what: str, *modules: str) -> None:
     """Raise MissingLibraryError for the first of `modules` that is not installed; `what` needs it. Imports none."""
     for module in modules:

@@ -166,6 +166,8 @@ def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CHECK = "SearchSpec(trainable='tune_platform.trainables.digits:DigitsTrainable', param_space={'x': 1}, "
 CHECK += "metric='loss', mode='min').check()"
+TO_S3 = "SearchSpec(trainable=lambda config: {'loss': 1.0}, param_space={'x': 1}, metric='loss', mode='min', "
+TO_S3 += "checkpoint={'storage': 's3://bucket/there'}).check()"
 #: What needs an extra, and how its one line ends: with the library that is missing first, and the extra.
 MISSING = {
     CHECK: ("'torch'", "torch"),
@@ -178,6 +180,7 @@ MISSING = {
     "make_searcher('qmc')": ("'scipy'", "samplers"),
     "make_searcher('forest')": ("'sklearn'", "samplers"),
     "open_store('postgresql://localhost/db').names()": ("'psycopg'", "postgresql"),
+    TO_S3: ("s3fs", "cluster"),
     "CheckpointStorage('s3://bucket/there')": ("s3fs", "cluster"),
 }
 

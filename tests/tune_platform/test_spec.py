@@ -229,7 +229,7 @@ def test_check_imports_the_trainable(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.syspath_prepend(str(tmp_path))
     assert callable(make(trainable="user_code:train").load_trainable())
     for entrypoint, message in {
-        "user_code:trian": "module 'user_code' has no 'trian' (did you mean 'train'?)",
+        "user_code:trian": f"module 'user_code' ({tmp_path}/user_code.py) has no 'trian' (did you mean 'train'?)",
         "user_cod:train": "there is no module 'user_cod' (did you mean 'user_code'?)",
         "user_code:NUMBER": "got 1 (a whole number); a subclass of Trainable, a function of the config",
         "user_code:Plain": "is not a subclass of tune_platform.Trainable",

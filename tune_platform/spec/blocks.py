@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from tune_platform.errors import SpecError, did_you_mean
+from tune_platform.extras import how_to_install_driver
 from tune_platform.location import Location
 from tune_platform.spec.values import Above, Amount, Count, Moment, Natural, Number, Seconds, Strict, describe
 
@@ -89,7 +90,7 @@ def check_driver(storage: str | None) -> None:
         try:
             get_filesystem_class(storage.partition("://")[0].rpartition("::")[2])
         except ImportError as error:
-            raise SpecError(f"{describe(storage)}: {error}") from None
+            raise SpecError(f"{describe(storage)}: {error}{how_to_install_driver(error)}") from None
 
 
 def _keep_last(value: Any) -> Any:

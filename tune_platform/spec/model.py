@@ -157,6 +157,8 @@ class SearchSpec(Shared):
 
     #: What was chosen because the spec does not name it, with the reason: "searcher", "scheduler".
     _chosen: dict[str, str] = PrivateAttr(default_factory=dict)
+    #: Of the file that it was read from.
+    _folder: Path | None = PrivateAttr(default=None)
 
     # -------------------------------------------------------------------------------------- validation
 
@@ -347,7 +349,12 @@ class SearchSpec(Shared):
 
     def load_trainable(self) -> Any:
         """Return the class or function, importing an entrypoint. Raises SpecError when that fails."""
-        return load_entrypoint(self.trainable) if isinstance(self.trainable, str) else self.trainable
+        return load_entrypoint(self.trainable, self._folder) if isinstance(self.trainable, str) else self.trainable
+
+    def read_from(self, file: str | Path) -> SearchSpec:
+        """Return the spec, which knows now the file that it was read from: errors may tell of what lies beside it."""
+        self._folder = Path(file).parent
+        return self
 
     # -------------------------------------------------------------------------------------- as data
 

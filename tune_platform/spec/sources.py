@@ -35,7 +35,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 def load_spec(path: str | Path) -> SearchSpec:
     """Read a YAML spec file. Raises SpecError with everything that is wrong, each with its line."""
-    return SearchSpec(**arguments_of(read(Path(path)), Path(path).name))
+    return SearchSpec(**arguments_of(read(Path(path)), Path(path).name)).read_from(path)
 
 
 def resolve(
@@ -60,6 +60,8 @@ def resolve(
     for key, value in (overrides or {}).items():
         _set(data, file_key(key), value, given, "flag")
     spec = SearchSpec(**arguments_of(document._replace(data=data), title))
+    if not isinstance(file, Mapping):
+        spec.read_from(file)
     return spec, {key: _origin(key, given) for key in leaves(spec.to_dict())}
 
 

@@ -16,14 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from tune_platform.errors import CheckpointError
-from tune_platform.extras import how_to_install
+from tune_platform.extras import how_to_install_driver
 
 MANIFEST = "manifest.json"
 FILES = "files"
 #: The name of a checkpoint, below the root: trial, step and attempt.
 NAME = re.compile(r"trial-(\d{5,})/step-(\d{8,})-a(\d+)")
-#: What fsspec reaches object stores by; its own errors name them.
-_DRIVERS = ("s3fs", "gcsfs", "adlfs")
 _TEMPORARY = ".tmp-"
 #: Bytes that are copied at once: few enough to be in the processor's cache when they are hashed and written.
 _CHUNK = 1 << 18
@@ -124,8 +122,8 @@ class Remote:
 
             self._fs, self._root = url_to_fs(root)
         except (ImportError, ValueError) as error:
-            missing = next((name for name in _DRIVERS if isinstance(error, ImportError) and name in str(error)), None)
-            raise CheckpointError(f"checkpoints cannot lie at {root!r}: {error}{how_to_install(missing)}") from error
+            how = how_to_install_driver(error)
+            raise CheckpointError(f"checkpoints cannot lie at {root!r}: {error}{how}") from error
 
     def prepare(self, trial: str) -> Path:
         directory = Path(tempfile.mkdtemp(prefix="checkpoint-"))
