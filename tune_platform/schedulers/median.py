@@ -106,8 +106,9 @@ class MedianStopping:
         return next((number for number in ranked if candidates.paused(number) is not None), None)
 
     def on_end(self, trial: TrialView, status: str) -> None:
-        """Keep its averages, to which others are compared."""
-        self._curves.pop(trial.number, None)
+        """Keep its averages, to which others are compared; one that failed may be tried again, with its own curve."""
+        if status != "failed":
+            self._curves.pop(trial.number, None)
 
     def on_supply_end(self) -> None:
         """Nothing changes."""

@@ -139,8 +139,10 @@ def suggest(
     if len(seen) < 2:
         return [float(value) for value in candidates[0]]
     times = np.array([row[0] for row in seen])
-    span = max(now - float(times.min()), 1e-12)
-    times = (times - times.min()) / span * 10  # the fade is per tenth of the search until now
+    # The fade is per tenth of the search until now; a member may be far behind what others have seen.
+    start = min(float(times.min()), now)
+    tenth = (max(float(times.max()), now) - start) / 10 or 1.0
+    times, present = (times - start) / tenth, (now - start) / tenth
     points = np.array([row[1] for row in seen], dtype=float).reshape(len(seen), size)
     gains = np.array([row[2] for row in seen])
     gains = np.clip((gains - gains.mean()) / (gains.std() + 1e-12), -2, 2)
@@ -148,15 +150,15 @@ def suggest(
         itertools.product(_LENGTHS, _FADES, _NOISES), key=lambda way: _likelihood(times, points, gains, *way)
     )
     spread = np.array(others, dtype=float).reshape(len(others), size)
-    all_points, all_times = np.vstack([points, spread]), np.concatenate([times, np.full(len(spread), 10.0)])
+    all_points, all_times = np.vstack([points, spread]), np.concatenate([times, np.full(len(spread), present)])
     bound = math.sqrt(_C1 + max(0.0, math.log(_C2 * len(seen))))
     best: Floats = candidates[0]
     for radius in (0.0, 0.1, 0.03):  # anywhere first, then around the best
         if radius:
             candidates = np.clip(best + radius * draw.standard_normal((_CANDIDATES // 4, size)), 0, 1)
             candidates = np.vstack([best, candidates])
-        mean, _ = _posterior(times, points, gains, candidates, length, fade, noise)
-        _, deviation = _posterior(all_times, all_points, None, candidates, length, fade, noise)
+        mean, _ = _posterior(times, points, gains, present, candidates, length, fade, noise)
+        _, deviation = _posterior(all_times, all_points, None, present, candidates, length, fade, noise)
         best = candidates[int(np.argmax(mean + bound * deviation))]
     return [float(value) for value in best]
 
@@ -178,11 +180,18 @@ def _likelihood(times: Floats, points: Floats, gains: Floats, length: float, fad
 
 
 def _posterior(
-    times: Floats, points: Floats, gains: Floats | None, at: Floats, length: float, fade: float, noise: float
+    times: Floats,
+    points: Floats,
+    gains: Floats | None,
+    present: float,
+    at: Floats,
+    length: float,
+    fade: float,
+    noise: float,
 ) -> tuple[Floats, Floats]:
-    """The mean (zero without gains) and the deviation at some points, at the present time, which is 10."""
+    """The mean (zero without gains) and the deviation at some points, at the present time."""
     matrix = kernel(times, points, times, points, length, fade) + noise * np.eye(len(times))
-    across = kernel(times, points, np.full(len(at), 10.0), at, length, fade)
+    across = kernel(times, points, np.full(len(at), present), at, length, fade)
     lower = np.linalg.cholesky(matrix)
     half = np.linalg.solve(lower, across)
     deviation = np.sqrt(np.maximum(1.0 - (half**2).sum(axis=0), 0.0))

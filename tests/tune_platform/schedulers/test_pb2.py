@@ -47,6 +47,15 @@ def test_the_model_goes_where_gains_were_high() -> None:
     assert all(abs(x - 0.7) < 0.15 for x in found), found
 
 
+@pytest.mark.parametrize("now", [3.0, 30.0])
+def test_a_member_that_is_behind_learns_from_those_ahead(now: float) -> None:
+    """All that was seen lies ahead of it, or begins where it stands: the times have a scale all the same."""
+    rng = np.random.default_rng(0)
+    seen = [(30.0, (0.1,), -0.6), *((float(t), (x,), -abs(x - 0.7)) for t in (33, 36) for x in rng.random(8))]
+    found = [suggest(seen, [], now, 1, np.random.default_rng(seed))[0] for seed in range(5)]
+    assert all(abs(x - 0.7) < 0.15 for x in found), found
+
+
 def test_members_are_not_sent_to_the_same_place() -> None:
     """Where another trains already there is less to learn: the second goes elsewhere."""
     seen = [(0.0, (0.5, 0.5), 0.0), (1.0, (0.5, 0.5), 0.0)]

@@ -271,15 +271,6 @@ class Population:
         return any(math.isclose(x, min(of * factor, 1.0)) for factor in (1.2, 0.8))
 
 
-class Bandits(Population):
-    """PB2: exploits as PBT does; x comes from its model."""
-
-    def agrees(self, number: int, verdict: Verdict, wanted: Any) -> bool:
-        if not isinstance(verdict, Clone) or not isinstance(wanted, dict):
-            return type(verdict) is wanted
-        return verdict.source in wanted and 0 <= verdict.config["x"] <= 1
-
-
 class Frequencies(Population):
     """MF-PBT: sub-populations evolve every so many generations; the quantile above the lowest makes room for better
     ones of the others, with the config of slower ones and, from faster ones, the weights alone."""
@@ -320,11 +311,6 @@ def make(kind: str) -> tuple[Any, Any]:
         case "pbt, generations":
             scheduler = PBT(interval=3, mutations=X, quantile=0.4, resample=0, synchronous=True)
             return scheduler, Population(3, 0.4, together=True)
-        case "pb2":
-            return PB2(interval=3, mutations=X, quantile=0.4, resample=0), Bandits(3, 0.4)
-        case "pb2, generations":
-            scheduler = PB2(interval=3, mutations=X, quantile=0.4, resample=0, synchronous=True)
-            return scheduler, Bandits(3, 0.4, together=True)
     scheduler = MFPBT(interval=1, frequencies=(1, 3), mutations=X, quantile=0.34, resample=0)
     return scheduler, Frequencies(1, 0.34, together=True)
 
@@ -335,8 +321,6 @@ KINDS = (
     "pasha",
     "pbt",
     "pbt, generations",
-    "pb2",
-    "pb2, generations",
     "mf_pbt",
 )
 
@@ -366,7 +350,7 @@ def fronts() -> MOASHA:
     return scheduler
 
 
-#: Those whose rules are written down in files of their own.
+#: Those whose rules are in `test_second_copies.py`.
 OTHERS: dict[str, Any] = {
     "asha, stopping": lambda: ASHA(max=16, eta=2),
     "asha, promotion": lambda: ASHA(max=16, eta=2, type="promotion"),
@@ -375,6 +359,8 @@ OTHERS: dict[str, Any] = {
     "median": lambda: MedianStopping(min_samples=2),
     "median, pausing": lambda: MedianStopping(min_samples=2, hard=False),
     "mo_asha": fronts,
+    "pb2": lambda: PB2(interval=3, mutations=X, quantile=0.4, resample=0),
+    "pb2, generations": lambda: PB2(interval=3, mutations=X, quantile=0.4, resample=0, synchronous=True),
     "freeze_thaw": lambda: FreezeThaw(max=12, interval=4),
 }
 
