@@ -45,6 +45,39 @@ def test_descriptors_lead_to_the_log_and_back(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()  # it printed nothing
 
 
+SILENT = """
+import os, sys
+from pathlib import Path
+from tune_platform.isolation.output import ProcessLog
+
+root, log = Path(sys.argv[1]), ProcessLog()
+(root / "told").mkdir()
+(root / "told" / "log.txt").write_text("of its first attempt\\n")
+for name in ("silent", "next", "told", "files", "warm", "led", "last"):
+    log.open(str(root / name), 2, warm=name == "led")
+    if name in ("next", "last"):
+        print(name, flush=True)
+        os.system("echo child >&2")
+    if name == "files":
+        (root / name / "model.pt").touch()
+    if name == "led":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print("nowhere", flush=True)
+log.close()
+"""
+
+
+def test_the_log_of_a_silent_trial_becomes_that_of_the_next(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", SILENT, str(tmp_path)], check=True)
+    kept = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    told = kept.pop("told/log.txt")
+    assert told.startswith("of its first attempt\n---- attempt 2, ")
+    assert kept == {"next/log.txt": "next\nchild\n", "files/model.pt": "", "last/log.txt": "last\nchild\n"}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        "files", "last", "next", "told", "warm",  # that one may be known by its path
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("size", [0, 9_999, 10_000, 10_001, 300_000])
 def test_a_log_keeps_the_newer_half_of_what_it_may_have(size: int, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
