@@ -241,6 +241,15 @@ def test_check_imports_the_trainable(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert message in str(raised.value)
 
 
+def test_a_dict_that_looks_like_a_parameter_is_warned_of() -> None:
+    space = {"x": {"uniform": [0, 1]}, "deep": {"y": {"int": {"low": 1, "high": 3}}}, "z": uniform(0, 1), "f": {"a": 1}}
+    assert make(param_space=space).check() == [
+        "space: x is a fixed dict, the same in all trials; for a parameter write x: {type: float, low: ..., high: ...}",
+        "space: deep/y is a fixed dict, the same in all trials; "
+        "for a parameter write deep/y: {type: int, low: ..., high: ...}",
+    ]
+
+
 def test_check_finds_an_impossible_space_and_warns() -> None:
     with pytest.raises(SpecError, match="constraint 'x > 2' failed in"):
         make(constraints=["x > 2"]).check()

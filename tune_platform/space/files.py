@@ -12,7 +12,7 @@ A mapping whose `type` is a text is a parameter; any other mapping is a nested d
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tune_platform.errors import SpecError, did_you_mean
@@ -102,6 +102,20 @@ def space_from_dict(data: Any, name: str = "the space") -> Any:
     if isinstance(data, list | tuple):
         return [space_from_dict(item, f"{name}/{i}") for i, item in enumerate(data)]
     return _not_a_number_in_disguise(data, name)
+
+
+def perhaps_parameters(space: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the names of fixed dicts that look like a parameter in another tool's words, and how to write that here."""
+    if not isinstance(space, Mapping):
+        return
+    for key, item in space.items():
+        path = f"{name}/{key}" if name else str(key)
+        word = str(next(iter(item))).lower() if isinstance(item, Mapping) and len(item) == 1 else ""
+        if word in _TYPES or word in _ELSEWHERE:
+            needed = ", ".join(f"{each}: ..." for each in _TYPES[word][1]) if word in _TYPES else ""
+            yield path, _ELSEWHERE.get(word, f"{{type: {word}, {needed}}}")
+        else:
+            yield from perhaps_parameters(item, path)
 
 
 def _in_words(data: Mapping[str, Any], name: str) -> Any:

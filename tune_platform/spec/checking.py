@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, unwritable
 from tune_platform.resources import Resources
+from tune_platform.space.files import perhaps_parameters
 from tune_platform.spec.blocks import check_driver
 from tune_platform.spec.trainables import check_saves, check_workers, saves_nothing
 from tune_platform.spec.values import Problem, spec_error
@@ -53,6 +54,8 @@ def _warnings(spec: SearchSpec) -> list[str]:
     found = []
     if isinstance(spec.param_space, Mapping) and not spec.space.parameters():
         found.append("space: has no parameters, so all trials have the same config")
+    for name, form in perhaps_parameters(spec.param_space):
+        found.append(f"space: {name} is a fixed dict, the same in all trials; for a parameter write {name}: {form}")
     if type(getattr(spec.trainable, "_resources", None)).__name__ == "PlacementGroupFactory":
         found.append("resources: those that Ray Tune's with_resources gave the trainable are not read; give them here")
     kept = spec.checkpoint
