@@ -63,6 +63,7 @@ LOG = [
     ("UPDATE log SET data = '[1, 2]' WHERE seq = 5", "row 5 of its log: data is no JSON object: '[1, 2]'"),
     ("UPDATE log SET data = '{}, {}' WHERE seq = 5", "row 5 of its log: data is no JSON object: '{}, {}'"),
     ("UPDATE log SET data = '{}' WHERE seq = 3", "row 3 of its log: its data is not that of a 'suggested'"),
+    ("UPDATE log SET data = '{}' WHERE kind = 'launched'", "its data is not that of a 'launched'"),
     ("UPDATE log SET kind = 'flown' WHERE seq = 5", "row 5 of its log: its kind 'flown' is none that is known"),
     ("UPDATE log SET trial = 99 WHERE seq = 7", "row 7 of its log: cannot have followed on the rows before it"),
     ("DELETE FROM log WHERE seq = 5", "row 5 of its log is missing"),

@@ -61,12 +61,14 @@ def test_a_waiting_trial_begins_as_a_clone() -> None:
     )
 
 
-@pytest.mark.parametrize("source", ["no checkpoint", "ended"])
+@pytest.mark.parametrize("source", ["no checkpoint", "ended", "forgotten"])
 def test_what_cannot_be_cloned_goes_on_as_it_is(source: str) -> None:
     """Whether an ended trial is still in memory must not matter, or a resumed run would decide otherwise."""
     play = running(2, t0s1=Clone(source=1, config={}, until=2, reason="exploit"))
-    if source == "ended":
+    if source != "no checkpoint":
         play.report(1, 1.0, saved=True, done=True)
+    if source == "forgotten":
+        play.state.forget(1)
     assert only(play.report(0, 1.0), Advance) == [Advance(trial=0, until=2, save=False)]
     assert play.verdicts() == [(0, "Continue", "trial 1 has no checkpoint to clone")]
 
