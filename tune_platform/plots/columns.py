@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -131,29 +131,27 @@ def take(table: Any, rows: Any) -> Any:
     return type(table)(**values)
 
 
-def join(one: Any, other: Any) -> Any:
-    """Return the rows of two tables, one after the other; columns that one lacks are filled (NaN, None)."""
+def join(*tables: Any) -> Any:
+    """Return the rows of tables, one after the other; columns that some lack are filled there (NaN, None)."""
     values: dict[str, Any] = {}
-    for field in fields(one):
-        a, b = getattr(one, field.name), getattr(other, field.name)
-        if isinstance(a, np.ndarray):
-            values[field.name] = np.concatenate([a, b])
-        elif isinstance(a, Mapping):
-            names = dict.fromkeys((*a, *b))
-            values[field.name] = {
-                name: np.concatenate([_filled(a.get(name), len(one), b), _filled(b.get(name), len(other), a)])
-                for name in names
-            }
+    for field in fields(tables[0]):
+        parts = [getattr(table, field.name) for table in tables]
+        if isinstance(parts[0], np.ndarray):
+            values[field.name] = np.concatenate(parts)
+        elif isinstance(parts[0], Mapping):
+            names = dict.fromkeys(name for part in parts for name in part)
+            values[field.name] = {name: _joined([part.get(name) for part in parts], tables) for name in names}
         else:
-            values[field.name] = a
-    return type(one)(**values)
+            values[field.name] = parts[0]
+    return type(tables[0])(**values)
 
 
-def _filled(column: Any, length: int, like: Mapping[str, Any]) -> Any:
-    if column is not None:
-        return column
-    text = any(each.dtype == object for each in like.values())
-    return np.full(length, None, object) if text else np.full(length, np.nan)
+def _joined(columns: Sequence[Any], tables: Sequence[Any]) -> Any:
+    kind = next(column.dtype for column in columns if column is not None)
+    empty = np.nan if np.issubdtype(kind, np.floating) else None
+    return np.concatenate(
+        [np.full(len(t), empty, kind) if c is None else c for c, t in zip(columns, tables, strict=True)]
+    )
 
 
 def objects(values: Any) -> Objects:

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from tune_platform.plots import columns
-from tune_platform.plots.columns import Log, Reports, Trials, floats, objects
+from tune_platform.plots.columns import Log, Reports, Trials, floats, join, objects
 from tune_platform.plots.space import cells
 from tune_platform.store.reader import ExperimentReader
 from tune_platform.store.records import LogRow, TrialRow
 
 NONE = -1
+_ROWS = 5_000
+"""Rows of the log that are objects at once."""
 
 
-def read_trials(rows: Sequence[TrialRow], log: Log, now: float) -> Trials:
+def read_trials(chunks: Iterable[Sequence[TrialRow]], log: Log, now: float) -> Trials:
     """Return rows of the trials table as columns; `log` knows where they ran and whom they were cloned from."""
-    number = np.array([row.trial for row in rows], np.int64)
+    found: Trials = join(*([_columns(rows, now) for rows in chunks] or [_columns((), now)]))
+    node, parent = _places(found.number, log)
+    return replace(found, node=node, parent=parent)
+
+
+def _columns(rows: Sequence[TrialRow], now: float) -> Trials:
     started = _maybe([row.started for row in rows])
     ended = _maybe([row.ended for row in rows])
     seconds = np.where(np.isnan(ended), now, ended) - started
-    node, parent = _places(number, log)
     configs = [cells(row.config) for row in rows]
     names = dict.fromkeys(name for config in configs for name in config)
     last = [_flat(row.metrics) for row in rows]
     metrics = dict.fromkeys(name for values in last for name in values)
     return Trials(
-        number=number,
-        state=objects([row.status.lower() for row in rows]),
-        reason=objects([row.reason for row in rows]),
-        origin=objects([row.origin for row in rows]),
+        number=np.array([row.trial for row in rows], np.int64),
+        state=_same([row.status.lower() for row in rows]),
+        reason=_same([row.reason for row in rows]),
+        origin=_same([row.origin for row in rows]),
         attempt=np.array([row.attempt for row in rows], np.int64),
         step=np.array([row.step for row in rows], np.int64),
         best=_maybe([row.best for row in rows]),
@@ -43,12 +50,18 @@ def read_trials(rows: Sequence[TrialRow], log: Log, now: float) -> Trials:
         started=started,
         ended=ended,
         seconds=np.maximum(seconds, 0.0),  # a clock that was put back gives no negative time
-        worker=objects([row.worker for row in rows]),
-        node=node,
-        parent=parent,
+        worker=_same([row.worker for row in rows]),
+        node=np.full(len(rows), "", object),
+        parent=np.full(len(rows), NONE, np.int64),
         parameters={name: objects([config.get(name) for config in configs]) for name in names},
         last={name: floats([values.get(name) for values in last]) for name in metrics},
     )
+
+
+def _same(texts: Sequence[str]) -> columns.Objects:
+    """Return texts as a column; of those that are equal, one is kept."""
+    known: dict[str, str] = {}
+    return objects([known.setdefault(each, each) for each in texts])
 
 
 def _maybe(values: Sequence[float | None]) -> columns.Floats:
@@ -80,7 +93,8 @@ def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_reports(reader: ExperimentReader, stride: int, after: int | None = None, until: int | None = None) -> Reports:
     """Return the reports of every `stride`-th step, and first ones; with `after`, those of the log rows above it."""
-    parts: list[Reports] = []
+    none = np.zeros(0)
+    parts = [Reports(trial=none.astype(np.int64), step=none.astype(np.int64), time=none, metrics={}, stride=stride)]
     for trial, step, time, metrics in reader.report_chunks(stride, after, until):
         parts.append(
             Reports(
@@ -91,7 +105,8 @@ def read_reports(reader: ExperimentReader, stride: int, after: int | None = None
                 stride=stride,
             )
         )
-    return _all(parts, stride)
+    found: Reports = join(*parts)
+    return found
 
 
 def read_curve(reader: ExperimentReader, trial: int, until: int, stride: int) -> Reports:
@@ -102,21 +117,6 @@ def read_curve(reader: ExperimentReader, trial: int, until: int, stride: int) ->
         step=np.array([row.step for row in rows], np.int64),
         time=np.array([row.time for row in rows], np.float64),
         metrics=_metric_columns([row.metrics for row in rows]),
-        stride=stride,
-    )
-
-
-def _all(parts: Sequence[Reports], stride: int) -> Reports:
-    names = dict.fromkeys(name for part in parts for name in part.metrics)
-
-    def put(get: Any, kind: Any) -> Any:
-        return np.concatenate([get(part) for part in parts]) if parts else np.zeros(0, kind)
-
-    return Reports(
-        trial=put(lambda part: part.trial, np.int64),
-        step=put(lambda part: part.step, np.int64),
-        time=put(lambda part: part.time, np.float64),
-        metrics={name: put(lambda part, name=name: part.column(name), np.float64) for name in names},
         stride=stride,
     )
 
@@ -137,14 +137,20 @@ def _metric_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, columns.Floa
 
 def read_log(rows: Iterable[LogRow]) -> Log:
     """Return rows of the log as columns."""
-    found = [_line(row) for row in rows]
-    lists: list[Any] = list(zip(*found, strict=True)) if found else [()] * 12
+    left = iter(rows)
+    parts = [_lines(chunk) for chunk in iter(lambda: list(islice(left, _ROWS)), [])]
+    found: Log = join(*(parts or [_lines(())]))
+    return found
+
+
+def _lines(rows: Sequence[LogRow]) -> Log:
+    lists: list[Any] = list(zip(*map(_line, rows), strict=True)) if rows else [()] * 12
     kinds = (
         np.int64, np.float64, np.float64, np.int64, object, object, np.int64, object, object, np.float64, np.int64,
         object,
     )  # fmt: skip
     table: list[Any] = [
-        objects(values) if kind is object else np.array(values, kind) for kind, values in zip(kinds, lists, strict=True)
+        _same(values) if kind is object else np.array(values, kind) for kind, values in zip(kinds, lists, strict=True)
     ]
     return Log(**{each.name: column for each, column in zip(fields(Log), table, strict=True)})
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class View:
             revision = reader.last_seq()
             row = reader.row()
             log = reading.read_log(reader.log_rows(KINDS, 0, revision))
-            trials = reading.read_trials(reader.trials(), log, _now(row, log))
+            trials = reading.read_trials(reader.trial_chunks(), log, _now(row, log))
             total = int(trials.step.sum())
             stride = max(1, -(-total // limit))
             reports = with_last(reading.read_reports(reader, stride, until=revision), trials)
@@ -100,7 +100,7 @@ class View:
             log = join(self.log, more)
             # A new driver changes trials without a row on each.
             changed = None if (more.trial < 0).any() else reader.touched(self.revision, revision)
-            rows = reader.trials() if changed is None else reader.trials_of(changed)
+            rows = reader.trial_chunks() if changed is None else [reader.trials_of(changed)]
             fresh = reading.read_trials(rows, log, _now(row, log))
             trials = fresh if changed is None else _merged(self.trials, fresh)
             came = reading.read_reports(reader, self.reports.stride, self.revision, revision)
@@ -188,7 +188,7 @@ class View:
         with open_store(self.storage) as store, store.open(self.name, readonly=True) as reader:
             found = [reading.read_curve(reader, each, self.revision, self.reports.stride) for each in trials]
         kept = take(self.reports, ~np.isin(self.reports.trial, np.array(trials, np.int64)))
-        return replace(self, reports=_sorted(join(kept, reduce(join, found))))
+        return replace(self, reports=_sorted(join(kept, *found)))
 
     def curve(self, trial: int, metric: str | None = None) -> tuple[np.ndarray[Any, Any], Floats]:
         """Return the steps and values of one trial, in order, as far as they are held here."""

@@ -22,6 +22,8 @@ _LOG = logging.getLogger("tune_platform")
 _CHUNK = {"sqlite": 250, "postgresql": 2000}
 #: Reports per query where only their columns are wanted.
 _COLUMNS = 20_000
+#: Trials per query of those.
+_TRIALS = 2_000
 #: Whole numbers go in. The order of a CROSS JOIN is kept by SQLite, which would else read all steps of the trials.
 _STRIDED = """
 WITH RECURSIVE wanted(step) AS (
@@ -197,6 +199,15 @@ class ExperimentReader:
         if limit is not None or offset:
             query = query.limit(sys.maxsize if limit is None else limit).offset(offset)
         return rows.to_trials(self._fetch(query), damaged or self.leave_out)
+
+    def trial_chunks(self) -> Iterator[list[TrialRow]]:
+        """Yield all trials by number, in chunks: as objects, a hundred thousand of them take hundreds of megabytes."""
+        query = sa.select(*schema.columns(schema.trials)).where(_T.experiment == self._id)
+        query = query.order_by(_T.trial).limit(_TRIALS)
+        found = self._fetch(query)
+        while found:
+            yield rows.to_trials(found, self.leave_out)
+            found = self._fetch(query.where(_T.trial > found[-1][0])) if len(found) == _TRIALS else []
 
     def trial(self, number: int) -> TrialRow:
         """Return one trial. Raises ExperimentError if there is none of this number."""

@@ -93,6 +93,23 @@ def test_newer_is_what_reading_anew_gives(tmp_path: Path) -> None:
                     np.testing.assert_array_equal(values, other[name], err_msg=name)
 
 
+def test_trials_that_come_in_chunks_are_those_that_come_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write("conditional", tmp_path)
+    whole = View.of(name, storage=tmp_path).trials
+    monkeypatch.setattr("tune_platform.store.reader._TRIALS", 7)  # the first of them lack some of the parameters
+    monkeypatch.setattr("tune_platform.plots.reading._ROWS", 7)
+    parts = View.of(name, storage=tmp_path).trials
+    assert len(whole) > 14
+    assert parts.number.tolist() == whole.number.tolist()
+    assert parts.node.tolist() == whole.node.tolist()
+    assert parts.reason.tolist() == whole.reason.tolist()
+    assert {name: cells.tolist() for name, cells in parts.parameters.items()} == {
+        name: cells.tolist() for name, cells in whole.parameters.items()
+    }
+
+
 def test_of_a_long_experiment_steps_are_left_out_but_no_end(tmp_path: Path) -> None:
     curve = [{"loss": 100.0 - step} for step in range(1, 100)]
     made = Experiment(trials=[Made(config={"lr": 0.1}, curve=curve) for _ in range(3)])
@@ -129,5 +146,6 @@ def test_reading_uses_the_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         list(reader.log_rows(["verdict"], view.revision - 5, view.revision))
         reader.touched(view.revision - 5, view.revision)
         reader.trials_of([1, 2])
+        list(reader.trial_chunks())
     assert plans
     assert not [plan for plan in plans if str(plan).startswith("SCAN") and "CONSTANT" not in str(plan)], plans
