@@ -196,9 +196,13 @@ def _steering(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
     @app.callback(
         Output("said", "children"), Input({"type": "act", "action": ALL, "trial": ALL}, "n_clicks"),
         State({"type": "field", "name": ALL}, "value"), State({"type": "field", "name": ALL}, "id"),
-        State({"type": "more", "name": ALL}, "value"), State("where", "data"), prevent_initial_call=True,
+        State({"type": "more", "name": ALL}, "value"), State({"type": "more", "name": ALL}, "id"),
+        State("where", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    def act(_: Any, values: list[Any], ids: list[Mapping[str, str]], more: list[Any], where: Mapping[str, Any]) -> Any:
+    def act(
+        _: Any, values: list[Any], ids: list[Mapping[str, str]], more: list[Any], extras: list[Mapping[str, str]],
+        where: Mapping[str, Any],
+    ) -> Any:  # fmt: skip
         place = ctx.triggered_id
         if not place or not ctx.triggered or not ctx.triggered[0]["value"]:
             return no_update  # the buttons have come, nobody has pressed one
@@ -210,7 +214,10 @@ def _steering(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
             given = {each["name"]: value for each, value in zip(ids, values, strict=True) if value not in (None, "")}
             data = {"config": {name: parsed(text) for name, text in given.items()}}
         elif action == "extend":
-            data = {"trials": int(more[0] or 0)}
+            given = {each["name"]: value for each, value in zip(extras, more, strict=True) if value}
+            data = {name: int(value) if name == "trials" else float(value) for name, value in given.items()}
+            if not data:
+                return parts.alert("Say by how much.")
         try:
             if action.startswith("retry"):
                 said = retry(source, where["name"], trial, group=action == "retry-group")

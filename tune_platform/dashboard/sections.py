@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pprint import pformat
@@ -24,6 +25,7 @@ from tune_platform.plots import FIGURES, View
 from tune_platform.plots.crashes import groups
 from tune_platform.plots.observations import is_seed, same_config, saved
 from tune_platform.protocol.configs import shown
+from tune_platform.results import Spent
 from tune_platform.results.tables import flatten
 
 
@@ -49,6 +51,7 @@ def overview(scene: Scene) -> Any:
         fact("reports", f"{steps:,}"),
         fact("trial time", lasting(float(np.nansum(trials.seconds)))),
     ]
+    facts += [fact(word, value) for word, value in budgets(scene.source.results(view.name).spent())]
     share_saved = saved(view)
     if share_saved is not None:
         facts.append(fact("steps saved by stopping early", f"{share_saved:.0%}"))
@@ -59,6 +62,23 @@ def overview(scene: Scene) -> Any:
     facts = [best, fact("best trial", link(f"trial {view.best}", view.name, view.best)), *facts]
     config = shown(dict(scene.source.results(view.name).trial(view.best).config))
     return [html.Div(facts, className="facts"), card(*_copies(config, "best"), title="Best config")]
+
+
+def budgets(spent: Spent | None) -> list[tuple[str, str]]:
+    """Return what was spent of each limit, and when the first is reached; nothing where there is none."""
+    if spent is None:
+        return []
+    of, found = spent.of, []
+    if "gpu_hours" in of:
+        found.append((f"GPU hours of {of['gpu_hours']:g}", f"{spent.gpu_hours:.3g}"))
+    if "cost" in of and spent.cost is not None:
+        found.append((f"cost of {of['cost']:g}", f"{spent.cost:.3g}"))
+    if "deadline" in of:
+        found.append(("deadline (UTC)", f"{of['deadline']:%Y-%m-%d %H:%M:%S}"))
+    if spent.ends is not None:
+        left = lasting(spent.ends.timestamp() - time.time())
+        found.append((f"until {_LIMITS[spent.by]}, at this rate", left))
+    return found
 
 
 def _copies(config: Mapping[str, Any], place: str) -> list[Any]:
@@ -276,6 +296,11 @@ def buttons(scene: Scene, trial: int, status: str = "RUNNING") -> Any:
     return dmc.Group(made, mt="xs")
 
 
+#: What the budget can be extended by from the page, by its name in a request.
+_MORE = {"trials": "More trials", "gpu_hours": "More GPU hours", "cost": "More cost"}
+_LIMITS = {"gpu_hours": "the GPU hours are used up", "cost": "the cost is reached", "deadline": "the deadline"}
+
+
 def control(scene: Scene) -> Any:
     """Buttons for the experiment, and the form that adds a trial."""
     view = scene.view
@@ -293,9 +318,16 @@ def control(scene: Scene) -> Any:
         dmc.SimpleGrid(fields, cols={"base": 1, "sm": 2, "lg": 4}),
         dmc.Button("Add a trial", id={"type": "act", "action": "enqueue", "trial": -1}, mt="sm"),
     ]
+    spent = scene.source.results(view.name).spent()
+    limits = [name for name in _MORE if name == "trials" or (spent is not None and name in spent.of)]
     more = dmc.Group(
         [
-            dmc.NumberInput(id={"type": "more", "name": "trials"}, label="More trials", min=1, value=10),
+            *(
+                dmc.NumberInput(
+                    id={"type": "more", "name": name}, label=_MORE[name], min=0, value=10 * (name == "trials")
+                )
+                for name in limits
+            ),
             dmc.Button("Extend the budget", id={"type": "act", "action": "extend", "trial": -1}, variant="default"),
         ],
         align="end",

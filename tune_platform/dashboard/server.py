@@ -28,6 +28,7 @@ from tune_platform.errors import SpecError, TunePlatformError
 from tune_platform.extras import require
 from tune_platform.plots import FIGURES, plotlyjs
 from tune_platform.plots.data import as_csv
+from tune_platform.results.tables import no_formula
 
 HOST = "127.0.0.1"
 #: Where Dash looks for plotly.js; what stands there is ours.
@@ -80,7 +81,8 @@ def _files(flask: Flask, source: Source) -> None:
             abort(HTTPStatus.NOT_FOUND)
         frame = _or_404(lambda: source.results(name)).dataframe()
         if form == "csv":
-            return _download(frame.to_csv(index=False), "text/csv; charset=utf-8", f"{name}.csv")
+            guarded = frame.rename(columns=no_formula).map(no_formula)
+            return _download(guarded.to_csv(index=False), "text/csv; charset=utf-8", f"{name}.csv")
         if form == "json":
             text = frame.to_json(orient="records", date_format="iso", default_handler=str)
             return _download(text, "application/json", f"{name}.json")

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from tune_platform.results.tables import no_formula
+
 #: The columns of a trace that are rows of points, and their names in the file.
 _POINTS = {"x": "x", "y": "y", "base": "from", "customdata": "trial"}
 
@@ -21,7 +23,7 @@ def as_csv(figure: go.Figure) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(names)
+    writer.writerow(map(no_formula, names))
     writer.writerows([row.get(name, "") for name in names] for row in rows)
     return out.getvalue()
 
@@ -64,13 +66,4 @@ def _cell(value: Any) -> Any:
         value = value.item()
     if value is None or (isinstance(value, float) and value != value):
         return ""
-    # A spreadsheet takes a text that begins so for a formula.
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and not _number(value) else value
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return no_formula(value)

@@ -46,7 +46,8 @@ def write_figure(figure: go.Figure, path: Path) -> None:
     if form not in FORMS:
         raise SpecError(f"{path}: got the ending {path.suffix!r}; allowed: {', '.join('.' + each for each in FORMS)}")
     if form == "html":
-        path.write_text(figure.to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
+        drawn = figure.to_html(full_html=False, include_plotlyjs=False, div_id="figure")
+        path.write_text(_document(escape(figure.layout.title.text or path.stem), drawn), encoding="utf-8")
         return
     require(f"a figure as {form}", "kaleido")
     try:
@@ -82,12 +83,15 @@ def page(view: View, names: Sequence[str] | None = None) -> str:
             f"<figcaption>{caption}</figcaption></figure>"
         )
     parts.append(_table(view))
-    title = escape(view.name)
+    return _document(escape(view.name), f"<main>{''.join(parts)}</main>")
+
+
+def _document(title: str, body: str) -> str:
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
-        f"<script>{plotlyjs.source()}</script></head><body><main>{''.join(parts)}</main></body></html>"
+        f"<script>{plotlyjs.source()}</script></head><body>{body}</body></html>"
     )
 
 

@@ -51,6 +51,20 @@ def row_of(trial: TrialResult) -> dict[str, Any]:
     }
 
 
+def no_formula(value: Any) -> Any:
+    """Return a cell for a file that people open in a spreadsheet, which takes a text that begins so for a formula.
+
+    Such a text gets a "'" before it; numbers, and texts that read as numbers, stay.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def columns_of(rows: Iterable[Mapping[str, Any]], first: Sequence[str]) -> list[str]:
     """Return the columns of a table: `first`, then those of configs, then those of metrics."""
     names = dict.fromkeys(first)

@@ -19,12 +19,13 @@ from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.layout import TABS, experiment_page, news
 from tune_platform.dashboard.options import OPTIONS, in_address, read
 from tune_platform.dashboard.parts import proof
-from tune_platform.dashboard.sections import SECTIONS, Scene
+from tune_platform.dashboard.sections import SECTIONS, Scene, budgets
 from tune_platform.dashboard.source import Picture, Source
 from tune_platform.dashboard.table import aggregated
 from tune_platform.plots import FIGURES
 from tune_platform.plots.data import as_csv
 from tune_platform.plots.observations import same_config
+from tune_platform.results.spent import spent_of
 from tune_platform.store.records import ExperimentRow, LogRow
 from tune_platform.store.sql import open_store
 
@@ -163,3 +164,22 @@ def test_a_text_of_a_trial_is_no_formula_of_a_spreadsheet(picture: Picture) -> N
     assert "'=HYPERLINK(1)" in text
     assert "'@x" in text
     assert "'-1" not in text, "a number is left as it is"
+
+
+def test_limits_of_what_may_be_spent_are_shown_and_can_be_extended(source: Source, picture: Picture) -> None:
+    of = {"gpu_hours": 10.0, "cost": 50.0, "deadline": time.time() + 7200.0}
+    spent = {"seconds": [0.0, 3600.0], "held": [0.0, 2.0], "of": of}
+    told = spent_of(time.time(), spent, {"cpu": 0.0, "gpu": 4.0}, now=time.time())
+    shown = dict(budgets(told))
+    assert (shown["GPU hours of 10"], shown["cost of 50"]) == ("1", "4")
+    assert shown["until the deadline, at this rate"] == "2.0 h"
+    assert budgets(None) == []
+    with open_store(source.storage) as store, store.open("small") as experiment:
+        row = LogRow(picture.view.revision + 1, time.time(), "moved", 4, {"status": "PAUSED", "spent": spent})
+        experiment.append([row], (), ())
+    scene = Scene(source, picture.view, None, (), True)
+    assert "GPU hours of 10" in said(SECTIONS["overview"](scene))
+    form = said(SECTIONS["control"](scene))
+    assert [word for word in ("More trials", "More GPU hours", "More cost") if word in form] == [
+        "More trials", "More GPU hours", "More cost",
+    ]  # fmt: skip

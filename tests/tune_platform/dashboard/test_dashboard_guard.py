@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import zipfile
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.tune_platform.dashboard.conftest import MARKUP
+from tests.tune_platform.dashboard.conftest import MARKUP, trial_row
 from tune_platform.dashboard import files
 from tune_platform.dashboard.guard import Guard
 from tune_platform.dashboard.server import make_app
 from tune_platform.dashboard.source import Source
+from tune_platform.store.records import LogRow
 from tune_platform.store.sql import open_store
 
 HOST = {"Host": "127.0.0.1:8000"}
@@ -41,7 +43,7 @@ class Page:
             "output": "said.children", "outputs": {"id": "said", "property": "children"},
             "inputs": [[{"id": place, "property": "n_clicks", "value": 1}]],
             "changedPropIds": [json.dumps(place, separators=(",", ":"), sort_keys=True) + ".n_clicks"],
-            "state": [[], [], [], {"id": "where", "property": "data", "value": {"name": "small", "trial": None}}],
+            "state": [[], [], [], [], {"id": "where", "property": "data", "value": {"name": "small", "trial": None}}],
         }  # fmt: skip
         return self.post("/_dash-update-component", body, **headers)
 
@@ -191,6 +193,16 @@ def test_tables_are_downloaded(page: Page) -> None:
     assert page.get("/files/small/trials.json").headers["Content-Type"].startswith("application/json")
     assert page.get("/files/small/trials.parquet").data[:4] == b"PAR1"
     assert page.get("/files/small/trials.exe").status_code == 404
+
+
+def test_no_text_of_the_table_of_trials_is_a_formula(page: Page, storage: Path) -> None:
+    with open_store(storage) as store, store.open("small") as experiment:
+        odd = trial_row(5, config={"=1+1": "=HYPERLINK(0)", "word": "-1e-3", "lr": -0.5}, reason="@SUM(A1)")
+        experiment.append([LogRow(experiment.last_seq() + 1, 200.0, "moved", 5, {"status": "STOPPED"})], (), [odd])
+    head, *rows = csv.reader(page.get("/files/small/trials.csv").text.splitlines())
+    row = dict(zip(head, rows[-1], strict=True))
+    assert (row["config/=1+1"], row["reason"]) == ("'=HYPERLINK(0)", "'@SUM(A1)")
+    assert (row["config/word"], row["config/lr"]) == ("-1e-3", "-0.5")
 
 
 def test_the_data_of_a_figure_are_text_in_cells(page: Page) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.odd_experiments import write
 from tune_platform.cli import main
 from tune_platform.errors import SpecError, TunePlatformError
-from tune_platform.plots import FIGURES, View
+from tune_platform.plots import FIGURES, View, plotlyjs
 from tune_platform.plots.report import page, write_figure
 from tune_platform.results import Results
 
@@ -75,6 +75,9 @@ def test_plot_says_which_figures_there_are_and_writes_one(tmp_path: Path) -> Non
     text = file.read_text()
     found = re.findall(r"trial (\d+), step %\{customdata\}", text)
     assert list(map(int, found)) == View.of("normal", storage=tmp_path).ranking[:2]
+    assert plotlyjs.source() in text, "our own plotly.js, half as large as the whole"
+    assert text.count("<script") == 2
+    assert "script-src 'unsafe-inline'" in text
     wrong = run(main, ["plot", "normal", "curvs", "--storage", str(tmp_path)])
     assert wrong.exit_code == 2
     assert "did you mean 'curves'" in wrong.output
