@@ -85,7 +85,9 @@ def test_nothing_goes_on_from_a_damaged_log(statement: str, told: str, storage: 
     assert found.exit_code == 1
     assert told in found.stdout
     for words in (["show", "e"], ["why", "e", "0"], ["best", "e"], ["export", "e", "-o", str(storage / "out.csv")]):
-        assert call(storage, *words).exit_code == 0
+        shown = call(storage, *words)
+        assert shown.exit_code == 0
+        assert ("is damaged: doctor tells more" in shown.stdout) == (words[0] == "why" and "'launched'" in told)
 
 
 TRIALS = [

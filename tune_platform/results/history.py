@@ -33,8 +33,17 @@ def reasons_of(rows: Iterable[LogRow], facts: Mapping[int, LogRow]) -> Iterator[
             begun.add(attempt)  # one that reports at once has no row for its start
             where = f" in {row.data['worker']}" if row.data.get("worker") else ""
             yield Reason(time=moment(row.time), step=None, verdict="started", reason=f"attempt {attempt}{where}")
-        elif (reason := _reason_of(row, facts.get(row.stimulus or 0))) is not None:
+        elif (reason := _read(row, facts.get(row.stimulus or 0))) is not None:
             yield reason
+
+
+def _read(row: LogRow, fact: LogRow | None) -> Reason | None:
+    """Tell of a row that is damaged that it is."""
+    try:
+        return _reason_of(row, fact)
+    except (LookupError, TypeError, ValueError):
+        told = f"row {row.seq} of the log, or what it followed from, is damaged: doctor tells more"
+        return Reason(time=moment(row.time), step=None, verdict=row.kind, reason=told)
 
 
 def _reason_of(row: LogRow, fact: LogRow | None) -> Reason | None:
