@@ -71,6 +71,10 @@ def test_what_cannot_be_cloned_goes_on_as_it_is(source: str) -> None:
         play.state.forget(1)
     assert only(play.report(0, 1.0), Advance) == [Advance(trial=0, until=2, save=False)]
     assert play.verdicts() == [(0, "Continue", "trial 1 has no checkpoint to clone")]
+    again = Controller(play.state.settings, Scripted(t0s1=Clone(source=1, config={}, until=2, reason="exploit")))
+    for event, elapsed, effects in play.past:
+        again.replay(event, elapsed, effects)
+    assert not again.comparison.difference
 
 
 def test_the_searcher_is_told_which_config_gave_the_value() -> None:

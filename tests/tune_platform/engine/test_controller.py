@@ -311,6 +311,15 @@ def test_a_searcher_is_told_of_a_bounded_number_of_rungs() -> None:
     assert told[-1].rungs[-1][0] == RUNGS + 5
 
 
+def test_who_does_not_report_the_resource_has_come_nowhere() -> None:
+    scheduler = Scripted()
+    scheduler.resource = "samples"
+    play = Play(scheduler)
+    play.suggest(0, x=1)
+    (tell,) = only(play.report(0, 3.0, done=True), Tell)
+    assert (tell.outcome.resource, tell.outcome.rungs) == (0.0, ((0.0, 3.0),))
+
+
 def test_an_outcome_has_the_last_report_beside_the_rungs() -> None:
     play = Play(ASHA(min=2, max=9, eta=3))
     play.suggest(0, x=1)
