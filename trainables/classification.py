@@ -280,12 +280,12 @@ class ClassificationTrainable(DistributedTrainable):
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the mean cross-entropy."""
-        images, labels = batch
-        if self._config["channels_last"]:
+        config, (images, labels) = self._config, batch
+        if config["channels_last"]:
             images = images.to(memory_format=torch.channels_last)
-        with autocast(images.device, self._config["precision"]):
+        with autocast(images.device, config["precision"]):
             logits = model(images)
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=float(self._config["label_smoothing"]))
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=float(config["label_smoothing"]))
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:

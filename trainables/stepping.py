@@ -62,6 +62,9 @@ class SteppingWorker(TrainingWorker):
         self.scaler = torch.amp.GradScaler(kind, enabled=self.options["precision"] == "float16")
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._averages = [p.detach().clone() for p in self._parameters] if self.options["ema"] else []
+        #: Whether a step differs from that of `TrainingWorker`.
+        changed = (name for name in ("accumulate", "max_grad_norm", "ema") if self.options[name] != STEP_DEFAULTS[name])
+        self._special = self.scaler.is_enabled() or any(changed)
 
     def run(self, until: int) -> dict[str, Any]:
         """See `TrainingWorker.run`; with `deterministic`, an operation that is not raises RuntimeError."""
@@ -70,21 +73,19 @@ class SteppingWorker(TrainingWorker):
 
     def train_on(self, batch: Any) -> Tensor:
         """Take one inner step on a batch, in as many parts as `accumulate` says; return its mean loss."""
+        if not self._special:
+            return super().train_on(batch)
         strategy, optimizer, scaler = self.strategy, self.optimizer, self.scaler
         optimizer.zero_grad(set_to_none=True)
-        whole = count_examples(batch)
         parts = split(batch, int(self.options["accumulate"]))
-        losses = []
+        examples = count_examples(batch)
+        mean = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else _no_exchange(strategy.module):
-                loss = self.recipe.loss(strategy.module, part)
-                extra = strategy.extra_loss(part, self._output)
-                total = loss if extra is None else loss + extra
-                if len(parts) > 1:
-                    share = count_examples(part) / whole
-                    loss, total = loss * share, total * share
-                scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+                loss, whole = self.losses(part)
+                share = count_examples(part) / examples
+                scaler.scale(whole * share).backward()  # type: ignore[no-untyped-call]
+            mean += loss.detach() * share
         strategy.after_backward()
         if self.options["max_grad_norm"]:
             scaler.unscale_(optimizer)
@@ -94,7 +95,7 @@ class SteppingWorker(TrainingWorker):
         if self._averages:
             weight = 1 - float(self.options["ema"])
             torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], weight)
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return mean
 
     # evaluation
 

@@ -86,17 +86,22 @@ def sign_ascent(objective: Objective, images: Tensor, start: Tensor, attack: Att
     """Climb `objective` from `start` by steps along the sign of its gradient; return the last point.
 
     x' <- project(x' + stride * sign(grad)). `objective` gives one value for each image, and images do not see each
-    other: their sum is differentiated. It is called once more at the end, so that one that keeps records
-    (`keep_best`, `survives_pgd`) has seen every point.
+    other: their sum is differentiated. One that keeps records (`survives_pgd`) sees every point but the last, which
+    it is to be asked for itself: an attack in training has no use for a pass through the network more.
     """
     point = start.detach()
     for _ in range(attack.steps):
         point = point.requires_grad_()
         (gradient,) = torch.autograd.grad(objective(point).sum(), point)
         point = project(point.detach() + attack.stride * gradient.sign(), images, attack.eps)
-    with torch.no_grad():
-        objective(point)
     return point
+
+
+def visit(objective: Objective, images: Tensor, start: Tensor, attack: Attack) -> None:
+    """Climb as `sign_ascent` does, for an objective that keeps records: it has seen the last point too."""
+    last = sign_ascent(objective, images, start, attack)
+    with torch.no_grad():
+        objective(last)
 
 
 @contextmanager
@@ -144,7 +149,7 @@ def survives_pgd(model: nn.Module, images: Tensor, labels: Tensor, attack: Attac
             x, y = images[alive], labels[alive]
             broken = torch.zeros_like(y, dtype=torch.bool)
             start = start_of(x, attack, draws)
-            sign_ascent(_noting(model, y, broken, _cross_entropy), x, start, attack)
+            visit(_noting(model, y, broken, _cross_entropy), x, start, attack)
             right[alive[broken]] = False
         return right
 
@@ -170,7 +175,7 @@ def survives_multi_targeted(
             x, y = images[alive], labels[alive]
             broken = torch.zeros_like(y, dtype=torch.bool)
             margin = _margin(order[alive, rank])
-            sign_ascent(_noting(model, y, broken, margin), x, start_of(x, attack, draws), attack)
+            visit(_noting(model, y, broken, margin), x, start_of(x, attack, draws), attack)
             right[alive[broken]] = False
         return right
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_platform.trainables.robustness.attacks import Attack, analysed, project, sign_ascent, start_of
+from tune_platform.trainables.robustness.attacks import Attack, analysed, project, start_of, visit
 
 Top = Literal["l1", "kl"]
 Space = Literal["logits", "softmax"]
@@ -63,7 +63,7 @@ def local_lipschitz(
             return value
 
         for _ in range(attack.restarts):
-            sign_ascent(noted, images, start_of(images, attack, draws), attack)
+            visit(noted, images, start_of(images, attack, draws), attack)
         return best
 
 

@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from tune_platform.distributed.strategy import Strategy
 from tune_platform.errors import SpecError
-from tune_platform.trainables.strategies.data_parallel import GradientAverage
+from tune_platform.trainables.strategies.data_parallel import AveragesGradients, GradientAverage
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker
 
 
-class AllReduce(Strategy):
+class AllReduce(AveragesGradients):
     """Synchronous data parallelism; see the module."""
 
     name = "all_reduce"
@@ -47,46 +46,23 @@ class AllReduce(Strategy):
     def setup(self, worker: TrainingWorker) -> None:
         """See `Strategy.setup`."""
         super().setup(worker)
-        self._average = GradientAverage(worker, **self.options)
-
-    @property
-    def module(self) -> nn.Module:
-        """See `Strategy.module`."""
-        return self._average.module
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """See `Strategy.running`."""
-        with self._average.running():
-            yield
-
-    def after_backward(self) -> None:
-        """See `Strategy.after_backward`."""
-        self._average.after_backward()
-
-    def finish_run(self) -> None:
-        """See `Strategy.finish_run`."""
-        self._average.finish_run()
-
-    def let_go(self) -> None:
-        """Let DDP's reference to the process group go."""
-        super().let_go()
-        if hasattr(self, "_average"):
-            self._average.let_go()
+        self.gradients = GradientAverage(worker, **self.options)
 
     @contextmanager
     def evaluated(self) -> Iterator[nn.Module | None]:
         """Give the replica of worker 0. Raises RuntimeError where the replicas differ."""
-        comm = self.worker.comm
-        sums = [p.detach().double().sum().cpu() for p in self.worker.model.parameters()]
-        digest = torch.stack(sums).view(torch.int64)  # as bits: not-a-number equals itself
-        if not bool((comm.all_gather(digest) == digest).all()):
+        if self.worker.comm.size > 1 and not self._equal():
             raise RuntimeError(
                 "the replicas of all_reduce are no longer equal: does the loss call the model as a whole, and is "
                 "nothing that each worker does on its own (clipping, a rate per worker) part of its step?"
             )
         with super().evaluated() as model:
             yield model
+
+    def _equal(self) -> bool:
+        sums = [p.detach().double().sum() for p in self.worker.model.parameters()]
+        digest = torch.stack(sums).cpu().view(torch.int64)  # as bits: not-a-number equals itself
+        return bool((self.worker.comm.all_gather(digest) == digest).all())
 
     @classmethod
     def bytes_per_step(cls, parameters: int, workers: int, options: Mapping[str, Any]) -> float:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tune_platform.distributed.communicator import Communicator, PeerLost, payload, share_bytes
 from tune_platform.distributed.process_group import ProcessGroupCommunicator
-from tune_platform.distributed.strategy import Flat
+from tune_platform.distributed.strategy import Flat, Strategy
 
 if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker
@@ -35,11 +35,7 @@ class GradientAverage:
 
     `parts` divide the ranks (as `Communicator.subgroup` has them); None: the whole gang is one part. To be made on
     all workers together, anew when `worker.comm` has changed (`on_membership_change`; not in the `setup` of a worker
-    that joins, where `worker.place.fresh`). A strategy passes five things on:
-
-        Strategy.module  -> module             Strategy.after_backward -> after_backward()
-        Strategy.running -> running()          Strategy.finish_run     -> finish_run()
-        Strategy.let_go  -> let_go()
+    that joins, where `worker.place.fresh`). `AveragesGradients` is a strategy that passes on to it what it needs.
 
     The replicas of a part must begin equal: the same `seed_purpose`, or `align()`. The loss has to call `module` as a
     whole (`model(x)`, not `model.encoder(x)`), and each parameter takes part in it, unless `find_unused`; with
@@ -148,6 +144,44 @@ class GradientAverage:
         seconds = max(0.0, spent - hidden) * 1e-9 * self._steps
         self.comm.traffic.communication_s += min(seconds, self.comm.clock() - self._since)
         self._steps = 0
+
+
+class AveragesGradients(Strategy):
+    """Averages gradients by `gradients`, which `setup` sets; where a worker joins, `on_membership_change` does."""
+
+    gradients: GradientAverage | None = None
+
+    @property
+    def _gradients(self) -> GradientAverage:
+        assert self.gradients is not None, "a worker that joins has its part after on_membership_change"
+        return self.gradients
+
+    @property
+    def module(self) -> nn.Module:
+        """See `Strategy.module`."""
+        return self._gradients.module
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """See `Strategy.running`."""
+        with super().running(), self._gradients.running():
+            yield
+
+    def after_backward(self) -> None:
+        """See `Strategy.after_backward`."""
+        super().after_backward()
+        self._gradients.after_backward()
+
+    def finish_run(self) -> None:
+        """See `Strategy.finish_run`."""
+        super().finish_run()
+        self._gradients.finish_run()
+
+    def let_go(self) -> None:
+        """Let DDP's reference to the process group go."""
+        super().let_go()
+        if self.gradients is not None:
+            self.gradients.let_go()
 
 
 def float_buffers(model: nn.Module) -> list[Tensor]:

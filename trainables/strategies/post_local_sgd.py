@@ -18,17 +18,15 @@ Options: `period` H, `inner_state` (see `Rounds`), `start` K0 as a share of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
 
 from tune_platform.distributed.communicator import blocks, by_host
 from tune_platform.distributed.strategy import option_number
 from tune_platform.errors import SpecError
-from tune_platform.trainables.strategies.data_parallel import GradientAverage
+from tune_platform.trainables.strategies.data_parallel import AveragesGradients, GradientAverage
 from tune_platform.trainables.strategies.local_sgd import LocalSGD
 from tune_platform.trainables.strategies.pricing import known_hosts
 
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from tune_platform.distributed.worker import TrainingWorker
 
 
-class PostLocalSGD(LocalSGD):
+class PostLocalSGD(AveragesGradients, LocalSGD):
     """Post-local SGD; see the module."""
 
     name = "post_local_sgd"
@@ -61,23 +59,12 @@ class PostLocalSGD(LocalSGD):
 
     def _average_gradients(self) -> None:
         """Average gradients with all workers, or with those of the node."""
-        self._gradients = GradientAverage(self.worker, self._nodes() if self._local else None)
+        self.gradients = GradientAverage(self.worker, self._nodes() if self._local else None)
 
     def _nodes(self) -> list[list[int]]:
         """Return the ranks of each node."""
         comm, size = self.worker.comm, self.options["node_size"]
         return by_host(comm.hosts) if size == "host" else blocks(comm.size, int(size))
-
-    @property
-    def module(self) -> nn.Module:
-        """See `Strategy.module`."""
-        return self._gradients.module
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """See `Strategy.running`."""
-        with self._gradients.running():
-            yield
 
     def before_step(self) -> None:
         """Go over to local SGD where it is time."""
@@ -86,21 +73,6 @@ class PostLocalSGD(LocalSGD):
             self._gradients.close()
             self._average_gradients()
         super().before_step()
-
-    def after_backward(self) -> None:
-        """See `Strategy.after_backward`."""
-        self._gradients.after_backward()
-
-    def finish_run(self) -> None:
-        """See `Strategy.finish_run`."""
-        super().finish_run()
-        self._gradients.finish_run()
-
-    def let_go(self) -> None:
-        """Let DDP's reference to the process group go."""
-        super().let_go()
-        if hasattr(self, "_gradients"):
-            self._gradients.let_go()
 
     def _close(self) -> None:
         if self._local:

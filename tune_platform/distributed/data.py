@@ -58,9 +58,9 @@ class ShardedBatches:
         order = torch.randperm(len(self.tensors[0]), generator=generator)
         if self.shard:
             order = order[self.rank :: self.world_size]
+        orders = [torch.split(order.to(tensor.device), self.batch_size) for tensor in self.tensors]
         for index in range(self._length):
-            chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-            yield tuple(tensor[chosen.to(tensor.device)] for tensor in self.tensors)
+            yield tuple([tensor[each[index]] for tensor, each in zip(self.tensors, orders, strict=True)])
 
 
 class Position:

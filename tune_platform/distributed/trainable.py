@@ -114,10 +114,10 @@ class DistributedTrainable(Trainable):
         """Return the batch on the device; tensors in tuples, lists and dicts are moved."""
         if isinstance(batch, Tensor):
             return batch.to(device, non_blocking=True)
-        if isinstance(batch, Mapping):
-            return {key: self.to_device(value, device) for key, value in batch.items()}
         if isinstance(batch, (tuple, list)):
             return [self.to_device(value, device) for value in batch]
+        if isinstance(batch, Mapping):
+            return {key: self.to_device(value, device) for key, value in batch.items()}
         return batch
 
     def check(self, config: Mapping[str, Any]) -> None:

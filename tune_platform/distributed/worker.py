@@ -102,7 +102,7 @@ class TrainingWorker:
         if self.scheduler is not None:
             self.scheduler.step()
         self.updates += 1
-        self._loss = loss.clone() if self._loss is None else self._loss + loss
+        self._loss = loss.clone() if self._loss is None else self._loss.add_(loss)
         self._steps += 1
         self._examples += count_examples(batch)
         self.strategy.after_step(loss)
@@ -114,14 +114,19 @@ class TrainingWorker:
         The strategy's part is to be kept: its `module` is what the loss calls, `extra_loss` comes before the gradient
         and `after_backward` between gradient and optimizer.
         """
-        strategy = self.strategy
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.recipe.loss(strategy.module, batch)
-        extra = strategy.extra_loss(batch, self._output)
-        (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
-        strategy.after_backward()
+        loss, whole = self.losses(batch)
+        whole.backward()  # type: ignore[no-untyped-call]
+        self.strategy.after_backward()
         self.optimizer.step()
         return loss
+
+    def losses(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return the loss of a batch, and what is differentiated: the same with the strategy's part."""
+        strategy = self.strategy
+        loss = self.recipe.loss(strategy.module, batch)
+        extra = strategy.extra_loss(batch, self._output)
+        return loss, loss if extra is None else loss + extra
 
     def _keep_output(self, module: Any, args: Any, output: Any) -> None:
         self._output = output
@@ -364,10 +369,10 @@ def count_examples(batch: Any) -> int:
     """Return the number of examples in a batch: the length of the first tensor in it (1 where there is none)."""
     if isinstance(batch, Tensor):
         return len(batch) if batch.ndim else 1
-    if isinstance(batch, Mapping):
-        return count_examples(next(iter(batch.values()), None))
     if isinstance(batch, Sequence) and not isinstance(batch, str):
         return count_examples(batch[0]) if batch else 1
+    if isinstance(batch, Mapping):
+        return count_examples(next(iter(batch.values()), None))
     return 1
 
 

@@ -18,6 +18,7 @@ from tune_platform.trainables.robustness.attacks import (
     start_of,
     survives_multi_targeted,
     survives_pgd,
+    visit,
 )
 from tune_platform.trainables.robustness.trainable import Parts, Training
 from tune_platform.trainables.runtime import generator
@@ -81,6 +82,21 @@ def test_one_step_by_hand() -> None:
         lambda x: (x[..., 0] - x[..., 1]).flatten(), images, start, Attack(0.2, steps=1, step_size=0.05)
     )
     assert moved.flatten().tolist() == pytest.approx([0.55, 0.45])
+
+
+def test_only_who_keeps_records_pays_for_the_last_point() -> None:
+    seen: list[float] = []
+
+    def objective(x: Tensor) -> Tensor:
+        seen.append(x.flatten()[0].item())
+        return x.flatten(1).sum(1)
+
+    images, attack = torch.full((1, 1, 1, 2), 0.5), Attack(0.25, steps=2, step_size=0.125)
+    sign_ascent(objective, images, images, attack)
+    assert seen == [0.5, 0.625]
+    seen.clear()
+    visit(objective, images, images, attack)
+    assert seen == [0.5, 0.625, 0.75]
 
 
 def test_a_radius_of_zero_leaves_the_clean_accuracy(natural: Training, parts: Parts) -> None:
