@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +12,10 @@ from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.protocol.seeds import derive
 from tune_platform.trainable import TrialContext
 
-__all__ = ["PRECISIONS", "autocast", "check_names", "generator", "stream_seed", "use_threads"]
+__all__ = [
+    "PRECISIONS", "autocast", "check_names", "check_step_options", "deterministic", "generator", "stream_seed",
+    "use_threads",
+]  # fmt: skip
 
 #: What `precision` may be in a config.
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -43,6 +46,37 @@ def check_names(config: Mapping[str, Any], known: Iterable[str]) -> None:
             other = _ELSEWHERE.get(str(name))
             hint = f" (did you mean {other!r}?)" if other in names else did_you_mean(str(name), names)
             raise SpecError(f"unknown hyperparameter {name!r}{hint}. Allowed: {', '.join(names)}")
+
+
+def check_step_options(config: Mapping[str, Any]) -> None:
+    """Raise SpecError for an `accumulate`, `max_grad_norm`, `ema` or `deterministic` of `config` that cannot be."""
+    parts, clip, ema = config.get("accumulate", 1), config.get("max_grad_norm", 0), config.get("ema", 0)
+    if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
+        raise SpecError(f"accumulate: in how many parts a batch is computed, 1 or more, got {parts!r}")
+    if not _is_number(clip) or not clip >= 0:
+        raise SpecError(f"max_grad_norm: the largest norm of a gradient, or 0 for any, got {clip!r}")
+    if not _is_number(ema) or not 0 <= ema < 1:
+        raise SpecError(f"ema: the decay of averaged weights, from 0 (none) to below 1, such as 0.999, got {ema!r}")
+    if not isinstance(config.get("deterministic", False), bool):
+        raise SpecError(f"deterministic: true or false, got {config['deterministic']!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Have torch raise RuntimeError for an operation that is not deterministic, where it is `wanted`."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def use_threads(context: TrialContext) -> None:

@@ -18,6 +18,7 @@ from tune_platform.distributed.member import Place
 from tune_platform.distributed.strategy import Flat, Strategy
 from tune_platform.distributed.worker import TrainingWorker, count_examples
 from tune_platform.errors import SpecError
+from tune_platform.trainables.runtime import check_step_options, deterministic
 
 #: The options and what they are where the config does not say.
 STEP_DEFAULTS: Mapping[str, Any] = {
@@ -33,20 +34,14 @@ STEP_DEFAULTS: Mapping[str, Any] = {
 def check_step(config: Mapping[str, Any], strategy: Strategy) -> None:
     """Raise SpecError for an option that cannot be, or one that the strategy has no place for."""
     given = {**STEP_DEFAULTS, **config}
-    parts, clip, ema = given["accumulate"], given["max_grad_norm"], given["ema"]
-    if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
-        raise SpecError(f"accumulate: in how many parts a batch is computed, 1 or more, got {parts!r}")
-    if not _is_number(clip) or clip < 0:
-        raise SpecError(f"max_grad_norm: the largest norm of a gradient, or 0 for any, got {clip!r}")
-    if not _is_number(ema) or not 0 <= ema < 1:
-        raise SpecError(f"ema: the decay of averaged weights, from 0 (none) to below 1, such as 0.999, got {ema!r}")
+    check_step_options(given)
     if given["evaluation"] not in ("first", "sharded"):
         raise SpecError(f"evaluation: 'first' or 'sharded', got {given['evaluation']!r}")
-    if parts > 1 and type(strategy).extra_loss is not Strategy.extra_loss:
+    if given["accumulate"] > 1 and type(strategy).extra_loss is not Strategy.extra_loss:
         raise SpecError(
             f"accumulate: strategy {strategy.name!r} compares outputs of whole batches; use a smaller batch_size"
         )
-    if ema and not strategy.replicated:
+    if given["ema"] and not strategy.replicated:
         raise SpecError(
             f"ema: takes a strategy whose workers are equal at every step, such as all_reduce, got {strategy.name!r}"
         )
@@ -68,7 +63,7 @@ class SteppingWorker(TrainingWorker):
 
     def run(self, until: int) -> dict[str, Any]:
         """See `TrainingWorker.run`; with `deterministic`, an operation that is not raises RuntimeError."""
-        with _deterministic(bool(self.options["deterministic"])):
+        with deterministic(bool(self.options["deterministic"])):
             return super().run(until)
 
     def train_on(self, batch: Any) -> Tensor:
@@ -190,20 +185,3 @@ def _no_exchange(module: nn.Module) -> AbstractContextManager[Any]:
 def _put(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     for target, value in zip(into, values, strict=True):
         target.copy_(value)
-
-
-@contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    if not wanted:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -68,6 +68,8 @@ class Settings:
     backtracks: int = 10
     # Measurement and machine
     precision: str = "float32"
+    #: An operation that is not deterministic raises RuntimeError.
+    deterministic: bool = False
     eval_every: int = 1
     eval_episodes: int = 5
     test_episodes: int = 20

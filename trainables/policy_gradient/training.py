@@ -16,7 +16,7 @@ from tune_platform.trainables.policy_gradient.agent import Agent
 from tune_platform.trainables.policy_gradient.environments import Environments
 from tune_platform.trainables.policy_gradient.rollout import Batch, Episodes, collect, run_episodes
 from tune_platform.trainables.policy_gradient.settings import Settings
-from tune_platform.trainables.runtime import stream_seed
+from tune_platform.trainables.runtime import deterministic, stream_seed
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ class Training:
         started = time.perf_counter()
         batch = self.collect()
         collected = time.perf_counter()
-        outcome = self.agent.update(batch)
+        with deterministic(settings.deterministic):
+            outcome = self.agent.update(batch)
         updated = time.perf_counter()
         self.env_steps += batch.pairs
         if batch.episode_returns:

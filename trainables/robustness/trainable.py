@@ -29,7 +29,16 @@ from tune_platform.trainables.robustness.evaluate import Evaluation, Part, build
 from tune_platform.trainables.robustness.methods import build_method
 from tune_platform.trainables.robustness.models import AUGMENTATIONS, build_model
 from tune_platform.trainables.robustness.separation import check_separated
-from tune_platform.trainables.runtime import autocast, check_names, generator, stream_seed, use_threads
+from tune_platform.trainables.runtime import (
+    autocast,
+    check_names,
+    check_step_options,
+    deterministic,
+    generator,
+    stream_seed,
+    use_threads,
+)  # fmt: skip
+from tune_platform.trainables.stepping import split
 
 #: The hyperparameters, each with its default.
 DEFAULTS: Mapping[str, Any] = {
@@ -69,7 +78,12 @@ DEFAULTS: Mapping[str, Any] = {
     "epochs": 20,
     "shift": 0,
     "flip": False,
+    "warmup": 0.0,  # share of the epochs in which the rate rises
     "precision": "float32",  # or bfloat16
+    "accumulate": 1,  # parts of a batch that are computed one after the other: less memory, the same step
+    "max_grad_norm": 0.0,  # gradients are clipped to it; 0: not
+    "channels_last": False,
+    "deterministic": False,  # an operation that is not raises an error
     # measurements
     "analysis_every": 0,  # epochs; 0: after the last only
     "analysis_images": 1000,  # of train and of test; 0: all
@@ -121,6 +135,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, least in _WHOLE.items():
         if not _is_whole(whole[name], least):
             raise ValueError(f"{name} is a whole number, {least} or more, got {whole[name]!r}")
+    check_step_options(whole)
+    if not 0 <= float(whole["warmup"]) < 1:
+        raise ValueError(f"warmup is a share of the epochs, 0 to below 1, got {whole['warmup']!r}")
     if whole["schedule"] not in ("constant", "step", "cosine"):
         raise ValueError(f"schedule is 'constant', 'step' or 'cosine', got {whole['schedule']!r}")
     if whole["precision"] not in ("float32", "bfloat16"):
@@ -167,6 +184,8 @@ class Training:
         with torch.random.fork_rng(devices=[]):  # layers initialise themselves from the global generator only
             torch.manual_seed(stream_seed(seed, "weights"))
             self.model = build_model(self.config, parts.shape, parts.classes, self._masks).to(self.device)
+        if self.config["channels_last"]:
+            self.model = self.model.to(memory_format=torch.channels_last)
         self.optimizer = _build_optimizer(self.config, self.model)
 
     def epoch(self) -> dict[str, Any]:
@@ -194,9 +213,10 @@ class Training:
         order = torch.randperm(len(labels), generator=self._stream("order"), device=self.device)
         total = torch.zeros((), device=self.device)  # summed on the device: no wait per batch
         self.model.train()
-        for batch, start in enumerate(range(0, len(order), size)):
-            chosen = order[start : start + size]
-            total += self._learn(images[chosen], labels[chosen], batch) * len(chosen)
+        with deterministic(self.config["deterministic"]):
+            for batch, start in enumerate(range(0, len(order), size)):
+                chosen = order[start : start + size]
+                total += self._learn(images[chosen], labels[chosen], batch) * len(chosen)
         train_loss = total.item() / len(labels)
         seconds = time.perf_counter() - started
         if not math.isfinite(train_loss):
@@ -244,12 +264,20 @@ class Training:
                 pixels = (int(self.config[name]),) if name == "shift" else ()
                 x = augment(x, *pixels, self._stream(name, batch))
         self._masks.manual_seed(stream_seed(self.seed, "dropout", self.epochs_done, batch))
-        with autocast(self.device, str(self.config["precision"])):
-            loss = self.method.loss(self.model, x, y, self._stream("attack", batch))
+        if self.config["channels_last"]:
+            x = x.to(memory_format=torch.channels_last)
+        draws = self._stream("attack", batch)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        mean = torch.zeros((), device=self.device)
+        for images, labels in split((x, y), int(self.config["accumulate"])):
+            with autocast(self.device, str(self.config["precision"])):
+                loss = self.method.loss(self.model, images, labels, draws) * (len(labels) / len(y))
+            loss.backward()  # type: ignore[no-untyped-call]
+            mean += loss.detach()
+        if self.config["max_grad_norm"]:
+            nn.utils.clip_grad_norm_(self.model.parameters(), float(self.config["max_grad_norm"]))
         self.optimizer.step()
-        return loss.detach()
+        return mean
 
     def _sample(self, name: str, part: Part) -> Part:
         """Return `analysis_images` of a split, at random: files may be in the order of their classes.
@@ -275,7 +303,9 @@ class Training:
             "step": 0.1 ** sum(share >= milestone - 1e-9 for milestone in (1 / 3, 2 / 3, 5 / 6)),
             "cosine": 0.5 * (1 + math.cos(math.pi * min(share, 1.0))),
         }
-        lr = float(self.config["lr"]) * factors[self.config["schedule"]]
+        rising = float(self.config["warmup"]) * int(self.config["epochs"])
+        rise = min(1.0, (self.epochs_done + 1) / rising) if rising else 1.0
+        lr = float(self.config["lr"]) * rise * factors[self.config["schedule"]]
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr

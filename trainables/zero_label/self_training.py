@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tune_platform.trainables.runtime import autocast, generator
+from tune_platform.trainables.runtime import PRECISIONS, autocast, check_step_options, deterministic, generator
 from tune_platform.trainables.zero_label.augment import augment
 from tune_platform.trainables.zero_label.calibration import calibrated
 from tune_platform.trainables.zero_label.losses import NORMALISATIONS, segmentation_loss, self_training_loss
@@ -100,8 +100,9 @@ class SelfTraining:
         count = end - present.done
         total = torch.zeros((), device=self.device)
         train_mode(self.model, present.frozen)
-        while present.done < end:
-            total += self._step(present)
+        with deterministic(self.config["deterministic"]):
+            while present.done < end:
+                total += self._step(present)
         self.model.eval()
         result = {
             "train_loss": total.item() / max(1, count),
@@ -148,6 +149,9 @@ class SelfTraining:
         loss = self._loss(indices, present.teacher, present.stored)
         present.optimizer.zero_grad()
         present.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.config["max_grad_norm"]:
+            present.scaler.unscale_(present.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(self.config["max_grad_norm"]))
         present.scaler.step(present.optimizer)
         present.scaler.update()
         present.done += 1
@@ -312,11 +316,13 @@ def check_config(config: Mapping[str, Any], task: Task) -> None:
         "relabel": ("round", "crop"),
         "inverse": ("scores", "labels"),
         "class_weights": ("equal", "agreement"),
-        "precision": ("float32", "bfloat16", "float16"),
+        "precision": PRECISIONS,
+        "test": ("always", "last"),
     }
     for name, allowed in choices.items():
         if config[name] not in allowed:
             raise ValueError(f"{name} is one of {', '.join(allowed)}, got {config[name]!r}")
+    check_step_options(config)
     views_of(str(config["views"]), generator("cpu", 0))
     for name, least in _WHOLE.items():
         if not _is_whole(config[name], least):

@@ -76,7 +76,10 @@ DEFAULTS: Mapping[str, Any] = {
     "gamma": 0.0,  # calibrated stacking: taken off the probabilities of seen classes
     "diagnostics": True,
     "pictures": False,  # after each round, what the filter keeps and drops: filter.png in the trial's folder
+    "test": "always",  # in the final stage the test images are read at each report, or only at the "last"
     "precision": "float32",  # or "bfloat16", "float16"
+    "max_grad_norm": 0.0,  # gradients are clipped to it; 0: not
+    "deterministic": False,  # an operation that is not raises an error
 }
 
 
@@ -166,6 +169,8 @@ class ZeroLabelTrainable(Trainable):
         val = scores(self.training.confusion(self.data.val, gamma, hide_unseen=final), self.task.seen)
         if self.data.test is None:
             return {"val_hm": val.harmonic, "val_seen_miou": val.seen, "val_unseen_miou": val.unseen}
+        if self.settings["test"] == "last" and not self.training.finished:
+            return {"val_seen_miou": val.seen}
         confusion = self.training.confusion(self.data.test, gamma)
         test = scores(confusion, self.task.seen)
         each = {f"test_iou/{name}": float(value) for name, value in zip(self.task.names, iou(confusion), strict=True)}

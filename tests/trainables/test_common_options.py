@@ -1,0 +1,116 @@
+"""What a real training wants of a step, in trainables of one process: parts, clipping, warm-up, deterministic mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tune_platform.errors import SpecError
+from tune_platform.trainable import Trainable, TrialContext
+from tune_platform.trainables.policy_gradient import PolicyGradientTrainable
+from tune_platform.trainables.robustness import RobustnessTrainable
+from tune_platform.trainables.zero_label.trainable import ZeroLabelTrainable
+
+ROBUST = {
+    "model": "cnn", "width": 4, "epochs": 4, "lr": 0.01, "method": "at", "attack_steps": 2, "train_size": 130,
+    "optimizer": "sgd", "analysis_images": 20, "pgd_steps": 2, "targeted_steps": 1, "lipschitz_steps": 1,
+}  # fmt: skip
+SCENES = {
+    "train_scenes": 12, "width": 8, "base_steps": 4, "round_steps": 2, "batch_size": 4, "rounds": 1, "views": "shift",
+    "optimizer": "sgd",
+}  # fmt: skip
+AGENT = {"pairs": 64, "envs": 2, "minibatches": 2, "epochs": 1, "hidden": [8], "eval_episodes": 1, "iterations": 2}
+KINDS: list[tuple[type[Trainable], dict[str, Any]]] = [
+    (RobustnessTrainable, ROBUST), (ZeroLabelTrainable, SCENES), (PolicyGradientTrainable, AGENT),
+]  # fmt: skip
+
+
+def make(kind: type[Trainable], config: dict[str, Any]) -> Any:
+    trainable = kind(TrialContext(seed=3, resources={"cpu": 1}))
+    trainable.setup(config)
+    return trainable
+
+
+def moved(trainable: Any) -> float:
+    """How far the weights go in one step of the trial."""
+    parameters = [p for p in trainable.training.model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+    trainable.step()
+    return float(torch.stack([(p.detach() - b).norm() for p, b in zip(parameters, before, strict=True)]).norm())
+
+
+@pytest.mark.parametrize("parts", [3, 100])
+def test_a_batch_in_parts_is_the_same_step(parts: int) -> None:
+    whole, in_parts = (make(RobustnessTrainable, {**ROBUST, "accumulate": count}).step() for count in (1, parts))
+    assert in_parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "config"), KINDS[:2])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gradients_are_clipped(kind: type[Trainable], config: dict[str, Any], precision: str) -> None:
+    free, clipped = (
+        moved(make(kind, {**config, "precision": precision, "max_grad_norm": limit})) for limit in (0.0, 1e-4)
+    )
+    assert 0 < clipped < free / 50
+
+
+def test_the_clip_is_of_the_gradient_and_not_of_the_scaled_one() -> None:
+    """The scale of float16 begins at 65,536: clipped before it is taken off, nothing would move."""
+    scaled = {**SCENES, "precision": "float16"}
+    free, loose = (moved(make(ZeroLabelTrainable, {**scaled, "max_grad_norm": limit})) for limit in (0, 1e3))
+    assert loose == pytest.approx(free, rel=1e-3)
+
+
+def test_the_rate_of_robust_training_rises() -> None:
+    trainable = make(RobustnessTrainable, {**ROBUST, "warmup": 0.5})
+    assert [trainable.step()["lr"] for _ in range(3)] == pytest.approx([0.005, 0.01, 0.01])
+
+
+def test_channels_last_changes_the_layout_and_not_the_result() -> None:
+    plain, last = (make(RobustnessTrainable, {**ROBUST, "channels_last": wanted}) for wanted in (False, True))
+    weight = next(p for p in last.training.model.parameters() if p.ndim == 4 and p.shape[1] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert last.step()["train_loss"] == pytest.approx(plain.step()["train_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "config"), KINDS)
+def test_deterministic_mode_is_on_while_it_trains_only(
+    kind: type[Trainable], config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    plain = torch.Tensor.backward
+
+    def noting(self: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        plain(self, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(torch.Tensor, "backward", noting)
+    make(kind, {**config, "deterministic": True}).step()
+    assert seen
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_test_images_are_read_when_asked() -> None:
+    for asked, reports in (("always", [True, True]), ("last", [False, True])):
+        trainable = make(ZeroLabelTrainable, {**SCENES, "stage": "final", "test": asked})
+        assert ["test_hm" in trainable.step() for _ in range(2)] == reports
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "told"),
+    [
+        (RobustnessTrainable, {"accumulate": 0}, "accumulate: in how many parts"),
+        (RobustnessTrainable, {"max_grad_norm": -1.0}, "max_grad_norm: the largest norm"),
+        (RobustnessTrainable, {"warmup": 1.0}, "warmup is a share of the epochs, 0 to below 1, got 1.0"),
+        (RobustnessTrainable, {"deterministic": "yes"}, "deterministic: true or false, got 'yes'"),
+        (ZeroLabelTrainable, {"max_grad_norm": float("nan")}, "max_grad_norm: the largest norm"),
+        (ZeroLabelTrainable, {"test": "sometimes"}, "test is one of always, last, got 'sometimes'"),
+        (PolicyGradientTrainable, {"deterministic": 1}, "deterministic is of type bool, got 1"),
+    ],
+)
+def test_what_cannot_be_is_told_before_a_step(kind: type[Trainable], config: dict[str, Any], told: str) -> None:
+    with pytest.raises((SpecError, ValueError), match=told):
+        make(kind, config)
