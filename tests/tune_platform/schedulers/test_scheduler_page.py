@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import tune_platform.schedulers
@@ -33,3 +35,21 @@ def test_each_has_a_figure_that_is_shown() -> None:
     shown = set(re.findall(r"\(figures/schedulers/(\w+)\.png\)", PAGE))
     assert shown == set(ROWS) - {"fifo", "replay"}
     assert all((DOCS / "figures" / "schedulers" / f"{name}.png").is_file() for name in shown)
+
+
+def test_ray_tunes_files_are_as_long_as_the_table_says() -> None:
+    """Whole files as they are installed, those of several for pb2; of fifo and replay the class alone."""
+    told = dict(re.findall(r"^\| `(\w+)` \|.*\| \d+ / (\d+) \|$", PAGE, re.MULTILINE))
+    folder = Path(str(find_spec("ray").origin)).parent / "tune" / "schedulers"  # type: ignore[union-attr]
+    files = {"asha": ["async_hyperband"], "median": ["median_stopping_rule"], "pb2": ["pb2", "pb2_utils"]}
+    classes = {"fifo": ("trial_scheduler", "FIFOScheduler"), "replay": ("pbt", "PopulationBasedTrainingReplay")}
+    found = {}
+    for name in told:
+        if name in classes:
+            file, wanted = classes[name]
+            nodes = ast.walk(ast.parse((folder / f"{file}.py").read_text()))
+            [lines] = [n.end_lineno - n.lineno + 1 for n in nodes if isinstance(n, ast.ClassDef) and n.name == wanted]  # type: ignore[operator]
+        else:
+            lines = sum(len((folder / f"{file}.py").read_text().splitlines()) for file in files.get(name, [name]))
+        found[name] = lines
+    assert {name: lines for name, lines in found.items() if abs(int(told[name]) - lines) > lines / 10} == {}
