@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 
 from tune_platform.errors import SpecError
 from tune_platform.trainable import Trainable, TrialContext
-from tune_platform.trainables.policy_gradient import PolicyGradientTrainable
+from tune_platform.trainables.classification import ClassificationTrainable
+from tune_platform.trainables.policy_gradient import PolicyGradientTrainable, Settings
 from tune_platform.trainables.robustness import RobustnessTrainable
+from tune_platform.trainables.robustness.trainable import DEFAULTS as ROBUSTNESS
+from tune_platform.trainables.zero_label.trainable import DEFAULTS as ZERO_LABEL
 from tune_platform.trainables.zero_label.trainable import ZeroLabelTrainable
 
 ROBUST = {
@@ -114,3 +118,14 @@ def test_test_images_are_read_when_asked() -> None:
 def test_what_cannot_be_is_told_before_a_step(kind: type[Trainable], config: dict[str, Any], told: str) -> None:
     with pytest.raises((SpecError, ValueError), match=told):
         make(kind, config)
+
+
+def test_the_table_of_the_page_is_what_each_takes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "distributed.md").read_text()
+    lines = page.split("## Options of the shipped trainables")[1].split("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    known = [ClassificationTrainable.settings, ROBUSTNESS, ZERO_LABEL, Settings().to_dict()]
+    for option, *cells in rows:
+        name = option.split("`")[1]
+        assert [cell != "no" for cell in cells] == [name in names for names in known], name
+    assert len(rows) == 11
