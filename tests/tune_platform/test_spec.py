@@ -280,6 +280,21 @@ def test_precedence_and_sources(path: Path) -> None:
     assert line.split() == ["search.seed", "3", "flag"]
 
 
+@pytest.mark.parametrize("trials", [3, 30])
+def test_the_number_of_trials_that_is_asked_for_is_not_that_of_samples_in_the_file(trials: int, tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(
+        "version: 1\nentrypoint: a:b\nmetric: loss\nmode: min\nnum_samples: 10\n"
+        "space: {x: {type: float, low: 0, high: 1}}\n"
+    )
+    assert resolve(path, {})[0].trials == 10
+    for env, flags in (({"TUNE_PLATFORM_TRIALS": str(trials)}, {}), ({}, {"budget.trials": trials})):
+        spec, sources = resolve(path, env, flags)
+        assert (spec.trials, spec.num_samples) == (trials, None)
+        assert sources["budget.trials"] != "search.yaml"
+    assert resolve(path, {}, {"budget.trials": trials, "num_samples": 2})[0].trials == 2, "both were asked for"
+
+
 def test_resolve_takes_short_blocks_and_refuses_nonsense() -> None:
     data = {"version": 1, "entrypoint": "a:b", "objective": {"metric": "m", "mode": "min"}, "schedule": "asha"}
     spec, sources = resolve(data, {}, {"schedule.max": 9})

@@ -138,8 +138,8 @@ def _report(runs: Mapping[str, Sequence[Outcome]], mode: str, *, priced: bool) -
         found = [each.best[-1][0] for each in outcomes if each.best]
         columns = [values, found, *([each.__dict__[key] for each in outcomes] for key in ("seconds", "busy"))]
         columns += [[each.cost for each in outcomes]] if priced else []
-        columns += [[each.trials for each in outcomes], [each.steps for each in outcomes]]
-        rows.append([label, *(number(float(median(column))) if column else "-" for column in columns)])
+        counts = (f"{median(each.__dict__[key] for each in outcomes):.0f}" for key in ("trials", "steps"))
+        rows.append([label, *(number(float(median(column))) if column else "-" for column in columns), *counts])
     several = max(len(outcomes) for outcomes in runs.values())
     lines = [table(head, rows, width())]
     if several > 1:

@@ -59,6 +59,9 @@ def resolve(
             _set(data, key, env[variable], given, f"environment {variable}")
     for key, value in (overrides or {}).items():
         _set(data, file_key(key), value, given, "flag")
+    if given.get("budget.trials", title) != title and given.get("budget.num_samples") == title:
+        # Who asks for 30 trials means 30, whatever number of samples the file has.
+        del data["budget"]["num_samples"], given["budget.num_samples"]
     spec = SearchSpec(**arguments_of(document._replace(data=data), title))
     if not isinstance(file, Mapping):
         spec.read_from(file)
