@@ -182,3 +182,11 @@ def test_schedules_know_their_end() -> None:
 def test_channels_last_changes_the_layout_and_not_the_result() -> None:
     plain, last = run(model="cnn"), run(model="cnn", channels_last=True)
     assert last["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-4)
+
+
+@pytest.mark.slow  # the compiler takes seconds
+def test_a_compiled_model_trains_alike() -> None:
+    recipe = ClassificationTrainable(TrialContext())
+    recipe.config = {**SMALL, "compile": True}
+    assert recipe.build_model(recipe.config)._compiled_call_impl is not None
+    assert run(compile=True)["val_loss"] == pytest.approx(run()["val_loss"], rel=1e-4)
