@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tune_platform.errors import SpecError
 from tune_platform.ray_tune.mutations import mutations_of
 from tune_platform.schedulers import ASHA, PB2, PBT, AsyncHyperBand, HyperBand, MedianStopping
 
@@ -65,14 +64,13 @@ def _population(given: Any) -> dict[str, Any]:
 
 
 def _pbt(given: Any) -> Any:
-    if given._custom_explore_fn is not None:
-        raise SpecError(
-            "scheduler: custom_explore_fn takes a whole config; here PBT(mutations={name: function}) takes values"
-        )
     return PBT(
-        mutations=mutations_of(given), resample=given._resample_probability, factors=list(given._perturbation_factors),
+        mutations=mutations_of(given),
+        resample=given._resample_probability,
+        factors=list(given._perturbation_factors),
+        explore=given._custom_explore_fn,
         **_population(given),
-    )  # fmt: skip
+    )
 
 
 def _pb2(given: Any) -> Any:

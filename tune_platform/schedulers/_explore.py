@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,7 +35,13 @@ class Explorer:
     """
 
     def __init__(
-        self, name: str, mutations: Mapping[str, Any] | None, *, resample: float, factors: Sequence[float]
+        self,
+        name: str,
+        mutations: Mapping[str, Any] | None,
+        *,
+        resample: float,
+        factors: Sequence[float],
+        whole: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
     ) -> None:
         if mutations is not None and not isinstance(mutations, Mapping):
             raise SpecError(f"{name}: mutations must map parameters to how they change, got {mutations!r}")
@@ -46,6 +53,9 @@ class Explorer:
             or not all(isinstance(f, (int, float)) and not isinstance(f, bool) and f > 0 for f in factors)
         ):
             raise SpecError(f"{name}: factors must be numbers above 0, such as [1.2, 0.8], got {factors!r}")
+        if whole is not None and not callable(whole):
+            raise SpecError(f"{name}: explore must be a function, config -> config, got {whole!r}")
+        self._whole = whole
         self._name, self.given, self.resample, self.factors = name, mutations, resample, tuple(factors)
         self._ways: dict[str, Domain | Callable[..., Any]] = {
             key: _way(f"{name}: mutations.{key}", way) for key, way in (mutations or {}).items() if way is not None
@@ -93,8 +103,43 @@ class Explorer:
     ) -> tuple[Config, list[str]]:
         """Return a changed config, and what was changed in words; the config itself where no change is allowed.
 
-        `unit`: where parameters that somebody else has chosen lie in their ranges.
+        `unit`: where parameters that somebody else has chosen lie in their ranges. Raises SpecError where a function
+        of one's own for the whole config gives none of the search space.
         """
+        changed, said = self._each(config, rng, unit)
+        if self._whole is None:
+            return changed, said
+        before = self._values(changed)
+        found = self._whole(copy.deepcopy(dict(changed)))
+        if not isinstance(found, Mapping):
+            raise SpecError(f"{self._name}: explore must return a config, got {found!r}")
+        try:
+            values = self._values(self._cut_off(found))
+        except SpecError as error:
+            raise SpecError(f"{self._name}: explore gave a config that is not in the search space: {error}") from error
+        said += [
+            f"{key} {_text(before.get(key))} -> {_text(value)} (by explore)"
+            for key, value in values.items()
+            if key not in before or before[key] != value
+        ]
+        return self._config(found, values, rng), said
+
+    def _cut_off(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a config whose numbers are within their ranges."""
+        cut: dict[str, Any] = copy.deepcopy(dict(config))
+        for key, domain in self._own.items():
+            *outer, last = key.split("/")
+            inner: Any = cut
+            for name in outer:
+                inner = inner.get(name) if isinstance(inner, Mapping) else None
+            if isinstance(inner, dict) and last in inner:
+                inner[last] = _inside(domain, inner[last])
+        return cut
+
+    def _each(
+        self, config: Config, rng: np.random.Generator, unit: Mapping[str, float] | None
+    ) -> tuple[Config, list[str]]:
+        """Change each parameter for itself."""
         values = self._values(config)
         for _ in range(_TRIES):
             changed, said = dict(values), []
@@ -139,10 +184,7 @@ class Explorer:
     def _mutate(self, key: str, value: Any, rng: np.random.Generator) -> tuple[Any, str]:
         """Return another value, cut off at the ends of the search space, and how it was made."""
         changed, how = self._made(key, value, rng)
-        domain = self._own.get(key)
-        if isinstance(domain, (Float, Int)) and isinstance(changed, (int, float)) and not domain.contains(changed):
-            changed = _fit(domain, None, changed)
-        return changed, how
+        return _inside(self._own.get(key), changed), how
 
     def _made(self, key: str, value: Any, rng: np.random.Generator) -> tuple[Any, str]:
         way = self._domain(key)
@@ -173,6 +215,13 @@ class Explorer:
         at = way.index(value)
         to = min(max(at + (1 if rng.random() < 0.5 else -1), 0), size - 1)
         return (way.at(to), "its neighbour") if to != at else (value, "")
+
+
+def _inside(domain: Domain | None, value: Any) -> Any:
+    """Cut a number off at the ends of a range."""
+    if isinstance(domain, (Float, Int)) and isinstance(value, (int, float)) and not domain.contains(value):
+        return _fit(domain, None, value)
+    return value
 
 
 def _way(where: str, way: Any) -> Domain | Callable[..., Any]:

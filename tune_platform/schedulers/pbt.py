@@ -16,7 +16,7 @@ Where there are fewer places than members, one that is ready and ahead of a memb
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from tune_platform.errors import SpecError
@@ -39,8 +39,9 @@ class PBT:
 
     interval: of resource between two evaluations of a member. mutations: see `tune_platform.schedulers._explore`;
     None: the search space itself. quantile: the share that is replaced, and that is copied, at most 0.5. resample and
-    factors: of explore. selection: truncation or binary_tournament. burn_in: the resource before which nobody is
-    replaced. synchronous: see above. max: the resource at which a trial is done (None: its own end). Raises SpecError.
+    factors: of explore. explore: a function of the whole config that is called after the mutations and whose answer is
+    the new one. selection: truncation or binary_tournament. burn_in: the resource before which nobody is replaced.
+    synchronous: see above. max: the resource at which a trial is done (None: its own end). Raises SpecError.
     """
 
     name = "pbt"
@@ -60,6 +61,7 @@ class PBT:
         burn_in: float = 0,
         synchronous: bool = False,
         max: float | None = None,
+        explore: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
     ) -> None:
         check_resource(self.name, resource)
         check_numbers(self.name, {"interval": interval, "quantile": quantile, "burn_in": burn_in, "max": max})
@@ -83,7 +85,8 @@ class PBT:
             raise SpecError(f"{self.name}: synchronous must be true or false, got {synchronous!r}")
         self.resource, self.interval, self.quantile, self.selection = resource, interval, quantile, selection
         self.burn_in, self.synchronous, self.max = burn_in, synchronous, None if max == math.inf else max
-        self._explorer = Explorer(self.name, mutations, resample=resample, factors=factors)
+        self.explore = explore
+        self._explorer = Explorer(self.name, mutations, resample=resample, factors=factors, whole=explore)
         self.setup(metric="", mode="min", seed=0)
 
     def prepare(self, space: Space, metrics: Sequence[str], modes: Sequence[str]) -> None:
@@ -196,6 +199,7 @@ class PBT:
             "mutations": mutations if explorer.given is not None else None,
             "resample": explorer.resample,
             "factors": list(explorer.factors),
+            **({"explore": self.explore} if self.explore is not None else {}),
         }
 
     def describe(self) -> Mapping[str, Any]:

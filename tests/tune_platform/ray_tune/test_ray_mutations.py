@@ -50,6 +50,23 @@ def test_a_mutation_may_be_a_domain_of_ray_tunes(tmp_path: Path) -> None:
     assert all(0.01 <= value <= 1.0 for values in used for value in values)
 
 
+def _halved(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "lr": config["lr"] / 2, "half": True}
+
+
+@pytest.mark.parametrize("mutations", [{}, {"side": tune.uniform(0.0, 1.0)}])
+def test_a_custom_explore_function_is_called_last(mutations: dict[str, Any], tmp_path: Path) -> None:
+    scheduler = PopulationBasedTraining(
+        "training_iteration", perturbation_interval=2, hyperparam_mutations=mutations, custom_explore_fn=_halved
+    )
+    grid = climb(tmp_path, scheduler, {"lr": tune.uniform(0.5, 1.0), "half": tune.choice([False, True])})
+    assert grid.num_errors == 0
+    cloned = [result for result in grid if len(set(result.metrics_dataframe["lr"])) > 1]
+    assert cloned
+    assert all(result.config["half"] is True for result in cloned)
+    assert all(result.metrics["lr"] == 0.5 for result in cloned), "cut off at the end of its range"
+
+
 def climb(tmp_path: Path, scheduler: Any, space: Any, **more: Any) -> tune.ResultGrid:
     return tune.Tuner(
         Climbs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -258,6 +259,41 @@ def test_a_branch_that_is_left_takes_its_parameters_along() -> None:
     for one in draws(explorer(space, resample=0.5), config):
         assert ("momentum" in one) == (one["optimizer"] == "sgd"), one
         assert ("beta" in one) == (one["optimizer"] == "adam"), one
+
+
+def test_a_function_of_the_whole_config_has_the_last_word() -> None:
+    def both(config: dict[str, Any]) -> dict[str, Any]:
+        config["deep"]["n"] = round(10 * config["lr"])
+        config["act"] = "relu"
+        return config
+
+    space = {"lr": uniform(0, 1), "deep": {"n": randint(1, 8)}, "act": choice(["relu", "tanh"]), "fixed": 3}
+    before: dict[str, Any] = {"lr": 0.5, "deep": {"n": 2}, "act": "tanh", "fixed": 3}
+    one = explorer(space, {"lr": None}, whole=both)
+    found = draws(one, before)
+    assert {(round(each["lr"], 6), each["deep"]["n"], each["act"], each["fixed"]) for each in found} == {
+        (0.6, 6, "relu", 3),
+        (0.4, 4, "relu", 3),
+    }
+    assert before == {"lr": 0.5, "deep": {"n": 2}, "act": "tanh", "fixed": 3}, "it had a copy"
+    _, said = one.explore(before, np.random.default_rng(0))
+    assert said[1:] == [f"deep/n 2 -> {found[0]['deep']['n']} (by explore)", "act tanh -> relu (by explore)"]
+    assert {each["deep"]["n"] for each in draws(one, {**before, "lr": 0.9})} == {7}, "cut off at the end of the range"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (None, "explore must return a config, got None"),
+        ({"lr": 0.5, "act": "gelu"}, "explore gave a config that is not in the search space: act='gelu' is not in"),
+    ],
+)
+def test_what_such_a_function_must_not_return(answer: Any, told: str) -> None:
+    one = explorer({"lr": uniform(0, 1), "act": choice(["relu", "tanh"])}, whole=lambda config: answer)
+    with pytest.raises(SpecError, match=re.escape(f"pbt: {told}")):
+        one.explore({"lr": 0.5, "act": "relu"}, np.random.default_rng(0))
+    with pytest.raises(SpecError, match="explore must be a function, config -> config, got 3"):
+        PBT(interval=1, explore=3)  # type: ignore[arg-type]
 
 
 def test_explore_is_a_function_of_the_seed() -> None:
