@@ -56,14 +56,15 @@ def chatty(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("watch", [chatty], indirect=True)
 def test_all_that_a_trial_prints_is_in_its_log(watch: Watch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for trial in range(3):
+    for trial in range(5):
         watch.backend.submit([launch(trial, None)])
         watch.until(lambda trial=trial: watch.done(trial))  # type: ignore[misc]
         watch.backend.submit([Release(trial=trial)])
-    last = [watch.reports(trial)[-1].metrics for trial in range(3)]
+    last = [watch.reports(trial)[-1].metrics for trial in range(5)]
     assert len({metrics["pid"] for metrics in last}) == 1
-    assert last[1]["descriptors"] == last[2]["descriptors"]  # none is left open
-    for trial in range(3):
+    opened = [metrics["descriptors"] for metrics in last]  # Ray opens some for a moment now and then
+    assert min(opened[3:]) <= min(opened[1:3]), "none is left open"
+    for trial in range(5):
         lines = (tmp_path / f"trial-0000{trial}" / "log.txt").read_text().splitlines()
         assert lines == ["python", "errors", "descriptor 1", "descriptor 2", "child", "child", "logged"]
     assert capfd.readouterr().out == ""

@@ -91,15 +91,19 @@ def test_spread_places_one_worker_on_each_node(search: Callable[..., Results]) -
 def test_gangs_side_by_side_and_nothing_is_left_behind(search: Callable[..., Results], cluster: Cluster) -> None:
     results = search(Resources(cpu=1, workers=2, strategy="STRICT_PACK"), trials=4)
     assert [trial.status for trial in results.trials()] == ["COMPLETED"] * 4
+
+    def left() -> tuple[float | None, set[str]]:
+        groups = ray.util.placement_group_table().values()
+        return ray.available_resources().get("CPU"), {group["state"] for group in groups} - {"REMOVED"}
+
     ray.init(address=cluster.address, log_to_driver=False)
-    for _ in range(100):
-        if ray.available_resources().get("CPU") == 4.0:
-            break
-        time.sleep(0.1)
-    assert ray.available_resources().get("CPU") == 4.0
-    groups = ray.util.placement_group_table().values()
-    assert {group["state"] for group in groups} <= {"REMOVED"}
-    ray.shutdown()
+    try:
+        end = time.monotonic() + 60
+        while left() != (4.0, set()) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert left() == (4.0, set())
+    finally:
+        ray.shutdown()
 
 
 def test_a_killed_worker_is_replaced_without_a_new_attempt(search: Callable[..., Results]) -> None:
