@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tune_platform.backends._ray_token import forget_token, make_token, want_token
+from tune_platform.trainable import report
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +57,48 @@ def test_a_ray_that_was_named_is_not_shown_the_token() -> None:
     assert "RAY_AUTH_MODE" not in os.environ
     want_token()
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+STRANGER = """
+import sys
+from ray._raylet import GcsClient
+try:
+    print("in", len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=20)))
+except Exception as error:
+    print("refused", "InvalidAuthToken" in str(error))
+"""
+
+
+def ask_from_outside(config: dict[str, Any]) -> None:
+    """Ask this Ray for its nodes from processes that show its token, none, and another."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    bare = {"PATH": os.environ["PATH"], "HOME": config["nowhere"]}
+    wrong = {**bare, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    said = {
+        name: subprocess.run(
+            [sys.executable, "-c", STRANGER, address], env=env, capture_output=True, text=True, check=False
+        ).stdout.strip()
+        for name, env in (("own", dict(os.environ)), ("none", bare), ("wrong", wrong))
+    }
+    report({"loss": 0.0, **said})
+
+
+@pytest.mark.slow
+def test_only_who_shows_the_token_is_let_in(tmp_path: Path) -> None:
+    script = f"""
+from tests.tune_platform.backends.test_ray_token import ask_from_outside
+from tune_platform import SearchSpec, run
+results = run(SearchSpec(
+    name="e", trainable=ask_from_outside, param_space={{"nowhere": {str(tmp_path / "nowhere")!r}}}, metric="loss",
+    mode="min", num_samples=1, storage={str(tmp_path / "s")!r}, progress="off", backend="ray",
+))
+print([results.trial(0).metrics[name] for name in ("own", "none", "wrong")])
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[3], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == ["['in 1', 'refused True', 'refused True']"], done.stdout + done.stderr
