@@ -5,7 +5,7 @@ local Ray with one worker per core. Each figure is the median over rounds; in ea
 rotating order, so that a machine that slows down slows down all of them. Start-up of Ray itself is not counted; that of
 the workers is part of trials/s, and not of calls/s, which are measured from the first report on.
 
-    python -m benchmarks.control_plane            # several rounds, up to 1,000,000 simulated trials; some 40 minutes
+    python -m benchmarks.control_plane            # several rounds, up to 1,000,000 simulated trials; 15 to 40 minutes
     python -m benchmarks.control_plane --quick --json
 
 Python's compiled modules are kept whatever the environment says: else each of the many processes that Ray starts
