@@ -41,6 +41,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._metric, self._mode, self._storage = metric, mode, storage
         self._notes: queue.SimpleQueue[Note | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._ends = threading.Event()  # their run ends: what is left is written at once
         self._numbers: dict[str, int] = {}
         self._last: dict[str, bool] = {}  # whether the last result of a trial said that it is done
         self._lost = False
@@ -165,6 +166,7 @@ class Recorder(Callback):  # type: ignore[misc]
         if self._thread is None:
             return
         self._notes.put(None)
+        self._ends.set()
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
             _LOG.warning("the Recorder has not written all within %g s; their run ends without it", _PATIENCE)
@@ -186,7 +188,8 @@ class Recorder(Callback):  # type: ignore[misc]
     def _take(self, recording: Recording) -> bool:
         """Carry out what was noted; False once there is no more to come."""
         note = self._notes.get()
-        time.sleep(_PERIOD if note is not None and self._notes.empty() else 0.0)
+        if note is not None and self._notes.empty():
+            self._ends.wait(_PERIOD)
         while note is not None:
             note(recording)
             try:

@@ -17,6 +17,7 @@ import pytest
 from tune_platform import ExperimentError, load
 from tune_platform.api import check_up
 from tune_platform.ray_tune import Recorder
+from tune_platform.ray_tune import recorder as recorder_module
 
 SCRIPT = """
 from pathlib import Path
@@ -122,3 +123,13 @@ def test_an_unmodified_script(tmp_path: Path) -> None:
     assert (by_x[1].step, by_x[1].best) == (4, 0.25)
     assert by_x[3].status in ("FAILED", "STOPPED")
     assert sorted(by_x) == [1, 2, 3]
+
+
+def test_the_end_of_their_run_waits_for_no_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "_PERIOD", 1000.0)
+    recorder = Recorder("loss", "min", str(tmp_path))
+    one = trial("a")
+    tell(recorder, "on_trial_start", one)
+    tell(recorder, "on_trial_complete", one)
+    recorder.on_experiment_end([])
+    assert load("theirs", storage=tmp_path).status == "finished"
