@@ -243,6 +243,7 @@ def test_check_imports_the_trainable(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_a_dict_that_looks_like_a_parameter_is_warned_of() -> None:
     space = {"x": {"uniform": [0, 1]}, "deep": {"y": {"int": {"low": 1, "high": 3}}}, "z": uniform(0, 1), "f": {"a": 1}}
+    space["kernel"] = {"constant": uniform(0, 1)}  # a parameter under a name of its own
     assert make(param_space=space).check() == [
         "space: x is a fixed dict, the same in all trials; for a parameter write x: {type: float, low: ..., high: ...}",
         "space: deep/y is a fixed dict, the same in all trials; "

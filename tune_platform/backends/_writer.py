@@ -69,8 +69,12 @@ class Writer:
         Where that is done at once, raises what it raises.
         """
         if self._on_written is None:
-            copy = state if state is not None or self._memory is None else FilesCopy.of(draft.files)
-            ref = _keep(draft, step, attempt, state)
+            try:
+                copy = state if state is not None or self._memory is None else FilesCopy.of(draft.files)
+            except BaseException:
+                draft.discard()
+                raise
+            ref = _keep(draft, step, attempt, state, None)
             self._written.append(Written(ref, attempt))
             if self._memory is not None and copy is not None:
                 self._memory.put(ref, copy)
@@ -151,11 +155,8 @@ class Writer:
     ) -> None:
         written, failed = None, None
         try:
-            if copying is not None:
-                copying.result()
-            written = Written(_keep(draft, step, attempt, state), attempt)
+            written = Written(_keep(draft, step, attempt, state, copying), attempt)
         except BaseException as error:
-            draft.discard()
             logger.warning("the checkpoint of trial %d, step %d, was not written: %r", draft.trial, step, error)
             failed = (draft.trial, attempt), error
         with self._changed:
@@ -170,9 +171,13 @@ class Writer:
         on_written()
 
 
-def _keep(draft: Draft, step: int, attempt: int, state: StateCopy | None) -> CheckpointRef:
-    """Make a whole checkpoint of a draft, with the state written into it where it has no files."""
+def _keep(
+    draft: Draft, step: int, attempt: int, state: StateCopy | None, copying: Future[None] | None
+) -> CheckpointRef:
+    """Make a whole checkpoint of a draft, once it is copied, with the state written into it where it has no files."""
     try:
+        if copying is not None:
+            copying.result()
         if state is not None and not any(draft.files.iterdir()):
             save_state(draft.files, state.look())
         return draft.keep(step, attempt)

@@ -297,7 +297,8 @@ class Controller:
     def _go_on(self, trial: Trial, reason: str) -> None:
         until, save = self._milestone(trial)
         verdict: Verdict = Continue(until=until, save=save, reason=reason)
-        if until is None and trial.until is not None and trial.last and self.state.value(trial.last) is None:
+        ignored = self.settings.on_bad_metric == "ignore" and trial.last and self.state.value(trial.last) is None
+        if ignored and until is None and trial.until is not None:
             verdict = Stop(reason="at its last milestone its value does not count", completed=True)
         self._act(trial, verdict, "engine")
 

@@ -115,6 +115,7 @@ class Explorer:
             raise SpecError(f"{self._name}: explore must return a config, got {found!r}")
         try:
             values = self._values(self._cut_off(found))
+            changed = self._config(found, values, rng)
         except SpecError as error:
             raise SpecError(f"{self._name}: explore gave a config that is not in the search space: {error}") from error
         said += [
@@ -122,7 +123,7 @@ class Explorer:
             for key, value in values.items()
             if key not in before or before[key] != value
         ]
-        return self._config(found, values, rng), said
+        return changed, said
 
     def _cut_off(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return a config whose numbers are within their ranges."""

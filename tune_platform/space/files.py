@@ -111,7 +111,7 @@ def perhaps_parameters(space: Any, name: str = "") -> Iterator[tuple[str, str]]:
     for key, item in space.items():
         path = f"{name}/{key}" if name else str(key)
         word = str(next(iter(item))).lower() if isinstance(item, Mapping) and len(item) == 1 else ""
-        if word in _TYPES or word in _ELSEWHERE:
+        if (word in _TYPES or word in _ELSEWHERE) and not has_domain(item):
             needed = ", ".join(f"{each}: ..." for each in _TYPES[word][1]) if word in _TYPES else ""
             yield path, _ELSEWHERE.get(word, f"{{type: {word}, {needed}}}")
         else:

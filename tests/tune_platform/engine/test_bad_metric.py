@@ -18,6 +18,8 @@ from tune_platform.backends.simulated import Faults
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Tell
+from tune_platform.protocol.events import Reported
+from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.searcher import Outcome
 from tune_platform.protocol.verdicts import Continue, Pause
@@ -99,6 +101,15 @@ def test_at_the_last_milestone_a_trial_ends_only_if_its_value_does_not_count(
         play.saved(0)
     assert play.status(0).placed
     assert play.trial(0).until is None, "it may train on"
+
+
+def test_a_metric_that_is_not_in_the_last_report_may_come_with_a_later_one() -> None:
+    play = Play(UpToTwo())
+    play.suggest(0, x=1)
+    play.report(0, 0.5)
+    play.do(Reported(time=0.0, trial=0, attempt=1, reports=(Report(2, {"accuracy": 0.9}, 0.0),)))
+    assert play.status(0) is TrialStatus.RUNNING
+    assert play.trial(0).until is None
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=QUIET)

@@ -271,6 +271,7 @@ def test_a_lease_of_long_ago_is_not_watched(
     set_row(experiment, heartbeat=0.0)
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 1e6)
     experiment.acquire()
+    assert experiment.row().driver == HERE
 
 
 def test_two_that_wait_for_a_dead_one_do_not_both_get_it(
