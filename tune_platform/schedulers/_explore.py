@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -50,7 +51,7 @@ class Explorer:
         if (
             not isinstance(factors, (list, tuple))
             or not factors
-            or not all(isinstance(f, (int, float)) and not isinstance(f, bool) and f > 0 for f in factors)
+            or not all(isinstance(f, (int, float)) and not isinstance(f, bool) and 0 < f < math.inf for f in factors)
         ):
             raise SpecError(f"{name}: factors must be numbers above 0, such as [1.2, 0.8], got {factors!r}")
         if whole is not None and not callable(whole):

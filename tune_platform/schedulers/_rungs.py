@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,25 @@ from tune_platform.protocol.reports import Report
 Entry = tuple[float, int, int]  # (loss, order of arrival, trial number): smaller is better
 
 
-def check_numbers(name: str, options: Mapping[str, Any]) -> None:
-    """Raise SpecError for the first option that is no number; None is left alone."""
+#: Beyond any resource that is counted or measured. What is within it, a float holds, and so its powers and ratios do.
+_LARGEST, _SMALLEST = 1e18, 1e-9
+_LEAST_ETA = 1.01
+
+
+def check_numbers(name: str, options: Mapping[str, Any], optional: Sequence[str] = ("max",)) -> None:
+    """Raise SpecError for the first option that is no number of a size that can be reckoned with.
+
+    Infinity is left to the caller, and None where it is `optional`.
+    """
     for option, value in options.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
+        if value is None and option in optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
             raise SpecError(f"{name}: {option} must be a number, got {value!r}")
+        if _LARGEST < abs(value) < math.inf:
+            raise SpecError(f"{name}: {option} must be at most {_LARGEST:g}, got {reprlib.repr(value)}")
+        if 0 < value < _SMALLEST:
+            raise SpecError(f"{name}: {option} must be at least {_SMALLEST:g} where it is not 0, got {value!r}")
 
 
 def check_resource(name: str, resource: Any) -> None:
@@ -41,12 +56,15 @@ class Ladder:
 
     def __init__(self, name: str, *, min: float, max: float | None, eta: float) -> None:
         check_numbers(name, {"min": min, "max": max, "eta": eta})
-        if min is None or not 0 < min < math.inf:
+        if not 0 < min < math.inf:
             raise SpecError(f"{name}: min (the resource of the first rung) must be above 0, got {min!r}")
         if max is not None and not max >= min:
             raise SpecError(f"{name}: max must be at least min ({min:g}), got {max!r}")
-        if eta is None or not 1 < eta < math.inf:
-            raise SpecError(f"{name}: eta (the reduction factor) must be above 1, got {eta!r}; the papers use 3 or 4")
+        if not _LEAST_ETA <= eta < math.inf:  # nearer to 1 there are millions of rungs
+            raise SpecError(
+                f"{name}: eta (the reduction factor) must be a number from {_LEAST_ETA:g} on, got {eta!r}; the papers "
+                "use 3 or 4"
+            )
         self.min, self.eta = min, eta
         self.max = None if max == math.inf else max
         self._levels: list[float] = [min]

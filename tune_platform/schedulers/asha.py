@@ -46,7 +46,7 @@ class ASHA:
     ) -> None:
         check_resource(self.name, resource)
         self._ladder = Ladder(self.name, min=min, max=max, eta=eta)
-        if type not in ("stopping", "promotion"):
+        if not isinstance(type, str) or type not in ("stopping", "promotion"):
             raise SpecError(f"{self.name}: type must be 'stopping' or 'promotion', got {type!r}")
         self.resource, self.min, self.eta, self.type = resource, min, eta, type
         self.max = self._ladder.max

@@ -22,21 +22,37 @@ from tune_platform.schedulers._rungs import Forecast, check_resource, forecast
 from tune_platform.schedulers.asha import ASHA
 
 
-def rounds(ratio: float, eta: float, brackets: int) -> list[int]:
-    """Return the brackets of one round of trials, evenly mixed: each comes as often as HyperBand's weights say.
+class Round:
+    """The brackets of one round of trials, evenly mixed: each comes as often as HyperBand's weights say.
 
-    `ratio`: of the greatest to the least resource.
+    `ratio`: of the greatest to the least resource. A round may be of hundreds of millions of trials (one of
+    timesteps, say), so it is worked out only as far as it was asked for.
     """
-    s_max = math.floor(math.log(ratio) / math.log(eta) + 1e-9)
-    weights = [math.ceil((s_max + 1) / (s_max - s + 1) * eta ** (s_max - s) - 1e-9) for s in range(brackets)]
-    total, given = sum(weights), [0] * brackets
-    order = []
-    for turn in range(1, total + 1):
-        late = [weight * turn / total - count for weight, count in zip(weights, given, strict=True)]
-        chosen = late.index(max(late))
-        given[chosen] += 1
-        order.append(chosen)
-    return order
+
+    def __init__(self, ratio: float, eta: float, brackets: int) -> None:
+        s_max = math.floor(math.log(ratio) / math.log(eta) + 1e-9)
+        self._weights = [math.ceil((s_max + 1) / (s_max - s + 1) * eta ** (s_max - s) - 1e-9) for s in range(brackets)]
+        self._total, self._given = sum(self._weights), [0] * brackets
+        self._order: list[int] = []
+
+    def __len__(self) -> int:
+        return self._total
+
+    def __getitem__(self, turn: int) -> int:
+        """Return the bracket of a trial of the round, counted from 0."""
+        while len(self._order) <= turn:
+            at = len(self._order) + 1
+            late = [weight * at / self._total - count for weight, count in zip(self._weights, self._given, strict=True)]
+            chosen = late.index(max(late))
+            self._given[chosen] += 1
+            self._order.append(chosen)
+        return self._order[turn]
+
+
+class _Bracket(ASHA):
+    """One ASHA of several, whose mistakes in options are told under the name that was given."""
+
+    name = "async_hyperband"
 
 
 class AsyncHyperBand:
@@ -56,7 +72,7 @@ class AsyncHyperBand:
         type: Literal["stopping", "promotion"] = "stopping",
     ) -> None:
         check_resource("async_hyperband", resource)
-        first = ASHA(resource=resource, min=min, max=max, eta=eta, type=type)
+        first = _Bracket(resource=resource, min=min, max=max, eta=eta, type=type)
         if isinstance(brackets, bool) or not isinstance(brackets, int) or brackets < 1:
             raise SpecError(f"async_hyperband: brackets must be a whole number from 1 on, got {brackets!r}")
         most = 1
@@ -71,9 +87,9 @@ class AsyncHyperBand:
             )
         self.resource, self.min, self.max, self.eta, self.type = resource, min, first.max, eta, type
         self.brackets = brackets
-        self._order = [0] if first.max is None else rounds(first.max / min, eta, brackets)
+        self._round = Round(first.max / min, eta, brackets) if first.max is not None and brackets > 1 else None
         self._ashas = [
-            ASHA(resource=resource, min=min * eta**s, max=max, eta=eta, type=type) if s else first
+            _Bracket(resource=resource, min=min * eta**s, max=max, eta=eta, type=type) if s else first
             for s in range(brackets)
         ]
         self.setup(metric="", mode="min", seed=0)
@@ -85,7 +101,7 @@ class AsyncHyperBand:
 
     def bracket(self, number: int) -> int:
         """Return the bracket of a trial: a function of its number."""
-        return self._order[number % len(self._order)]
+        return self._round[number % len(self._round)] if self._round is not None else 0
 
     def until(self, trial: TrialView) -> tuple[float | None, bool]:
         """Return the next rung of the trial's bracket."""

@@ -24,6 +24,8 @@ from tune_platform.schedulers._curves import Curves, Part
 from tune_platform.schedulers._rungs import check_numbers, check_resource, reached
 
 _GROWTH = 1.3
+#: Slices up to `max`: more are not a coarse look at a curve, and each costs a number for every shape.
+_MOST_SLICES = 1_000_000
 
 
 class FreezeThaw:
@@ -39,18 +41,23 @@ class FreezeThaw:
 
     def __init__(self, *, max: float, interval: float = 1, resource: str = "step", chance: float = 0.02) -> None:
         check_resource(self.name, resource)
-        check_numbers(self.name, {"max": max, "interval": interval, "chance": chance})
-        if interval is None or not 0 < interval < math.inf:
+        check_numbers(self.name, {"max": max, "interval": interval, "chance": chance}, optional=())
+        if not 0 < interval < math.inf:
             raise SpecError(f"{self.name}: interval (of resource in one slice) must be above 0, got {interval!r}")
-        if max is None or not interval <= max < math.inf:
+        if not interval <= max < math.inf:
             raise SpecError(
                 f"{self.name}: max (for which curves are forecast) must be a finite number of at least "
                 f"interval ({interval:g}), got {max!r}"
             )
-        if chance is None or not 0 <= chance < 1:
+        if not 0 <= chance < 1:
             raise SpecError(f"{self.name}: chance (below which a trial is stopped) must be in [0, 1), got {chance!r}")
         self.resource, self.max, self.interval, self.chance = resource, max, interval, chance
         self._levels = math.ceil(max / interval - 1e-9)
+        if self._levels > _MOST_SLICES:
+            raise SpecError(
+                f"{self.name}: interval {interval:g} makes {self._levels} slices up to max {max:g}; at most "
+                f"{_MOST_SLICES} are meant: use a longer interval"
+            )
         self.setup(metric="", mode="min", seed=0)
 
     def setup(self, *, metric: str, mode: str, seed: int) -> None:

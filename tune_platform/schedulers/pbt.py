@@ -65,7 +65,7 @@ class PBT:
     ) -> None:
         check_resource(self.name, resource)
         check_numbers(self.name, {"interval": interval, "quantile": quantile, "burn_in": burn_in, "max": max})
-        if interval is None or not 0 < interval < math.inf:
+        if not 0 < interval < math.inf:
             raise SpecError(
                 f"{self.name}: interval (of resource between two evaluations) must be above 0, got {interval!r}"
             )
@@ -79,7 +79,7 @@ class PBT:
             )
         if max is not None and not max > 0:
             raise SpecError(f"{self.name}: max must be above 0, got {max!r}")
-        if selection not in ("truncation", "binary_tournament"):
+        if not isinstance(selection, str) or selection not in ("truncation", "binary_tournament"):
             raise SpecError(f"{self.name}: selection must be truncation or binary_tournament, got {selection!r}")
         if not isinstance(synchronous, bool):
             raise SpecError(f"{self.name}: synchronous must be true or false, got {synchronous!r}")

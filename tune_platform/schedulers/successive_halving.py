@@ -12,7 +12,7 @@ from typing import Any
 
 from tune_platform.errors import SpecError
 from tune_platform.schedulers._brackets import Brackets, Plan
-from tune_platform.schedulers._rungs import Ladder, check_resource
+from tune_platform.schedulers._rungs import Ladder, check_numbers, check_resource
 
 
 class SuccessiveHalving(Brackets):
@@ -26,12 +26,18 @@ class SuccessiveHalving(Brackets):
         self, *, max: float, min: float = 1, eta: float = 3, n: int | None = None, resource: str = "step"
     ) -> None:
         check_resource("successive_halving", resource)
+        check_numbers("successive_halving", {"n": n}, optional=("n",))
         ladder = Ladder("successive_halving", min=min, max=max, eta=eta)
         if ladder.max is None:
             raise SpecError("successive_halving: max (the resource of a trial that is done) must be a finite number")
         levels = ladder.levels()
         least = math.ceil(eta ** (len(levels) - 1) - 1e-9)
         if n is None:
+            if least < 2:
+                raise SpecError(
+                    f"successive_halving: max must be above min ({min:g}), got {max!r}: with a single rung there is "
+                    "nothing to halve; give max or, if that is meant, n (trials of a bracket)"
+                )
             n = least
         if isinstance(n, bool) or not isinstance(n, int) or n < 2:
             raise SpecError(f"successive_halving: n (trials of a bracket) must be a whole number from 2 on, got {n!r}")

@@ -261,7 +261,7 @@ def test_one_that_ends_is_not_promoted_but_counts() -> None:
         ({"min": 5, "max": 4}, "max must be at least min"),
         ({"max": math.nan}, "max"),
         ({"max": "9"}, "max must be a number, got '9'"),
-        ({"eta": 1}, "eta .* above 1, got 1"),
+        ({"eta": 1}, "eta .* from 1.01 on, got 1"),
         ({"eta": math.inf}, "eta"),
         ({"eta": True}, "eta must be a number"),
         ({"type": "stop"}, "type must be 'stopping' or 'promotion', got 'stop'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from typing import Any
@@ -12,7 +13,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.verdicts import Continue, Pause, Stop
 from tune_platform.schedulers.asha import ASHA
-from tune_platform.schedulers.async_hyperband import AsyncHyperBand, rounds
+from tune_platform.schedulers.async_hyperband import AsyncHyperBand, Round
 from tune_platform.schedulers.pasha import PASHA
 from tune_platform.testing.schedulers import FakeCandidates, FakeTrial, SchedulerContract
 
@@ -34,10 +35,20 @@ class TestPASHA(SchedulerContract):
 
 def test_brackets_get_trials_by_hyperbands_weights() -> None:
     """R = 81, eta = 3: 81, 34, 15, 8 and 5 of 143 trials, and the small ones not only at the end."""
-    order = rounds(81, 3, 5)
+    one = Round(81, 3, 5)
+    order = [one[turn] for turn in range(len(one))]
     assert [Counter(order)[bracket] for bracket in range(5)] == [81, 34, 15, 8, 5]
     assert set(order[:30]) == {0, 1, 2, 3, 4}
-    assert rounds(9, 3, 1) == [0] * 9
+
+
+def test_a_round_of_millions_is_worked_out_as_far_as_it_is_asked_for() -> None:
+    """A max of timesteps: bracket 0 alone takes 3^18 trials of a round."""
+    scheduler = AsyncHyperBand(max=10**9, brackets=3)
+    given = Counter(scheduler.bracket(number) for number in range(1000))
+    weights = [3**18, math.ceil(19 / 18 * 3**17), math.ceil(19 / 17 * 3**16)]
+    for bracket, weight in enumerate(weights):
+        assert given[bracket] == pytest.approx(1000 * weight / sum(weights), abs=1)
+    assert AsyncHyperBand(max=10**9).bracket(5) == 0
 
 
 def test_one_bracket_is_asha() -> None:

@@ -188,7 +188,7 @@ def test_the_rule_holds_on_random_orders(seed: int, mode: str) -> None:
         ({"max": None}, "must be a finite number"),
         ({"max": 9, "n": 1}, "n (trials of a bracket) must be a whole number from 2 on, got 1"),
         ({"max": 9, "n": 2.5}, "got 2.5"),
-        ({"max": 9, "eta": 1}, "eta (the reduction factor) must be above 1"),
+        ({"max": 9, "eta": 1}, "eta (the reduction factor) must be a number from 1.01 on"),
         ({"max": "9"}, "max must be a number, got '9'"),
         ({"max": 9, "min": 0}, "must be above 0"),
     ],
