@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -70,4 +71,21 @@ def check_callbacks(callbacks: Iterable[Any]) -> tuple[Callback, ...]:
                     f"callbacks[{index}]: {type(one).__name__}.{name} would never be called{hint}; "
                     f"there are {', '.join(HOOKS)}"
                 )
+        for name in HOOKS:
+            _check_method(f"callbacks[{index}]: {type(one).__name__}.{name}", getattr(one, name), name)
     return found
+
+
+def _check_method(where: str, method: Any, name: str) -> None:
+    """Refuse what cannot be called with what is told, and what does nothing when it is called."""
+    wanted = list(inspect.signature(getattr(Callback, name)).parameters)[1:]
+    if not callable(method):
+        raise SpecError(f"{where} is {method!r}; a method is wanted: {name}(self, {', '.join(wanted)})")
+    if inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        raise SpecError(f"{where} is async or a generator: called, it does nothing; write a plain method")
+    try:
+        inspect.signature(method).bind(*wanted)
+    except TypeError as error:
+        raise SpecError(f"{where} cannot be called as {name}({', '.join(wanted)}): {error}") from None
+    except ValueError:  # nobody knows what it takes
+        return

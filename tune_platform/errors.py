@@ -80,6 +80,6 @@ class Interrupted(KeyboardInterrupt):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ' (did you mean ...?)' for the known word closest to `word`, or an empty string."""
+    """Return ' (did you mean ...?)' for the known word closest to `word`; an empty string for one that is known."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close and close[0] != word else ""

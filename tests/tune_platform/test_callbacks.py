@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unittest.mock
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,58 @@ class OldName(tp.Callback):
         """Hear of nothing."""
 
 
+class TooFew(tp.Callback):
+    def on_report(self, run: Any, report: Any) -> None:  # type: ignore[override]
+        """Cannot be called with a trial too."""
+
+
+class Awaited(tp.Callback):
+    async def on_finish(self, run: Any, finish: Any) -> None:  # type: ignore[override]
+        """Would need somebody to await it."""
+
+
+class Yields(tp.Callback):
+    def on_start(self, run: Any) -> Any:
+        """Would need somebody to go through it."""
+        yield run
+
+
+class NoMethod(tp.Callback):
+    on_start = 3  # type: ignore[assignment]
+
+
+class Lenient(tp.Callback):
+    """Is called with whatever there is."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def on_start(self, *given: Any, **more: Any) -> None:
+        self.calls += 1
+
+    @staticmethod
+    def on_finish(run: Any, finish: Any, why: str = "") -> None:
+        """Is as good as a method."""
+
+
+def test_a_method_may_take_more_than_it_needs(tmp_path: Path) -> None:
+    callback = Lenient()
+    callback.on_report = unittest.mock.Mock()  # type: ignore[method-assign]
+    tp.run(spec_of(tmp_path), callbacks=[callback])
+    assert callback.calls == 1
+    assert callback.on_report.call_count == 2
+
+
 @pytest.mark.parametrize(
     ("callbacks", "message"),
     [
+        (
+            [TooFew()],
+            r"callbacks\[0\]: TooFew.on_report cannot be called as on_report\(run, trial, report\): too many",
+        ),
+        ([Heard(), Awaited()], r"callbacks\[1\]: Awaited.on_finish is async or a generator: called, it does nothing"),
+        ([Yields()], r"Yields.on_start is async or a generator"),
+        ([NoMethod()], r"NoMethod.on_start is 3; a method is wanted: on_start\(self, run\)"),
         ([Heard], r"callbacks\[0\] is the class Heard; give an object of it: Heard\(\)"),
         ([Heard(), print], r"callbacks\[1\] is <built-in function print>; an object of a subclass of"),
         (

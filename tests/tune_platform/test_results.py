@@ -96,6 +96,16 @@ def test_no_value_at_all_names_the_causes(tmp_path: Path) -> None:
     )
 
 
+def test_a_metric_that_had_no_value_is_not_said_to_be_misspelt(tmp_path: Path) -> None:
+    def nan(experiment: SqlExperiment) -> None:
+        metrics = {"accuracy": math.nan}
+        experiment.append([], (), [TrialRow(trial=0, status="COMPLETED", config={}, metrics=metrics)])
+
+    with pytest.raises(NoResultError) as caught:
+        make(tmp_path, nan).best()
+    assert str(caught.value).endswith("1 completed\n  reported were: accuracy")
+
+
 def test_pareto(tmp_path: Path) -> None:
     objective = [{"metric": "cost", "mode": "min"}, {"metric": "score", "mode": "max"}]
     results = make(tmp_path, two_objectives, {**SPEC, "objective": objective})

@@ -29,10 +29,10 @@ def check(spec: SearchSpec) -> list[str]:
             problems.append(Problem((key,), str(error)))
 
     attempt("trainable", spec.load_trainable)
-    attempt("storage", lambda: _check_folder(spec.storage))
+    attempt("storage", lambda: _check_folder(Location(spec.storage)))
     attempt("space", lambda: spec.space.check(spec.seed))
     attempt("track", lambda: check_trackers(spec.track))
-    attempt("checkpoint.storage", lambda: check_driver(spec.checkpoint.storage))
+    attempt("checkpoint.storage", lambda: _check_place(spec.checkpoint.storage))
     if not problems:
         trainable, resources = spec.load_trainable(), spec.resources
         attempt("schedule", lambda: check_saves(trainable, spec.make_scheduler()))
@@ -45,9 +45,16 @@ def check(spec: SearchSpec) -> list[str]:
     return _warnings(spec)
 
 
-def _check_folder(storage: str) -> None:
-    if not Location(storage).is_url and (said := unwritable(storage)):
+def _check_folder(storage: Location) -> None:
+    if not storage.is_url and (said := unwritable(storage)):
         raise SpecError(said)
+
+
+def _check_place(checkpoints: str | None) -> None:
+    """Refuse where no checkpoint can be written. The folder is made by the driver, so it must be able to."""
+    check_driver(checkpoints)
+    if checkpoints:
+        _check_folder(Location(checkpoints.removeprefix("file://").removeprefix("local://")))
 
 
 def _warnings(spec: SearchSpec) -> list[str]:

@@ -41,3 +41,19 @@ def test_an_impossible_place_is_one_line(call: Call, toy: Path, place: str, want
     assert (listed.exit_code, len(listed.stderr.splitlines())) == ((0 if wanted == NOT_WRITABLE else 2), 1)
     assert call("doctor", "--storage", place, code=1).stdout.count("fail  storage") == 1
     assert {path.name for path in toy.iterdir()} <= before
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [("/dev/null", "is a device, not a folder"), ("/proc/x", NOT_WRITABLE), ("toy.yaml", "is a file, not a folder")],
+)
+def test_checkpoints_that_could_not_be_written_start_nothing(
+    call: Call, toy: Path, place: str, wanted: str, scheme: str
+) -> None:
+    for command in (["check"], ["run", "--name", "left"]):
+        result = call(*command, "toy.yaml", "--set", f"checkpoint.storage={scheme}{toy / place}", code=2)
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert "checkpoint.storage: " in result.stderr
+        assert wanted in result.stderr
+    assert call("ls", code=0).stdout == ""
