@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +28,11 @@ from tune_platform.space import (
     uniform,
     when,
 )
+
+
+class Size(NamedTuple):
+    width: Any
+    height: Any
 
 
 def by_run(trial: SpaceTrial) -> dict[str, Any]:
@@ -236,6 +241,8 @@ def test_a_person_writes_an_object_by_its_name() -> None:
     [
         ({"args": argparse.Namespace(lr=1)}, "args: got Namespace(lr=1), of type argparse.Namespace"),
         ({"model": {"act": choice([Relu, lambda x: x])}}, "model/act: got <function"),
+        ({"size": Size(3, 4)}, "size: got Size(width=3, height=4), of type test_space_values.Size"),
+        ({"size": Size(uniform(0, 1), 4)}, "size: got Size("),
         ({"data": np.zeros(2)}, "data: got array([0., 0.]), of type numpy.ndarray"),
         ({"opt": choice([{"x": uniform(0, 1), "p": {1, 2}}])}, "opt/p: got {1, 2}, of type builtins.set"),
     ],
@@ -252,6 +259,32 @@ def test_of_a_function_it_is_refused_by_check() -> None:
         spec.check()
 
 
+def fails(trial: Any) -> None:
+    trial.suggest_float("lr", 0, 1)
+    raise ValueError("not today")
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (fails, r"fails failed: ValueError: not today \(.*test_space_values.py:\d+\)"),
+        (lambda trial: trial.suggest_loguniform("lr", 0.1, 1), "no attribute 'suggest_loguniform'"),
+        (lambda: {}, "takes 0 positional arguments"),
+    ],
+)
+def test_an_error_in_a_function_is_told_with_its_line_by_check(function: Any, words: str) -> None:
+    spec = search(".", param_space=function)
+    with pytest.raises(SpecError, match=f"space: the space function .*{words}"):
+        spec.check()
+
+
+def test_a_function_that_needs_an_await_is_refused() -> None:
+    async def space(trial: Any) -> None: ...
+
+    with pytest.raises(SpecError, match="space function .* must return a dict or None, seen <coroutine"):
+        search(".", param_space=space).check()
+
+
 def test_what_only_some_configs_hold_fails_those_trials(tmp_path: Any) -> None:
     space = {"x": choice([1, 2]), "scale": double, "made": sample_from(lambda config: late_set(config["x"]))}
     spec = search(tmp_path, param_space=space, start_points=[{"x": 1}, {"x": 2}], budget=Budget(trials=2))
@@ -262,7 +295,7 @@ def test_what_only_some_configs_hold_fails_those_trials(tmp_path: Any) -> None:
 
 def late_set(x: int) -> Any:
     """What `check` does not come across: it draws x = 1 there."""
-    return {x} if x == 2 and len(SEEN) else x
+    return {x} if x == 2 else x
 
 
 def test_exports_and_the_command_line_show_names(tmp_path: Any) -> None:

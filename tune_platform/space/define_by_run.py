@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -55,13 +57,23 @@ def run(function: Callable[[SpaceTrial], Any], pick: Pick) -> tuple[dict[str, An
     """Run the function once; return the config and the parameters that it asked for.
 
     The config is what the function returned, and the parameters that are not in there by their names, as in Ray Tune.
+    Raises SpecError for an error in the function, with its last line.
     """
     trial = SpaceTrial(pick)
-    returned = function(trial)
+    name = getattr(function, "__qualname__", function)
+    try:
+        returned = function(trial)
+    except SpecError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        raise SpecError(f"the space function {name} failed: {said}") from error
     if returned is None:
         return trial.params, trial.params
     if not isinstance(returned, Mapping):
-        name = getattr(function, "__qualname__", function)
+        if inspect.iscoroutine(returned):
+            returned.close()
         raise SpecError(f"the space function {name} must return a dict or None, seen {returned!r}")
     config = unboxed(dict(returned))
     there = flatten_names(config).keys() | config.keys()

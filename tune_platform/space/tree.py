@@ -189,7 +189,7 @@ class _Reader:
                 inner, own = self._unwrap(item, path)
                 place = (*path, *str(key).split("/"))
                 node.parts[key] = (self.read(inner, place, guards + own, branches), own)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):  # a named tuple would lose its names
             self.paths.setdefault(path, []).append(None)
             parts = [self.read(item, (*path, str(i)), guards, branches) for i, item in enumerate(value)]
             node = Items(list if isinstance(value, list) else tuple, parts)
