@@ -138,15 +138,15 @@ class OptunaSearcher:
         self._domains = {parameter.name: parameter.domain for parameter in space.parameters()}
         self._distributions = {name: distribution_of(domain) for name, domain in self._domains.items()}
         self._numbered = {name for name, domain in self._domains.items() if is_numbered(domain)}
-        if len(mode) > 1:
-            self._check_objectives()
+        if len(mode) > 1 or self._own:
+            self._check_serves()
         self._running: dict[int, _Open] = {}
         self._grid = space.grid_points()
         self._places = Places()
         self._tried = Tried(space, avoid=self.duplicates == "avoid")
 
-    def _check_objectives(self) -> None:
-        """Raise SpecError where the sampler cannot serve several objectives: a copy of it has to suggest something."""
+    def _check_serves(self) -> None:
+        """Raise SpecError where the sampler cannot serve the space and objectives: a copy of it suggests something."""
         try:
             sampler = copy.deepcopy(self._study.sampler) if self._own else self._build_sampler(0, 0)
         except Exception:  # it cannot be copied
@@ -156,10 +156,9 @@ class OptunaSearcher:
             try:
                 self._space.build(partial(suggest, study.ask()))
             except ValueError as error:
-                kind = type(sampler).__name__
-                raise SpecError(
-                    f"{kind} cannot search this space for {self._objectives} objectives: {error}"
-                ) from error
+                whole = f"{type(sampler).__name__} cannot search this space"
+                count = f" for {self._objectives} objectives" if self._objectives > 1 else ""
+                raise SpecError(f"{whole}{count}: {error}") from error
 
     # ------------------------------------------------------------------------------------ ask
 

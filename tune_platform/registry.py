@@ -89,6 +89,8 @@ class Registry:
                 built = factory(**options)
             except TypeError as error:
                 raise SpecError(f"{self.what} {name!r}: {error}") from error
+            if isinstance(part, type) and any(accepts(built) for accepts, _ in self.wrap):
+                return self.build(built)
         elif maker := next((where for accepts, where in self.wrap if accepts(part)), None):
             name = type(part).__name__
             built = self._load(name, EntryPoint(name, maker, self.group))(part, **options)

@@ -264,12 +264,15 @@ def fails(trial: Any) -> None:
     raise ValueError("not today")
 
 
+def no_trial() -> None: ...
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
         (fails, r"fails failed: ValueError: not today \(.*test_space_values.py:\d+\)"),
         (lambda trial: trial.suggest_loguniform("lr", 0.1, 1), "no attribute 'suggest_loguniform'"),
-        (lambda: {}, "takes 0 positional arguments"),
+        (no_trial, "takes 0 positional arguments"),
     ],
 )
 def test_an_error_in_a_function_is_told_with_its_line_by_check(function: Any, words: str) -> None:
@@ -281,7 +284,7 @@ def test_an_error_in_a_function_is_told_with_its_line_by_check(function: Any, wo
 def test_a_function_that_needs_an_await_is_refused() -> None:
     async def space(trial: Any) -> None: ...
 
-    with pytest.raises(SpecError, match="space function .* must return a dict or None, seen <coroutine"):
+    with pytest.raises(SpecError, match=r"space function .* must return a dict or None, seen <coroutine"):
         search(".", param_space=space).check()
 
 

@@ -14,7 +14,18 @@ from typing import Any
 import optuna
 import pytest
 
-from tune_platform import Budget, CheckpointPolicy, Resources, SearchSpec, SpecError, Trainable, report, run, uniform
+from tune_platform import (
+    Budget,
+    CheckpointPolicy,
+    Resources,
+    SearchSpec,
+    SpecError,
+    Trainable,
+    choice,
+    report,
+    run,
+    uniform,
+)
 
 
 class Outsider:
@@ -205,7 +216,34 @@ def test_resources_of_ray_tune_are_no_function(bundles: list[dict[str, float]], 
     assert any("with_resources" in warning for warning in spec(trainable).check())
 
 
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda config: {"gpu": 1.5}, r"of the function, for {'x': 1}: resource gpu: got 1.5; Ray shares one GPU"),
+        (lambda config: 5, r"of the function, for {'x': 1}: got 5 \(a whole number\)"),
+        (lambda config: config["cpu"], r"the function raised KeyError\('cpu'\) for {'x': 1}"),
+        (lambda config: PlacementGroupFactory([{"CPU": 1}]), r"got Ray Tune's .*; write Resources\(cpu=1"),
+    ],
+)
+def test_a_function_of_resources_is_asked_before_a_start(function: Any, words: str) -> None:
+    with pytest.raises(SpecError, match=f"resources: .*{words}"):
+        spec(resources=function, param_space={"x": choice([1])}).check()
+    spec(resources=lambda config: {"cpu": config["x"]}, param_space={"x": choice([1])}).check()
+
+
 # ------------------------------------------------------------------------------- searchers, blocks
+
+
+def test_the_class_of_a_sampler_is_as_good_as_an_object() -> None:
+    spec(searcher=optuna.samplers.TPESampler).check()
+    with pytest.raises(SpecError, match="searcher"):
+        spec(searcher={"name": "optuna", "sampler": 3}).check()
+
+
+def test_a_sampler_that_cannot_search_the_space_is_refused() -> None:
+    sampler = optuna.samplers.GridSampler({"other": [1, 2]})
+    with pytest.raises(SpecError, match="search: GridSampler cannot search this space: "):
+        spec(searcher=sampler, param_space={"x": uniform(0, 1)}).check()
 
 
 def test_a_sampler_for_one_objective_is_refused_for_two() -> None:

@@ -6,6 +6,7 @@ Where all of its first trials fail with one and the same error, the next ones wo
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 from tune_platform.engine.settings import Settings
@@ -19,6 +20,7 @@ _OF_THE_MACHINES = ("preempted", "disk_full")
 LOST_AT_ONCE = 5
 #: Trials that must have failed alike, at least, before a search is given up by default.
 FEWEST = 3
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
 def allowed_retries(settings: Settings, event: Failed, steps: int = 0) -> float:
@@ -51,7 +53,7 @@ def with_more_memory(settings: Settings, resources: Resources) -> Resize | None:
 class FirstTrials:
     """What the trials that have ended so far have in common. All of it is a function of the log."""
 
-    count: int = 0  # those that have failed with `error`, which is the first line of theirs
+    count: int = 0  # those that have failed with `error`, which is the first line of theirs, but for the numbers in it
     error: str = ""
     differ: bool = False  # one has ended otherwise: nothing follows from them any more
     good: bool = False  # one has ended well, with a value
@@ -60,7 +62,7 @@ class FirstTrials:
         """Note the end of a trial: why it failed, or None; `valued`: it has a value of the metric."""
         self.good = self.good or (failure is None and valued)
         line = (failure or "").partition("\n")[0]
-        self.differ = self.differ or failure is None or (self.count > 0 and line != self.error)
+        self.differ = self.differ or failure is None or (self.count > 0 and not _alike(line, self.error))
         self.count, self.error = self.count + (failure is not None), line or self.error
 
     def again(self) -> None:
@@ -82,3 +84,8 @@ class FirstTrials:
             return ""
         error = f"; the last error: {self.error}" if self.error else ""
         return f"none has a value of {metric!r} and ended well{error}"
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two errors are the same but for numbers: those of a config, of processes, addresses of objects."""
+    return _NUMBER.sub("0", one) == _NUMBER.sub("0", other)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, unwritable
+from tune_platform.protocol import seeds
 from tune_platform.resources import Resources
 from tune_platform.space.files import perhaps_parameters
 from tune_platform.spec.blocks import check_driver
@@ -38,11 +39,24 @@ def check(spec: SearchSpec) -> list[str]:
         attempt("schedule", lambda: check_saves(trainable, spec.make_scheduler()))
         if isinstance(resources, Resources):
             attempt("resources", lambda: check_workers(trainable, resources.workers))
+        else:
+            attempt("resources", lambda: _ask_resources(spec))
         searcher = spec.make_searcher()
         attempt("search", lambda: searcher.setup(spec.space, mode=spec.modes, seed=spec.seed))
     if problems:
         raise spec_error(problems, spec.name or "spec")
     return _warnings(spec)
+
+
+def _ask_resources(spec: SearchSpec) -> None:
+    """Ask the function that gives the resources of a config for those of one that may come."""
+    config = spec.space.sample(seeds.rng(spec.seed, 0, "check"))
+    try:
+        spec.resources_for(config)
+    except SpecError as error:
+        raise SpecError(f"of the function, for {config}: {str(error).removeprefix('resources: ')}") from error
+    except Exception as error:
+        raise SpecError(f"the function raised {error!r} for {config}") from error
 
 
 def _check_folder(storage: Location) -> None:

@@ -48,10 +48,23 @@ def test_the_same_error_in_all_first_trials_ends_the_search(cpus: float, options
     )
 
 
+def test_numbers_in_an_error_make_no_other_error_of_it() -> None:
+    texts = [
+        "RuntimeError: 8 rows for <Model object at 0x7f1880ab7060> and lr 0.01 (/a/train.py:3)",
+        "RuntimeError: 16 rows for <Model object at 0x7f67ddbcd6c0> and lr -3.2e-05 (/a/train.py:3)",
+        "RuntimeError: 9 rows for <Model object at 0x7f67ddbcd000> and lr 1 (/a/train.py:3)",
+    ]
+    for last in (texts[2], texts[2].replace("and lr", "with lr")):
+        play = started()
+        for number, text in enumerate([*texts[:2], last]):
+            fail(play, number, text)
+        assert (play.finished() is not None) == (last == texts[2])
+
+
 def test_another_error_or_a_trial_that_ends_well_makes_it_go_on() -> None:
     play = started()
     fail(play, 0, "ValueError: no data")
-    fail(play, 1, "ValueError: x is 3")
+    fail(play, 1, "ValueError: no labels")
     for number in range(2, 7):
         fail(play, number, "ValueError: no data")
     assert play.finished() is None
