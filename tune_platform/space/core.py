@@ -166,16 +166,19 @@ class Space:
         assert self._tree is not None
         return match(self._tree, config)
 
+    def example(self, seed: int = 0) -> dict[str, Any]:
+        """Draw a config to try things with, the same for the same seed."""
+        return self.sample(seeds.rng(seed, 0, "check"))
+
     def check(self, seed: int = 0) -> float:
         """Return the share of draws that meet the constraints (1 without any).
 
         SpecError when none does, and when a config holds what no store can keep.
         """
-        generator = seeds.rng(seed, 0, "check")
-        to_json(self.sample(generator))
+        to_json(self.example(seed))
         if not self.constraints:
             return 1.0
-        draws = 200
+        draws, generator = 200, seeds.rng(seed, 1, "check")
         pick: Pick = lambda name, domain: domain.sample(generator)  # noqa: E731
         return max(sum(self.satisfied(self.build(pick)) for _ in range(draws)), 1) / draws
 

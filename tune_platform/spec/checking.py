@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, unwritable
-from tune_platform.protocol import seeds
 from tune_platform.resources import Resources
 from tune_platform.space.files import perhaps_parameters
 from tune_platform.spec.blocks import check_driver
@@ -50,7 +49,7 @@ def check(spec: SearchSpec) -> list[str]:
 
 def _ask_resources(spec: SearchSpec) -> None:
     """Ask the function that gives the resources of a config for those of one that may come."""
-    config = spec.space.sample(seeds.rng(spec.seed, 0, "check"))
+    config = spec.space.example(spec.seed)
     try:
         spec.resources_for(config)
     except SpecError as error:
