@@ -144,6 +144,20 @@ def test_those_that_fail_are_not_waited_for() -> None:
     assert kinds(hand.end(3)) == {1: "Continue", 0: "Continue"}, "the rung keeps two, as of four"
 
 
+def test_one_that_is_past_the_next_rung_already_counts_there() -> None:
+    """By hand: 0 ran on to 2 although it was to wait at 1; it is kept, needs no verdict, and closes the next rung."""
+    hand = Hand(SuccessiveHalving(n=4, max=4, eta=2), 4)
+    assert kinds(hand.at(0, 1, 0.1)) == {0: "Pause"}
+    assert hand.at(0, 2, 0.15) == []
+    for number in (1, 2):
+        hand.at(number, 1, 0.1 * (1 + number))
+    assert kinds(hand.at(3, 1, 0.4)) == {1: "Continue", 2: "Stop", 3: "Stop"}, "0 is where it would be sent"
+    assert [rung["arrived"] for rung in hand.scheduler.describe()["brackets"][0]["rungs"]] == [0, 1, 0]
+    found = hand.at(1, 2, 0.05)
+    assert kinds(found) == {1: "Continue", 0: "Stop"}
+    assert found[1].verdict.reason == "bracket 0, rung 1 (step 2): rank 2/2, keep 1", "with its loss of step 2"
+
+
 def test_a_bracket_that_does_not_fill_goes_on_with_what_it_has() -> None:
     hand = Hand(SuccessiveHalving(n=9, max=9, eta=3), 4)
     for number in range(4):

@@ -59,6 +59,14 @@ def test_a_net_spreads_over_the_front() -> None:
     assert epsilon_net(line * [1, 1000], 3, line * [1, 1000]) == [0, 4, 2], "objectives are scaled"
 
 
+def test_distances_are_in_shares_of_the_range_in_the_rung() -> None:
+    """By hand, in shares: from the first 1.12 to the second, 0.52 to the third; as they are: 100 and 500."""
+    front = np.array([[0.0, 0.5, 500.0], [1.0, 1.0, 400.0], [0.1, 0.4, 0.0], [0.1, 0.6, 900.0]])
+    rung = np.vstack([front, [[0.0, 0.0, 0.0], [1.0, 1.0, 1000.0]]])
+    assert epsilon_net(front, 2, rung) == [0, 1]
+    assert epsilon_net(front, 3, rung) == [0, 1, 2], "0.52 from the first, and the fourth 0.42"
+
+
 def arrive(scheduler: MOASHA, number: int, loss: float, size: float) -> Any:
     return scheduler.on_report(FakeTrial(number, {}), Report(1, {"loss": loss, "size": size}, 0.0))
 

@@ -114,6 +114,27 @@ def test_a_step_of_a_batch_by_hand() -> None:
     assert suggest(seen, [(1.0,)], 10.0, 1, np.random.default_rng(0)) == pytest.approx([wanted], abs=2e-3)
 
 
+def test_a_step_behind_all_that_was_seen_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fade is per tenth of the search from where this member stands: 10 to 30, so what was seen is 10 of 2 away.
+
+    Seen once at x = 1, faded by c = 0.95^(10 / 2), and another trains there now: with K = (1.05 c; c 1.05) and the
+    covariances (c k, k) the best is that of c k / 1.05 + sqrt(0.2) deviation.
+    """
+    monkeypatch.setattr("tune_platform.schedulers.pb2._LENGTHS", (0.1,))
+    monkeypatch.setattr("tune_platform.schedulers.pb2._FADES", (0.05,))
+
+    def best(age: float) -> float:
+        c = 0.95 ** (age / 2)
+        x = np.linspace(0.5, 1, 50_001)
+        k = np.exp(-((1 - x) ** 2) / 0.02)
+        explained = np.array([c, 1]) @ np.linalg.inv(np.array([[1.05, c], [c, 1.05]])) @ np.array([c, 1])
+        return float(x[np.argmax(c * k / 1.05 + np.sqrt(0.2) * np.sqrt(1 - explained * k**2))])
+
+    seen = [(20.0, (0.0,), 0.0), (30.0, (1.0,), 2.0)]
+    assert abs(best(10) - best(20)) > 5e-3, "it matters from where tenths are counted"
+    assert suggest(seen, [(1.0,)], 10.0, 1, np.random.default_rng(0)) == pytest.approx([best(10)], abs=2e-3)
+
+
 def test_old_gains_are_forgotten_where_the_best_has_moved() -> None:
     """Long ago x = 0.2 gained, lately x = 0.8 does: the likeliest model lets the old fade, and goes to that side."""
     seen = [(float(t), (x,), float(x == (0.2 if t < 10 else 0.8))) for t in range(20) for x in (0.2, 0.5, 0.8)]
