@@ -104,6 +104,33 @@ def test_the_command(family: Path) -> None:
     assert [one["source"] for one in json.loads(given)] == [clone.source for clone in clones]
 
 
+def test_show_says_generation_and_parent(family: Path) -> None:
+    results = load("family", storage=family)
+    clone = results.family().clones[-1]
+    number = clone.trial
+    generation = results.family().generation(number)
+    assert generation == len(results.family().schedule(number)) - 1 >= 1
+
+    def call(*words: str) -> str:
+        return CliRunner().invoke(main, ["show", "family", *words, "--storage", str(family)]).output
+
+    text = call(str(number))
+    assert f"generation  {generation}\n" in text
+    assert (
+        f"parent      trial {clone.source}, its weights of step {clone.source_step} taken at step {clone.step}\n"
+        in text
+    )
+    given = json.loads(call("--json"))["trials"]
+    assert {one["trial"]: one["parent"] for one in given}[number] == clone.source
+    assert json.loads(call(str(number), "--json"))["generation"] == generation
+    table = call().split("\n\n")[1].splitlines()
+    head = table[0].replace("best loss", "best_loss").split()
+    [row] = [line.split() for line in table[1:] if line.split()[0] == str(number)]
+    assert (row[head.index("generation")], row[head.index("parent")]) == (str(generation), str(clone.source))
+    first = next(trial for trial in results.family().trials if results.family().parent(trial) is None)
+    assert "generation  0\nparent      -\n" in call(str(first))
+
+
 def test_a_trial_that_does_not_exist(family: Path) -> None:
     done = CliRunner().invoke(main, ["lineage", "family", "77", "--storage", str(family)])
     assert done.exit_code != 0
@@ -133,9 +160,7 @@ def test_by_hand() -> None:
 
 
 def test_trials_that_cannot_save_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        SpecError, match=r"with PBT trials go on from each other's checkpoints, but Forgetful saves none"
-    ):
+    with pytest.raises(SpecError, match=r"with PBT trials go on from checkpoints, but Forgetful saves none"):
         run(spec(tmp_path, Forgetful))
     assert not list(tmp_path.iterdir()), "nothing was started"
 

@@ -106,6 +106,18 @@ MISTAKES: list[tuple[str, str]] = [
         "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, qmc, bohb, screen, evolution, cqr, forest, portfolio",
     ),
     (
+        "schedule: {name: pbt, interval: 5, mutations: {lrr: null}}\n",
+        "line 6, schedule: pbt: mutations name 'lrr', which is no parameter of the space (did you mean 'lr'?); it has lr",
+    ),
+    (
+        "schedule: {name: pb2, interval: 5, mutations: {lr: [0.1, 0.2]}}\n",
+        "line 6, schedule: pb2: no parameter that may change is a number of a range: use pbt",
+    ),
+    (
+        "schedule: {name: mo_asha, max: 9}\n",
+        "line 6, schedule: mo_asha: it needs several objectives, got ['loss']; for one use asha",
+    ),
+    (
         "search: {name: random, tries: 3}\n",
         "line 6, search: searcher 'random' has no option 'tries'; its options: none",
     ),

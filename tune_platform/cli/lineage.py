@@ -60,7 +60,7 @@ def _tree(found: Lineage) -> list[str]:
     for trial in found.trials:
         children = [clone for clone in found.clones if clone.source == trial]
         own = [clone for clone in found.clones if clone.trial == trial]
-        replaced = f", replaced {len(own)} times" if own else ""
+        replaced = f", replaced {len(own)} time{'s' if len(own) > 1 else ''}" if own else ""
         lines.append(f"trial {trial}{replaced}")
         for index, clone in enumerate(children):
             arm = "└─" if index == len(children) - 1 else "├─"

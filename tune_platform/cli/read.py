@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tune_platform.results import Reason, Results, Spent, TrialResult
+    from tune_platform.results.lineage import Lineage
     from tune_platform.store.records import ExperimentRow
+
+#: Schedulers under which trials go on from each other's checkpoints.
+_POPULATIONS = ("pbt", "pb2", "mf_pbt")
 
 
 def _orders(given: Mapping[str, Any]) -> Sequence[str]:
@@ -137,22 +141,26 @@ def show(
     results = load(experiment, storage)
     if trial is not None:
         one, reasons = results.trial(trial), results.why(trial)
+        family = _family(results, results.row())
         if as_json:
-            print_json({**trial_json(one), "history": [_reason_json(reason) for reason in reasons]})
+            history = [_reason_json(reason) for reason in reasons]
+            print_json({**trial_json(one), **_place_json(family, trial), "history": history})
         else:
-            click.echo(_trial_text(results, one, reasons, driven=results.status == "running"))
+            click.echo(_trial_text(results, one, reasons, family, driven=results.status == "running"))
         return
     row = results.row()
     if sort.lstrip("-") == "best":
         sort = "-best" if (results.mode == "max") != sort.startswith("-") else "best"
     trials = results.trials(status=status, order=sort, limit=limit or None)
+    family = _family(results, row)
     if as_json:
         spent = _spent_json(results.spent())
-        print_json({**_experiment_json(row), "spent": spent, "trials": [trial_json(each) for each in trials]})
+        rows = [{**trial_json(each), **_place_json(family, each.number)} for each in trials]
+        print_json({**_experiment_json(row), "spent": spent, "trials": rows})
         return
     click.echo(_summary(results, row))
     if trials:
-        click.echo("\n" + _trials_table(results, trials, driven=row.status == "running"))
+        click.echo("\n" + _trials_table(results, trials, family, driven=row.status == "running"))
     total = sum(row.counts.values()) if status is None else row.counts.get(status.upper(), 0)
     if len(trials) < total:
         talk(f"{len(trials)} of {total} trials are shown; --limit 0 shows all")
@@ -199,7 +207,20 @@ def _spent_json(spent: Spent | None) -> dict[str, Any] | None:
     return {"cpu_hours": spent.cpu_hours, "gpu_hours": spent.gpu_hours, "cost": spent.cost, "of": of, "ends": ends}
 
 
-def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bool) -> str:
+def _family(results: Results, row: ExperimentRow) -> Lineage | None:
+    """Return who went on from whose checkpoint, where the scheduler has them do so: it takes reading the whole log."""
+    schedule = row.spec.get("schedule")
+    return results.family() if isinstance(schedule, Mapping) and schedule.get("name") in _POPULATIONS else None
+
+
+def _place_json(family: Lineage | None, trial: int) -> dict[str, Any]:
+    if family is None:
+        return {}
+    parent = family.parent(trial)
+    return {"generation": family.generation(trial), "parent": parent.source if parent else None}
+
+
+def _trials_table(results: Results, trials: Sequence[TrialResult], family: Lineage | None, *, driven: bool) -> str:
     from tune_platform.protocol.configs import shown
     from tune_platform.results import flatten
 
@@ -208,9 +229,15 @@ def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bo
     # What is the same in all of them tells nothing; `show EXP TRIAL` has it.
     if len(trials) > 1:
         names = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
-    first = ("trial", "status", "step", f"best {results.metric}".strip(), "at")  # in this order, see `fit` below
+    first = ["trial", "status", "step", f"best {results.metric}".strip(), "at"]  # in this order, see `fit` below
+    places: dict[int, list[str]] = {}
+    if family is not None:
+        first += ["generation", "parent"]
+        found = {t.number: _place_json(family, t.number) for t in trials}
+        places = {trial: [str(at["generation"]), number(at["parent"])] for trial, at in found.items()}
     rows = [
         [str(t.number), status_word(t.status, driven), str(t.step), number(t.best), number(t.best_step)]
+        + places.get(t.number, [])
         + [number(config.get(name)) for name in names]
         + [t.reason if t.status != "FAILED" else t.message or t.reason]
         for t, config in zip(trials, configs, strict=True)
@@ -221,7 +248,7 @@ def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bo
         head[3] = "best"  # the summary has the metric
     parameters = range(len(first), len(head) - 1)
     rare = sorted(parameters, key=lambda index: (sum(head[index] in config for config in configs), -index))
-    kept = fit(head, rows, (4, 2, len(head) - 1, 1, *rare), width())
+    kept = fit(head, rows, (4, 2, len(head) - 1, 1, *range(5, len(first)), *rare), width())
     missing = [name for index, name in enumerate(head) if index not in kept]
     if missing:
         talk(f"does not fit into {width()} columns: {', '.join(missing)}; widen the terminal, or see --json and export")
@@ -229,7 +256,9 @@ def _trials_table(results: Results, trials: Sequence[TrialResult], *, driven: bo
     return table(head, rows, width())
 
 
-def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason], *, driven: bool) -> str:
+def _trial_text(
+    results: Results, trial: TrialResult, reasons: Sequence[Reason], family: Lineage | None, *, driven: bool
+) -> str:
     status = status_word(trial.status, driven)
     best = "-" if trial.best is None else f"{results.metric} {number(trial.best)} at step {trial.best_step}"
     lines = [
@@ -243,12 +272,21 @@ def _trial_text(results: Results, trial: TrialResult, reasons: Sequence[Reason],
         + (f" after {duration(trial.duration)}" if trial.duration is not None else ""),
         f"checkpoint  {_saved(trial) or '-'}",
         f"log         {trial.log_file or '-'}",
+        *([] if family is None else _place(family, trial.number)),
         "config",
         *(f"  {line}" for line in as_yaml(trial.config).splitlines()),
     ]
     if trial.error:
         lines += ["error", *(f"  {line}" for line in trial.error.rstrip().splitlines())]
     return "\n".join([*lines, "history", *(f"  {line}" for line in _history(reasons))])
+
+
+def _place(family: Lineage, trial: int) -> list[str]:
+    """Say how many clones its weights have gone through, and whose they were before the last."""
+    parent = family.parent(trial)
+    at = "?" if parent is None or parent.source_step is None else parent.source_step
+    whose = "-" if parent is None else f"trial {parent.source}, its weights of step {at} taken at step {parent.step}"
+    return [f"generation  {family.generation(trial)}", f"parent      {whose}"]
 
 
 def _saved(trial: TrialResult) -> str:

@@ -80,6 +80,14 @@ class Lineage:
         """All trials that were suggested."""
         return list(self._first)
 
+    def parent(self, trial: int) -> Clone | None:
+        """Return the clone by which a trial came to the weights that it has now; None where they are its own."""
+        return self._newest(trial, len(self.clones), None)[1]
+
+    def generation(self, trial: int) -> int:
+        """Return how many clones a trial's weights have gone through: 0 where they are its own."""
+        return len(self.schedule(trial)) - 1
+
     def schedule(self, trial: int) -> list[Segment]:
         """Return the segments that led to a trial's weights, oldest first: the last is the trial's own."""
         segments: list[Segment] = []

@@ -79,6 +79,11 @@ class Explorer:
                     f"{self._name}: mutations name {key!r}, which is no parameter of the space"
                     f"{did_you_mean(key, list(domains))}; it has {', '.join(domains) or 'none'}"
                 )
+            if key in self._ways and _apart(self._ways[key], domains[key]):
+                raise SpecError(
+                    f"{self._name}: mutations.{key} {self._ways[key]!r} has no value of the space's own, "
+                    f"{domains[key]!r}: a config outside of it is never tried"
+                )
 
     def has_continuous(self) -> bool:
         """Whether some parameter of the space may change and is a number of a range."""
@@ -151,7 +156,7 @@ class Explorer:
                         changed[key], how = self._placed(key, unit[key]), "chosen by the model"
                     else:
                         changed[key], how = self._mutate(key, values[key], rng)
-                    if how:
+                    if how and changed[key] != values[key]:  # it may be at its end already, or be drawn again
                         said.append(f"{key} {_text(values[key])} -> {_text(changed[key])} ({how})")
             if all(self._contains(key, value) for key, value in changed.items()):
                 with suppress(SpecError):  # a constraint
@@ -224,6 +229,15 @@ def _inside(domain: Domain | None, value: Any) -> Any:
     if isinstance(domain, (Float, Int)) and isinstance(value, (int, float)) and not domain.contains(value):
         return _fit(domain, None, value)
     return value
+
+
+def _apart(way: Domain | Callable[..., Any], own: Domain) -> bool:
+    """Whether a mutation has not one value that the parameter may take."""
+    if isinstance(way, Categorical) and isinstance(own, (Float, Int, Categorical)):
+        return not any(own.contains(value) for value in way.values)
+    if isinstance(way, (Float, Int)) and isinstance(own, (Float, Int)):
+        return way.high < own.low or way.low > own.high
+    return False
 
 
 def _way(where: str, way: Any) -> Domain | Callable[..., Any]:

@@ -52,14 +52,16 @@ def arguments_of(document: Document, title: str) -> dict[str, Any]:
         problems += [_with_one_objective(problem, document.data) for problem in problems_of(error, SpecFile)]
     problems += _check_parts(document.data, {problem.path[0] for problem in problems if len(problem.path) == 1})
     if file is not None and not problems:
+        scheduler = build_scheduler(_part(file.schedule) or FIFO)  # one that is chosen agrees
         problems = contradictions(
             [objective.metric for objective in file.objective],
             [objective.mode for objective in file.objective],
-            build_scheduler(_part(file.schedule) or FIFO),  # one that is chosen agrees
+            scheduler,
             target=next((o.target for o in file.objective if o.target is not None), None),
             stop=file.stop,
         )
         problems += memory_to_grow(file.retries.model_dump(exclude_none=True), file.resources.custom)
+        problems += _unfit_scheduler(scheduler, file)
     if problems or file is None:
         shown = [_as_written(problem, document.written) for problem in _without_echoes(problems)]
         raise spec_error(with_lines(shown, document.lines), title)
@@ -178,6 +180,15 @@ def _check_parts(data: Mapping[str, Any], broken: set[str | int]) -> list[Proble
     space = data.get("space", {})
     if isinstance(space, dict) and "space" not in broken:
         found += _check_space(space, data)
+    return found
+
+
+def _unfit_scheduler(scheduler: Any, file: SpecFile) -> list[Problem]:
+    """Return what a scheduler has against the space or the objectives, such as a mutation of no parameter."""
+    found = _Findings()
+    if (prepare := getattr(scheduler, "prepare", None)) is not None:
+        metrics, modes = ([getattr(each, word) for each in file.objective] for word in ("metric", "mode"))
+        found.check(("schedule",), prepare, build_space(_space_of(file), file.constraints), metrics, modes)
     return found
 
 

@@ -37,10 +37,10 @@ def check_trainable(value: Any) -> Any:
 
 
 def check_saves(trainable: Any, scheduler: Any) -> None:
-    """Raise SpecError for a class that cannot save, where trials go on from each other's checkpoints."""
+    """Raise SpecError for a class that cannot save, where the scheduler sends trials on from checkpoints."""
     if getattr(scheduler, "needs_checkpoints", False) and saves_nothing(trainable):
         raise SpecError(
-            f"with {type(scheduler).__name__} trials go on from each other's checkpoints, but {trainable.__qualname__} "
+            f"with {type(scheduler).__name__} trials go on from checkpoints, but {trainable.__qualname__} "
             "saves none: write its save_checkpoint(directory) and load_checkpoint(directory), or its get_state() and "
             "set_state(state)"
         )

@@ -406,6 +406,18 @@ def test_bad_options(options: dict[str, Any], said: str) -> None:
         PBT(**{"interval": 5, **options})
 
 
+@pytest.mark.parametrize(
+    "way", [uniform(5, 10), [5.0, 7.0], {"type": "int", "low": 2, "high": 3}], ids=["range", "list", "file"]
+)
+def test_a_mutation_that_the_space_never_takes_is_refused(way: Any) -> None:
+    space = Space({"x": uniform(0, 1), "act": choice(["relu", "tanh"])})
+    with pytest.raises(SpecError, match=r"pbt: mutations.x .* has no value of the space's own, "):
+        PBT(interval=5, mutations={"x": way}).prepare(space, ("loss",), ("min",))
+    with pytest.raises(SpecError, match=r"pbt: mutations.act "):
+        PBT(interval=5, mutations={"act": ["gelu"]}).prepare(space, ("loss",), ("min",))
+    PBT(interval=5, mutations={"x": uniform(0.5, 10), "act": ["relu", "gelu"]}).prepare(space, ("loss",), ("min",))
+
+
 def test_truncation_by_hand() -> None:
     """Of ten members with 20 %, the paper's share, the worst two copy one of the best two, times 1.2 or 0.8."""
     scheduler = PBT(interval=1, quantile=0.2, resample=0, mutations={"x": uniform(0, 1)}, synchronous=True)
