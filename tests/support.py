@@ -361,6 +361,7 @@ class Scenario:
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     plan: Sequence[tuple[int, str, int | None, Mapping[str, Any]]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    changes: Sequence[tuple[float, Sequence[Mapping[str, float]], str]] = ()
     step_time: float | None = None  # seconds; None: drawn
     setup_time: float = 0.0
     batch: int = 16
@@ -415,6 +416,7 @@ class Scenario:
             setup_time=self.setup_time,
             faults=self.faults,
             batch=self.batch,
+            changes=self.changes,
         )
         kind = StatefulSearcher if self.stateful else MemorySearcher
         searcher = kind(limit=self.limit, raises_at=self.raises_at, choices=self.choices)

@@ -6,7 +6,7 @@ gang) is placed as one unit: all its bundles or none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -78,6 +78,7 @@ class Ledger:
             for node, bundle in lease:
                 if node < len(self._free):
                     _add(self._free[node], bundle, -1.0)
+        self._overdrawn = [dict(free) for free in self._free]  # as it was then: that may only become less
         self._fits: dict[Resources, bool] = {}  # what `fits` has found since the last change
         self._possible: dict[Resources, bool] = {}
         self._slots: dict[Resources, int] = {}
@@ -185,11 +186,31 @@ class Ledger:
         """Return how many trials hold a lease."""
         return len(self._leases)
 
+    def excess(self, trials: Iterable[int], leaving: Collection[int]) -> list[int]:
+        """Return which trials, in this order, have to go for no node to be overdrawn once `leaving` have left."""
+        free, found = [dict(node) for node in self._free], []
+
+        def give_back(trial: int) -> None:
+            for node, bundle in self._leases[trial]:
+                if node < len(free):
+                    _add(free[node], bundle, 1.0)
+
+        for trial in leaving:
+            give_back(trial)
+        for trial in trials:
+            short = any(node >= len(free) or not _fits(free[node], dict.fromkeys(bundle, 0.0))
+                        for node, bundle in self._leases[trial])  # fmt: skip
+            if short and trial not in leaving:
+                give_back(trial)
+                found.append(trial)
+        return found
+
     def check(self) -> None:
-        """Raise AssertionError if more is leased than there is (for tests)."""
+        """Raise AssertionError if more is leased than there is, or was when a node shrank (for tests)."""
         for node, amounts in enumerate(self._free):
             for name, amount in amounts.items():
-                assert amount >= -_EPSILON, f"node {node} is overdrawn: {name} {amount:g}"
+                least = min(0.0, self._overdrawn[node].get(name, 0.0))
+                assert amount >= least - _EPSILON, f"node {node} is overdrawn: {name} {amount:g}"
 
 
 def _make_room(known: dict[Resources, Any]) -> None:

@@ -71,6 +71,11 @@ class Capacity:
         """When the share is to be looked at next."""
         return self._next_look if self._admission is not None else math.inf
 
+    @property
+    def reclaim(self) -> str:
+        """Say why what is beyond it is to be given back soon; empty where it is given back as trials end."""
+        return self.nodes.drained
+
     def changed(self) -> bool:
         """Take over what can be leased now; whether that has changed."""
         before, have = self.offered, self.nodes.have

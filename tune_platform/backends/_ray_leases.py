@@ -391,8 +391,9 @@ class Leases:
     def tell_capacity(self) -> None:
         """Tell what can be leased, where that has changed."""
         if self._capacity.changed():
-            offered, own = self._capacity.offered, self._capacity.nodes.own
-            self.events.append(CapacityChanged(time=time.time(), nodes=offered, fixed=own))
+            capacity = self._capacity
+            offered, own = capacity.offered, capacity.nodes.own
+            self.events.append(CapacityChanged(time=time.time(), nodes=offered, fixed=own, reclaim=capacity.reclaim))
 
     # told once
 

@@ -29,6 +29,11 @@ _ACCEPTED_WITHIN = 1.0
 _LOOK_AGAIN = 0.25
 
 
+def _ask() -> tuple[list[dict[str, Any]], Iterable[str]]:
+    """Ask Ray for its nodes, and for the ids of those that are drained."""
+    return ray.nodes(), ray._private.state.state.get_draining_nodes()
+
+
 class Nodes:
     """The nodes of the cluster that this process is connected to; `own`: it is of this process, and none will join."""
 
@@ -43,6 +48,7 @@ class Nodes:
         self._silent_since = math.inf
         self._listen: dict[str, str] = {}  # where the raylet of each node takes connections
         self._avoided: set[str] = set()
+        self._drained: set[str] = set()  # those that will go soon: by notice of a spot market, or `ray drain-node`
         self._lost: set[str] = set()  # those that take none, though Ray has not found out yet
 
     def look_up(self) -> None:
@@ -64,19 +70,27 @@ class Nodes:
             if time.monotonic() - self._silent_since >= GONE_AFTER:
                 self._give_up(f"its head node has taken no connection for {GONE_AFTER:g} s")
         elif not self.have:
-            self._take(ray.nodes(), None)
+            self._take(_ask(), None)
         else:
-            self._aside.ask(ray.nodes)
+            self._aside.ask(_ask)
             self.due = time.monotonic() + min(_LOOK_AGAIN, self._refresh_s)
 
-    def _take(self, nodes: list[dict[str, Any]], error: Exception | None) -> None:
-        if error is not None:
+    @property
+    def drained(self) -> str:
+        """Say which of the nodes are drained, so that trials leave them before they go; empty where none is."""
+        names = sorted(self._listen[name].rpartition(":")[0] for name in self._drained & self._listen.keys())
+        return f"{'node' if len(names) == 1 else 'nodes'} {', '.join(names)} will go soon (drained)" if names else ""
+
+    def _take(self, answer: tuple[list[dict[str, Any]], Iterable[str]] | None, error: Exception | None) -> None:
+        if error is not None or answer is None:
             logger.debug("the nodes could not be looked up", exc_info=error)
             return
+        nodes, drained = answer
+        self._drained = set(drained)
         found = {node["NodeID"]: node for node in nodes if node["Alive"]}
         self._listen = {name: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for name, node in found.items()}
         self._lost = {name for name in self._lost & found.keys() if not self._listens(name)}
-        useless = self._lost | self._avoided
+        useless = self._lost | self._avoided | self._drained
         alive = {name: node["Resources"] for name, node in found.items() if name not in useless}
         self.ids += [node for node in alive if node not in self.ids]
         self.have = tuple(amounts_of(alive.get(node, {})) for node in self.ids)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,8 @@ class SimulatedBackend:
 
     `curve(config, step)` returns the metrics of step 1, 2, ..., or None once the training has ended. `step_time(config,
     step)` is in virtual seconds; without it a step takes between 0.5 and 1.5 seconds. `batch` bounds how many reports
-    travel together, as the flush interval does on a real backend.
+    travel together, as the flush interval does on a real backend. `changes` are what there is to lease
+    from a time on: (seconds, nodes, why what is beyond them is to be given back at once; empty where not), in order.
     """
 
     parallel = False
@@ -84,13 +86,18 @@ class SimulatedBackend:
         setup_time: float = 0.0,
         faults: Faults | None = None,
         batch: int = 16,
+        changes: Sequence[tuple[float, Sequence[Mapping[str, float]], str]] = (),
     ) -> None:
         self._curve = curve
         self._nodes = tuple(nodes) if nodes is not None else ({"cpu": float(workers)},)
+        self._first = self._nodes
         self._step_time = step_time
         self._setup_time = setup_time
         self._faults = faults
         self._batch = batch
+        self._changes = deque(
+            CapacityChanged(time=time, nodes=tuple(found), reclaim=reclaim) for time, found, reclaim in changes
+        )
         self._workers: dict[int, _Worker] = {}
         # (time, trial, attempt, serial, event): a total order that does not depend on when it was pushed.
         self._heap: list[tuple[float, int, int, int, Event]] = []
@@ -99,6 +106,8 @@ class SimulatedBackend:
     def start(self, job: Job) -> CapacityChanged:
         """Take the job; the capacity is what the constructor was told."""
         self._job = job
+        while self._changes and self._changes[0].time <= self._now:
+            self._change()
         return CapacityChanged(time=self._now, nodes=self._nodes)
 
     def now(self) -> float:
@@ -128,6 +137,8 @@ class SimulatedBackend:
         """
         while self._heap and (timeout is None or timeout > 0):
             time, number, attempt, serial, event = self._heap[0]
+            if self._changes and self._changes[0].time <= time:
+                break
             worker = self._workers.get(number)
             if worker is None or worker.launch.attempt != attempt or serial <= worker.dropped:
                 heapq.heappop(self._heap)  # the lease has ended, or other plans were made
@@ -138,6 +149,9 @@ class SimulatedBackend:
             self._now = max(self._now, time)
             self._deliver(worker, event)
             return [event]
+        if self._changes and (timeout is None or 0 < timeout >= self._changes[0].time - self._now):
+            self._now = max(self._now, self._changes[0].time)
+            return [self._change()]
         if timeout is not None and timeout > 0:
             self._now += timeout
         return []
@@ -149,6 +163,10 @@ class SimulatedBackend:
         """Pass through what an earlier driver has seen and done, so that its work in flight is found again."""
         if isinstance(event, Resumed):
             self._workers.clear()  # the work in flight was lost
+            if self._nodes is not self._first:  # the new driver has started with those
+                self._changes.appendleft(CapacityChanged(time=self._now, nodes=self._nodes))
+        if isinstance(event, CapacityChanged) and self._changes and self._changes[0].time <= event.time:
+            self._change()
         if isinstance(event, (Started, Reported, Saved)) or (isinstance(event, Failed) and event.cause != "timeout"):
             again = self.poll(None)
             while [type(found) for found in again] == [Started] and not isinstance(event, Started):
@@ -164,6 +182,11 @@ class SimulatedBackend:
         self._heap.clear()
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _change(self) -> CapacityChanged:
+        change = self._changes.popleft()
+        self._nodes = change.nodes
+        return change
 
     def _launch(self, launch: Launch) -> None:
         worker = self._workers[launch.trial] = _Worker(launch, launch.start, launch.until, launch.save)

@@ -37,7 +37,7 @@ from tune_platform.engine.replay import (
 )
 from tune_platform.engine.settings import Settings
 from tune_platform.engine.state import Best, State
-from tune_platform.engine.trial import HELD, SAVED_FIRST, STOPPED_BY_A_PERSON, Trial, TrialStatus
+from tune_platform.engine.trial import HELD, SAVED_FIRST, STOPPED_BY_A_PERSON, TAKEN_BACK, Trial, TrialStatus
 from tune_platform.errors import SchedulerError
 from tune_platform.protocol.commands import Command, Finish
 from tune_platform.protocol.effects import (
@@ -53,6 +53,7 @@ from tune_platform.protocol.effects import (
     SupplyEnded,
 )
 from tune_platform.protocol.events import (
+    CapacityChanged,
     Event,
     Exhausted,
     Failed,
@@ -64,7 +65,7 @@ from tune_platform.protocol.events import (
 )
 from tune_platform.protocol.scheduler import Scheduler
 from tune_platform.protocol.text import TIME_IS_UP, plain
-from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Stop, Verdict
+from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause, Resize, Stop, Verdict
 
 __all__ = ["PATIENCE", "Best", "Controller", "Settings"]
 
@@ -108,7 +109,8 @@ class Controller:
             self._follow(event)
         self._decisions.extend(others)
         self._carry_out()
-        self._clone_those_that_wait()
+        if self._clone_those_that_wait() or isinstance(event, CapacityChanged):
+            self._vacate()
         self._fail_misfits()
         self._check_budget()
         if state.spending.limited and not isinstance(event, (Resumed, Requested)):  # more requests may come with it
@@ -288,11 +290,14 @@ class Controller:
         elif trial.status is TrialStatus.PAUSED and (trial.resizing or trial.reason == SAVED_FIRST):
             self._paused(trial)  # it has a checkpoint already
 
-    def _clone_those_that_wait(self) -> None:
+    def _clone_those_that_wait(self) -> bool:
         """Have clones go on whose source has the checkpoint by now, in memory or written, or writes none any more."""
+        went_on = False
         for number, (clone, step) in list(self.state.awaiting.items()):
             if not is_coming(self.state, number, clone.source, step):
                 self._act(self.state.trials[number], clone, "engine")
+                went_on = True
+        return went_on
 
     def _go_on(self, trial: Trial, reason: str) -> None:
         until, save = self._milestone(trial)
@@ -399,6 +404,21 @@ class Controller:
                 continue
             self._launch(trial, nodes, trial.until, trial.save)
         return False
+
+    def _vacate(self) -> None:
+        """Have trials save and give their places back that are wanted for others: those that came last.
+
+        One that waits to become a clone does so first.
+        """
+        state = self.state
+        if not state.reclaim:
+            return
+        leaving = [number for number in state.placed if state.trials[number].status is TrialStatus.PAUSING]
+        others = [number for number in reversed(state.placed) if number not in state.awaiting]
+        for number in state.ledger.excess(others, leaving):
+            trial = state.trials[number]
+            self._act(trial, Resize(resources=trial.resources, reason=TAKEN_BACK + state.reclaim), "engine")
+        self._carry_out()
 
     def _launch(self, trial: Trial, nodes: Sequence[int], until: float | None, save: bool) -> None:
         self._emit(Launched(trial=trial.number, attempt=trial.attempt + 1, nodes=tuple(nodes), until=until, save=save,

@@ -44,6 +44,7 @@ def _capacity(state: State, event: CapacityChanged) -> list[Decision]:
     state.moved = True
     state.ledger.resize(event.nodes)
     state.queue.refit()
+    state.reclaim = event.reclaim
     state.stable_since = -math.inf if event.fixed else state.elapsed
     return []
 
@@ -158,6 +159,7 @@ def _resumed(state: State, event: Resumed) -> list[Decision]:
     state.interrupted = state.spending.saving = False
     state.moved = True
     state.supply.reopen()
+    state.reclaim = ""
     state.ledger.resize(())  # nothing can be leased until the new driver says what there is
     state.queue.refit()
     state.stable_since = state.elapsed

@@ -16,7 +16,7 @@ from tune_platform.engine.trial import TrialStatus
 from tune_platform.errors import IllegalTransition
 from tune_platform.protocol.backend import Work
 from tune_platform.protocol.commands import Ask, Command
-from tune_platform.protocol.events import Requested, Resumed, Ticked
+from tune_platform.protocol.events import CapacityChanged, Requested, Resumed, Ticked
 
 
 def recover(runner: Runner, *, retry_failed: bool = False, choices: Mapping[str, Sequence[Any]] | None = None) -> None:
@@ -32,6 +32,7 @@ def recover(runner: Runner, *, retry_failed: bool = False, choices: Mapping[str,
     memory = Memory(searcher.ahead if searcher else ())
     memory.owed.extend(Ask(trial=number) for number in state.supply.asked)
     seq, adding, found = after, None, 0
+    told = bool(state.ledger.capacity)  # what there is to lease
     for group in groups(runner.log.read_log(after), after):
         event = group.event
         memory.note_event(event, _failed(runner) if isinstance(event, Resumed) else ())
@@ -40,6 +41,7 @@ def recover(runner: Runner, *, retry_failed: bool = False, choices: Mapping[str,
         if controller.comparison.difference and not found:
             found = group.seq
         memory.note_commands(commands)
+        told = told or isinstance(event, CapacityChanged)
         adding = event if isinstance(event, Requested) and event.action == "enqueue" else None
         if backend.virtual and controller.comparison.off:
             backend.replay(Ticked(time=event.time), ())  # it cannot be found in flight: only the time is known
@@ -63,7 +65,7 @@ def recover(runner: Runner, *, retry_failed: bool = False, choices: Mapping[str,
             backend.replay(resumed, ())
         # What persons asked for meanwhile comes before there are places: without an extension it may be over at once.
         runner.early.extend([resumed, *runner.requested(), replace(capacity, time=now)])
-    elif not state.ledger.capacity:
+    elif not told:
         runner.early.append(replace(capacity, time=now))
     elif controller.finished is not None:
         runner.early.extend(runner.requested())  # an extension, perhaps

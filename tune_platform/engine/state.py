@@ -59,6 +59,7 @@ class State:
         self.interrupted = False  # the driver is about to end
         self.last_request = 0  # the number of the newest request that was carried out
         self.held = 0  # trials that a person holds
+        self.reclaim = ""  # why trials beyond the capacity are to give their places back soon
         self.extra_time = 0.0  # seconds that persons added to the budget
         self.spending = Spending(settings.limits)
         self.now = 0.0  # time of the last fact, for people

@@ -67,6 +67,8 @@ STOPPING = "a person stops it after its present step"
 STOPPED_BY_A_PERSON = "a person stopped it"
 #: The reason of a pause in which a trial is saved before a limit of the budget ends the search.
 SAVED_FIRST = "it is saved before the budget ends the search"
+#: How the reason begins of a pause in which a trial gives its place back, to go on in the next one that is free.
+TAKEN_BACK = "its place is wanted: "
 #: Moves of a trial that are kept in memory, for messages.
 _HISTORY = 64
 
@@ -140,6 +142,8 @@ class Trial:
     @property
     def onward(self) -> str:
         """Why a trial that pauses goes on as soon as it has paused; empty where it is to stay."""
+        if self.resizing and self.reason.startswith(TAKEN_BACK):
+            return self.reason
         if self.resizing:
             return f"it goes on with {self.resize or self.resources}"
         if self.reason == SAVED_FIRST:

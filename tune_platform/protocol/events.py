@@ -28,12 +28,15 @@ class Event:
 class CapacityChanged(Event):
     """The backend can lease these resources: one mapping of resource name to amount per node.
 
-    `fixed`: there will never be more, so that what does not fit now need not be waited for.
+    `fixed`: there will never be more, so that what does not fit now need not be waited for. `reclaim`: why what is
+    leased beyond that is to be given back soon, by trials that save and go on elsewhere or later; empty where it is to
+    be given back as trials end.
     """
 
     kind: ClassVar[str] = "capacity"
     nodes: tuple[Mapping[str, float], ...]
     fixed: bool = False
+    reclaim: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ class Located(Trainable):
     def step(self) -> Mapping[str, Any] | None:
         import ray
 
-        if self.now == STEPS:
+        if self.now == self.config.get("steps", STEPS):
             return None
         time.sleep(0.25)
         self.now += 1
@@ -140,3 +141,43 @@ def test_trials_of_a_lost_node_go_on_on_another(cluster: Cluster, tmp_path: Path
     assert all("node_lost" in reason for reason in failed)
     for number, reports in frame.groupby("trial"):
         assert number == moved[0].number or set(reports["metrics/node"]) == {head}, f"trial {number} was disturbed"
+
+
+def test_trials_save_and_leave_a_node_that_is_drained(cluster: Cluster, tmp_path: Path) -> None:
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    drained: list[int] = []
+    commands: list[subprocess.Popen[bytes]] = []
+    steps = 60  # 15 seconds: it takes Ray's command a while to come up
+
+    def drain(run: RunView, events: Sequence[Event], effects: Sequence[Effect]) -> None:
+        for event in (event for event in events if isinstance(event, Reported)):
+            for report in event.reports:
+                if not drained and report.metrics["node"] == second.node_id and report.step == 2:
+                    drained.append(event.trial)
+                    command = [
+                        str(Path(sys.executable).with_name("ray")), "drain-node", "--address", cluster.address,
+                        "--node-id", second.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+                        "--reason-message", "spot", "--deadline-remaining-seconds", "120",
+                    ]  # fmt: skip
+                    commands.append(subprocess.Popen(command))
+
+    spec = SearchSpec(
+        name="drained", trainable=Located, param_space={"x": uniform(0, 1), "steps": steps}, metric="loss",
+        mode="min", num_samples=3, storage=str(tmp_path), backend=RayBackend(cluster.address, refresh_s=0.2),
+    )  # fmt: skip
+    results = run(spec, listeners=[drain])
+    assert [command.wait() for command in commands] == [0]
+    assert drained, "no trial ran on the second node"
+    assert results.counts == {"COMPLETED": 3}
+    (moved,) = (trial for trial in results if trial.attempt > 1)
+    assert moved.number == drained[0]
+    frame = results.dataframe(reports=True)
+    reports = frame[frame["trial"] == moved.number]
+    assert list(reports["step"]) == list(range(1, steps + 1))
+    nodes = list(reports["metrics/node"])
+    assert nodes[0] == second.node_id != nodes[-1]
+    assert moved.metrics["start"] == nodes.count(second.node_id), "nothing that it had done was done again"
+    why = [line.reason for line in results.why(moved.number)]
+    assert any("will go soon (drained)" in reason for reason in why), why
+    assert not any(line.verdict == "failed" for line in results.why(moved.number))

@@ -44,7 +44,16 @@ def scenario(kind: str, seed: int, *, trials: int = 14) -> Scenario:
         number, data = (None, {"trials": 2}) if action == "extend" else (draw.randrange(trials), {})
         plan.append((after, action, number, data))
     plan += [(10**9, "unpause", None, {}), (10**9, "cancel", None, {})]  # where all wait for a person
+    changes: list[Any] = []
+    if draw.random() < 0.5:  # nodes come and go, and others want some of them
+        at = 0.0
+        for _ in range(draw.randint(1, 4)):
+            at += draw.uniform(0.3, 6.0)
+            found = [({},), ({"cpu": 1.0},), ({"cpu": 2.0}, {"cpu": 1.0}), ()]
+            changes.append((at, draw.choice(found), draw.choice(("", "its node is drained"))))
+        changes.append((at + 5.0, ({"cpu": 2.0}, {"cpu": 2.0}), ""))
     return Scenario(
+        changes=changes,
         scheduler=kind,
         trials=trials,
         nodes=draw.choice([({"cpu": 1.0},), ({"cpu": 3.0},), ({"cpu": 2.0}, {"cpu": 4.0})]),
