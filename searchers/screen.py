@@ -1,11 +1,13 @@
-"""Screened random search: of a few random draws, the one that looks most like the trials that came farthest.
+"""Screened random search: of a few random draws, one that looks like the trials that came farthest.
 
 Trials are ranked as successive halving ranks them: those that trained to their end by value, behind them those that
 were stopped or run on, by how far they came and then by their value there. A density is fitted to the first of this
-order and one to the others, with the kernels of `bohb`, and of `candidates` random draws the one with the highest ratio
-of the two is suggested. So the search stays as broad as random search within the part of the space where trials do
-well, and is never drawn to one spot: the best configs of a table of real trainings are often neighbours of mediocre
-ones. To rank a trial costs O(log n), and the densities see a bounded number of trials.
+order and one to the others, with the kernels of `bohb`. Of `candidates` random draws one is suggested, each with a
+chance in proportion to the ratio of the two densities and to its distance from what was tried (importance resampling;
+the best of the draws would be of the same neighbourhood each time). So the search stays as broad as random search
+within the part of the space where trials do well, and is never drawn to one spot: the best configs of a table of real
+trainings are often neighbours of mediocre ones. To rank a trial costs O(log n), and the densities see a bounded number
+of trials.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from tune_platform.space.encoding import Floats
 
 #: Trials that a density is fitted to: of the best so many at least and at most, and an even choice of the others.
 _LEAST_GOOD, _MOST_GOOD, _MOST_BAD = 5, 32, 128
+#: Trials without a value that a draw keeps away from at most, and the distance that counts as none.
+_PENDING, _SAME = 64, 1e-3
 
 _Key = tuple[bool, float, float, int]
 
@@ -70,7 +74,7 @@ class Screen(Learner):
                 self._rank(trial.number, trial.outcome)
 
     def suggest(self, generator: np.random.Generator, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the best of some random draws."""
+        """Return one of some random draws, the likelier the more it looks like the good trials, and like no other."""
         count, size = len(self._ranking), len(self._encoding)
         if not size or count < size + 3 or count < _LEAST_GOOD + 2:
             return None
@@ -85,7 +89,17 @@ class Screen(Learner):
             return None
         points = np.array([self._encoding.row(config) for config in drawn])
         best, others = self._rows(range(good)), self._rows(picked)
-        return drawn[int(np.argmax(density(self._encoding, best, points) - density(self._encoding, others, points)))]
+        weights = density(self._encoding, best, points) - density(self._encoding, others, points)
+        weights += np.log(self._apart(points, best, others) + _SAME)
+        return drawn[int(np.argmax(weights + generator.gumbel(size=len(drawn))))]
+
+    def _apart(self, points: Floats, *rows: Floats) -> Floats:
+        """Return how far each point is from the nearest of these rows and of the trials that have no value yet."""
+        pending = [self._history.rows[number] for number in self._history.pending(_PENDING)]
+        tried = np.vstack([*rows, *pending])
+        apart = np.abs(self._encoding.features(points)[:, None] - self._encoding.features(tried)[None])
+        nearest: Floats = apart.sum(axis=2).min(axis=1)
+        return nearest
 
     def _rows(self, places: Sequence[int] | np.ndarray[Any, Any]) -> Floats:
         return np.array([self._history.rows[self._ranking[int(place)][-1]] for place in places])

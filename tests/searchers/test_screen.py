@@ -76,6 +76,29 @@ def test_it_suggests_where_trials_came_far_and_stays_as_broad_as_that() -> None:
     assert len(set(found)) == 60
 
 
+def test_it_keeps_away_from_what_was_tried_and_from_what_runs() -> None:
+    """All trials are equally good, so only the distance counts; a fifth of the line is full, also of running ones."""
+    space = Space({"x": uniform(0, 1)})
+    for told in (True, False):
+        searcher = start(space, candidates=2)
+        for number in range(20):
+            searcher.observe(number, {"x": (number % 2) + 0.001 * number * (-1) ** number})
+            searcher.tell(number, outcome("completed", (1.0, 1.0)))
+        for number in range(20, 60):
+            searcher.observe(number, {"x": 0.4 + 0.005 * (number - 20)})
+            if told:
+                searcher.tell(number, outcome("completed", (1.0, 1.0)))
+        drawn = np.array([seeded(searcher, number) for number in range(1000, 1300)])
+        assert np.mean((drawn > 0.4) & (drawn < 0.6)) < 0.06, "of random draws a fifth lies there"
+
+
+def seeded(searcher: Screen, number: int) -> float:
+    """What it would suggest for that number; it does not remember that it did."""
+    found = searcher.suggest(np.random.default_rng(number), {})
+    assert found is not None
+    return float(found["x"])
+
+
 def test_one_candidate_is_random_search() -> None:
     searcher = start(candidates=1)
     for number in range(30):
