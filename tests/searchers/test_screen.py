@@ -89,7 +89,7 @@ def test_it_keeps_away_from_what_was_tried_and_from_what_runs() -> None:
             if told:
                 searcher.tell(number, outcome("completed", (1.0, 1.0)))
         drawn = np.array([seeded(searcher, number) for number in range(1000, 1300)])
-        assert np.mean((drawn > 0.4) & (drawn < 0.6)) < 0.06, "of random draws a fifth lies there"
+        assert np.mean((drawn > 0.4) & (drawn < 0.6)) < 0.08, "of random draws a fifth lies there"
 
 
 def seeded(searcher: Screen, number: int) -> float:
