@@ -35,13 +35,16 @@ _ELSEWHERE = {
 }
 
 
-def check_names(config: Mapping[str, Any], known: Iterable[str]) -> None:
+def check_names(config: Mapping[str, Any], known: Iterable[str], absent: Mapping[str, str] | None = None) -> None:
     """Raise SpecError, with the nearest known one, where a hyperparameter of `config` is not among `known`.
 
-    One that is misspelt would else be ignored, and the search would tune nothing.
+    One that is misspelt would else be ignored, and the search would tune nothing. `absent` says of options that other
+    trainables have why this one does without.
     """
     names = list(known)
     for name in config:
+        if name in (absent or {}):
+            raise SpecError(f"{name}: not for this trainable, {(absent or {})[name]}")
         if name not in names:
             other = _ELSEWHERE.get(str(name))
             hint = f" (did you mean {other!r}?)" if other in names else did_you_mean(str(name), names)
@@ -49,7 +52,7 @@ def check_names(config: Mapping[str, Any], known: Iterable[str]) -> None:
 
 
 def check_step_options(config: Mapping[str, Any]) -> None:
-    """Raise SpecError for an `accumulate`, `max_grad_norm`, `ema` or `deterministic` of `config` that cannot be."""
+    """Raise SpecError for an `accumulate`, `max_grad_norm`, `ema` or switch of `config` that cannot be."""
     parts, clip, ema = config.get("accumulate", 1), config.get("max_grad_norm", 0), config.get("ema", 0)
     if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
         raise SpecError(f"accumulate: in how many parts a batch is computed, 1 or more, got {parts!r}")
@@ -57,8 +60,9 @@ def check_step_options(config: Mapping[str, Any]) -> None:
         raise SpecError(f"max_grad_norm: the largest norm of a gradient, or 0 for any, got {clip!r}")
     if not _is_number(ema) or not 0 <= ema < 1:
         raise SpecError(f"ema: the decay of averaged weights, from 0 (none) to below 1, such as 0.999, got {ema!r}")
-    if not isinstance(config.get("deterministic", False), bool):
-        raise SpecError(f"deterministic: true or false, got {config['deterministic']!r}")
+    for name in ("deterministic", "compile", "channels_last"):
+        if not isinstance(config.get(name, False), bool):
+            raise SpecError(f"{name}: true or false, got {config[name]!r}")
 
 
 def _is_number(value: Any) -> bool:

@@ -56,7 +56,7 @@ class SteppingWorker(TrainingWorker):
         kind = torch.device(self.device).type
         self.scaler = torch.amp.GradScaler(kind, enabled=self.options["precision"] == "float16")
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._averages = [p.detach().clone() for p in self._parameters] if self.options["ema"] else []
+        self._averages = Averages(self.model, float(self.options["ema"]))
         #: Whether a step differs from that of `TrainingWorker`.
         changed = (name for name in ("accumulate", "max_grad_norm", "ema") if self.options[name] != STEP_DEFAULTS[name])
         self._special = self.scaler.is_enabled() or any(changed)
@@ -87,9 +87,7 @@ class SteppingWorker(TrainingWorker):
             nn.utils.clip_grad_norm_(self._parameters, float(self.options["max_grad_norm"]))
         scaler.step(optimizer)
         scaler.update()
-        if self._averages:
-            weight = 1 - float(self.options["ema"])
-            torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], weight)
+        self._averages.update()
         return mean
 
     # evaluation
@@ -97,7 +95,7 @@ class SteppingWorker(TrainingWorker):
     def evaluate(self) -> dict[str, Any] | None:
         """Return the metrics: of averaged weights where there are any; each worker a share, where `sharded`."""
         self.recipe.at_end = self.updates >= self.total_updates  # type: ignore[attr-defined]
-        with self._averaged():
+        with self._averages.standing_in():
             if self.options["evaluation"] == "first" or self.comm.size == 1:
                 return super().evaluate()
             with self._stream(self.context.seed, "evaluate"), self.strategy.evaluated() as model:
@@ -124,28 +122,15 @@ class SteppingWorker(TrainingWorker):
             return None
         return {name: float(total / count) for name, (total, count) in zip(sums, totals.tolist(), strict=True)}
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Have the model hold the averaged weights."""
-        if not self._averages:
-            yield
-            return
-        before = [p.detach().clone() for p in self._parameters]
-        _put(self._parameters, self._averages)
-        try:
-            yield
-        finally:
-            _put(self._parameters, before)
-
     # checkpoints
 
     def state(self) -> bytes:
         """See `TrainingWorker.state`; the scale of float16 and the averaged weights are part of it."""
         plain = super().state()
-        if not self._averages and not self.scaler.is_enabled():
+        if not self._averages.decay and not self.scaler.is_enabled():
             return plain
         state = torch.load(io.BytesIO(plain), map_location="cpu", weights_only=True)
-        state["stepping"] = {"scaler": self.scaler.state_dict(), "averages": self._averages}
+        state["stepping"] = {"scaler": self.scaler.state_dict(), "averages": self._averages.state()}
         buffer = io.BytesIO()
         torch.save(state, buffer)
         return buffer.getvalue()
@@ -156,9 +141,47 @@ class SteppingWorker(TrainingWorker):
         state = torch.load(io.BytesIO(own), map_location="cpu", weights_only=True).get("stepping")
         if state is not None and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        if self._averages:  # those of a checkpoint without any begin at its weights
-            kept = state["averages"] if state is not None and state["averages"] else self._parameters
-            _put(self._averages, kept)
+        self._averages.load(state["averages"] if state is not None else [])
+
+
+class Averages:
+    """An exponential average of a model's trained parameters; with a `decay` of 0 there is none."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._values = [p.detach().clone() for p in self._parameters] if decay else []
+
+    def update(self) -> None:
+        """Take a step towards the parameters as they are."""
+        if self._values:
+            torch._foreach_lerp_(self._values, [p.detach() for p in self._parameters], 1 - self.decay)
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Have the model hold the averages, where there are any."""
+        if not self._values:
+            yield
+            return
+        before = [p.detach().clone() for p in self._parameters]
+        _put(self._parameters, self._values)
+        try:
+            yield
+        finally:
+            _put(self._parameters, before)
+
+    def stay(self) -> None:
+        """Give the model the averages for good."""
+        _put(self._parameters[: len(self._values)], self._values)
+
+    def state(self) -> list[Tensor]:
+        """Return the averages, for a checkpoint."""
+        return self._values
+
+    def load(self, values: Sequence[Tensor]) -> None:
+        """Go on from what `state` returned; without any, from the parameters as they are."""
+        if self._values:
+            _put(self._values, values or self._parameters)
 
 
 def split(batch: Any, parts: int) -> list[Any]:

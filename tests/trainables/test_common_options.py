@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from tune_platform.errors import SpecError
 from tune_platform.trainable import Trainable, TrialContext
 from tune_platform.trainables.classification import ClassificationTrainable
 from tune_platform.trainables.policy_gradient import PolicyGradientTrainable, Settings
+from tune_platform.trainables.policy_gradient.settings import ABSENT as NOT_OF_AGENTS
 from tune_platform.trainables.robustness import RobustnessTrainable
+from tune_platform.trainables.robustness.trainable import ABSENT as NOT_OF_ROBUSTNESS
 from tune_platform.trainables.robustness.trainable import DEFAULTS as ROBUSTNESS
+from tune_platform.trainables.zero_label.trainable import ABSENT as NOT_OF_ZERO_LABEL
 from tune_platform.trainables.zero_label.trainable import DEFAULTS as ZERO_LABEL
 from tune_platform.trainables.zero_label.trainable import ZeroLabelTrainable
 
@@ -29,6 +33,8 @@ AGENT = {"pairs": 64, "envs": 2, "minibatches": 2, "epochs": 1, "hidden": [8], "
 KINDS: list[tuple[type[Trainable], dict[str, Any]]] = [
     (RobustnessTrainable, ROBUST), (ZeroLabelTrainable, SCENES), (PolicyGradientTrainable, AGENT),
 ]  # fmt: skip
+
+ABSENT = [NOT_OF_ROBUSTNESS, NOT_OF_ZERO_LABEL, NOT_OF_AGENTS]
 
 
 def make(kind: type[Trainable], config: dict[str, Any]) -> Any:
@@ -106,6 +112,14 @@ def test_test_images_are_read_when_asked() -> None:
 @pytest.mark.parametrize(
     ("kind", "config", "told"),
     [
+        (RobustnessTrainable, {"compile": 1}, "compile: true or false, got 1"),
+        (
+            RobustnessTrainable,
+            {"compile": True, "method": "llr"},
+            "compile: llr differentiates its gradients once more",
+        ),
+        (RobustnessTrainable, {"ema": 1.0}, "ema: the decay of averaged weights"),
+        (ZeroLabelTrainable, {"ema": -0.1}, "ema: the decay of averaged weights"),
         (RobustnessTrainable, {"accumulate": 0}, "accumulate: in how many parts"),
         (RobustnessTrainable, {"max_grad_norm": -1.0}, "max_grad_norm: the largest norm"),
         (RobustnessTrainable, {"warmup": 1.0}, "warmup is a share of the epochs, 0 to below 1, got 1.0"),
@@ -128,4 +142,91 @@ def test_the_table_of_the_page_is_what_each_takes() -> None:
     for option, *cells in rows:
         name = option.split("`")[1]
         assert [cell != "no" for cell in cells] == [name in names for names in known], name
+        # What a trainable does without is refused, with the reason.
+        reasons = [why for names, why in zip(known[1:], ABSENT, strict=True) if name not in names]
+        assert all(name in why for why in reasons), name
     assert len(rows) == 11
+
+
+@pytest.mark.parametrize(("kind", "config", "absent"), [(*kind, why) for kind, why in zip(KINDS, ABSENT, strict=True)])
+def test_an_option_that_a_trainable_is_without_is_refused_with_the_reason(
+    kind: type[Trainable], config: dict[str, Any], absent: dict[str, str]
+) -> None:
+    for name, why in absent.items():
+        with pytest.raises(SpecError, match=re.escape(f"{name}: not for this trainable, {why}")):
+            make(kind, {**config, name: 1})
+
+
+def weights(trainable: Any) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in trainable.training.model.parameters() if p.requires_grad]
+
+
+def judged(trainable: Any, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The weights that the report of one step is about."""
+    seen: list[list[torch.Tensor]] = []
+    owner, name = (
+        (type(trainable.training.evaluation), "accuracy")
+        if isinstance(trainable, RobustnessTrainable)
+        else (type(trainable.training), "confusion")
+    )
+    plain = getattr(owner, name)
+
+    def noting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(weights(trainable))
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(owner, name, noting)
+    trainable.step()
+    monkeypatch.undo()
+    return seen[0]
+
+
+@pytest.mark.parametrize(("kind", "config"), KINDS[:2])
+def test_averaged_weights_are_judged_and_the_others_trained(
+    kind: type[Trainable], config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decay next to 1 leaves the weights of the beginning to be judged, whatever is learnt."""
+    config = config if kind is RobustnessTrainable else {**config, "report_every": 2}
+    plain, averaged = make(kind, config), make(kind, {**config, "ema": 1 - 1e-9})
+    begun = weights(averaged)
+    torch.testing.assert_close(judged(averaged, monkeypatch), begun)
+    plain.step()
+    assert all(map(torch.equal, weights(averaged), weights(plain)))
+    assert not all(map(torch.equal, weights(averaged), begun))
+
+
+@pytest.mark.parametrize(("kind", "config"), KINDS[:2])
+def test_averaged_weights_are_in_the_checkpoint(
+    kind: type[Trainable], config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = {**config, "ema": 0.7} if kind is RobustnessTrainable else {**config, "ema": 0.7, "report_every": 3}
+    through, resumed = make(kind, config), make(kind, config)
+    through.step()
+    through.save_checkpoint(tmp_path)
+    resumed.load_checkpoint(tmp_path)
+    assert all(map(torch.equal, judged(through, monkeypatch), judged(resumed, monkeypatch)))
+
+
+def test_the_next_round_begins_with_the_averages() -> None:
+    trainable = make(ZeroLabelTrainable, {**SCENES, "ema": 1 - 1e-9})
+    begun = weights(trainable)
+    trainable.step()
+    torch.testing.assert_close(weights(trainable), begun)
+
+
+@pytest.mark.parametrize(("kind", "config"), KINDS[:2])
+def test_compiled_it_is_the_same_training(
+    kind: type[Trainable], config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled by a backend that changes nothing and counts what it is given."""
+    graphs: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    plain = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: plain(self, backend=backend))
+    eager, compiled = make(kind, config).step(), make(kind, {**config, "compile": True}).step()
+    assert graphs
+    assert compiled["train_loss"] == pytest.approx(eager["train_loss"], rel=1e-4)

@@ -13,6 +13,18 @@ from typing import Any
 
 from tune_platform.trainables.runtime import PRECISIONS, check_names
 
+#: Options of other trainables, and why they are not here.
+ABSENT: Mapping[str, str] = {
+    "accumulate": "a minibatch is a part of the batch already: set minibatches",
+    "schedule": "its rate falls linearly where anneal_lr is on",
+    "warmup": "its rate falls linearly where anneal_lr is on",
+    "channels_last": "its networks have no images",
+    "compile": "its time goes into environments and networks of two small layers",
+    "ema": "the policy that acts is the one that its update is measured from",
+    "evaluation": "it is one process, and episodes follow one another",
+    "test": "test episodes are played with the last report alone",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -97,7 +109,7 @@ class Settings:
         if (variant := given.pop("variant", None)) is not None:
             base = paper_settings(str(variant), str(given.get("env_id", base.env_id)))
         names = [entry.name for entry in dataclasses.fields(Settings)]
-        check_names(given, [*names, "variant"])
+        check_names(given, [*names, "variant"], ABSENT)
         return dataclasses.replace(
             base, **{key: _as_type(key, getattr(base, key), value) for key, value in given.items()}
         )

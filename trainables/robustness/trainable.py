@@ -38,7 +38,7 @@ from tune_platform.trainables.runtime import (
     stream_seed,
     use_threads,
 )  # fmt: skip
-from tune_platform.trainables.stepping import split
+from tune_platform.trainables.stepping import Averages, split
 
 #: The hyperparameters, each with its default.
 DEFAULTS: Mapping[str, Any] = {
@@ -83,6 +83,8 @@ DEFAULTS: Mapping[str, Any] = {
     "accumulate": 1,  # parts of a batch that are computed one after the other: less memory, the same step
     "max_grad_norm": 0.0,  # gradients are clipped to it; 0: not
     "channels_last": False,
+    "compile": False,  # by torch.compile
+    "ema": 0.0,  # decay of averaged weights, which are then measured; 0: none
     "deterministic": False,  # an operation that is not raises an error
     # measurements
     "analysis_every": 0,  # epochs; 0: after the last only
@@ -94,8 +96,14 @@ DEFAULTS: Mapping[str, Any] = {
     "lipschitz_restarts": 1,
     "allow_overlap": False,  # an eps that is larger than half the separation of the classes
 }
+#: Options of other trainables, and why they are not here.
+ABSENT: Mapping[str, str] = {
+    "evaluation": "it is one process: RobustnessGangTrainable of robustness.gang has it",
+    "test": "test images are read by its measurements alone: set analysis_every",
+}
 _STATE_FILE = "state.pt"
-_DATA_KEYS = ("dataset", "root", "split_seed", "val", "train_size", "image_size")
+#: What the data depend on, beside the radius that they are checked for.
+DATA_KEYS = ("dataset", "root", "split_seed", "val", "train_size", "image_size")
 
 
 #: Whole numbers, each with the least that it may be.
@@ -125,7 +133,7 @@ class Parts(NamedTuple):
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `config` with defaults for what it leaves out. Raises ValueError for an unknown or impossible value."""
-    check_names(config, DEFAULTS)
+    check_names(config, DEFAULTS, ABSENT)
     whole = {**DEFAULTS, **config}
     check_radius(float(whole["eps"]))
     if float(whole["eps"]) == 0:
@@ -138,6 +146,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     check_step_options(whole)
     if not 0 <= float(whole["warmup"]) < 1:
         raise ValueError(f"warmup is a share of the epochs, 0 to below 1, got {whole['warmup']!r}")
+    if whole["compile"] and whole["method"] == "llr" and not whole["as_released"]:
+        raise ValueError("compile: llr differentiates its gradients once more, which compiled graphs cannot")
     if whole["schedule"] not in ("constant", "step", "cosine"):
         raise ValueError(f"schedule is 'constant', 'step' or 'cosine', got {whole['schedule']!r}")
     if whole["precision"] not in ("float32", "bfloat16"):
@@ -186,19 +196,23 @@ class Training:
             self.model = build_model(self.config, parts.shape, parts.classes, self._masks).to(self.device)
         if self.config["channels_last"]:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.optimizer = _build_optimizer(self.config, self.model)
+        if self.config["compile"]:
+            self.model.compile()  # in place: the names of its parameters stay
+        self.averages = Averages(self.model, float(self.config["ema"]))
+        self.optimizer = build_optimizer(self.config, self.model)
 
     def epoch(self) -> dict[str, Any]:
         """Train for one epoch, measure, and return the metrics; `done` is true after the last."""
         metrics = self.learn()
-        metrics["val_accuracy"] = self.evaluation.accuracy(self.model, self.parts.val)
-        metrics["val_adv_accuracy"] = self.evaluation.pgd_accuracy(
-            self.model, self.parts.val, self.seed, "val", self.epochs_done
-        )
         metrics[DONE] = self.epochs_done >= int(self.config["epochs"])
         every = int(self.config["analysis_every"])
-        if metrics[DONE] or (every and self.epochs_done % every == 0):
-            metrics.update(self.analysis())
+        with self.averages.standing_in():
+            metrics["val_accuracy"] = self.evaluation.accuracy(self.model, self.parts.val)
+            metrics["val_adv_accuracy"] = self.evaluation.pgd_accuracy(
+                self.model, self.parts.val, self.seed, "val", self.epochs_done
+            )
+            if metrics[DONE] or (every and self.epochs_done % every == 0):
+                metrics.update(self.analysis())
         return metrics
 
     def learn(self) -> dict[str, Any]:
@@ -233,7 +247,8 @@ class Training:
 
     def analysis(self) -> dict[str, float]:
         """Return the paper's measurements of the network as it is."""
-        train, test = self._sample("train", self.parts.train), self._sample("test", self.parts.test)
+        train = sample(self.config, "train", self.parts.train)
+        test = sample(self.config, "test", self.parts.test)
         return self.evaluation.everything(self.model, train, test, self.seed, self.epochs_done)
 
     def save(self, directory: Path) -> None:
@@ -243,6 +258,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer_name": self.config["optimizer"],
             "optimizer": self.optimizer.state_dict(),
+            "averages": self.averages.state(),
         }
         torch.save(state, directory / _STATE_FILE)
 
@@ -251,6 +267,7 @@ class Training:
         state = torch.load(directory / _STATE_FILE, map_location="cpu", weights_only=True)
         self.epochs_done = state["epochs_done"]
         self.model.load_state_dict(state["model"])
+        self.averages.load(state.get("averages", []))
         if state["optimizer_name"] == self.config["optimizer"]:
             own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
@@ -277,35 +294,16 @@ class Training:
         if self.config["max_grad_norm"]:
             nn.utils.clip_grad_norm_(self.model.parameters(), float(self.config["max_grad_norm"]))
         self.optimizer.step()
+        self.averages.update()
         return mean
-
-    def _sample(self, name: str, part: Part) -> Part:
-        """Return `analysis_images` of a split, at random: files may be in the order of their classes.
-
-        They are the same ones in every epoch, and for every trial on the same split.
-        """
-        images, labels = part
-        count = int(self.config["analysis_images"])
-        if not 0 < count < len(labels):
-            return part
-        draws = generator("cpu", int(self.config["split_seed"]), "analysis", name)
-        chosen = torch.randperm(len(labels), generator=draws)[:count].to(labels.device)
-        return images[chosen], labels[chosen]
 
     def _stream(self, *purpose: str | int) -> torch.Generator:
         return generator(self.device, self.seed, *purpose, self.epochs_done)
 
     def _set_lr(self) -> float:
         """Set the learning rate of the coming epoch: a function of the epoch alone, so there is nothing to save."""
-        share = self.epochs_done / int(self.config["epochs"])
-        factors = {
-            "constant": 1.0,
-            "step": 0.1 ** sum(share >= milestone - 1e-9 for milestone in (1 / 3, 2 / 3, 5 / 6)),
-            "cosine": 0.5 * (1 + math.cos(math.pi * min(share, 1.0))),
-        }
-        rising = float(self.config["warmup"]) * int(self.config["epochs"])
-        rise = min(1.0, (self.epochs_done + 1) / rising) if rising else 1.0
-        lr = float(self.config["lr"]) * rise * factors[self.config["schedule"]]
+        epochs = int(self.config["epochs"])
+        lr = float(self.config["lr"]) * rate_factor(self.config, self.epochs_done / epochs, 1 / epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr
@@ -314,7 +312,10 @@ class Training:
 class RobustnessTrainable(Trainable):
     """One epoch a step; the data stay on the device (`cuda` with a GPU in the lease) for the worker's next trial."""
 
-    one_process = "its attacks and its measurements draw for whole batches, which a gang would split"
+    one_process = (
+        "its attacks draw for whole batches; the trainable for a gang is "
+        "tune_platform.trainables.robustness.gang:RobustnessGangTrainable"
+    )
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the threads of the lease, check the hyperparameters, load the data and build the network."""
@@ -326,7 +327,7 @@ class RobustnessTrainable(Trainable):
         """Begin a new training with `config` and the context's present seed; data that are the same are kept."""
         whole = complete(config)
         build_method(whole)  # so that a mistake is told before anything is loaded
-        key = tuple(whole[name] for name in (*_DATA_KEYS, "eps", "allow_overlap"))
+        key = tuple(whole[name] for name in (*DATA_KEYS, "eps", "allow_overlap"))
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = key, load_parts(whole, self.context.device)
         self.config = config
@@ -346,11 +347,38 @@ class RobustnessTrainable(Trainable):
         self.training.load(directory)
 
 
+def sample(config: Mapping[str, Any], name: str, part: Part) -> Part:
+    """Return `analysis_images` of a split, at random: files may be in the order of their classes.
+
+    They are the same ones in every epoch, and for every trial on the same split.
+    """
+    images, labels = part
+    count = int(config["analysis_images"])
+    if not 0 < count < len(labels):
+        return part
+    draws = generator("cpu", int(config["split_seed"]), "analysis", name)
+    chosen = torch.randperm(len(labels), generator=draws)[:count].to(labels.device)
+    return images[chosen], labels[chosen]
+
+
+def rate_factor(config: Mapping[str, Any], share: float, step: float) -> float:
+    """Return what the rate is multiplied by where a `share` of the training is done, and the next `step` comes."""
+    factors = {
+        "constant": 1.0,
+        "step": 0.1 ** sum(share >= milestone - 1e-9 for milestone in (1 / 3, 2 / 3, 5 / 6)),
+        "cosine": 0.5 * (1 + math.cos(math.pi * min(share, 1.0))),
+    }
+    warmup = float(config["warmup"])
+    rise = min(1.0, (share + step) / warmup) if warmup else 1.0
+    return rise * factors[config["schedule"]]
+
+
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, Real) and float(value).is_integer() and float(value) >= least
 
 
-def _build_optimizer(config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of a complete `config`. Raises ValueError for one that there is not."""
     lr, weight_decay = float(config["lr"]), float(config["weight_decay"])
     if config["optimizer"] == "sgd":
         momentum = float(config["momentum"])

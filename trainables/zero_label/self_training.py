@@ -13,6 +13,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from tune_platform.trainables.runtime import PRECISIONS, autocast, check_step_options, deterministic, generator
+from tune_platform.trainables.stepping import Averages
 from tune_platform.trainables.zero_label.augment import augment
 from tune_platform.trainables.zero_label.calibration import calibrated
 from tune_platform.trainables.zero_label.losses import NORMALISATIONS, segmentation_loss, self_training_loss
@@ -59,6 +61,7 @@ class _Round:
     stored: Tensor | None  # the labels of all images, where they are made once
     frozen: bool
     draws: Tensor
+    averages: Averages
     done: int = 0
 
 
@@ -111,9 +114,14 @@ class SelfTraining:
         if present.teacher is not None:
             result["coverage"] = present.teacher.coverage
         if present.done == present.steps:
+            present.averages.stay()
             self._present = None
             self.rounds_done += 1
         return result
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Give the context in which the model holds the averages of the present round, where there are any."""
+        return nullcontext() if self._present is None else self._present.averages.standing_in()
 
     @property
     def steps_done(self) -> int:
@@ -139,6 +147,7 @@ class SelfTraining:
             stored=stored,
             frozen=frozen,
             draws=draws,
+            averages=Averages(self.model, float(self.config["ema"])),
         )
 
     def _step(self, present: _Round) -> Tensor:
@@ -154,6 +163,7 @@ class SelfTraining:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(self.config["max_grad_norm"]))
         present.scaler.step(present.optimizer)
         present.scaler.update()
+        present.averages.update()
         present.done += 1
         return loss.detach()
 
@@ -251,6 +261,7 @@ class SelfTraining:
                 "kind": self.config["optimizer"],
                 "optimizer": present.optimizer.state_dict(),
                 "scaler": present.scaler.state_dict(),
+                "averages": present.averages.state(),
                 "teacher": present.teacher.state_dict() if present.teacher is not None else None,
             }
         torch.save(state, directory / _STATE_FILE)
@@ -274,6 +285,8 @@ class SelfTraining:
             if present.teacher is not None and within["teacher"] is not None:
                 present.teacher.load_state_dict(within["teacher"])
         self.model.load_state_dict(state["model"])
+        if within is not None and self._present is not None:
+            self._present.averages.load(within.get("averages", []))
         self.draws.set_state(state["draws"])
 
 

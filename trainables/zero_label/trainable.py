@@ -79,13 +79,24 @@ DEFAULTS: Mapping[str, Any] = {
     "test": "always",  # in the final stage the test images are read at each report, or only at the "last"
     "precision": "float32",  # or "bfloat16", "float16"
     "max_grad_norm": 0.0,  # gradients are clipped to it; 0: not
+    "compile": False,  # the network that learns, by torch.compile
+    "ema": 0.0,  # decay of weights averaged within a round: they are judged, and the next round begins with them
     "deterministic": False,  # an operation that is not raises an error
+}
+
+#: Options of other trainables, and why they are not here.
+ABSENT: Mapping[str, str] = {
+    "accumulate": "its loss is a mean over the labelled pixels of a batch, which parts would weigh otherwise",
+    "schedule": "its rate always falls as (1 - t/T)^0.9 in each round, as the paper's does",
+    "warmup": "its rate always falls as (1 - t/T)^0.9 in each round, as the paper's does",
+    "channels_last": "its network always is",
+    "evaluation": "it is one process",
 }
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `config` with the defaults filled in. Raises SpecError for a name that there is not."""
-    check_names(config, DEFAULTS)
+    check_names(config, DEFAULTS, ABSENT)
     return {**DEFAULTS, **config}
 
 
@@ -105,6 +116,8 @@ def build_model(config: Mapping[str, Any], task: Task, channels: int, device: st
             raise ValueError(f"network is 'small', 'deeplabv3_50' or 'deeplabv3_101', got {config['network']!r}")
     # Channels last: a quarter faster here on a CPU, and what tensor cores want.
     backbone = backbone.to(memory_format=torch.channels_last)
+    if config["compile"]:
+        backbone.compile()  # in place: the names of its parameters stay
     return ProjectionNet(backbone, vectors, task.seen, float(config["logit_scale"])).to(device)
 
 
@@ -152,7 +165,9 @@ class ZeroLabelTrainable(Trainable):
         ):
             hidden = diagnose(training, self.context.seed)  # of the teacher of the round that comes
         every = int(self.settings["report_every"])
-        metrics: dict[str, Any] = {"round": training.rounds_done, **training.part(every), **self.evaluate()}
+        metrics: dict[str, Any] = {"round": training.rounds_done, **training.part(every)}
+        with training.averaged():
+            metrics |= self.evaluate()
         metrics.update({name: value for name, value in hidden.items() if not math.isnan(value)})
         if training.steps_done:
             return {**metrics, DONE: False}

@@ -14,7 +14,7 @@ from tune_platform.trainable import TrialContext
 from tune_platform.trainables.pixels import Stored
 from tune_platform.trainables.robustness import methods
 from tune_platform.trainables.robustness.evaluate import Evaluation, Part
-from tune_platform.trainables.robustness.trainable import DEFAULTS, Parts, RobustnessTrainable, Training
+from tune_platform.trainables.robustness.trainable import DEFAULTS, Parts, RobustnessTrainable, Training, sample
 
 SMALL = {
     "model": "mlp", "width": 4, "epochs": 3, "lr": 0.01, "attack_steps": 2, "train_size": 200, "dropout": 0.2,
@@ -150,7 +150,7 @@ def test_gaps_are_measured_without_augmentation_and_dropout(parts: Parts) -> Non
     training.learn()
     found = training.analysis()
     model = training.model.eval()
-    images, labels = training._sample("train", parts.train)
+    images, labels = sample(training.config, "train", parts.train)
     assert found["train_accuracy"] == pytest.approx(float((model(images).argmax(1) == labels).double().mean()))
 
 
