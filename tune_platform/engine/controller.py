@@ -457,7 +457,7 @@ class Controller:
 
     def _finish(self, status: str, reason: str) -> None:
         waits = self.state.best is not None and self.state.queue.size > 0  # one that may yet end well
-        if status == "finished" and not waits and (said := self.state.first.none_good(self.state.metric)):
+        if status == "finished" and not waits and (said := self.state.first.none_good(self.settings.metrics)):
             status, reason = "failed", f"{reason}, and {said}"
         self._emit(Finished(status=status, reason=reason))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tune_platform.engine.settings import Settings
@@ -78,12 +79,12 @@ class FirstTrials:
             "give budget.failures, a number of failed trials that the search is to survive"
         )
 
-    def none_good(self, metric: str) -> str:
+    def none_good(self, metrics: Sequence[str]) -> str:
         """Return why the search has failed, however it ended: no trial is worth anything; empty where one is."""
         if self.good:
             return ""
         error = f"; the last error: {self.error}" if self.error else ""
-        return f"none has a value of {metric!r} and ended well{error}"
+        return f"none has a value of {' and '.join(map(repr, metrics))} and ended well{error}"
 
 
 def _alike(one: str, other: str) -> bool:

@@ -84,6 +84,12 @@ class State:
         """Return the first metric, where it was reported and is a finite number."""
         return finite(report.value(self.metric))
 
+    def _valued(self, trial: Trial) -> bool:
+        """Whether a trial has a value: one at least, or all that are judged, of which the last report counts."""
+        if trial.best is None or trial.last is None or len(self.settings.metrics) == 1:
+            return trial.best is not None
+        return all(finite(trial.last.value(name)) is not None for name in self.settings.metrics)
+
     def reached(self, report: Report) -> float | None:
         """Return how far a trial is, in the scheduler's unit, where it says so."""
         return number_of(report.value(self.scheduler.resource))
@@ -140,7 +146,7 @@ class State:
         self.queue.discard(trial)
         trial.move(status, self.now, reason)
         if status.final:
-            self.first.note(reason if status is TrialStatus.FAILED else None, valued=trial.best is not None)
+            self.first.note(reason if status is TrialStatus.FAILED else None, valued=self._valued(trial))
         self.counts[status] += 1
         number = trial.number
         if status is TrialStatus.STARTING:

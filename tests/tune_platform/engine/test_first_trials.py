@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import Scenario
 from tests.tune_platform.engine.play import Play
-from tune_platform import Budget, SearchSpec, resume, run, uniform
+from tune_platform import Budget, SearchSpec, report, resume, run, uniform
 from tune_platform.backends.simulated import Faults
 from tune_platform.engine import snapshot
 from tune_platform.engine.recovery import recover
@@ -107,6 +107,22 @@ def test_a_search_without_one_good_trial_has_failed(value: float | None) -> None
     assert finish.reason == (
         "all 2 trials are done, and none has a value of 'loss' and ended well; the last error: exception: bang"
     )
+
+
+@pytest.mark.parametrize("choice", ["prune", "ignore"])
+def test_of_several_metrics_all_count(tmp_path: Path, choice: Any) -> None:
+    for bound, status in ((2.0, "failed"), (0.5, "finished")):
+
+        def train(config: dict[str, Any], bound: float = bound) -> None:
+            report({"a": 1.0, "b": float("nan") if config["x"] < bound else 2.0})
+
+        spec = SearchSpec(
+            trainable=train, param_space={"x": uniform(0, 1)}, metric=["a", "b"], mode="min", searcher="random",
+            num_samples=4, backend="inline", storage=str(tmp_path), on_bad_metric=choice, progress="off", seed=1,
+        )  # fmt: skip
+        results = run(spec)
+        assert results.status == status
+        assert bool(results.pareto()) == (status == "finished")
 
 
 def test_one_good_trial_is_enough() -> None:
