@@ -54,16 +54,18 @@ class Commands(click.Group):
             with piped():
                 return super().invoke(ctx)
         except TunePlatformError as error:
-            if os.environ.get("TUNE_PLATFORM_DEBUG", "0") not in ("", "0"):
+            if _debugging():
                 talk(traceback.format_exc())
             talk(f"{click.style('error', fg='red', bold=True)}: {error}")
             ctx.exit(exit_code(error))
         except Exception as error:
-            if not getattr(error, "midway", False):
+            midway = bool(getattr(error, "midway", False))
+            if not midway and not isinstance(error, OSError):
                 raise
-            talk(traceback.format_exc())
-            talk(f"{click.style('error', fg='red', bold=True)}: {type(error).__name__}: {error}")
-            ctx.exit(MIDWAY)
+            if midway or _debugging():
+                talk(traceback.format_exc())
+            talk(f"{click.style('error', fg='red', bold=True)}: {_said(error, midway)}")
+            ctx.exit(MIDWAY if midway else 2)
         except (KeyboardInterrupt, click.Abort):
             talk("interrupted")
             ctx.exit(130)
@@ -71,6 +73,16 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of a user's day, not of the alphabet."""
         return list(self.commands)
+
+
+def _said(error: Exception, midway: bool) -> str:
+    if not midway and isinstance(error, OSError) and error.strerror:  # such as a file that cannot be written
+        return f"{error.filename or 'stdout'}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _debugging() -> bool:
+    return os.environ.get("TUNE_PLATFORM_DEBUG", "0") not in ("", "0")
 
 
 def wants_colour() -> bool | None:

@@ -418,6 +418,8 @@ def export(
         results = load(experiment, storage)
         talk(f"{export_study(results, to[1])} trials in the study {results.name} of {Location(to[1])}")
         return
+    if output == Path("-"):  # as other commands call stdout
+        output = None
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("parquet is not for a terminal: give a file with -o")
     if form == "parquet":

@@ -99,10 +99,12 @@ def _rungs_summary(view: View) -> str:
 def rungs_figure(view: View) -> go.Figure:
     """Draw the rungs as columns, one group a bracket, with a dot for each trial that came there; hovers say why."""
     found = rungs(view)
-    columns = sorted({(b, level) for b, level in zip(found.bracket.tolist(), found.level.tolist(), strict=True)})
+    brackets = np.nan_to_num(found.bracket).tolist()  # of a trial whose first milestone nobody said: 0
+    places = list(zip(brackets, found.level.tolist(), strict=True))
+    columns = sorted(set(places))
     several = len({b for b, _ in columns}) > 1
     place = {key: at for at, key in enumerate(columns)}
-    at = np.array([place[key] for key in zip(found.bracket.tolist(), found.level.tolist(), strict=True)], float)
+    at = np.array([place[key] for key in places], float)
     at += (np.random.default_rng(0).random(len(at)) - 0.5) * 0.5  # side by side, not over one another
     drawn = go.Figure()
     for word, (colour, symbol, name) in OUTCOMES.items():

@@ -285,6 +285,30 @@ def test_export(call: Call, make: Make, tmp_path: Any, reports: bool) -> None:
     assert pd.read_parquet(file)["metrics/accuracy"].isna().sum() == table["metrics/accuracy"].isna().sum()
 
 
+def test_export_to_a_dash_is_to_stdout(call: Call, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    monkeypatch.chdir(tmp_path)
+    assert call("export", "digits", "-o", "-").stdout == call("export", "digits").stdout
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("command", [["export", "digits"], ["export", "digits", "--format", "html"]])
+def test_a_file_that_cannot_be_written_is_one_line(
+    call: Call, make: Make, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    for place, said in (
+        (tmp_path / "nothing" / "x", "No such file or directory"),
+        (Path("/dev/full"), "No space left on device"),
+    ):
+        result = call(*command, "-o", str(place), code=2)
+        assert result.stderr.splitlines()[-1].startswith("error: ")
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+    monkeypatch.setenv("TUNE_PLATFORM_DEBUG", "1")
+    assert "Traceback" in call(*command, "-o", str(tmp_path / "nothing" / "x"), code=2).stderr
+
+
 def test_unknown_experiment(call: Call, make: Make) -> None:
     make()
     result = call("show", "digtis", code=2)
