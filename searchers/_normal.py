@@ -30,3 +30,8 @@ def improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
     density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
     found: Floats = (best - mean) * 0.5 * (1 + _erf(z / math.sqrt(2))) + deviation * density
     return found
+
+
+def normal_mass(low: float, high: float) -> float:
+    """Return the share of a standard normal distribution between two values."""
+    return (math.erf(high / math.sqrt(2)) - math.erf(low / math.sqrt(2))) / 2

@@ -165,6 +165,7 @@ SEARCHERS = Registry(
         "cqr": "tune_platform.searchers.cqr:CQR",
         "forest": "tune_platform.searchers.forest:Forest",
         "portfolio": "tune_platform.searchers.portfolio:Portfolio",
+        "priorband": "tune_platform.searchers.priorband:PriorBand",
     },
     check_searcher,
     wrap=(

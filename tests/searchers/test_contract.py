@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from tune_platform.protocol.searcher import PastTrial, Searcher
@@ -132,6 +133,23 @@ class TestGp(ModelContract):
 class TestEvolution(TestBohb):
     def make_searcher(self) -> Searcher:
         return make_searcher("evolution", population=12, sample=4)
+
+
+class TestPriorBand(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("priorband", prior={"x": 0.3}, random_fraction=0.1)
+
+    def start(self, space: Space | None = None, seed: int = 0) -> Searcher:
+        space = space or self.make_space()
+        name, value = next(iter(space.flatten(space.sample(np.random.default_rng(0))).items()))
+        searcher = make_searcher("priorband", prior={name: value}, random_fraction=0.1)
+        searcher.setup(space, mode=["min"], seed=seed)
+        return searcher
+
+
+class TestPriorBandOnAConditionalSpace(TestPriorBand):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
 
 
 class TestCqr(TestBohb):

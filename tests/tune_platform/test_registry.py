@@ -47,6 +47,7 @@ def test_what_is_built_in_needs_no_metadata(parts: Registry, monkeypatch: pytest
         "pbt": {"interval": 2},
         "pb2": {"interval": 2},
         "mf_pbt": {"interval": 2},
+        "priorband": {"prior": {"lr": 0.1}},
         "replay": {"policy": [{"from": 0, "config": {}}]},
         "pbt_replay": {"policy": [{"from": 0, "config": {}}]},
     }
