@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import tune_platform
 from tune_platform import PBT, SearchSpec, Trainable, load, run, uniform
 from tune_platform.cli import main
 from tune_platform.errors import SpecError
 from tune_platform.results.lineage import Lineage, Segment
+from tune_platform.spec.checking import check
 from tune_platform.store.records import LogRow
 
 
@@ -163,6 +166,37 @@ def test_trials_that_cannot_save_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"with PBT trials go on from checkpoints, but Forgetful saves none"):
         run(spec(tmp_path, Forgetful))
     assert not list(tmp_path.iterdir()), "nothing was started"
+
+
+def plain(config: dict[str, Any]) -> None:
+    for step in range(1, 5):
+        tune_platform.report({"loss": config["rate"] * step})
+
+
+def by_another(config: dict[str, Any]) -> None:
+    told = tune_platform.report
+    for step in range(1, 5):
+        told({"loss": config["rate"] * step})
+
+
+def saving(config: dict[str, Any]) -> None:
+    for step in range(1, 5):
+        tune_platform.report({"loss": config["rate"] * step}, checkpoint=step)
+
+
+def test_a_function_that_reports_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        SpecError, match=r"with PBT trials go on from checkpoints, but plain reports none: write report"
+    ):
+        run(spec(tmp_path, functools.partial(plain)))
+    assert not list(tmp_path.iterdir()), "nothing was started"
+    check(spec(tmp_path, saving))
+
+
+def test_one_of_which_it_cannot_be_seen_is_told_of_afterwards(tmp_path: Path) -> None:
+    run(spec(tmp_path, by_another))
+    done = CliRunner().invoke(main, ["lineage", "family", "--storage", str(tmp_path)])
+    assert "went on from another's checkpoint: none has any; write report(metrics, checkpoint=state)" in done.output
 
 
 def test_no_clones_is_said(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tune_platform.progress.text import finite
 
 if TYPE_CHECKING:
     from tune_platform.results import Results, TrialResult
+    from tune_platform.store.records import ExperimentRow
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TIMES = ("created", "started", "ended")
@@ -116,6 +117,12 @@ def load(experiment: str, storage: str | None) -> Results:
 def print_json(value: Any) -> None:
     """Print JSON to stdout; what is not finite becomes null, as JSON has no word for it."""
     click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
+
+
+def is_population(row: ExperimentRow) -> bool:
+    """Whether its scheduler is one under which trials go on from each other's checkpoints."""
+    schedule = row.spec.get("schedule")
+    return (schedule.get("name") if isinstance(schedule, Mapping) else schedule) in ("pbt", "pb2", "mf_pbt")
 
 
 def trial_json(trial: TrialResult) -> dict[str, Any]:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tune_platform.cli.common import experiment_argument, json_option, load, print_json, storage_option, talk
+from tune_platform.cli.common import (
+    experiment_argument,
+    is_population,
+    json_option,
+    load,
+    print_json,
+    storage_option,
+    talk,
+)
 from tune_platform.cli.format import table, width
 from tune_platform.progress.text import number
 
@@ -40,7 +48,13 @@ def lineage(experiment: str, trial: int | None, export: str | None, storage: str
     if as_json:
         print_json(_segments_json(found.schedule(trial)) if trial is not None else _clones_json(found.clones))
     elif not found.clones:
-        talk(f"no trial of {experiment!r} went on from another's checkpoint: its scheduler makes no clones")
+        why = "its scheduler makes no clones"
+        if is_population(results.row()):
+            kept = any(each.checkpoint for each in results.trials())
+            why = (
+                "none was among the lowest so far" if kept else "none has any; write report(metrics, checkpoint=state)"
+            )
+        talk(f"no trial of {experiment!r} went on from another's checkpoint: {why}")
     elif trial is None:
         click.echo("\n".join(_tree(found)))
     else:

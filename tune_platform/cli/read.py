@@ -16,6 +16,7 @@ from tune_platform.cli.common import (
     command_line,
     complete_metric,
     experiment_argument,
+    is_population,
     json_option,
     load,
     offer,
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from tune_platform.results import Reason, Results, Spent, TrialResult
     from tune_platform.results.lineage import Lineage
     from tune_platform.store.records import ExperimentRow
-
-#: Schedulers under which trials go on from each other's checkpoints.
-_POPULATIONS = ("pbt", "pb2", "mf_pbt")
 
 
 def _orders(given: Mapping[str, Any]) -> Sequence[str]:
@@ -209,8 +207,7 @@ def _spent_json(spent: Spent | None) -> dict[str, Any] | None:
 
 def _family(results: Results, row: ExperimentRow) -> Lineage | None:
     """Return who went on from whose checkpoint, where the scheduler has them do so: it takes reading the whole log."""
-    schedule = row.spec.get("schedule")
-    return results.family() if isinstance(schedule, Mapping) and schedule.get("name") in _POPULATIONS else None
+    return results.family() if is_population(row) else None
 
 
 def _place_json(family: Lineage | None, trial: int) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
+import textwrap
 import types
 from collections.abc import Callable
 from typing import Any
@@ -37,8 +39,15 @@ def check_trainable(value: Any) -> Any:
 
 
 def check_saves(trainable: Any, scheduler: Any) -> None:
-    """Raise SpecError for a class that cannot save, where the scheduler sends trials on from checkpoints."""
-    if getattr(scheduler, "needs_checkpoints", False) and saves_nothing(trainable):
+    """Raise SpecError for a trainable that cannot save, where the scheduler sends trials on from checkpoints."""
+    if not getattr(scheduler, "needs_checkpoints", False):
+        return
+    if _reports_no_checkpoint(trainable):
+        raise SpecError(
+            f"with {type(scheduler).__name__} trials go on from checkpoints, but {_inner(trainable).__qualname__} "
+            "reports none: write report(metrics, checkpoint=state), and begin from get_checkpoint() where there is one"
+        )
+    if saves_nothing(trainable):
         raise SpecError(
             f"with {type(scheduler).__name__} trials go on from checkpoints, but {trainable.__qualname__} "
             "saves none: write its save_checkpoint(directory) and load_checkpoint(directory), or its get_state() and "
@@ -57,13 +66,44 @@ def check_workers(trainable: Any, workers: int) -> None:
 
 
 def saves_nothing(trainable: Any) -> bool:
-    """Whether it is a class of which no checkpoint can be written; of a function nobody knows before it reports."""
+    """Whether it is a class of which no checkpoint can be written."""
     return (
         isinstance(trainable, type)
         and issubclass(trainable, Trainable)
         and trainable.get_state is Trainable.get_state
         and trainable.save_checkpoint is Trainable.save_checkpoint
     )
+
+
+def _reports_no_checkpoint(trainable: Any) -> bool:
+    """Whether it is a function whose own text reports, and never with a checkpoint; where that is not to be seen, no.
+
+    It has to call `report` itself and do nothing else with it, with the metrics alone, and have no word of checkpoints.
+    """
+    inner = _inner(trainable)
+    if not inspect.isfunction(inner) or getattr(inner, "__wrapped__", None) is not None:
+        return False
+    try:
+        text = inspect.getsource(inner)
+        tree = ast.parse(textwrap.dedent(text))
+    except (OSError, SyntaxError):  # typed in at a prompt, or a lambda within a line
+        return False
+    called = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _word(node.func) == "report"]
+    named = [node for node in ast.walk(tree) if _word(node) == "report"]
+    with_more = any(len(call.args) != 1 or call.keywords or isinstance(call.args[0], ast.Starred) for call in called)
+    return bool(called) and len(named) == len(called) and not with_more and "checkpoint" not in text
+
+
+def _word(node: ast.AST) -> str:
+    """The last name of `report` or `tune.report`."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _inner(trainable: Any) -> Any:
+    """What a partial is of."""
+    while isinstance(trainable, functools.partial):
+        trainable = trainable.func
+    return trainable
 
 
 def _check_class(value: type) -> None:
@@ -91,9 +131,7 @@ def _check_class(value: type) -> None:
 
 
 def _check_function(value: Callable[..., Any]) -> None:
-    inner: Any = value
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    inner = _inner(value)
     code = inner if inspect.isroutine(inner) else type(inner).__call__
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
     if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):

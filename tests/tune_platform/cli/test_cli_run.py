@@ -30,6 +30,10 @@ def train(config):
         if config["x"] > config["limit"]:
             raise ValueError("x is too large")
         report({"loss": (config["x"] - 3) ** 2 + 1 / step, "test_loss": 2.0})
+
+def saving(config):
+    from tune_platform import report
+    report({"loss": 1.0}, checkpoint=1)
 """
 
 SPEC_TEXT = """\
@@ -128,6 +132,7 @@ def test_check(call: Call, toy: Path, storage: Path) -> None:
 )
 def test_check_says_what_is_known_of_a_schedule(call: Call, toy: Path, schedule: dict[str, Any], said: str) -> None:
     given = [word for key, value in schedule.items() for word in ("--set", f"schedule.{key}={json.dumps(value)}")]
+    given += ["--set", "entrypoint=toy_for_cli:saving"]  # what goes on from checkpoints has to make some
     assert f"\nexpected    {said}\n" in call("check", "toy.yaml", "--trials", "16", *given).stdout
 
 
