@@ -182,6 +182,19 @@ class Ledger:
         """Return the node of each worker of a trial that holds a lease."""
         return [node for node, _ in self._leases[trial]]
 
+    def rest(self) -> Ledger:
+        """Return a ledger of its own of what is free now."""
+        return Ledger(self._free)
+
+    def has_room(self, resources: Resources, nodes: Sequence[int]) -> bool:
+        """Whether a bundle on each of these nodes is free."""
+        free, bundle = {node: dict(self._free[node]) for node in nodes}, resources.bundle()
+        for node in nodes:
+            if not _fits(free[node], bundle):
+                return False
+            _add(free[node], bundle, -1.0)
+        return True
+
     def leases(self) -> int:
         """Return how many trials hold a lease."""
         return len(self._leases)

@@ -13,7 +13,8 @@ from typing import Any
 from tune_platform.backends._aside import Aside
 from tune_platform.backends._ray_autoscaler import request
 from tune_platform.backends._ray_nodes import Nodes
-from tune_platform.cluster.admission import ALL, Admission, offered
+from tune_platform.cluster.admission import ALL, Admission, Standing
+from tune_platform.cluster.allocation import Place
 from tune_platform.cluster.demand import Demand
 from tune_platform.cluster.ray_board import RayBoard
 from tune_platform.protocol.backend import Job
@@ -25,16 +26,16 @@ _LOOK_S = 1.0
 _SOON_S = 0.1
 
 
-def _who() -> str:
+def _user() -> str:
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):  # one that the system does not know, as in a container
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+        return str(os.getuid())
 
 
 #: Who runs this driver.
-_WHO = _who()
+_USER = _user()
+_WHO = f"{_USER}@{socket.gethostname()}"
 
 
 class Capacity:
@@ -43,18 +44,22 @@ class Capacity:
     Raises ExperimentError, from any method that looks at the cluster, once that is gone.
     """
 
-    def __init__(self, job: Job, nodes: Nodes, *, autoscale: bool | int = False, weight: float = 1.0) -> None:
+    def __init__(
+        self, job: Job, nodes: Nodes, *, autoscale: bool | int = False, weight: float = 1.0, priority: int = 0
+    ) -> None:
         self.nodes = nodes
         self.share = ALL
         self.offered: tuple[Mapping[str, float], ...] = ()
         self._job, self._resources = job, job.resources
-        self._wanted = 0  # trials that run, wait and are to come
+        self._wanted: int | None = None  # trials that run, wait and are to come, once that is known
         self._next_look = 0.0
         nodes.look_up()
         self._admission: Admission | None = None  # where all trials hold the same
         if job.resources is not None and job.resources.bundle():
-            self._admission = Admission(RayBoard(), job.resources, job.max_concurrent, weight)
-            self.share = self._admission.share(nodes.have, active=True, about=self._about(0))
+            standing = Standing(weight, priority, _USER)
+            self._admission = Admission(RayBoard(), job.resources, job.max_concurrent, standing)
+            self._admission.check_quota()
+            self.share = self._admission.share(self._named(), active=True, about=self._about(0))
         self._demand: Demand | None = None  # where Ray's autoscaler is asked for places
         if autoscale:
             self._demand = Demand(RayBoard("demand"), request, math.inf if autoscale is True else autoscale)
@@ -74,26 +79,35 @@ class Capacity:
     @property
     def reclaim(self) -> str:
         """Say why what is beyond it is to be given back soon; empty where it is given back as trials end."""
-        return self.nodes.drained
+        return self.nodes.drained or self.share.reclaim
 
     def changed(self) -> bool:
         """Take over what can be leased now; whether that has changed."""
         before, have = self.offered, self.nodes.have
-        self.offered = have if self._resources is None else offered(have, self._resources, self.share)
+        self.offered = have if self.share.parts is None else self.share.parts
         return self.offered != before
 
-    def look_at_share(self, *, active: bool, runs: int) -> None:
+    def look_at_share(self, *, active: bool, running: Sequence[Sequence[int]]) -> None:
         """Look what the others want, beside the loop: Ray's store may not answer, and the share stays as it was then.
 
-        `active`: this driver has something to run; `runs`: trials that hold a place of it.
+        `active`: this driver has something to run; `running`: the nodes of each trial that holds a place of it.
         """
-        found, admission, nodes = self._looking.take(), self._admission, self.nodes.have
+        found, admission, nodes = self._looking.take(), self._admission, self._named()
         if found is not None and found[1] is None:
             self.share = found[0]
         elif found is None and admission is not None and not self._looking.busy and self.nodes.answer():
-            about = self._about(runs)
-            self._looking.ask(lambda: admission.share(nodes, active=active, about=about))
+            about, at = self._about(len(running)), [self._place(each) for each in running]
+            wanted = math.inf if self._wanted is None else self._wanted
+            active = active or (self._wanted or 0) > 0  # it may be that nothing runs as it has no place
+            self._looking.ask(lambda: admission.share(nodes, active=active, wanted=wanted, running=at, about=about))
         self._next_look = time.monotonic() + (_SOON_S if self._looking.busy else _LOOK_S)
+
+    def _named(self) -> dict[str, dict[str, float]]:
+        """Return what each node has by its id, which all drivers know, in this driver's order."""
+        return dict(zip(map(_short, self.nodes.ids), self.nodes.have, strict=True))
+
+    def _place(self, nodes: Sequence[int]) -> Place:
+        return tuple(_short(self.nodes.ids[node]) for node in nodes if node < len(self.nodes.ids))
 
     def expect(self, trials: Sequence[tuple[Resources, int]]) -> None:
         """Make known to Ray's autoscaler, beside the loop, for how many trials of which kind places are wanted."""
@@ -107,8 +121,8 @@ class Capacity:
         most, places = self._job.max_concurrent, self.share.places
         return {
             "experiment": self._job.experiment, "who": _WHO, "holds": str(self._resources), "runs": runs,
-            "waits": max(0, self._wanted - runs), "most": None if most == math.inf else most,
-            "places": None if places == math.inf else places,
+            "waits": max(0, (self._wanted or 0) - runs), "why": self.share.why,
+            "most": None if most == math.inf else most, "places": None if places == math.inf else places,
         }  # fmt: skip
 
     def look_at_once(self) -> None:
@@ -128,3 +142,8 @@ class Capacity:
             admission.close()
         if demand is not None:
             demand.withdraw()
+
+
+def _short(node: str) -> str:
+    """Return so much of a node's id as tells it from others: notes are read by all drivers, every second."""
+    return node[:12]

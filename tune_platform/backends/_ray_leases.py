@@ -16,11 +16,11 @@ from tune_platform.backends._batch import Batch, Failure
 from tune_platform.backends._full_disk import FullDisk
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_capacity import Capacity
+from tune_platform.backends._ray_delay import Delayed
 from tune_platform.backends._ray_held import Held
 from tune_platform.backends._ray_link import Link
 from tune_platform.backends._ray_losses import Losses
 from tune_platform.backends._ray_pool import Pool
-from tune_platform.backends._ray_turns import Turns
 from tune_platform.backends._ray_worker import Arrived, Call, RayWorker, Results
 from tune_platform.errors import SpecError
 from tune_platform.protocol.backend import Job
@@ -50,7 +50,7 @@ class Leases:
         self._legs: dict[RayWorker, float] = {}  # those shorter than flush_s, as yet, and until when; that rises
         self._late: dict[RayWorker, None] = {}  # those with a deadline
         self._holders: dict[str, RayWorker] = {}  # of checkpoints that may be in memory, by URI, oldest first
-        self._turns = Turns()
+        self._delayed = Delayed()
         self._full = FullDisk()
         self._told_spoilt = self._told_strange = False
 
@@ -60,15 +60,20 @@ class Leases:
         return len(self._of)
 
     @property
+    def running(self) -> list[tuple[int, ...]]:
+        """Return the nodes of each trial that has a worker."""
+        return [worker.shape.nodes for worker in self._of.values()]
+
+    @property
     def active(self) -> bool:
         """Whether there is something to run, or workers are kept for it."""
-        return bool(self._of or self._turns or self._pool.idle)
+        return bool(self._of or self._delayed or self._pool.idle)
 
     # commands
 
     def launch(self, launch: Launch) -> None:
-        """Begin a trial, now or in this driver's turn."""
-        if launch.trial in self._of or not self._turns.hold(launch):
+        """Begin a trial, now or once there is room on the disk."""
+        if launch.trial in self._of or not self._delayed.hold(launch):
             self._launch(launch)
 
     def advance(self, advance: Advance) -> None:
@@ -85,7 +90,7 @@ class Leases:
     def release(self, release: Release) -> RayWorker | None:
         """Take a trial back; return its worker, which is to `end` it unless another is launched there at once."""
         worker = self._of.get(release.trial)
-        if self._turns.take(release.trial) is not None or worker is None:
+        if self._delayed.take(release.trial) is not None or worker is None:
             return None
         del self._of[release.trial]
         self._release(worker, release)
@@ -107,7 +112,7 @@ class Leases:
             self._collect(worker)
         for worker in [worker for worker in self._late if worker.deadline is not None and now >= worker.deadline]:
             self._replace(worker)
-        for launch in self._turns.due(now):
+        for launch in self._delayed.due(now):
             self._launch(launch)
         self.retire_rested(now)
 
@@ -121,7 +126,7 @@ class Leases:
         """When there is something to do next."""
         leg = next(iter(self._legs.values()), math.inf)
         late = (worker.deadline or 0.0 for worker in self._late)
-        return min([leg, self._turns.at, self._pool.next_rested(), *late])
+        return min([leg, self._delayed.at, self._pool.next_rested(), *late])
 
     @property
     def idle(self) -> int:
@@ -137,7 +142,7 @@ class Leases:
 
     def _worker_of(self, trial: int) -> RayWorker | None:
         """Return the worker of a trial; one that is held back is launched first."""
-        if (held := self._turns.take(trial)) is not None:
+        if (held := self._delayed.take(trial)) is not None:
             self._launch(held)
         return self._of.get(trial)
 
@@ -210,12 +215,9 @@ class Leases:
             worker.call(self._results, "ask", worker.order, False, True)
         worker.lease = None
         self._legs.pop(worker, None)
-        crowded = self._capacity.share.crowded
-        if not self._job.reuse_workers or crowded or self.surplus >= 0:  # with this one there is one more
+        if not self._job.reuse_workers or self.surplus >= 0:  # with this one there is one more
             self._pool.retire(worker)
             self._limit(worker)
-            if crowded:
-                self._turns.give_way()
             return
         worker.warm = release.warm
         if release.warm:
@@ -228,7 +230,6 @@ class Leases:
 
     def _discard(self, worker: RayWorker) -> None:
         """End the process at once and forget it."""
-        self._turns.gave_way()
         self._legs.pop(worker, None)
         self._late.pop(worker, None)
         self._pool.discard(worker)
@@ -342,7 +343,7 @@ class Leases:
         """Hold launches back while a disk is full."""
         if batch.failure is not None:
             if self._full.note(batch.failure.cause, batch.failure.message):
-                self._turns.hold_until(self._full.until)
+                self._delayed.hold_until(self._full.until)
         elif batch.saved or batch.state != "running":
             self._full.went_well()
 

@@ -56,7 +56,8 @@ class RayBackend:
     looked up every `refresh_s` seconds. A Ray whose address was given has `connect_s` seconds to answer. With
     `autoscale` Ray's autoscaler is asked for places for the trials that run, wait and are to come, as many at a time as
     may run (a number: at most so many), and told when they are not wanted any more. Of a Ray that several searches
-    share, one of `weight` 2 has twice as much as one of weight 1. Further arguments go to `ray.init`. Raises SpecError
+    share, one of `weight` 2 has twice as much as one of weight 1, and what one of higher `priority` wants, others give
+    back at once: their trials save and wait. Further arguments go to `ray.init`. Raises SpecError
     for an address that is none, for less than one trial, and for no weight.
     """
 
@@ -75,6 +76,7 @@ class RayBackend:
         connect_s: float = 15.0,
         autoscale: bool | int = False,
         weight: float = 1.0,
+        priority: int = 0,
         **init_kwargs: Any,
     ) -> None:
         if address is not None:
@@ -89,6 +91,11 @@ class RayBackend:
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
             raise SpecError(f"weight: got {weight!r}; a number above 0 is wanted: 2 has twice the share of 1")
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise SpecError(
+                f"priority: got {priority!r}; a whole number is wanted: 0 for most, more for who goes first"
+            )
+        self._priority = priority
         self._connect_s, self._autoscale, self._weight = connect_s, autoscale, float(weight)
         self._connection: Connection | None = None  # where this backend has made it
         self._quiet = Quiet()
@@ -123,7 +130,9 @@ class RayBackend:
         clear(job.directory)
         nodes = Nodes(self._refresh_s, own=self._connection is not None and is_own())
         pool = self._pool = Pool(job, ray.put(payload), self._results, self._idle_s)
-        capacity = self._capacity = Capacity(job, nodes, autoscale=self._autoscale, weight=self._weight)
+        capacity = self._capacity = Capacity(
+            job, nodes, autoscale=self._autoscale, weight=self._weight, priority=self._priority
+        )
         pool.nodes, pool.node_ids = nodes.have, nodes.ids
         self._leases = Leases(job, pool, self._results, capacity, self._grace_s)
         if job.resources is not None and job.reuse_workers:
@@ -198,7 +207,7 @@ class RayBackend:
         if now >= capacity.nodes.due:
             leases.look_up_nodes()
         if now >= capacity.share_due:
-            capacity.look_at_share(active=leases.active, runs=leases.count)
+            capacity.look_at_share(active=leases.active, running=leases.running)
             leases.tell_capacity()
             leases.retire_rested(now, int(max(0, min(leases.idle, leases.surplus))))
         return min(capacity.due, leases.due)

@@ -24,6 +24,7 @@ from tune_platform.cli import (
     lineage,
     logs,
     plot,
+    quota,
     read,
     remove,
     run,
@@ -120,7 +121,7 @@ def main() -> None:
 
 for command in (
     init.init, run.run, check.check, simulate.simulate, run.resume, submit.submit, *read.COMMANDS, plot.plot,
-    exchange.import_, lineage.lineage, logs.logs, dashboard.dashboard, top.top, *control.COMMANDS, *remove.COMMANDS,
-    doctor.doctor, completion.completion,
+    exchange.import_, lineage.lineage, logs.logs, dashboard.dashboard, top.top, quota.quota, *control.COMMANDS,
+    *remove.COMMANDS, doctor.doctor, completion.completion,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,9 +1,8 @@
-"""Several drivers share one cluster: each writes down what it wants, and takes no more than its fair share.
+"""Several drivers share one cluster: each writes down what it wants, and takes no more than its part.
 
-There is no coordinator. All drivers see the same notes on a common board and divide the cluster in the same way: as a
-line from 0 to 1, on which each of them has a stretch as long as its weight, the longest-standing driver first. A driver
-that wants less than that has what it wants, and the rest is divided among the others. What is taken away from a driver
-it gives back at the end of its trials; no trial is interrupted.
+There is no coordinator that could die. All drivers see the same notes on a common board and find the same division of
+the cluster (`allocation`). What is taken away from a driver it gives back at the end of its trials; where a search of
+higher priority wants it, its trials save and make room.
 """
 
 from __future__ import annotations
@@ -11,12 +10,15 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from tune_platform.cluster.allocation import Allocation, Place, Wish, allocate, quota_of
+from tune_platform.errors import ExperimentError
+from tune_platform.protocol.events import resources_to_data
 from tune_platform.resources import Ledger, Resources
 
-_EPSILON = 1e-6
 #: Seconds without a sign of life after which it is looked up whether a driver still lives.
 _SILENT_S = 3.0
 
@@ -36,90 +38,129 @@ class Board(Protocol):
     def remove(self, name: str) -> None:
         """Take a note down."""
 
+    def quotas(self) -> Mapping[str, Mapping[str, float]]:
+        """Return how much of each resource the searches of a user may hold together, by user."""
+
     @property
     def name(self) -> str:
         """This driver's name."""
 
 
 class Share(NamedTuple):
-    """What a driver may take: `places` trials at a time, after the first `skip` places of the cluster.
+    """What a driver may take: `places` trials at a time, which are these `parts` of the nodes (None: all there is).
 
-    `crowded`: there are more drivers than places, so each has one in turn, for the length of a trial.
+    `reclaim`: why its trials beyond that are to make room at once; empty where they may end. `why`: why it has no more.
     """
 
-    skip: float
     places: float
-    crowded: bool = False
+    parts: tuple[Mapping[str, float], ...] | None = None
+    reclaim: str = ""
+    why: str = ""
 
 
 #: The share of one that is alone.
-ALL = Share(0, math.inf)
+ALL = Share(math.inf)
 
 
-def divide(wants: Mapping[str, float], weights: Mapping[str, float] | None = None) -> dict[str, tuple[float, float]]:
-    """Divide the line from 0 to 1: the stretch of each driver, which wants that much of it, in the order given.
+class Standing(NamedTuple):
+    """Who a driver is to the others: its part beside theirs, who comes first, and whose quota it counts to."""
 
-    By their `weights` (1 where there is none): one of weight 2 has twice as much as one of weight 1. What a driver does
-    not want is divided among the others in the same way (weighted max-min fairness).
-    """
-    given = dict.fromkeys(wants, 0.0)
-    hungry, left = dict(wants), 1.0
-    while hungry and left > _EPSILON:
-        unit = left / sum((weights or {}).get(name, 1.0) for name in hungry)
-        for name, want in list(hungry.items()):
-            taken = min(unit * (weights or {}).get(name, 1.0), want - given[name])
-            given[name] += taken
-            left -= taken
-            if want - given[name] <= _EPSILON:
-                del hungry[name]
-    stretches, at = {}, 0.0
-    for name, amount in given.items():
-        stretches[name] = (at, at + amount)
-        at += amount
-    return stretches
+    weight: float = 1.0
+    priority: int = 0
+    user: str = ""
 
 
 class Admission:
-    """One driver's view of the board. `resources` are those of each of its trials, `most` how many run at a time.
+    """One driver's view of the board. `resources` are those of each of its trials, `most` how many run at a time."""
 
-    `weight`: its part beside those of the others.
-    """
-
-    def __init__(self, board: Board, resources: Resources, most: float, weight: float = 1.0) -> None:
+    def __init__(self, board: Board, resources: Resources, most: float, standing: Standing | None = None) -> None:
         self._board = board
         self._resources = resources
         self._most = most
-        self._weight = weight
+        self._standing = standing or Standing()
         self._notes: dict[str, tuple[str, float]] = {}  # of the others: the note, and when it was last another one
         self._beat = 0
+        self._idle_since = math.inf  # since when it waits with nothing running
+        self._known: tuple[Any, dict[str, Allocation]] | None = None  # what was found last, and from what
+
+    def check_quota(self) -> None:
+        """Raise ExperimentError where the quota of its user would let it run nothing at all."""
+        quota, resources = quota_of(self._standing.user, self._board.quotas()), self._resources
+        for name, amount in resources.bundle().items():
+            if amount * resources.workers > quota.get(name, math.inf):
+                raise ExperimentError(
+                    f"the quota of {self._standing.user or 'this user'} on this cluster is {quota[name]:g} {name}, and "
+                    f"each trial holds {resources}: not one fits. Ask for less in `resources`, or have the "
+                    "quota raised (tune-platform quota)"
+                )
 
     def share(
-        self, nodes: Sequence[Mapping[str, float]], *, active: bool, about: Mapping[str, Any] | None = None
+        self,
+        nodes: Mapping[str, Mapping[str, float]],
+        *,
+        active: bool,
+        wanted: float = math.inf,
+        running: Sequence[Place] = (),
+        about: Mapping[str, Any] | None = None,
     ) -> Share:
         """Return what this driver may take of these nodes now, and tell the others what it wants.
 
-        `active`: it has something to run. One that has not leaves its share to the others until it has. `about`: what
-        people are told of it besides, see `standing.searches_of`.
+        `active`: it has something to run. One that has not leaves its share to the others until it has. `wanted`: how
+        many trials that is; `running`: where some run. `about`: what people are told, see `standing.searches_of`.
         """
-        fits = Ledger(nodes).slots(self._resources)
-        if fits == 0:
+        if Ledger(list(nodes.values())).slots(self._resources) == 0:
             return ALL
-        wants = min(1.0, self._most / fits)
+        now = time.monotonic()
+        self._idle_since = math.inf if running or not active else min(self._idle_since, now)
         self._beat += 1
-        note = {"wants": wants if active else 0.0, "beat": self._beat, "weight": self._weight, **(about or {})}
+        note = {
+            "beat": self._beat, "most": min(self._most, max(wanted, len(running), 1)) if active else 0,
+            "resources": resources_to_data(self._resources), "running": Counter(map(",".join, running)),
+            "waited": round(max(0.0, now - self._idle_since)), **self._standing._asdict(), "about": about or {},
+        }  # fmt: skip
         self._board.write(json.dumps(note))
-        notes = {name: note for name, note in self._board.read().items() if name != self._board.name}
-        alive = self._living(notes)
-        read = {name: json.loads(notes[name]) for name in alive}
-        all_wants = {name: float(note["wants"]) for name, note in read.items() if note["wants"] > 0}
-        weights = {name: float(note.get("weight", 1.0)) for name, note in read.items()}
-        weights[self._board.name] = self._weight
-        if not all_wants:
+        others = {name: note for name, note in self._board.read().items() if name != self._board.name}
+        notes = {name: json.loads(others[name]) for name in self._living(others)} | {self._board.name: note}
+        wishes = [_wish(name, notes[name]) for name in sorted(notes) if notes[name]["most"] or name == self._board.name]
+        if not active:  # its own share is known all the same, for when it has something
+            own = wishes.index(next(wish for wish in wishes if wish.name == self._board.name))
+            wishes[own] = _wish(self._board.name, {**note, "most": self._most})
+        quotas = self._board.quotas()
+        if len(wishes) == 1 and not quota_of(self._standing.user, quotas):
             return ALL
-        all_wants[self._board.name] = wants
-        start, end = divide(dict(sorted(all_wants.items())), weights)[self._board.name]
-        first, last = (math.floor(edge * fits + _EPSILON) for edge in (start, end))
-        return Share(min(first, fits - 1), max(1, last - first), crowded=len(all_wants) > fits)
+        key = (nodes, wishes, quotas)
+        if self._known is None or self._known[0] != key:
+            self._known = key, allocate(nodes, wishes, quotas)
+        return self._take(nodes, self._known[1], wishes, notes, quotas, len(running))
+
+    def _take(
+        self,
+        nodes: Mapping[str, Mapping[str, float]],
+        found: Mapping[str, Allocation],
+        wishes: Sequence[Wish],
+        notes: Mapping[str, Any],
+        quotas: Mapping[str, Mapping[str, float]],
+        runs: int,
+    ) -> Share:
+        """Return this driver's part of what was found."""
+        own, user = found[self._board.name], self._standing.user
+        parts = {name: dict.fromkeys(node, 0.0) for name, node in nodes.items()}
+        for place in own.places:
+            for node in place:
+                for name, amount in self._resources.bundle().items():
+                    parts[node][name] += amount
+        higher = next((w for w in wishes if w.priority > self._standing.priority and found[w.name].places), None)
+        why = reclaim = ""
+        if own.capped:
+            limits = ", ".join(f"{amount:g} {name}" for name, amount in quota_of(user, quotas).items())
+            why = f"the quota of {user}: {limits}"
+        elif higher is not None:
+            why = f"{_named(notes[higher.name])} has priority {higher.priority}"
+            reclaim = why if runs > len(own.places) else ""
+        elif len(wishes) > 1:
+            why = f"its share: {len(own.places)} places of the cluster, while others want some too"
+        offered = tuple(parts.values()) if own.places else ()  # of nothing it is not said that a trial does not fit
+        return Share(len(own.places), offered, reclaim, why)
 
     def close(self) -> None:
         """Take this driver's note down."""
@@ -140,22 +181,13 @@ class Admission:
         return [name for name in notes if name not in dead]
 
 
-def offered(
-    nodes: Sequence[Mapping[str, float]], resources: Resources, share: Share
-) -> tuple[Mapping[str, float], ...]:
-    """Return the part of the nodes that is this share, for trials that all hold the same resources.
+def _wish(name: str, note: Mapping[str, Any]) -> Wish:
+    running = [tuple(place.split(",")) for place, count in sorted(note["running"].items()) for _ in range(count)]
+    return Wish(
+        name=name, resources=Resources(**note["resources"]), most=note["most"], user=note["user"],
+        weight=note["weight"], priority=note["priority"], waited=note["waited"], running=running,
+    )  # fmt: skip
 
-    It holds at least one trial, wherever the cluster does.
-    """
-    if share.places == math.inf:
-        return tuple(dict(node) for node in nodes)
-    ledger, parts = Ledger(nodes), [dict.fromkeys(node, 0.0) for node in nodes]
-    for place in range(int(share.skip + share.places)):
-        placed = ledger.lease(place, resources)
-        if placed is None:
-            break
-        if place >= share.skip:
-            for node in placed:
-                for name, amount in resources.bundle().items():
-                    parts[node][name] += amount
-    return tuple(parts)
+
+def _named(note: Mapping[str, Any]) -> str:
+    return f"{note['about'].get('experiment', 'a search')} of {note['about'].get('who', note['user'] or 'somebody')}"

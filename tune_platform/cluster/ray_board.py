@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +11,7 @@ from ray._private.state import jobs
 from ray.experimental import internal_kv
 
 _NAMESPACE = "tune-platform"
+_QUOTAS = "quotas"
 
 
 class RayBoard:
@@ -18,7 +20,7 @@ class RayBoard:
     `kind` of notes: those of another are on another board.
     """
 
-    def __init__(self, kind: str = "driver") -> None:
+    def __init__(self, kind: str = "search") -> None:
         self._prefix = f"{kind}-"
         self.name = f"{ray.get_runtime_context().get_job_id()}-{uuid.uuid4().hex[:8]}"
 
@@ -34,6 +36,18 @@ class RayBoard:
             if note is not None:  # else it was taken down in between
                 notes[key.decode().removeprefix(self._prefix)] = note.decode()
         return notes
+
+    def quotas(self) -> Mapping[str, Mapping[str, float]]:
+        """See `Board.quotas`."""
+        text = internal_kv._internal_kv_get(_QUOTAS, namespace=_NAMESPACE)
+        found: Mapping[str, Mapping[str, float]] = json.loads(text) if text else {}
+        return found
+
+    def set_quota(self, user: str, quota: Mapping[str, float]) -> None:
+        """Set what a user may hold; nothing: whatever there is."""
+        quotas = {name: amounts for name, amounts in self.quotas().items() if name != user}
+        text = json.dumps({**quotas, user: dict(quota)} if quota else quotas)
+        internal_kv._internal_kv_put(_QUOTAS, text, overwrite=True, namespace=_NAMESPACE)
 
     def alive(self, names: Sequence[str]) -> set[str]:
         """See `Board.alive`."""

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from tune_platform.cluster.address import ask_ray, find_address
+from tune_platform.errors import ExperimentError
+
+Quotas = Mapping[str, Mapping[str, float]]  # amounts by resource, by user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +54,13 @@ def searches_of(notes: Mapping[str, str]) -> list[Search]:
     """Return the searches that have left these notes, the oldest first; one of an older release says little."""
     found = []
     for name in sorted(notes):
-        note = json.loads(notes[name])
+        note = json.loads(notes[name]).get("about", {})
         runs, waits, places = note.get("runs", 0), note.get("waits", 0), note.get("places")
         why = ""
         if waits and note.get("most") is not None and runs >= note["most"]:
             why = f"budget.concurrency: {note['most']:g} at a time"
         elif waits and places is not None and runs >= places:
-            why = f"its share: {places:g} places of the cluster, while others want some too"
+            why = note.get("why") or f"its share: {places:g} places of the cluster"
         elif waits:
             why = "no node has room for it"
         found.append(
@@ -64,14 +72,9 @@ def searches_of(notes: Mapping[str, str]) -> list[Search]:
     return found
 
 
-def look(address: str | None, seconds: float) -> tuple[list[Node], list[Search]]:
-    """Join the cluster for a moment and look. Raises ExperimentError where there is none, or it cannot be joined."""
-    import logging
-    import os
-
-    from tune_platform.cluster.address import ask_ray, find_address
-    from tune_platform.errors import ExperimentError
-
+@contextmanager
+def joined(address: str | None, seconds: float) -> Iterator[None]:
+    """Join the cluster for a moment. Raises ExperimentError where there is none, or it cannot be joined."""
     place = find_address(address)
     if place.text == "local":
         raise ExperimentError("no Ray runs on this machine: give its --address, or set RAY_ADDRESS")
@@ -81,16 +84,38 @@ def look(address: str | None, seconds: float) -> tuple[list[Node], list[Search]]
     except ConnectionError as error:
         raise ExperimentError(f"no Ray can be joined at {place}: {error}") from None
     import ray
-    from ray._private.state import available_resources_per_node
-
-    from tune_platform.cluster.ray_board import RayBoard
 
     ray.init(address=place.text, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def look(address: str | None, seconds: float) -> tuple[list[Node], list[Search]]:
+    """Join the cluster for a moment and look. Raises ExperimentError where there is none, or it cannot be joined."""
+    with joined(address, seconds):
+        import ray
+        from ray._private.state import available_resources_per_node
+
+        from tune_platform.cluster.ray_board import RayBoard
+
         board = RayBoard()
         notes = board.read()
         alive = board.alive(list(notes))
         nodes = nodes_of(ray.nodes(), available_resources_per_node())
         return nodes, searches_of({name: note for name, note in notes.items() if name in alive})
-    finally:
-        ray.shutdown()
+
+
+def quotas(address: str | None, seconds: float, user: str = "", quota: Mapping[str, float] | None = None) -> Quotas:
+    """Join the cluster for a moment, set the quota of a user where one is given, and return those of all.
+
+    Raises ExperimentError where there is none, or it cannot be joined.
+    """
+    with joined(address, seconds):
+        from tune_platform.cluster.ray_board import RayBoard
+
+        board = RayBoard()
+        if quota is not None:
+            board.set_quota(user, quota)
+        return board.quotas()

@@ -42,11 +42,11 @@ def note(controller, events, commands):
             cpus = [node.get("cpu", 0) for node in event.nodes] if kind == "CapacityChanged" else None
             print(json.dumps({"kind": kind, "after": time.time() - begin, "at": time.time(), "cpus": cpus}), flush=True)
 
-name, address, trials, storage = sys.argv[1:]
+name, address, trials, storage, priority = sys.argv[1:]
 run(
     SearchSpec(
         name=name, trainable=train, param_space={"x": uniform(0, 1)}, metric="loss", mode="min", scheduler=FIFO(),
-        num_samples=int(trials), backend=RayBackend(address), storage=storage,
+        num_samples=int(trials), backend=RayBackend(address, priority=int(priority)), storage=storage,
     ),
     listeners=[note],
 )
@@ -62,8 +62,8 @@ def address() -> Iterator[str]:
     ray.shutdown()
 
 
-def search(name: str, address: str, trials: int, storage: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SEARCH, name, address, str(trials), str(storage)]
+def search(name: str, address: str, trials: int, storage: Path, priority: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SEARCH, name, address, str(trials), str(storage), str(priority)]
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
@@ -125,6 +125,66 @@ def test_two_searches_take_turns_on_one_place(tmp_path: Path) -> None:
     times = [[line["at"] for line in told if line["kind"] == "Reported"] for told in found]
     assert [len(each) for each in times] == [16, 16]
     assert max(each[0] for each in times) < min(each[-1] for each in times), "one waited until the other was done"
+
+
+LONG = """
+import json, sys, time
+from tune_platform import FIFO, SearchSpec, Trainable, run
+from tune_platform.backends.ray import RayBackend
+
+class Steps(Trainable):
+    def setup(self, config):
+        self.done = self.start = 0
+
+    def step(self):
+        time.sleep(0.25)
+        self.done += 1
+        return {"loss": 1 / self.done, "start": self.start} if self.done <= 80 else None
+
+    def save_checkpoint(self, directory):
+        (directory / "n").write_text(str(self.done))
+
+    def load_checkpoint(self, directory):
+        self.done = self.start = int((directory / "n").read_text())
+
+def note(run, events, effects):
+    for event in events:
+        for report in getattr(event, "reports", ()):
+            print(json.dumps({"trial": event.trial, "step": report.step, "start": report.metrics["start"],
+                              "at": time.time()}), flush=True)
+
+run(
+    SearchSpec(
+        name="long", trainable=Steps, param_space={}, metric="loss", mode="min", scheduler=FIFO(), num_samples=2,
+        backend=RayBackend(sys.argv[1]), storage=sys.argv[2],
+    ),
+    listeners=[note],
+)
+"""
+
+
+def test_a_search_of_higher_priority_has_the_places_of_another_whose_trials_save(address: str, tmp_path: Path) -> None:
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG, address, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True, env=env
+    ) as low:
+        assert low.stdout is not None
+        seen: list[dict[str, Any]] = []
+        while not seen or seen[-1]["step"] < 4:
+            seen += lines(low.stdout.readline())
+        urgent = search("urgent", address, 8, tmp_path / "b", priority=1)
+        of_urgent = lines(urgent.communicate(timeout=200)[0])
+        ended = time.time()
+        seen += lines(low.communicate(timeout=200)[0])
+    first = min(line["at"] for line in of_urgent if line["kind"] == "Reported")
+    before = [line for line in seen if line["at"] < first]
+    assert max(line["step"] for line in before) < 80, "it was interrupted in the middle of trials"
+    between = [line for line in seen if first + 1 < line["at"] < ended - 3]
+    assert not between, "both places were the other's"
+    for trial in (0, 1):
+        own = [line for line in seen if line["trial"] == trial]
+        assert [line["step"] for line in own] == list(range(1, 81)), "nothing is lost or done twice"
+        assert own[-1]["start"] > 0, "it went on from where it had saved"
 
 
 def offers_of(watch: Watch) -> list[list[float]]:

@@ -13,8 +13,8 @@ from tune_platform.cluster.standing import Node, Search, nodes_of, searches_of
 
 
 def note(**about: object) -> str:
-    base = {"wants": 1.0, "beat": 3, "experiment": "e", "who": "ada@here", "holds": "1 cpu", "runs": 2, "waits": 0}
-    return json.dumps({**base, "most": None, "places": None, **about})
+    base = {"experiment": "e", "who": "ada@here", "holds": "1 cpu", "runs": 2, "waits": 0}
+    return json.dumps({"beat": 3, "about": {**base, "most": None, "places": None, **about}})
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,9 @@ def note(**about: object) -> str:
     [
         ({}, ""),
         ({"waits": 9, "most": 2}, "budget.concurrency: 2 at a time"),
-        ({"waits": 9, "places": 2.0}, "its share: 2 places of the cluster, while others want some too"),
+        ({"waits": 9, "places": 2.0}, "its share: 2 places of the cluster"),
         ({"waits": 9}, "no node has room for it"),
+        ({"waits": 9, "places": 0.0, "why": "the quota of ada: 1 cpu"}, "the quota of ada: 1 cpu"),
         ({"waits": 9, "places": 3.0, "most": 8}, "no node has room for it"),
     ],
 )
@@ -64,3 +65,25 @@ def test_where_no_ray_is_it_says_so() -> None:
     done = CliRunner().invoke(main, ["top", "--address", "127.0.0.1:1"])
     assert done.exit_code == 2
     assert "no Ray can be joined at 127.0.0.1:1" in done.output
+
+
+@pytest.mark.parametrize("amount", ["cpu=0", "cpu", "=3", "gpu=-1", "gpu=many", "gpu=inf"])
+def test_a_quota_of_nothing_is_refused_in_one_message(amount: str) -> None:
+    done = CliRunner().invoke(main, ["quota", "ada", amount])
+    assert done.exit_code == 2
+    assert f"got {amount!r}; a resource and a number above 0 are wanted, such as gpu=2" in done.output
+
+
+def test_quotas_are_set_shown_and_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def quotas(*given: object) -> standing.Quotas:
+        asked.append(given[2:])
+        return {"ada": {"gpu": 2.0, "cpu": 16.0}}
+
+    monkeypatch.setattr(standing, "quotas", quotas)
+    assert "2 gpu, 16 cpu" in CliRunner().invoke(main, ["quota", "ada", "gpu=2", "cpu=16"]).output
+    assert "bob has no quota" in CliRunner().invoke(main, ["quota", "bob"]).output
+    assert CliRunner().invoke(main, ["quota", "ada", "--clear"]).exit_code == 0
+    assert CliRunner().invoke(main, ["quota", "ada", "gpu=2", "--clear"]).exit_code == 2
+    assert asked == [("ada", {"gpu": 2.0, "cpu": 16.0}), (), ("ada", {})]
