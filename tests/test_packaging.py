@@ -251,6 +251,18 @@ USES: dict[str, list[str]] = {
     ],
     "robustness": ["from tune_platform.trainables.robustness import study, figures"],
     "zero-label": ["from tune_platform.trainables.zero_label import study, study_report"],
+    "lightning": ["from tune_platform.integrations.lightning import LightningCallback; LightningCallback()"],
+    "xgboost": ["from tune_platform.integrations.xgboost import XGBoostCallback; XGBoostCallback()"],
+    "lightgbm": ["import lightgbm; from tune_platform.integrations.lightgbm import LightGBMCallback"],
+    "transformers": [
+        "from tune_platform.integrations.huggingface import HuggingFaceCallback; import transformers as t; t.Trainer",
+    ],
+    "keras": [
+        "import os; os.environ['KERAS_BACKEND'] = 'torch'; from tune_platform.integrations.keras import KerasCallback",
+    ],
+    "mlflow": [f"{INLINE.format(name='mlflow')} --set track=[mlflow]"],
+    "tensorboard": [f"{INLINE.format(name='tensorboard')} --set track=[tensorboard]"],
+    "wandb": ["import wandb; from tune_platform.tracking.wandb import WandbTracker"],
     "policy-gradient": [
         "import gymnasium; gymnasium.make('Hopper-v5').reset()",
         "from tune_platform.trainables.policy_gradient import study, analyse",

@@ -33,6 +33,15 @@ EXTRAS: Mapping[str, str] = {
     "psycopg": "postgresql",
     "gymnasium": "policy-gradient",
     "mujoco": "policy-gradient",
+    "lightning": "lightning",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "transformers": "transformers",
+    "accelerate": "transformers",
+    "keras": "keras",
+    "mlflow": "mlflow",
+    "tensorboardX": "tensorboard",
+    "wandb": "wandb",
 }
 
 

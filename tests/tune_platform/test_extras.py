@@ -140,7 +140,8 @@ def test_no_module_of_the_core_imports_an_optional_library(tmp_path: Path) -> No
 def test_a_search_and_every_reading_command_need_the_core_only(tmp_path: Path) -> None:
     done = core_only(USE_IT, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "not here: torch, parquet, samplers, cluster, plots, dashboard, postgresql, policy-gradient" in done.stdout
+    missing = "torch, parquet, samplers, cluster, plots, dashboard, postgresql, policy-gradient, lightning, xgboost, "
+    assert f"not here: {missing}" in done.stdout
 
 
 def test_every_extra_is_there_and_brings_its_libraries() -> None:
@@ -148,7 +149,7 @@ def test_every_extra_is_there_and_brings_its_libraries() -> None:
     extras = PROJECT["optional-dependencies"]
     for module, extra in EXTRAS.items():
         brought = {canonicalize_name(Requirement(line).name) for line in extras[extra]}
-        names = {packages.get(module, module), canonicalize_name(module)}
+        names = {canonicalize_name(packages.get(module, module)), canonicalize_name(module)}
         assert names & brought or module == "mujoco"  # gymnasium[mujoco]
     named = {extra for line in extras["all"] for extra in Requirement(line).extras}
     assert named == set(extras) - {"all"}
@@ -161,13 +162,14 @@ def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "--format parquet needs 'pyarrow', which is not installed: pip install 'tune-platform[parquet]'"
     assert (str(caught.value), caught.value.name) == (said, "pyarrow")
     assert how_to_install("scipy.stats") == ": pip install 'tune-platform[samplers]'"
-    assert how_to_install("xgboost") == how_to_install(None) == ""
+    assert how_to_install("jax") == how_to_install(None) == ""
 
 
 CHECK = "SearchSpec(trainable='tune_platform.trainables.digits:DigitsTrainable', param_space={'x': 1}, "
 CHECK += "metric='loss', mode='min').check()"
 TO_S3 = "SearchSpec(trainable=lambda config: {'loss': 1.0}, param_space={'x': 1}, metric='loss', mode='min', "
 TO_S3 += "checkpoint={'storage': 's3://bucket/there'}).check()"
+TRACKED = "SearchSpec(trainable=lambda config: {{'loss': 1.0}}, metric='loss', mode='min', track=['{}']).check()"
 #: What needs an extra, and how its one line ends: with the library that is missing first, and the extra.
 MISSING = {
     CHECK: ("'torch'", "torch"),
@@ -181,6 +183,15 @@ MISSING = {
     "make_searcher('forest')": ("'sklearn'", "samplers"),
     "open_store('postgresql://localhost/db').names()": ("'psycopg'", "postgresql"),
     TO_S3: ("s3fs", "cluster"),
+    "import tune_platform.integrations.lightning": ("'lightning'", "lightning"),
+    "import tune_platform.integrations.xgboost": ("'xgboost'", "xgboost"),
+    "import tune_platform.integrations.lightgbm": ("'lightgbm'", "lightgbm"),
+    "import tune_platform.integrations.huggingface": ("'transformers'", "transformers"),
+    "import tune_platform.integrations.keras": ("'keras'", "keras"),
+    "import tune_platform.integrations.sklearn": ("'sklearn'", "samplers"),
+    TRACKED.format("mlflow"): ("'mlflow'", "mlflow"),
+    TRACKED.format("tensorboard"): ("'tensorboardX'", "tensorboard"),
+    TRACKED.format("wandb"): ("'wandb'", "wandb"),
     "CheckpointStorage('s3://bucket/there')": ("s3fs", "cluster"),
 }
 

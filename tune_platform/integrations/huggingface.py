@@ -9,7 +9,7 @@ from typing import Any
 from tune_platform.extras import require
 from tune_platform.integrations._saving import Reporting, saved_file
 
-require("HuggingFaceCallback", "transformers")
+require("HuggingFaceCallback", "transformers", "accelerate")
 
 from transformers import TrainerCallback  # noqa: E402  (`require` says first what to install)
 

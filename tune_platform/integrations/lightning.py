@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import lightning
-
+from tune_platform.extras import require
 from tune_platform.integrations._saving import Reporting, saved_file
+
+require("LightningCallback", "lightning")
+
+import lightning  # noqa: E402  (`require` says first what to install)
 
 _FILE = "lightning.ckpt"
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xgboost.callback import TrainingCallback
-
+from tune_platform.extras import require
 from tune_platform.integrations._saving import Reporting, saved_file
+
+require("XGBoostCallback", "xgboost")
+
+from xgboost.callback import TrainingCallback  # noqa: E402  (`require` says first what to install)
 
 _FILE = "model.ubj"
 

@@ -1,7 +1,6 @@
 """The callbacks of frameworks, in their real libraries: they report, save, go on, and end on a verdict.
 
-Those that are not among the project's own dependencies are run with the library brought for the test, the two that take
-longest only with TUNE_PLATFORM_FRAMEWORKS=all.
+Those that are not among the project's own dependencies are run with the library brought for the test.
 """
 
 from __future__ import annotations
@@ -226,7 +225,7 @@ print("FOUND", sorted((trial.status, trial.step) for trial in found), found.best
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("libraries", list(OTHERS) if os.environ.get("TUNE_PLATFORM_FRAMEWORKS") else ["lightgbm"])
+@pytest.mark.parametrize("libraries", OTHERS)
 def test_others_with_their_library_brought(tmp_path: Path, libraries: str) -> None:
     if shutil.which("uv") is None:
         pytest.skip("uv brings the library")

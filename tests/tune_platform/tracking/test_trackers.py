@@ -101,7 +101,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("TUNE_PLATFORM_FRAMEWORKS"), reason="brings MLflow and W&B")
 def test_mlflow_and_wandb(tmp_path: Path) -> None:
     if shutil.which("uv") is None:
         pytest.skip("uv brings the libraries")
