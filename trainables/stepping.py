@@ -37,6 +37,10 @@ def check_step(config: Mapping[str, Any], strategy: Strategy) -> None:
     check_step_options(given)
     if given["evaluation"] not in ("first", "sharded"):
         raise SpecError(f"evaluation: 'first' or 'sharded', got {given['evaluation']!r}")
+    if given["evaluation"] == "sharded" and not strategy.elastic and not strategy.survives:
+        raise SpecError(
+            f"evaluation: strategy {strategy.name!r} has the whole model on worker 0 alone: leave it 'first'"
+        )
     if given["accumulate"] > 1 and type(strategy).extra_loss is not Strategy.extra_loss:
         raise SpecError(
             f"accumulate: strategy {strategy.name!r} compares outputs of whole batches; use a smaller batch_size"

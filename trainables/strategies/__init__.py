@@ -10,6 +10,7 @@ from tune_platform.distributed.strategy import Strategy
 _HOMES = {
     "independent": "tune_platform.distributed.strategy:Strategy",
     "all_reduce": "tune_platform.trainables.strategies.all_reduce:AllReduce",
+    "fully_sharded": "tune_platform.trainables.strategies.fully_sharded:FullySharded",
     "local_sgd": "tune_platform.trainables.strategies.local_sgd:LocalSGD",
     "post_local_sgd": "tune_platform.trainables.strategies.post_local_sgd:PostLocalSGD",
     "slowmo": "tune_platform.trainables.strategies.slowmo:SlowMo",

@@ -89,13 +89,8 @@ class GradientAverage:
     def running(self) -> Iterator[None]:
         """Give the context in which all steps of a run are taken. Raises PeerLost where DDP has lost a worker."""
         self._since = self.comm.clock()
-        try:
+        with losses_are_peers(self.comm):
             yield
-        except RuntimeError as error:
-            processes = isinstance(self.comm, ProcessGroupCommunicator)
-            if isinstance(error, PeerLost) or not processes or not _is_of_the_network(error):
-                raise
-            raise PeerLost(str(error).strip().split("\n")[0]) from error
 
     def finish_run(self) -> None:
         """Average the floating-point buffers over the part, and count the seconds that steps waited for gradients.
@@ -195,6 +190,18 @@ def average_buffers(model: nn.Module, comm: Communicator) -> None:
     if buffers and comm.size > 1:
         flat = Flat(buffers)
         flat.write(comm.all_reduce(flat.read()))
+
+
+@contextmanager
+def losses_are_peers(comm: Communicator) -> Iterator[None]:
+    """Have an error of torch's own collectives, which a lost worker causes, be PeerLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        processes = isinstance(comm, ProcessGroupCommunicator)
+        if isinstance(error, PeerLost) or not processes or not _is_of_the_network(error):
+            raise
+        raise PeerLost(str(error).strip().split("\n")[0]) from error
 
 
 def _is_of_the_network(error: RuntimeError) -> bool:

@@ -127,6 +127,18 @@ class Strategy:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` returned."""
 
+    def packed(self, state: Any) -> Any:
+        """Return a state dict of model or optimizer as this worker's checkpoint holds it."""
+        return state
+
+    def unpacked_model(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state dict of the model, of what `packed` returned."""
+        return dict(state)
+
+    def unpacked_optimizer(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state dict of the optimizer, of what `packed` returned."""
+        return dict(state)
+
     def sources(self, state: Mapping[str, Any], saved: int, workers: int) -> list[int]:
         """Return by rank which of the `saved` workers' states each of the `workers` takes.
 

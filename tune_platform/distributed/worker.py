@@ -213,8 +213,8 @@ class TrainingWorker:
             "slot": self.place.slot,
             "bytes": self.bytes_total(),
             "examples": self.position.batch * self.comm.size,
-            "model": self.model.state_dict() if copy else None,
-            "optimizer": self.optimizer.state_dict() if copy else None,
+            "model": self.strategy.packed(self.model.state_dict()) if copy else None,
+            "optimizer": self.strategy.packed(self.optimizer.state_dict()) if copy else None,
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "position": self.position.state_dict(),
             "generators": self._state,
@@ -238,8 +238,8 @@ class TrainingWorker:
             if exact and state["slot"] != self.place.slot:  # of a worker that had taken the place of another
                 self.place.slot = state["slot"]
                 self.position = self._own_data()
-            self.model.load_state_dict(shared["model"])
-            load_optimizer(self.optimizer, shared["optimizer"])
+            self.model.load_state_dict(self.strategy.unpacked_model(shared["model"]))
+            load_optimizer(self.optimizer, self.strategy.unpacked_optimizer(shared["optimizer"]))
             if self.scheduler is not None and state["scheduler"] is not None:
                 load_scheduler(self.scheduler, state["scheduler"])
             self.strategy.load_state_dict(state["strategy"])
