@@ -39,7 +39,7 @@ class SuccessiveHalving(Brackets):
                     "nothing to halve; give max or, if that is meant, n (trials of a bracket)"
                 )
             n = least
-        if isinstance(n, bool) or not isinstance(n, int) or n < 2:
+        if not isinstance(n, int) or n < 2:
             raise SpecError(f"successive_halving: n (trials of a bracket) must be a whole number from 2 on, got {n!r}")
         self.min, self.max, self.n = min, ladder.max, n
         sizes = [int(n * eta**-rung + 1e-9) or 1 for rung in range(len(levels))]

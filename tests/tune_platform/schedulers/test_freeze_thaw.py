@@ -23,6 +23,14 @@ class TestFreezeThaw(SchedulerContract):
         return FreezeThaw(resource="hours", max=10, interval=1.5, chance=0.1)
 
 
+def test_a_curve_that_no_shape_explains_is_forecast_all_the_same() -> None:
+    """Its density under every shape is below what a float holds; only the ratios count."""
+    model = Curves([level / 40 for level in range(1, 41)])
+    parts = model.forecast([1.0 if level % 2 else 1e9 for level in range(20)])
+    assert sum(part.weight for part in parts) == pytest.approx(1, abs=0.01)
+    assert all(math.isfinite(part.mean) and part.sd > 0 for part in parts)
+
+
 def test_expected_improvement_by_hand() -> None:
     """m ~ N(1, 2), best 1: E = 2 / sqrt(2 pi), chance 1/2. In equal parts with N(9, 0.001): half of both."""
     assert improvement([Part(1.0, 1.0, 2.0)], 1.0) == pytest.approx((2 / math.sqrt(2 * math.pi), 0.5))

@@ -113,12 +113,20 @@ def test_a_soft_rule_pauses_and_lets_the_best_go_on_last() -> None:
     assert scheduler.choose(FakeCandidates(trials)) == 7
 
 
+def test_who_comes_to_max_is_done_and_nobody_before() -> None:
+    scheduler = MedianStopping(max=3)
+    scheduler.setup(metric="loss", mode="min", seed=0)
+    assert judged(scheduler, 0, 1.0, 1.0) is None
+    assert judged(scheduler, 1, 1.0, 1.0, 1.0) == Stop(reason="step 3: reached max", completed=True)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"grace": -1}, "grace .* got -1"),
         ({"interval": 0}, "interval .* must be above 0, got 0"),
         ({"min_samples": 0}, "min_samples must be a whole number from 1 on, got 0"),
+        ({"min_samples": 2.5}, "min_samples must be a whole number from 1 on, got 2.5"),
         ({"hard": "no"}, "hard must be true or false, got 'no'"),
         ({"max": 0}, "max must be above 0"),
         ({"grace": "2"}, "grace must be a number, got '2'"),

@@ -83,6 +83,19 @@ def test_by_hand() -> None:
     assert scheduler.describe()["rungs"][0]["front"] == 3
 
 
+def test_from_rung_to_rung_until_max() -> None:
+    scheduler, trial = mo_asha(max=9), FakeTrial(0, {})
+    untils = []
+    for step in (0, 1, 2, 3, 9):
+        trial.last = Report(step, {"loss": 1.0, "size": 1.0}, 0.0) if step else None
+        untils.append(scheduler.until(trial)[0])
+    assert untils == [1, 3, 3, 9, None]
+    trial.last = Report(2, {"loss": 1.0, "size": 1.0}, 0.0)
+    assert mo_asha(max=2, min=2).until(trial) == (None, False), "a single rung is the last too"
+    done = scheduler.on_report(FakeTrial(0, {}), Report(9, {"loss": 1.0, "size": 1.0}, 0.0))
+    assert done == Stop(reason="step 9: reached max", completed=True)
+
+
 def test_what_is_missing_is_the_worst() -> None:
     scheduler = mo_asha(max=9)
     arrive(scheduler, 0, 0.5, 0.5)
