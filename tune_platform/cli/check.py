@@ -170,8 +170,15 @@ def _schedule(spec: SearchSpec) -> list[str]:
     if found is None:
         return ["", f"expected    {outline(spec.trials)}"] if outline is not None and spec.trials else []
     several = len({bracket for bracket, _, _ in found.rungs}) > 1
-    rows = [[*([str(bracket)] if several else []), f"{level:g}", str(trials)] for bracket, level, trials in found.rungs]
-    head = [*(["bracket"] if several else []), found.resource, "trials"]
+    rows, spent, before = [], 0.0, (-1, 0.0)
+    for bracket, level, trials in found.rungs:
+        if bracket != before[0]:
+            spent, before = 0.0, (bracket, 0.0)
+        spent += (level - before[1]) * trials
+        before = bracket, level
+        rows.append([*([str(bracket)] if several else []), f"{level:g}", str(trials), f"{spent:g}"])
+    # The last row of a bracket has its budget.
+    head = [*(["bracket"] if several else []), found.resource, "trials", f"{found.resource}s so far"]
     total = f"{found.total:g} {found.resource}s in all, {found.saved:.0%} less than all trials to the end"
     return ["", table(head, rows), f"expected    {total}"]
 

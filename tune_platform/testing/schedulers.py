@@ -178,5 +178,8 @@ class SchedulerContract:
         """See that what follows from each later fact is what followed from it in the whole play."""
         for event, _, effects in whole.past[cut:]:
             again.feed(event)
-            assert again.past[-1][2] == effects, f"after the first {cut} facts: {event}"
+            assert again.past[-1][2] == effects, (
+                f"rebuilt after the first {cut} facts, it says something else about {event}: what it knows is not all "
+                "in state() and load_state(), or is no function of what it hears"
+            )
         assert memory(again.referee.scheduler) == memory(whole.referee.scheduler), "it ends up knowing something else"

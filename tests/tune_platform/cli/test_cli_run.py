@@ -136,6 +136,15 @@ def test_check_says_what_is_known_of_a_schedule(call: Call, toy: Path, schedule:
     assert f"\nexpected    {said}\n" in call("check", "toy.yaml", "--trials", "16", *given).stdout
 
 
+def test_check_shows_the_budget_of_each_bracket(call: Call, toy: Path) -> None:
+    """Table 1 of the HyperBand paper, R = 81: see test_brackets.py for the sums by hand."""
+    given = ("--set", "schedule.name=hyperband", "--set", "schedule.max=81", "--trials", "143")
+    rows = [line.split() for line in call("check", "toy.yaml", *given).stdout.splitlines()]
+    last = [row[3] for row in rows if len(row) == 4 and row[1] == "81" and row[0].isdigit()]
+    assert last == ["297", "276", "279", "324", "405"]
+    assert ["bracket", "step", "trials", "steps", "so", "far"] in rows
+
+
 def test_a_module_of_this_folder_comes_before_the_standard_library(
     call: Call, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
