@@ -6,6 +6,8 @@ gang) is placed as one unit: all its bundles or none.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -14,6 +16,8 @@ from tune_platform.errors import SpecError, did_you_mean
 
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
+#: Ray's resource of a node that has GPUs of a type, and how much of it a trial takes that wants that type.
+_TYPE, _SOME = "accelerator_type:", 0.001
 #: Sums of fractions such as ten times 0.1 must still fit into one.
 _EPSILON = 1e-6
 #: Shapes of which a ledger remembers whether and how often they fit.
@@ -24,7 +28,10 @@ _SHAPES = 1024
 class Resources:
     """What one trial holds while it runs: `workers` bundles of `cpu`, `gpu` and `custom` each.
 
-    Raises SpecError for a negative amount, no worker, or an unknown strategy.
+    `accelerator`: the type of its GPUs, under Ray's name for it ("A100"); nodes of another are left alone. `strategy`:
+    PACK fills node after node, SPREAD takes the node with the most room, also for trials of one worker.
+
+    Raises SpecError for a negative amount, no worker, an unknown strategy, or an accelerator that is no name.
     """
 
     cpu: float = 1.0
@@ -32,6 +39,7 @@ class Resources:
     custom: Mapping[str, float] = field(default_factory=dict)
     workers: int = 1
     strategy: Strategy = "PACK"
+    accelerator: str = ""
 
     def __post_init__(self) -> None:
         for name, amount in {"cpu": self.cpu, "gpu": self.gpu, **self.custom}.items():
@@ -45,6 +53,10 @@ class Resources:
             )
         if self.workers < 1:
             raise SpecError(f"workers: must be at least 1, got {self.workers!r}")
+        if not isinstance(self.accelerator, str) or not re.fullmatch(r"[\w.-]*", self.accelerator):
+            raise SpecError(
+                f"accelerator: got {self.accelerator!r}; the name of a type is wanted, such as A100 or H100"
+            )
         known = get_args(Strategy)
         if self.strategy not in known:
             hint = did_you_mean(str(self.strategy).upper(), known)
@@ -53,13 +65,27 @@ class Resources:
     def bundle(self) -> dict[str, float]:
         """Return the resources of one worker by name, without those that are zero."""
         amounts = {"cpu": self.cpu, "gpu": self.gpu, **self.custom}
+        if self.accelerator:
+            amounts[_TYPE + self.accelerator] = _SOME
         return {name: float(amount) for name, amount in amounts.items() if amount > 0}
+
+    def taken(self) -> dict[str, float]:
+        """Return what a worker takes of its node: a fraction of a GPU is not put together from the rests of several.
+
+        Of 0.6 GPUs one fits on each, of 0.4 two. Where fractions differ this is a little more than has to be.
+        """
+        bundle = self.bundle()
+        if 0 < self.gpu < 1:
+            bundle["gpu"] = 1 / math.floor(1 / self.gpu + _EPSILON)
+        return bundle
 
     def __hash__(self) -> int:
         return hash((self.cpu, self.gpu, self.workers))  # the rest is rare, and `custom` is a dict
 
     def __str__(self) -> str:
-        bundle = ", ".join(f"{amount:g} {name}" for name, amount in self.bundle().items()) or "nothing"
+        amounts = {"cpu": self.cpu, "gpu": self.gpu, **self.custom}
+        parts = [f"{amount:g} {name}" for name, amount in amounts.items() if amount > 0]
+        bundle = ", ".join([*parts, *([self.accelerator] if self.accelerator else [])]) or "nothing"
         return bundle if self.workers == 1 else f"{self.workers} x ({bundle}), {self.strategy}"
 
 
@@ -113,7 +139,7 @@ class Ledger:
 
     @staticmethod
     def _count_slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
-        bundle = resources.bundle()
+        bundle = resources.taken()
         if not bundle:
             return 0
         counts = [
@@ -127,10 +153,15 @@ class Ledger:
     def place(self, resources: Resources, *, empty: bool = False) -> list[int] | None:
         """Return the node of each worker, or None where the gang does not fit (`empty`: not even an idle cluster)."""
         nodes = self.capacity if empty else self._free
-        bundle, workers = resources.bundle(), resources.workers
+        bundle, workers = resources.taken(), resources.workers
         if workers == 1 or resources.strategy == "STRICT_PACK":
             total = bundle if workers == 1 else {name: amount * workers for name, amount in bundle.items()}
-            node = next((node for node, amounts in enumerate(nodes) if _fits(amounts, total)), None)
+            node: int | None
+            if resources.strategy in ("SPREAD", "STRICT_SPREAD"):
+                fitting = [node for node, amounts in enumerate(nodes) if _fits(amounts, total)]
+                node = max(fitting, key=lambda node: _room(nodes[node], total), default=None)
+            else:
+                node = next((node for node, amounts in enumerate(nodes) if _fits(amounts, total)), None)
             return None if node is None else [node] * workers
         free = [dict(node) for node in nodes]
         spread = resources.strategy in ("SPREAD", "STRICT_SPREAD")
@@ -156,7 +187,7 @@ class Ledger:
 
     def hold(self, trial: int, resources: Resources, nodes: Sequence[int]) -> None:
         """Give the trial a bundle on each of these nodes, whether it fits or not (it did when the log was written)."""
-        bundle = resources.bundle()
+        bundle = resources.taken()
         self._leases[trial] = [(node, bundle) for node in nodes]
         for node in nodes:
             if node < len(self._free):
@@ -188,7 +219,7 @@ class Ledger:
 
     def has_room(self, resources: Resources, nodes: Sequence[int]) -> bool:
         """Whether a bundle on each of these nodes is free."""
-        free, bundle = {node: dict(self._free[node]) for node in nodes}, resources.bundle()
+        free, bundle = {node: dict(self._free[node]) for node in nodes}, resources.taken()
         for node in nodes:
             if not _fits(free[node], bundle):
                 return False
@@ -237,6 +268,10 @@ def _fits(free: Mapping[str, float], bundle: Mapping[str, float]) -> bool:
         if free.get(name, 0.0) + _EPSILON < amount:
             return False
     return True
+
+
+def _room(free: Mapping[str, float], bundle: Mapping[str, float]) -> float:
+    return min((free.get(name, 0.0) / amount for name, amount in bundle.items()), default=0.0)
 
 
 def _add(free: dict[str, float], bundle: Mapping[str, float], sign: float) -> None:

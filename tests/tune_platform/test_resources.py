@@ -153,3 +153,36 @@ def test_what_a_ledger_remembers_does_not_grow_with_the_number_of_shapes() -> No
         ledger.lease(0, shape)
         ledger.release(0)
     assert max(len(ledger._possible), len(ledger._slots), len(ledger._fits)) <= 1024
+
+
+def test_an_accelerator_is_wanted_by_its_name() -> None:
+    wants = Resources(cpu=1, gpu=1, accelerator="A100")
+    assert str(wants) == "1 cpu, 1 gpu, A100"
+    nodes = [
+        {"cpu": 8.0, "gpu": 4.0, "accelerator_type:H100": 1.0},
+        {"cpu": 8.0, "gpu": 2.0, "accelerator_type:A100": 1.0},
+    ]
+    ledger = Ledger(nodes)
+    assert [ledger.lease(trial, wants) for trial in range(3)] == [[1], [1], None]
+    assert ledger.lease(9, Resources(gpu=1)) == [0]
+    assert not ledger.possible(Resources(gpu=1, accelerator="L4"))
+    with pytest.raises(SpecError, match="the name of a type is wanted"):
+        Resources(gpu=1, accelerator="A 100")
+
+
+@pytest.mark.parametrize(("gpu", "count"), [(0.6, 2), (0.5, 4), (0.4, 4), (0.34, 4), (1 / 3, 6), (0.1, 20), (1, 2)])
+def test_a_fraction_of_a_gpu_comes_from_one_gpu(gpu: float, count: int) -> None:
+    ledger, wants = Ledger([{"cpu": 99.0, "gpu": 2.0}]), Resources(gpu=gpu)
+    assert ledger.slots(wants) == count
+    leased = 0
+    while ledger.lease(leased, wants) is not None:
+        leased += 1
+    assert leased == count
+
+
+def test_small_trials_are_packed_or_spread_over_nodes_by_choice() -> None:
+    nodes = [{"cpu": 8.0, "gpu": 1.0}] * 3
+    packed, spread = Resources(gpu=0.25), Resources(gpu=0.25, strategy="SPREAD")
+    for wants, placed in ((packed, [0, 0, 0, 0, 1, 1]), (spread, [0, 1, 2, 0, 1, 2])):
+        ledger = Ledger(nodes)
+        assert [(ledger.lease(trial, wants) or [-1])[0] for trial in range(6)] == placed

@@ -147,7 +147,7 @@ class Admission:
         parts = {name: dict.fromkeys(node, 0.0) for name, node in nodes.items()}
         for place in own.places:
             for node in place:
-                for name, amount in self._resources.bundle().items():
+                for name, amount in self._resources.taken().items():
                     parts[node][name] += amount
         higher = next((w for w in wishes if w.priority > self._standing.priority and found[w.name].places), None)
         why = reclaim = ""

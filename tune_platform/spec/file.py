@@ -96,6 +96,7 @@ class ResourcesBlock(Strict):
     custom: dict[str, Amount] = Field(default_factory=dict)
     workers: Count = 1
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    accelerator: str = ""
 
 
 class OutOfMemory(Strict):

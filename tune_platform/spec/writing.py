@@ -119,7 +119,11 @@ def _resources(resources: Any) -> dict[str, Any]:
     if not isinstance(resources, Resources):
         return _python(resources)
     return {
-        **{f.name: getattr(resources, f.name) for f in fields(resources)},
+        **{
+            f.name: getattr(resources, f.name)
+            for f in fields(resources)
+            if f.name != "accelerator" or resources.accelerator
+        },
         "custom": dict(resources.custom),
     }
 

@@ -181,3 +181,16 @@ def test_trials_save_and_leave_a_node_that_is_drained(cluster: Cluster, tmp_path
     why = [line.reason for line in results.why(moved.number)]
     assert any("will go soon (drained)" in reason for reason in why), why
     assert not any(line.verdict == "failed" for line in results.why(moved.number))
+
+
+def test_trials_that_want_an_accelerator_run_where_there_is_one(cluster: Cluster, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=1, num_gpus=1, resources={"accelerator_type:A100": 1})
+    cluster.wait_for_nodes()
+    spec = SearchSpec(
+        name="a100", trainable=Located, param_space={"x": uniform(0, 1), "steps": 1}, metric="loss", mode="min",
+        num_samples=3, storage=str(tmp_path), backend=RayBackend(cluster.address),
+        resources={"cpu": 0.5, "gpu": 0.6, "accelerator": "A100"},
+    )  # fmt: skip
+    results = run(spec)
+    assert results.counts == {"COMPLETED": 3}
+    assert {trial.metrics["node"] for trial in results} == {node.node_id}
