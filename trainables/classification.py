@@ -19,7 +19,8 @@ Hyperparameters, all with a default:
 - `precision`: "float32", "bfloat16" or "float16" (of the forward pass; parameters stay float32; the loss of float16 is
   scaled); `accumulate`: a batch is computed in so many parts, which changes memory and not the step;
   `max_grad_norm`: gradients are clipped to it (0: not); `ema`: decay of averaged weights, which are then evaluated (0:
-  none); `deterministic`: an operation that is not raises an error;
+  none); `deterministic`: an operation that is not raises an error; `lean_checkpoints`: the one after the last step is
+  without the optimizer's state;
 - `evaluation`: by the "first" worker while the others wait, or "sharded" over all; `test`: test images are read at the
   "last" report (default), at each ("always") or "never";
 - `batch_size` per worker; `partition`: "shard" (each worker its part) or "same" (all data, an order of its own);

@@ -60,7 +60,7 @@ def check_step_options(config: Mapping[str, Any]) -> None:
         raise SpecError(f"max_grad_norm: the largest norm of a gradient, or 0 for any, got {clip!r}")
     if not _is_number(ema) or not 0 <= ema < 1:
         raise SpecError(f"ema: the decay of averaged weights, from 0 (none) to below 1, such as 0.999, got {ema!r}")
-    for name in ("deterministic", "compile", "channels_last"):
+    for name in ("deterministic", "compile", "channels_last", "lean_checkpoints"):
         if not isinstance(config.get(name, False), bool):
             raise SpecError(f"{name}: true or false, got {config[name]!r}")
 

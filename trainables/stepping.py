@@ -1,7 +1,8 @@
 """An inner step with what real trainings want of it: parts of a batch, clipping, float16, averaged weights.
 
 `SteppingWorker` reads these of the config, whatever the strategy: `accumulate`, `max_grad_norm`, `precision`, `ema`,
-`deterministic`, `evaluation`. With none of them set, its step is that of `TrainingWorker`, bit for bit.
+`deterministic`, `evaluation`, `lean_checkpoints`. With none of them set, its step is that of `TrainingWorker`,
+bit for bit.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ STEP_DEFAULTS: Mapping[str, Any] = {
     "ema": 0.0,
     "deterministic": False,
     "evaluation": "first",
+    "lean_checkpoints": False,
 }
 
 
@@ -127,6 +129,11 @@ class SteppingWorker(TrainingWorker):
         return {name: float(total / count) for name, (total, count) in zip(sums, totals.tolist(), strict=True)}
 
     # checkpoints
+
+    @property
+    def keeps_optimizer(self) -> bool:
+        """See `TrainingWorker.keeps_optimizer`: after the last step, only a longer training has use for it."""
+        return not self.options["lean_checkpoints"] or self.updates < self.total_updates
 
     def state(self) -> bytes:
         """See `TrainingWorker.state`; the scale of float16 and the averaged weights are part of it."""

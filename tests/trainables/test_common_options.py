@@ -145,7 +145,7 @@ def test_the_table_of_the_page_is_what_each_takes() -> None:
         # What a trainable does without is refused, with the reason.
         reasons = [why for names, why in zip(known[1:], ABSENT, strict=True) if name not in names]
         assert all(name in why for why in reasons), name
-    assert len(rows) == 11
+    assert len(rows) == 12
 
 
 @pytest.mark.parametrize(("kind", "config", "absent"), [(*kind, why) for kind, why in zip(KINDS, ABSENT, strict=True)])
@@ -205,6 +205,24 @@ def test_averaged_weights_are_in_the_checkpoint(
     through.save_checkpoint(tmp_path)
     resumed.load_checkpoint(tmp_path)
     assert all(map(torch.equal, judged(through, monkeypatch), judged(resumed, monkeypatch)))
+
+
+def test_a_lean_checkpoint_is_lean_after_the_last_epoch_only(tmp_path: Path) -> None:
+    def size(lean: bool) -> list[int]:
+        config = {**ROBUST, "epochs": 2, "optimizer": "adam", "lean_checkpoints": lean, "width": 8}
+        trainable, found = make(RobustnessTrainable, config), []
+        for _ in range(2):
+            trainable.step()
+            trainable.save_checkpoint(tmp_path)
+            found.append((tmp_path / "state.pt").stat().st_size)
+        again = make(RobustnessTrainable, config)
+        again.load_checkpoint(tmp_path)
+        assert all(map(torch.equal, weights(again), weights(trainable)))
+        return found
+
+    whole, lean = size(False), size(True)
+    assert lean[0] == whole[0]
+    assert lean[1] < 0.5 * whole[1]
 
 
 def test_the_next_round_begins_with_the_averages() -> None:

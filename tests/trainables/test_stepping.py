@@ -190,3 +190,16 @@ def test_a_compiled_model_trains_alike() -> None:
     recipe.config = {**SMALL, "compile": True}
     assert recipe.build_model(recipe.config)._compiled_call_impl is not None
     assert run(compile=True)["val_loss"] == pytest.approx(run()["val_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["all_reduce", {"name": "local_sgd", "period": 2}])
+def test_a_lean_checkpoint_is_lean_after_the_last_step_only(strategy: Any, tmp_path: Path) -> None:
+    trainable = begin(2, strategy=strategy, optimizer="adamw", lean_checkpoints=True)
+    for kept in (True, False):
+        trainable.step()
+        trainable.save_checkpoint(tmp_path)
+        state = torch.load(tmp_path / "worker-00000.pt", weights_only=True)
+        assert (state["optimizer"] is not None) == kept
+    longer = begin(2, strategy=strategy, optimizer="adamw", updates=12)
+    longer.load_checkpoint(tmp_path)
+    assert longer.step()["updates"] == 12

@@ -21,6 +21,7 @@ ABSENT: Mapping[str, str] = {
     "channels_last": "its networks have no images",
     "compile": "its time goes into environments and networks of two small layers",
     "ema": "the policy that acts is the one that its update is measured from",
+    "lean_checkpoints": "its networks are small",
     "evaluation": "it is one process, and episodes follow one another",
     "test": "test episodes are played with the last report alone",
 }

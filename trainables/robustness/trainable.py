@@ -85,6 +85,7 @@ DEFAULTS: Mapping[str, Any] = {
     "channels_last": False,
     "compile": False,  # by torch.compile
     "ema": 0.0,  # decay of averaged weights, which are then measured; 0: none
+    "lean_checkpoints": False,  # that after the last epoch is without the optimizer's state
     "deterministic": False,  # an operation that is not raises an error
     # measurements
     "analysis_every": 0,  # epochs; 0: after the last only
@@ -252,12 +253,13 @@ class Training:
         return self.evaluation.everything(self.model, train, test, self.seed, self.epochs_done)
 
     def save(self, directory: Path) -> None:
-        """Write everything that the next epoch depends on."""
+        """Write everything that the next epoch depends on; where there is none, weights do for `lean_checkpoints`."""
+        lean = self.config["lean_checkpoints"] and self.epochs_done >= int(self.config["epochs"])
         state = {
             "epochs_done": self.epochs_done,
             "model": self.model.state_dict(),
             "optimizer_name": self.config["optimizer"],
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": None if lean else self.optimizer.state_dict(),
             "averages": self.averages.state(),
         }
         torch.save(state, directory / _STATE_FILE)
@@ -268,7 +270,7 @@ class Training:
         self.epochs_done = state["epochs_done"]
         self.model.load_state_dict(state["model"])
         self.averages.load(state.get("averages", []))
-        if state["optimizer_name"] == self.config["optimizer"]:
+        if state["optimizer"] is not None and state["optimizer_name"] == self.config["optimizer"]:
             own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
             for group, mine in zip(self.optimizer.param_groups, own, strict=True):

@@ -91,6 +91,7 @@ ABSENT: Mapping[str, str] = {
     "warmup": "its rate always falls as (1 - t/T)^0.9 in each round, as the paper's does",
     "channels_last": "its network always is",
     "evaluation": "it is one process",
+    "lean_checkpoints": "between rounds its checkpoints are weights alone",
 }
 
 

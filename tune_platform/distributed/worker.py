@@ -205,6 +205,11 @@ class TrainingWorker:
 
     # checkpoints
 
+    @property
+    def keeps_optimizer(self) -> bool:
+        """Whether the optimizer's state is part of a checkpoint; without it, who loads it begins with a new one."""
+        return True
+
     def state(self) -> bytes:
         """Return all that this worker needs to go on exactly, as `torch.save` writes it."""
         copy = not self.strategy.replicated or self.comm.rank == 0
@@ -214,7 +219,7 @@ class TrainingWorker:
             "bytes": self.bytes_total(),
             "examples": self.position.batch * self.comm.size,
             "model": self.strategy.packed(self.model.state_dict()) if copy else None,
-            "optimizer": self.strategy.packed(self.optimizer.state_dict()) if copy else None,
+            "optimizer": self.strategy.packed(self.optimizer.state_dict()) if copy and self.keeps_optimizer else None,
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "position": self.position.state_dict(),
             "generators": self._state,
@@ -239,7 +244,8 @@ class TrainingWorker:
                 self.place.slot = state["slot"]
                 self.position = self._own_data()
             self.model.load_state_dict(self.strategy.unpacked_model(shared["model"]))
-            load_optimizer(self.optimizer, self.strategy.unpacked_optimizer(shared["optimizer"]))
+            if shared["optimizer"] is not None:
+                load_optimizer(self.optimizer, self.strategy.unpacked_optimizer(shared["optimizer"]))
             if self.scheduler is not None and state["scheduler"] is not None:
                 load_scheduler(self.scheduler, state["scheduler"])
             self.strategy.load_state_dict(state["strategy"])
