@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
+from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from flask import request
+from plotly.io.json import to_json_plotly
 
 from tune_platform.dashboard import layout, listing, parts, versus
 from tune_platform.dashboard.actions import ask, retry
 from tune_platform.dashboard.drawing import draw
-from tune_platform.dashboard.files import log_of
+from tune_platform.dashboard.live import pass_told
 from tune_platform.dashboard.options import read
 from tune_platform.dashboard.sections import SECTIONS, STILL, Scene
 from tune_platform.dashboard.source import Source
@@ -76,41 +78,27 @@ def _pages(app: Dash, source: Source) -> None:
 
 
 def _live(app: Dash, source: Source) -> None:
-    @app.callback(
-        Output("revision", "data"), Output("status", "children"), Input("tick", "n_intervals"),
-        State("revision", "data"), State("where", "data"),
-    )  # fmt: skip
-    def look(_: int, revision: int, where: Mapping[str, Any]) -> Any:
-        view = source.picture(where["name"]).view
-        if where["trial"] is None:
-            counts = ", ".join(f"{count} {word}" for word, count in sorted(view.counts.items()))
-            status = [parts.state(view.status), f" · {counts}"]
-        else:
-            status = [parts.state(view.trials.state[view.trials.place(where["trial"])])]
-        return no_update if view.revision == revision else view.revision, status
+    """What changes of itself the browser asks for, see `live`; here is what changes because somebody chose it."""
 
     @app.callback(
-        Output("news", "data"), Input("revision", "data"), Input("aggregate", "value"), State("had", "data"),
-        State("where", "data"),
-    )  # fmt: skip
-    def news(_: int, by: str, had: Mapping[str, Any] | None, where: Mapping[str, Any]) -> Any:
+        Output("news", "data"), Input("aggregate", "value"), State("where", "data"), prevent_initial_call=True
+    )
+    def news(by: str, where: Mapping[str, Any]) -> Any:
         if where["trial"] is not None:
             return no_update  # the page of a trial has no table
-        last = had["revision"] if had and had["by"] == by else 0
-        return layout.news(source.known(where["name"]), last, by or LAST) or no_update
+        return layout.news(source.known(where["name"]), 0, by or LAST) or no_update
 
     @app.callback(
         Output("passing", "data"), Output("filter-said", "children"), Output("filtered", "data"),
-        Input("filter", "value"), Input("revision", "data"), State("where", "data"), State("filtered", "data"),
+        Input("filter", "value"), State("where", "data"), State("filtered", "data"),
     )  # fmt: skip
-    def choose(text: str, _: int, where: Mapping[str, Any], before: str) -> Any:
+    def choose(text: str, where: Mapping[str, Any], before: str) -> Any:
         picture = source.known(where["name"])
         try:
             found = picture.passing(text or "")
         except SpecError as error:
             return no_update, parts.alert(str(error).removeprefix("constraint ")), no_update
-        said = "" if found is None else f"{len(found):,} of {len(picture.view.trials):,} trials pass"
-        return found, said, no_update if (text or "") == before else text or ""
+        return found, pass_told(picture, found), no_update if (text or "") == before else text or ""
 
     @app.callback(
         Output("table", "columnDefs"), Input("columns", "value"), State("where", "data"), prevent_initial_call=True
@@ -120,7 +108,7 @@ def _live(app: Dash, source: Source) -> None:
 
 
 def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
-    """Figures of the type `figure` follow the experiment, `follow` the selection too, `slow` ones a slower clock."""
+    """What was chosen draws figures anew; those of the type `follow` follow the selection too."""
 
     def redrawn(
         name: str, before: str | None, theme: str, where: Mapping[str, Any], text: str, given: list[Any],
@@ -149,47 +137,32 @@ def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
             State({"type": f"{kind}-drawn", "name": MATCH}, "data"), State({"type": kind, "name": MATCH}, "id"),
         )  # fmt: skip
 
-    @app.callback(*outputs("figure"), Input("revision", "data"), *known("figure"))
+    @app.callback(*outputs("figure"), *known("figure"))
     def figure(
-        _: int, text: str, theme: str, given: list[Any], places: list[Any], where: Mapping[str, Any],
+        text: str, theme: str, given: list[Any], places: list[Any], where: Mapping[str, Any],
         before: str | None, place: Mapping[str, str],
     ) -> Any:  # fmt: skip
         return redrawn(place["name"], before, theme, where, text or "", given, places)
 
-    @app.callback(*outputs("slow"), Input("slow-tick", "n_intervals"), *known("slow"))
-    def slow(
-        _: int, text: str, theme: str, given: list[Any], places: list[Any], where: Mapping[str, Any],
-        before: str | None, place: Mapping[str, str],
-    ) -> Any:  # fmt: skip
-        return redrawn(place["name"], before, theme, where, text or "", given, places)
-
-    @app.callback(*outputs("follow"), Input("revision", "data"), Input("selection", "data"), *known("follow"))
+    @app.callback(*outputs("follow"), Input("selection", "data"), *known("follow"))
     def follow(
-        _: int, chosen: list[int], text: str, theme: str, given: list[Any], places: list[Any], where: Mapping[str, Any],
+        chosen: list[int], text: str, theme: str, given: list[Any], places: list[Any], where: Mapping[str, Any],
         before: str | None, place: Mapping[str, str],
     ) -> Any:  # fmt: skip
         return redrawn(place["name"], before, theme, where, text or "", given, places, chosen or ())
 
     @app.callback(
-        Output({"type": "section", "name": MATCH}, "children"), Input("revision", "data"), Input("selection", "data"),
-        State("where", "data"), State({"type": "section", "name": MATCH}, "id"),
-        State({"type": "section", "name": MATCH}, "children"),
+        Output({"type": "section", "name": MATCH}, "children"), Output({"type": "section-mark", "name": MATCH}, "data"),
+        Input("revision", "data"), Input("selection", "data"), State("where", "data"),
+        State({"type": "section", "name": MATCH}, "id"), State({"type": "section-mark", "name": MATCH}, "data"),
     )  # fmt: skip
-    def section(_: int, chosen: list[int], where: Mapping[str, Any], place: Mapping[str, str], there: Any) -> Any:
-        if place["name"] in STILL and there:
-            return no_update
+    def section(_: int, chosen: list[int], where: Mapping[str, Any], place: Mapping[str, str], mark: str | None) -> Any:
+        if place["name"] in STILL and mark:
+            return no_update, no_update
         view = source.known(where["name"]).view
-        scene = Scene(source, view, where["trial"], chosen or [], may_control())
-        return SECTIONS[place["name"]](scene)
-
-    @app.callback(
-        Output("log", "children"), Output("log-link", "children"), Input("tick", "n_intervals"),
-        State("where", "data"), State("log", "children"),
-    )  # fmt: skip
-    def log(_: int, where: Mapping[str, Any], before: str) -> Any:
-        text = log_of(source.results(where["name"]), where["trial"]) or "It has printed nothing."
-        more = html.A("all of it, as a file", href=f"/files/{where['name']}/{where['trial']}/log")
-        return no_update if text == before else text, more
+        made = SECTIONS[place["name"]](Scene(source, view, where["trial"], chosen or [], may_control()))
+        now = hashlib.sha256(to_json_plotly(made).encode()).hexdigest()[:16]
+        return (no_update, no_update) if now == mark else (made, now)
 
 
 def _steering(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
@@ -252,7 +225,15 @@ def _in_the_browser(app: Dash) -> None:
     def client(name: str, *what: Any, **options: Any) -> None:
         app.clientside_callback(ClientsideFunction("page", name), *what, **options)
 
-    client("rows", Output("table", "rowData"), Output("had", "data"), Input("news", "data"), Input("passing", "data"))
+    client("rows", Output("table", "rowData"), Input("news", "data"), Input("passing", "data"))
+    client("watch", Output("watched", "data"), Input("where", "data"), State("revision", "data"))
+    drawn = [{"type": f"{kind}-drawn", "name": ALL} for kind in ("figure", "follow")]
+    client(
+        "noted",
+        Output("noted", "data"),
+        *(Input(each, "data") for each in drawn),
+        *(State(each, "id") for each in drawn),
+    )
     client("chosen", Output("selection", "data"), Input("table", "selectedRows"), prevent_initial_call=True)
     client(
         "brushed", Output("table", "selectedRows"), Input({"type": "figure", "name": "parallel"}, "restyleData"),

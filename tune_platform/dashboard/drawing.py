@@ -1,17 +1,19 @@
-"""The figures of the page: each is drawn once a revision, and stays until the experiment has changed."""
+"""The figures of the page: each is drawn once a revision, and not at all where what it shows has not changed."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from tune_platform.dashboard.source import AT_ONCE, REST, Picture
 from tune_platform.dashboard.table import only
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.plots import FIGURES, View
+from tune_platform.plots.progress import wants_log
 from tune_platform.plots.theme import nothing, themed
 
 #: Curves that are drawn where nobody has selected any: the best ones.
@@ -32,6 +34,13 @@ class Drawing:
     summary: str
     key: str
     fresh: float = 0.0  #: until when (monotonic seconds) it need not be drawn anew
+    seen: Any = None  #: what it shows; while that stays, it need not be drawn anew
+
+    @cached_property
+    def plain(self) -> Mapping[str, Any]:
+        """The figure as it travels."""
+        found: Mapping[str, Any] = self.figure.to_dict()
+        return found
 
 
 def chosen_view(picture: Picture, text: str) -> View:
@@ -48,34 +57,36 @@ def draw(
     """Return a figure of the trials that pass the filter `text`, or of these `trials`."""
     same = json.dumps([picture.view.created, name, theme, text, list(trials), options])
     key = f"{picture.view.revision} {same}"
-    if name in SLOW and picture.view.running and same in picture.resting:
-        kept: Drawing = picture.resting[same]
-        if time.monotonic() < kept.fresh:
-            return kept
+    last: Drawing | None = picture.resting.get(same)
+    if last and name in SLOW and picture.view.running and time.monotonic() < last.fresh:
+        return last
     if key not in picture.drawings:
-        if len(picture.drawings) >= _KEPT:
-            picture.drawings.clear()
+        for kept in (picture.drawings, picture.resting):
+            if len(kept) >= _KEPT:
+                kept.clear()
         began = time.monotonic()
-        made = _draw(picture, name, theme, text, trials, options, key)
+        made = _draw(picture, name, theme, text, trials, options, key, last)
         if name in SLOW and (took := time.monotonic() - began) > AT_ONCE:
             made = replace(made, fresh=time.monotonic() + REST * took)
-            if len(picture.resting) >= _KEPT:
-                picture.resting.clear()
-            picture.resting[same] = made
-        picture.drawings[key] = made
+        picture.drawings[key] = picture.resting[same] = made
     found: Drawing = picture.drawings[key]
     return found
 
 
 def _draw(
-    picture: Picture, name: str, theme: str, text: str, trials: Sequence[int], options: dict[str, Any], key: str
-) -> Drawing:
-    kind = FIGURES[name]
+    picture: Picture, name: str, theme: str, text: str, trials: Sequence[int], options: dict[str, Any], key: str,
+    last: Drawing | None,
+) -> Drawing:  # fmt: skip
+    kind, seen = FIGURES[name], None
     view = picture.view if trials else chosen_view(picture, text)
+    told = kind.summary(only(picture.view, list(trials)) if trials else view)
     if name == "curves":
         options = {"top": TOP, **options}
         known = set(view.trials.number.tolist())
         shown = [each for each in trials if each in known]
+        seen = None if options.get("bands") else _shown(view, shown or view.ranking[: options["top"]], options)
+        if last and seen is not None and seen == last.seen:
+            return replace(last, summary=told)
         view = view.whole(shown or view.ranking[: options["top"]])  # of a long experiment not all steps are held
         if trials:
             options["trials"] = shown
@@ -88,5 +99,13 @@ def _draw(
         made = themed(nothing(str(error)), "dark" if theme == "dark" else "light")
     # Its name stands above it on the page: inside, a legend of two lines would cover it.
     made.update_layout(title_text=None, margin_t=24, showlegend=False if len(made.data) > NAMED else None)
-    told = only(picture.view, list(trials)) if trials else view
-    return Drawing(made, kind.summary(told), key)
+    return Drawing(made, told, key, seen=seen)
+
+
+def _shown(view: View, trials: Sequence[int], options: Mapping[str, Any]) -> Any:
+    """Return what curves of these trials show: as long as it stays, they are the same curves."""
+    at = [view.trials.place(each) for each in trials]
+    logged = options.get("log")
+    if logged is None:
+        logged = wants_log(view.reports.column(options.get("metric") or view.metric))
+    return list(trials), view.trials.step[at].tolist(), view.trials.attempt[at].tolist(), logged

@@ -27,9 +27,14 @@ def inside(path: Path, folder: Path) -> Path:
 
 def log_of(results: Results, trial: int, limit: int = SHOWN, *, every_attempt: bool = False) -> str:
     """Return the end of what a trial printed, `limit` bytes at most; empty where there is nothing."""
-    folder = Path(results.trial(trial).folder)
-    path = inside(folder / "log.txt", folder.parent.parent)
+    path = log_path(results, trial)
     return tail(path, every_attempt=every_attempt, limit=limit) if path.is_file() else ""
+
+
+def log_path(results: Results, trial: int) -> Path:
+    """Return where a trial's log is, or will be. Raises ExperimentError where that is outside its experiment."""
+    folder = Path(results.trial(trial).folder)
+    return inside(folder / "log.txt", folder.parent.parent)
 
 
 def checkpoint_zip(results: Results, trial: int, step: int) -> IO[bytes]:

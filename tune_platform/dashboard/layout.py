@@ -10,7 +10,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from tune_platform.dashboard.drawing import SLOW, Drawing, draw
+from tune_platform.dashboard.drawing import Drawing, draw
 from tune_platform.dashboard.filtering import names
 from tune_platform.dashboard.options import controls, in_address, read
 from tune_platform.dashboard.parts import alert, card, link
@@ -19,10 +19,6 @@ from tune_platform.dashboard.table import AGGREGATES, LAST, Table, aggregated, p
 from tune_platform.plots import FIGURES, View
 from tune_platform.plots.theme import nothing, themed
 
-#: Milliseconds between two looks at whether something has changed.
-PERIOD = 1000
-#: And of the figures that take long to draw.
-SLOW_PERIOD = 15_000
 #: The tabs of an experiment: word, then its sections (s:) and figures in order. Figures that follow the selection are
 #: drawn anew when it changes.
 TABS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -76,17 +72,14 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
     by = query.get("metrics", LAST) if query.get("metrics") in AGGREGATES else LAST
     chosen = [int(each) for each in query.get("trials", "").split(",") if each.isdigit()]
     return [
-        dcc.Interval(id="tick", interval=PERIOD),
-        dcc.Interval(id="slow-tick", interval=SLOW_PERIOD),
         dcc.Store(id="where", data={"name": view.name, "trial": None}),
         dcc.Store(id="revision", data=view.revision),
         dcc.Store(id="news", data=news(picture, 0, by)),
         dcc.Store(id="filtered", data=text),
-        dcc.Store(id="had"),  # the revision that the browser has the rows of
         dcc.Store(id="passing"),
         dcc.Store(id="selection", data=chosen),
         dcc.Store(id="shown", data=table.shown),
-        dcc.Store(id="address"),
+        *(dcc.Store(id=name) for name in ("address", "watched", "noted")),
         dmc.Group([dmc.Title(view.name, order=2), html.Div(id="status", role="status")], mt="xs"),
         html.Div(id="said", className="said"),
         dmc.Tabs(
@@ -163,10 +156,8 @@ def news(picture: Picture, since: int, by: str = LAST) -> dict[str, Any] | None:
     view = picture.view
     if view.revision <= since:
         return None
-    rows = (picture.changed > since).nonzero()[0].tolist()
-    columns = {**picture.table.columns, **aggregated(view, by)}
-    if since:
-        columns = {name: [cells[at] for at in rows] for name, cells in columns.items()}
+    table = picture.since(since) if since else picture.table
+    columns = {**table.columns, **aggregated(table.view, by)}
     packed = {name: pack(cells) for name, cells in columns.items()}
     return {"name": view.name, "since": since, "revision": view.revision, "by": by, "columns": packed}
 
@@ -184,7 +175,7 @@ def body(
     `options`: what was chosen of each figure, by its name.
     """
     parts = TABS.get(tab, TABS["overview"])[1]
-    sections = [html.Div(id={"type": "section", "name": each[2:]}) for each in parts if each.startswith("s:")]
+    sections = [section(each[2:]) for each in parts if each.startswith("s:")]
     figures = []
     for each in (each for each in parts if each in FIGURES):
         drawing, given = None, (options or {}).get(each, {})
@@ -195,6 +186,12 @@ def body(
     if not sections and not figures:
         figures = [alert("There is no figure of this kind yet.")]
     return [*sections[:1], html.Div(figures, className="figures"), *sections[1:]]
+
+
+def section(name: str) -> Any:
+    """Return the place of a section."""
+    place = {"type": "section", "name": name}
+    return html.Div([html.Div(id=place), dcc.Store(id={"type": "section-mark", "name": name})])
 
 
 def size(made: Drawing | None) -> dict[str, str]:
@@ -208,7 +205,7 @@ def size(made: Drawing | None) -> dict[str, str]:
 def figure(name: str, view: View, given: Mapping[str, str], made: Drawing | None = None, theme: str = "light") -> Any:
     """Return the place of a figure: its choices, its drawing, its sentence, and ways to take it away."""
     kind = FIGURES[name]
-    how = "follow" if name in FOLLOW else "slow" if name in SLOW else "figure"
+    how = "follow" if name in FOLLOW else "figure"
     drawing = dcc.Graph(
         id={"type": how, "name": name},
         config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["toImage"]},
@@ -257,15 +254,13 @@ def trial_page(view: View, trial: int) -> list[Any]:
     """Return the page of a trial."""
     name = view.name
     return [
-        dcc.Interval(id="tick", interval=PERIOD),
-        dcc.Interval(id="slow-tick", interval=SLOW_PERIOD),
         dcc.Store(id="where", data={"name": name, "trial": trial}),
-        dcc.Store(id="revision", data=0),
+        dcc.Store(id="revision", data=view.revision),
         dmc.Group([link(name, name), dmc.Title(f"Trial {trial}", order=2), html.Div(id="status", role="status")]),
         html.Div(id="said", className="said"),
-        html.Div(id={"type": "section", "name": "trial"}),
+        section("trial"),
         html.Div([figure("curves", view, {})], className="figures"),
-        html.Div(id={"type": "section", "name": "why"}),
+        section("why"),
         card(html.Pre(id="log", tabIndex=0), html.Div(id="log-link"), title="Log"),
         dcc.Store(id="selection", data=[trial]),
         html.Div(absent(), hidden=True),
@@ -274,6 +269,7 @@ def trial_page(view: View, trial: int) -> list[Any]:
 
 def absent() -> list[Any]:
     """Return what callbacks of an experiment's page take, empty, for a page that has the rest of what they take."""
-    stores = [dcc.Store(id=name) for name in ("passing", "news", "shown", "address", "table", "filtered", "had")]
+    kept = ("passing", "news", "shown", "address", "table", "filtered", "watched", "noted")
+    stores = [dcc.Store(id=name) for name in kept]
     inputs = [dcc.Input(id=name) for name in ("filter", "tabs", "columns", "aggregate")]
     return [*stores, *inputs, *(html.Div(id=name) for name in ("filter-said", "chosen", "body"))]

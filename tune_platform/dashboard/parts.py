@@ -26,10 +26,15 @@ SIGNS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def sign(word: str) -> tuple[str, str]:
+    """Return the sign and the colour of a state."""
+    return SIGNS.get(word.lower(), ("?", "#777777"))
+
+
 def state(word: str) -> Any:
     """Return a state as sign, word and colour."""
-    sign, colour = SIGNS.get(word.lower(), ("?", "#777777"))
-    return html.Span(f"{sign} {word.lower()}", style={"borderLeft": f"0.3rem solid {colour}", "paddingLeft": "0.4rem"})
+    mark, colour = sign(word)
+    return html.Span(f"{mark} {word.lower()}", style={"borderLeft": f"0.3rem solid {colour}", "paddingLeft": "0.4rem"})
 
 
 def fact(name: str, value: Any) -> Any:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pandas  # noqa: F401 (Plotly looks for it, and takes one that another thread is loading for a whole one)
 from dash import Dash
 from flask import Flask, Response, abort, request
+from plotly.io.json import to_json_plotly
 
 from tune_platform.dashboard.callbacks import add_callbacks
 from tune_platform.dashboard.drawing import draw
@@ -22,6 +23,7 @@ from tune_platform.dashboard.files import LOG_LIMIT, checkpoint_zip, chunks, log
 from tune_platform.dashboard.guard import Guard
 from tune_platform.dashboard.layout import frame
 from tune_platform.dashboard.listing import sparkline
+from tune_platform.dashboard.live import Asked, changes
 from tune_platform.dashboard.options import read
 from tune_platform.dashboard.source import Source
 from tune_platform.errors import SpecError, TunePlatformError
@@ -35,6 +37,7 @@ HOST = "127.0.0.1"
 _PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 #: What the first view needs and Dash would ask for only when a part of it is drawn: the browser gets it meanwhile.
 _EARLY = f"""
+<script src="/assets/native.js"></script>
 <script async src="{_PLOTLY}"></script>
 <link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-graph.js">
 <link rel="preload" as="script" href="/_dash-component-suites/dash_ag_grid/async-community.js">
@@ -59,9 +62,22 @@ def make_app(source: Source, guard: Guard) -> Flask:
     app.layout = frame
     flask.add_url_rule(_PLOTLY, "plotly", lambda: Response(plotlyjs.source(), mimetype="text/javascript"))
     add_callbacks(app, source, guard.may_control)
+    flask.add_url_rule("/live", "live", lambda: _live(source), methods=["POST"])
     _files(flask, source)
     guard.install(flask, app.csp_hashes())
     return flask
+
+
+def _live(source: Source) -> Response:
+    try:
+        found = changes(source, Asked.of(request.get_json(silent=True)))
+    except SpecError as error:
+        abort(HTTPStatus.BAD_REQUEST, str(error))
+    except (TunePlatformError, KeyError) as error:
+        abort(HTTPStatus.NOT_FOUND, str(error))
+    if found is None:
+        return Response(status=HTTPStatus.NO_CONTENT)
+    return Response(to_json_plotly(found), mimetype="application/json")
 
 
 def _files(flask: Flask, source: Source) -> None:

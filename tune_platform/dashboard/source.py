@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from tune_platform.dashboard.filtering import passing
 from tune_platform.dashboard.table import Table
 from tune_platform.errors import ExperimentError, did_you_mean
 from tune_platform.plots import Insight, insights
-from tune_platform.plots.columns import Trials, Whole
+from tune_platform.plots.columns import Trials, Whole, take
 from tune_platform.plots.view import View
 from tune_platform.results import Results
 from tune_platform.store.records import ExperimentRow
@@ -24,36 +24,56 @@ from tune_platform.store.sql import open_store
 #: Reports of an experiment that are held at most; those of trials that are looked at are read besides.
 HELD = 200_000
 #: So many times as long as it took to find it what takes long stays, of an experiment that runs; what takes less than
-#: a fifth of a second does not.
-REST, AT_ONCE = 20, 0.2
+#: so many seconds does not.
+REST, AT_ONCE = 40, 0.02
 
 
 @dataclass(frozen=True)
 class Picture:
     """A view, and for each of its trials the revision that changed it last. Nothing changes: threads share it.
 
-    What was made of it is kept with it: its figures in `drawings`, in `passed` the trials that pass a filter. Figures
-    that take long are in `resting`, which outlives the revision.
+    What was made of it is kept with it: its figures in `drawings`. What outlives the revision: in `resting` the last of
+    each figure, in `sent` figures that browsers may have, by their keys, in `passed` the trials that pass a filter.
     """
 
     view: View
     changed: Whole
     drawings: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    passed: dict[str, list[int] | None] = field(default_factory=dict, repr=False, compare=False)
     resting: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    sent: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    passed: dict[str, tuple[int, list[int] | None]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What outlives the revision."""
+        return {"resting": self.resting, "sent": self.sent, "passed": self.passed}
 
     @cached_property
     def table(self) -> Table:
         """The trials as a table."""
         return Table(self.view)
 
+    def since(self, revision: int) -> Table:
+        """Return the trials that have changed since a revision, as a table."""
+        return Table(replace(self.view, trials=take(self.view.trials, self.changed > revision)))
+
     def passing(self, text: str) -> list[int] | None:
-        """Return which trials pass a filter, all for None: found once for all parts of the page. Raises SpecError."""
-        if text not in self.passed:
-            if len(self.passed) >= 8:
-                self.passed.clear()
-            self.passed[text] = passing(text, self.table)
-        return self.passed.get(text)
+        """Return which trials pass a filter, all for None. Raises SpecError.
+
+        It is found once for all parts of the page; of a later revision only those that have changed are looked at.
+        """
+        at, found = self.passed.get(text, (-1, None))
+        if at < 0 or at > self.view.revision:
+            at, found = self.view.revision, passing(text, self.table)
+        elif found is not None and at < self.view.revision:
+            rows = self.changed > at
+            again = passing(text, self.since(at)) if rows.any() else []
+            others = np.isin(found, self.view.trials.number[rows], invert=True)
+            at, found = self.view.revision, sorted([*np.array(found, np.int64)[others].tolist(), *(again or ())])
+        if len(self.passed) >= 8:
+            self.passed.clear()
+        self.passed[text] = at, found
+        return found
 
     @property
     def insights(self) -> list[Insight]:
@@ -108,8 +128,8 @@ class Source:
             old = self._pictures.get(name)
             view = View.of(name, storage=self.storage, limit=HELD) if old is None else old.view.newer()
             if old is None or view is not old.view:
-                resting = {} if old is None or old.view.created != view.created else old.resting
-                self._pictures[name] = Picture(view, _changed(view, old), resting=resting)
+                same = {} if old is None or old.view.created != view.created else old.kept
+                self._pictures[name] = Picture(view, _changed(view, old), **same)
             return self._pictures[name]
 
     def known(self, name: str) -> Picture:

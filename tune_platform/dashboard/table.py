@@ -28,26 +28,22 @@ class Table:
     """The trials of a view as `columns`; a cell is a number, a text, a truth value or None."""
 
     def __init__(self, view: View) -> None:
-        self._view = view
+        self.view = view
 
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """Return one list a column, all of one length: the first ones, parameters (`config/lr`), metrics."""
-        return columns_of(self._view)
+        return columns_of(self.view)
 
     @cached_property
     def fractions(self) -> frozenset[str]:
         """The columns of numbers that need not be whole: they are shown with the digits that count."""
         return frozenset(name for name, cells in self.columns.items() if any(type(cell) is float for cell in cells))
 
-    def since(self, rows: Any) -> dict[str, list[Any]]:
-        """Return the columns of some rows."""
-        return {name: [cells[at] for at in rows] for name, cells in self.columns.items()}
-
     @cached_property
     def shown(self) -> list[str]:
         """The columns that are shown at first: those that are not the same everywhere."""
-        many = len(self._view.trials) > 1
+        many = len(self.view.trials) > 1
         varied = [
             name
             for name, cells in self.columns.items()
@@ -128,13 +124,14 @@ def aggregated(view: View, by: str) -> dict[str, list[Any]]:
             out[at[hit]] = column[mine[hit]]
         elif len(there):
             finite = np.isfinite(column)
-            filled = np.where(finite, column, {"min": np.inf, "max": -np.inf, "mean": 0.0}[by])
+            least = {"min": np.inf, "max": -np.inf, "mean": 0.0}[by]
             fold = {"min": np.minimum, "max": np.maximum, "mean": np.add}[by]
-            # Neighbours in `there` are neighbours in the reports, which have no others' rows between.
-            out[there] = fold.reduceat(filled, first[there])
+            # Every second part is what lies between two trials.
+            edges = np.stack([first[there], past[there]], axis=1).ravel()
+            out[there] = fold.reduceat(np.r_[np.where(finite, column, least), least], edges)[::2]
             if by == "mean":
                 with np.errstate(invalid="ignore", divide="ignore"):
-                    out[there] /= np.add.reduceat(finite.astype(float), first[there])
+                    out[there] /= np.add.reduceat(np.r_[finite, False].astype(float), edges)[::2]
         found[f"metrics/{name}"] = _plain(out)
     return found
 

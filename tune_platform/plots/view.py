@@ -99,7 +99,8 @@ class View:
             more = reading.read_log(reader.log_rows(KINDS, self.revision, revision))
             log = join(self.log, more)
             # A new driver changes trials without a row on each.
-            changed = None if (more.trial < 0).any() else reader.touched(self.revision, revision)
+            whole = ((more.trial < 0) & (more.kind != "capacity")).any()
+            changed = None if whole else reader.touched(self.revision, revision)
             rows = reader.trial_chunks() if changed is None else [reader.trials_of(changed)]
             fresh = reading.read_trials(rows, log, _now(row, log))
             trials = fresh if changed is None else _merged(self.trials, fresh)

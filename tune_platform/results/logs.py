@@ -13,11 +13,14 @@ from tune_platform.protocol.trial_log import MARK
 CHUNK = 1 << 16
 
 
-def last_attempt(file: BinaryIO) -> int:
-    """Return where the last attempt begins: behind the line that parts it from those before, else at 0."""
+def last_attempt(file: BinaryIO, floor: int = 0) -> int:
+    """Return where the last attempt begins: behind the line that parts it from those before, else at 0.
+
+    That line is looked for down to the byte `floor`.
+    """
     wanted = b"\n" + MARK
     end = os.fstat(file.fileno()).st_size
-    while end > 0:
+    while end > max(0, floor):
         start = max(0, end - CHUNK)
         file.seek(start)
         block = file.read(end - start + len(wanted))  # it may lie across two chunks
@@ -60,8 +63,8 @@ def tail(path: Path, *, every_attempt: bool, limit: int) -> str:
     """Return the log of the last attempt, or of all; the last `limit` bytes of it at most, from a whole line on."""
     try:
         with path.open("rb") as file:
-            start = 0 if every_attempt else last_attempt(file)
             cut = os.fstat(file.fileno()).st_size - max(0, limit)
+            start = 0 if every_attempt else last_attempt(file, cut)
             if cut > start:
                 file.seek(cut - 1)
                 file.readline()

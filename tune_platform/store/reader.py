@@ -22,6 +22,8 @@ _LOG = logging.getLogger("tune_platform")
 _CHUNK = {"sqlite": 250, "postgresql": 2000}
 #: Reports per query where only their columns are wanted.
 _COLUMNS = 20_000
+#: Trials per query of some by their numbers: a power of two.
+_AT_ONCE = 256
 #: Trials per query of those.
 _TRIALS = 2_000
 #: Whole numbers go in. The order of a CROSS JOIN is kept by SQLite, which would else read all steps of the trials.
@@ -62,7 +64,7 @@ class ExperimentReader:
         return self._db.fetch(statement, *values)
 
     def _read_spec(self) -> dict[str, Any]:
-        text = self._db.fetch(sa.select(_E.spec).where(_E.id == self._id))[0][0]
+        text = self._db.fetch(schema.READ_SPEC, self._id)[0][0]
         try:
             return rows.mapping(text)
         except ValueError as error:
@@ -245,27 +247,29 @@ class ExperimentReader:
 
         Of every `stride`-th step, and first ones. With `after` those that log rows above it brought, in their order.
         """
+        last = sys.maxsize if until is None else until
         if stride > 1 and after is None:
             yield from self._strided(stride, until)
-            return
-        query = sa.select(*schema.columns(schema.reports)).where(_R.experiment == self._id)
-        if stride > 1:
-            query = query.where((_R.step % stride == 0) | (_R.step == 1))
-        if until is not None:
-            query = query.where(_R.seq <= until)
-        keys = (_R.trial, _R.step) if after is None else (_R.seq, _R.trial, _R.step)
-        places = (0, 1) if after is None else (2, 0, 1)
-        if after is not None:
-            query = query.where(_R.seq > after)
-        query = query.order_by(*keys).limit(_COLUMNS)
-        found = self._fetch(query)
-        while found:
-            reports = rows.to_reports(found, self.leave_out)
-            if reports:
-                trial, step, _, time, metrics = zip(*reports, strict=True)
-                yield list(trial), list(step), list(time), list(metrics)
-            last = sa.tuple_(*(found[-1][place] for place in places))
-            found = self._fetch(query.where(sa.tuple_(*keys) > last)) if len(found) == _COLUMNS else []
+        elif after is None:
+            query = sa.select(*schema.columns(schema.reports)).where(_R.experiment == self._id, _R.seq <= last)
+            query = query.order_by(_R.trial, _R.step).limit(_COLUMNS)
+            found = self._fetch(query)
+            while found:
+                yield from self._as_columns(found)
+                above = sa.tuple_(_R.trial, _R.step) > sa.tuple_(*found[-1][:2])
+                found = self._fetch(query.where(above)) if len(found) == _COLUMNS else []
+        else:
+            first = 0
+            while found := self._fetch(schema.READ_NEWS, self._id, after, last, stride, _COLUMNS, first):
+                yield from self._as_columns(found)
+                first += len(found)
+
+    def _as_columns(
+        self, found: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[list[int], list[int], list[float], list[Mapping[str, Any]]]]:
+        if reports := rows.to_reports(found, self.leave_out):
+            trial, step, _, time, metrics = zip(*reports, strict=True)
+            yield list(trial), list(step), list(time), list(metrics)
 
     def _strided(
         self, stride: int, until: int | None
@@ -279,28 +283,26 @@ class ExperimentReader:
                 experiment=self._id, stride=stride, longest=longest, first=first, last=first + width - 1,
                 until=sys.maxsize if until is None else until,
             )  # fmt: skip
-            if reports := rows.to_reports(self._db.query(text), self.leave_out):
-                trial, step, _, time, metrics = zip(*reports, strict=True)
-                yield list(trial), list(step), list(time), list(metrics)
+            yield from self._as_columns(self._db.query(text))
 
     def log_rows(self, kinds: Sequence[str], after: int, until: int) -> Iterator[LogRow]:
         """Yield the log rows of some kinds above `after`, up to `until`, in order; without what they brought."""
-        query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.seq <= until)
-        query = query.where(sa.or_(*(_L.kind == kind for kind in kinds))).order_by(_L.seq).limit(_COLUMNS)
-        while found := self._fetch(query.where(_L.seq > after)):
+        query = schema.log_of(tuple(kinds))
+        while found := self._fetch(query, self._id, until, after, _COLUMNS):
             yield from rows.to_logs(found, self.leave_out)
             after = found[-1][0]
 
     def touched(self, after: int, until: int) -> list[int]:
         """Return the trials that log rows above `after`, up to `until`, tell of, by number."""
-        query = sa.select(_L.trial).where(_L.experiment == self._id, _L.seq > after, _L.seq <= until)
-        return sorted(number for (number,) in self._fetch(query.distinct()) if number is not None)
+        return sorted(number for (number,) in self._fetch(schema.TOUCHED, self._id, after, until) if number is not None)
 
     def trials_of(self, numbers: Sequence[int]) -> list[TrialRow]:
         """Return these trials, as far as there are such, by number."""
-        query = sa.select(*schema.columns(schema.trials)).where(_T.experiment == self._id).order_by(_T.trial)
-        parts = [numbers[first : first + 200] for first in range(0, len(numbers), 200)]
-        found = [row for part in parts for row in self._fetch(query.where(sa.or_(*(_T.trial == n for n in part))))]
+        found = []
+        for first in range(0, len(numbers), _AT_ONCE):
+            part = numbers[first : first + _AT_ONCE]
+            many = 1 << (len(part) - 1).bit_length()  # few different statements; the last one is named more than once
+            found += self._fetch(schema.trials_of(many), self._id, *part, *[part[-1]] * (many - len(part)))
         return rows.to_trials(found, self.leave_out)
 
     def best_reports(self, trials: Sequence[int] | None = None) -> dict[int, Mapping[str, Any]]:
@@ -347,14 +349,12 @@ def _read(spec: Any) -> dict[str, Any]:
 
 
 def _read_counts(database: Database, number: int) -> dict[str, int]:
-    query = sa.select(_T.status, sa.func.count()).where(_T.experiment == number).group_by(_T.status)
-    return {status: int(count) for status, count in sorted(database.fetch(query))}
+    return {status: int(count) for status, count in sorted(database.fetch(schema.COUNT_STATES, number))}
 
 
 def read_experiment(database: Database, number: int, name: str) -> ExperimentRow:
     """Return the row of experiment `number`; also from tables of an older version."""
-    query = sa.select(_E.spec, _E.status, _E.reason, _E.created, _E.heartbeat, _E.driver).where(_E.id == number)
-    ((spec, status, reason, created, heartbeat, driver),) = database.fetch(query)
+    ((spec, status, reason, created, heartbeat, driver),) = database.fetch(schema.READ_EXPERIMENT, number)
     if status == "running" and not lease.is_held(driver, heartbeat):
         status, reason = "crashed", reason or f"its driver {lease.shown(driver)} is gone"
     return ExperimentRow(

@@ -7,6 +7,7 @@ one PostgreSQL database holds many.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
@@ -202,6 +203,32 @@ READ_BATCHES = (
     .where(reports.c.experiment == _place("experiment"), reports.c.seq.between(_place("first"), _place("last")))
     .order_by(reports.c.seq, reports.c.trial, reports.c.step)
 )
+TOUCHED = (
+    sa.select(log.c.trial)
+    .where(log.c.experiment == _place("experiment"), log.c.seq > _place("after"), log.c.seq <= _place("until"))
+    .distinct()
+)
+READ_NEWS = (
+    sa.select(*columns(reports))
+    .where(
+        reports.c.experiment == _place("experiment"),
+        reports.c.seq > _place("after"),
+        reports.c.seq <= _place("until"),
+        sa.or_(reports.c.step % _place("stride") == sa.literal_column("0"), reports.c.step == sa.literal_column("1")),
+    )
+    .order_by(reports.c.seq, reports.c.trial, reports.c.step)
+    .limit(_place("chunk"))
+    .offset(_place("first"))
+)
+READ_EXPERIMENT = sa.select(
+    *(experiments.c[name] for name in ("spec", "status", "reason", "created", "heartbeat", "driver"))
+).where(experiments.c.id == _place("experiment"))
+READ_SPEC = sa.select(experiments.c.spec).where(experiments.c.id == _place("experiment"))
+COUNT_STATES = (
+    sa.select(trials.c.status, sa.func.count())
+    .where(trials.c.experiment == _place("experiment"))
+    .group_by(trials.c.status)
+)
 READ_SNAPSHOT = (
     sa.select(*columns(snapshots))
     .where(snapshots.c.experiment == _place("experiment"), snapshots.c.seq < _place("before"))
@@ -214,3 +241,24 @@ READ_REQUESTS = (
     .where(requests.c.experiment == _place("experiment"), requests.c.id > _place("after"))
     .order_by(requests.c.id)
 )
+
+
+@functools.cache
+def log_of(kinds: tuple[str, ...]) -> sa.Select[Any]:
+    """Return the query of the log rows of some kinds; its places are experiment, until, after and chunk."""
+    return (
+        sa.select(*columns(log))
+        .where(log.c.experiment == _place("experiment"), log.c.seq <= _place("until"), log.c.seq > _place("after"))
+        .where(sa.or_(*(log.c.kind == sa.literal_column(f"'{kind}'") for kind in kinds)))
+        .order_by(log.c.seq)
+        .limit(_place("chunk"))
+        .offset(sa.literal_column("0"))
+    )
+
+
+@functools.cache
+def trials_of(many: int) -> sa.Select[Any]:
+    """Return the query of so many trials by their numbers; its places are the experiment and they."""
+    numbers = sa.or_(*(trials.c.trial == _place(f"trial_{each}") for each in range(many)))
+    found = sa.select(*columns(trials)).where(trials.c.experiment == _place("experiment"), numbers)
+    return found.order_by(trials.c.trial)

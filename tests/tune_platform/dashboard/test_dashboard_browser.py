@@ -106,6 +106,54 @@ def test_a_change_in_the_store_comes_and_the_selection_stays(opened: Open) -> No
     assert page.get_by_text("1 selected").count() == 1
 
 
+def test_figures_and_table_follow_the_store_and_the_zoom_and_the_filter_stay(opened: Open) -> None:
+    page = opened.page
+    drawn = """(many) => document.querySelector("#history .js-plotly-plot")._fullData
+        .filter((each) => each.mode === "markers").reduce((sum, each) => sum + each.x.length, 0) === many"""
+    page.get_by_label("Filter").first.fill("trial >= 4")
+    page.get_by_text("2 of 6 trials pass").wait_for()
+    page.get_by_label("Filter").first.fill("trial >= 0")
+    page.wait_for_function(drawn, arg=6)
+    page.locator("#history").scroll_into_view_if_needed()  # what nobody sees is not drawn
+    page.wait_for_function("() => !document.querySelector('#history .dash-graph--pending')")
+    page.locator("#history .nsewdrag").first.wait_for()
+    box = page.locator("#history .nsewdrag").first.bounding_box()
+    assert box is not None
+    across = "() => document.querySelector('#history .js-plotly-plot').layout.xaxis.range"
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.1 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 0.9 * box["height"], steps=5)
+    page.mouse.up()
+    page.wait_for_function("() => document.querySelector('#history .js-plotly-plot').layout.xaxis.autorange === false")
+    zoomed = page.evaluate(across)
+    page.evaluate(
+        """() => {
+            const real = window.fetch;
+            window.told = [];
+            window.fetch = async (...given) => {
+                const answer = await real(...given);
+                if (given[0] === "/live" && answer.status === 200) window.told.push(await answer.clone().json());
+                return answer;
+            };
+        }"""
+    )
+    for number in (6, 7, 8):  # the first one's figure may be sent whole, later ones by what has changed
+        row = LogRow(opened.experiment.last_seq() + 1, 200.0, "launched", number, {"attempt": 1, "nodes": [0]})
+        opened.experiment.append([row], (), [trial_row(number, best=0.05 * number)])
+        page.wait_for_function(drawn, arg=number + 1)
+        page.get_by_text(f"{number + 1} of {number + 1} trials pass").wait_for()
+        page.wait_for_function(
+            "(many) => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == many",
+            arg=number + 1,
+        )
+    told = page.evaluate("() => window.told.map((each) => each.figures?.history || {})")
+    assert any(each.get("changes") for each in told)
+    assert page.evaluate(across) == zoomed
+    page.get_by_text("6 completed").wait_for()
+    page.get_by_label("Filter").first.fill("")
+    assert opened.said == []
+
+
 def test_a_brush_in_the_history_selects_in_the_table(opened: Open) -> None:
     page = opened.page
     page.evaluate(

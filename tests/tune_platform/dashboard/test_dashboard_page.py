@@ -99,9 +99,8 @@ def test_only_what_changed_is_sent(source: Source, storage: Path) -> None:
         experiment.append([row], (), [trial_row(4, "STOPPED", reason="rung 1")])
     after = source.picture("small")
     assert after.view.revision == before.view.revision + 1
-    rows = (after.changed > before.view.revision).nonzero()[0].tolist()
-    assert after.table.since(rows)["trial"] == [4]
-    assert after.table.since(rows)["state"] == ["stopped"]
+    assert after.since(before.view.revision).columns["trial"] == [4]
+    assert after.since(before.view.revision).columns["state"] == ["stopped"]
 
 
 def test_a_replaced_experiment_is_read_anew(source: Source, storage: Path) -> None:

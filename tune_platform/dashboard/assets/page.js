@@ -1,6 +1,6 @@
 // What runs in the browser: it keeps the trials of the table, so that only those that changed are sent.
 (function () {
-  const kept = {name: null, revision: 0, by: null, rows: new Map()};
+  const kept = {name: null, sent: null, passing: null, rows: new Map()};
 
   function bytes(text) {
     const found = window.atob(text), out = new Uint8Array(found.length);
@@ -19,19 +19,30 @@
     return column.t === "f8" ? Array.from(numbers, (x) => (x === x ? x : null)) : Array.from(numbers);
   }
 
-  function rows(news, passing) {
-    if (!news) return [window.dash_clientside.no_update, window.dash_clientside.no_update];
-    if (kept.name !== news.name || kept.revision !== news.revision || kept.by !== news.by) take(news);
-    const all = passing === null || passing === undefined;
-    const found = all ? Array.from(kept.rows.values()) : passing.map((trial) => kept.rows.get(trial)).filter((row) => row);
-    return [found, {revision: news.revision, by: news.by}];
+  // The cells of a column of a figure, which came as a list or as numbers in base64.
+  function cells(value) {
+    if (Array.isArray(value)) return value;
+    if (ArrayBuffer.isView(value)) return Array.from(value);
+    const kind = {...kinds, f4: Float32Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array}[value.dtype];
+    return Array.from(new kind(bytes(value.bdata)));
   }
 
+  function rows(news, passing) {
+    if (!news) return window.dash_clientside.no_update;
+    if (kept.sent !== news) {
+      take(news);
+      kept.sent = news;
+      window.tuneLive.behind(news.revision);
+    }
+    kept.passing = passing === null || passing === undefined ? null : new Set(passing);
+    const found = Array.from(kept.rows.values());
+    return kept.passing ? found.filter((row) => kept.passing.has(row.trial)) : found;
+  }
+
+  // Take rows that have changed; return their trials.
   function take(news) {
     if (news.since === 0 || kept.name !== news.name) kept.rows = new Map();
     kept.name = news.name;
-    kept.revision = news.revision;
-    kept.by = news.by;
     const columns = Object.entries(news.columns).map(([name, column]) => [name, unpacked(column)]);
     const trials = unpacked(news.columns.trial);
     for (let at = 0; at < trials.length; at++) {
@@ -39,6 +50,24 @@
       for (const [name, column] of columns) row[name] = column[at];
       kept.rows.set(trials[at], row);
     }
+    return trials;
+  }
+
+  // Put rows that have changed into the table, of which those in `passing` pass the filter.
+  function merge(news, passing) {
+    const trials = take(news);
+    const grid = window.dash_ag_grid && document.getElementById("table") && window.dash_ag_grid.getApi("table");
+    if (!grid) return;
+    const now = new Set(passing || []);
+    const change = {add: [], update: [], remove: []};
+    for (const trial of trials) {
+      const row = kept.rows.get(trial), there = grid.getRowNode(String(trial));
+      const passes = !kept.passing || now.has(trial);
+      if (kept.passing) passes ? kept.passing.add(trial) : kept.passing.delete(trial);
+      if (passes) change[there ? "update" : "add"].push(row);
+      else if (there) change.remove.push(there.data);
+    }
+    grid.applyTransaction(change);
   }
 
   function chosen(selected) {
@@ -94,6 +123,7 @@
   }
 
   function address(tab, filter, selection, columns, by, options, ids, shown, where) {
+    window.tuneLive.choose(filter, selection, by, options, ids);
     const parts = new URLSearchParams();
     if (tab && tab !== "overview") parts.set("tab", tab);
     if (filter) parts.set("filter", filter);
@@ -132,14 +162,13 @@
     return now;
   }
 
-  // A page that nobody sees asks for nothing.
+  // A list that nobody sees asks for nothing.
   document.addEventListener("visibilitychange", () => {
-    const there = (id) => document.getElementById(id);
-    const clocks = there("status") ? ["tick", "slow-tick"] : there("experiments") ? ["list-tick"] : [];
-    for (const clock of clocks) window.dash_clientside.set_props(clock, {disabled: document.hidden});
+    if (document.getElementById("experiments")) window.dash_clientside.set_props("list-tick", {disabled: document.hidden});
   });
 
+  window.tunePage = {cells, merge, unpacked};
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    page: {rows, chosen, brushed, marked, save, address, versus, scheme},
+    page: {rows, chosen, brushed, marked, save, address, versus, scheme, watch: window.tuneLive.watch, noted: window.tuneLive.noted},
   });
 })();

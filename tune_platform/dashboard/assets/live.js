@@ -1,0 +1,231 @@
+// Keeps an open page up to date: asks what has changed, and puts that into the table, the figures and the state.
+//
+// A look costs time of the server and of the browser, which a search on the same machine lacks. So after a look the
+// page rests for many times as long as it took: small looks (state, table) at least every two seconds, figures and
+// sections by what they took; a change after a rest is there at once.
+(function () {
+  const SOON = 1000, LATE = 1800;  // milliseconds between two small looks
+  const SMALL = 30, LARGE = 30;  // rests, in times of what a small look and one at the figures took
+  const SECTION = 40;  // milliseconds that a section is taken to cost, which is drawn out of sight of any clock
+  const LONGEST = 20000;
+
+  const page = {where: null, revision: 0, state: "", log: "", stale: false, selection: [], by: "last", filter: "", options: {}};
+  const figures = new Map();  // by name: what is drawn {key, kind, figure}
+  const stored = new Map();  // by name: the key that the server has given last
+  let restUntil = 0, timer = null, asking = false, missed = 0;
+
+  const dash = () => window.dash_clientside;
+  const shared = () => window.tunePage;
+
+  function watch(where, revision) {
+    Object.assign(page, {where, revision, state: "", log: "", stale: false});
+    missed = 0;
+    restUntil = 0;
+    next(50);
+    return null;
+  }
+
+  // The figures that the server has drawn because something was chosen: what they look like is not known here.
+  function noted(keys, others, ids, otherIds) {
+    const take = (kind, keys, ids) => keys.forEach((key, at) => {
+      const name = ids[at].name;
+      if (!key || stored.get(name) === key) return;
+      stored.set(name, key);
+      figures.set(name, {key, kind, figure: null});
+    });
+    take("figure", keys, ids);
+    take("follow", others, otherIds);
+    return null;
+  }
+
+  // What was chosen on the page, as the address has it.
+  function choose(filter, selection, by, options, ids) {
+    const chosen = {};
+    ids.forEach(({name, of}, at) => { (chosen[name] = chosen[name] || {})[of] = options[at]; });
+    Object.assign(page, {selection: selection || [], by: by || "last", filter: filter || "", options: chosen});
+  }
+
+  // All rows have come, as of a revision.
+  function behind(revision) {
+    page.revision = Math.min(page.revision, revision);
+  }
+
+  function seen(place) {
+    const box = place && place.getBoundingClientRect();
+    return box && box.width > 0 && box.bottom > 0 && box.top < window.innerHeight;
+  }
+
+  // The figures that somebody sees, with what they are drawn from.
+  function wanted() {
+    const found = {};
+    for (const [name, had] of figures) {
+      const place = document.getElementById(name);
+      if (!place) figures.delete(name), stored.delete(name);
+      else if (seen(place)) found[name] = told(name, had);
+    }
+    return found;
+  }
+
+  const told = (name, had) => ({...(page.options[name] || {}), key: had.key, known: had.figure !== null});
+
+  function next(wait) {
+    window.clearTimeout(timer);
+    timer = window.setTimeout(look, wait);
+  }
+
+  const there = () => page.where && document.getElementById("status");
+
+  // Milliseconds that the browser takes from now on for what is to be done and shown.
+  function busy(begin) {
+    return new Promise((done) => {
+      const afterwards = (then) => { const {port1, port2} = new MessageChannel(); port1.onmessage = then; port2.postMessage(0); };
+      afterwards(() => {
+        const made = window.performance.now() - begin;
+        window.requestAnimationFrame(() => {
+          const frame = window.performance.now();
+          afterwards(() => done(made + window.performance.now() - frame));
+        });
+      });
+    });
+  }
+
+  async function look() {
+    if (!there() || document.hidden || asking) return;
+    asking = true;
+    const large = window.performance.now() >= restUntil;
+    const drawn = large ? wanted() : {};
+    const {where, by, filter, selection} = page;
+    const asked = {
+      ...where, by, filter, selection, revision: page.revision, state: page.state, log: page.log,
+      theme: document.documentElement.getAttribute("data-mantine-color-scheme") || "light", figures: drawn,
+    };
+    let wait = SOON;
+    try {
+      const answer = await window.fetch("/live", {
+        method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(asked),
+      });
+      if (!answer.ok) throw new Error(answer.statusText);
+      const news = answer.status === 204 ? null : await answer.json();
+      missed = 0;
+      if (news && where === page.where && there()) wait = await take(news, asked, large);
+    } catch (error) {
+      missed += 1;
+      wait = Math.min(30000, SOON * 2 ** missed);
+      if (missed === 3) silent();
+    } finally {
+      asking = false;
+    }
+    if (there()) next(wait);
+  }
+
+  // Put what was told into the page; return the milliseconds until the next look.
+  async function take(news, asked, large) {
+    const begin = window.performance.now();
+    if (news.state) state(news.state);
+    if (news.log !== undefined) log(news);
+    if (page.where.trial === null ? news.revision !== asked.revision : news.changed) page.stale = true;
+    if (asked.by === page.by && asked.filter === page.filter) {  // else what was chosen meanwhile asks for the same again
+      if (news.rows) shared().merge(news.rows, news.passing);
+      if (news.said !== undefined) dash().set_props("filter-said", {children: news.said});
+      page.revision = news.revision;
+    }
+    const small = news.ms + await busy(begin);
+    if (!large) return Math.min(LATE, Math.max(SOON, SMALL * small));
+    const second = window.performance.now();
+    for (const [name, change] of Object.entries(news.figures || {})) redraw(name, change, asked);
+    let cost = 0;
+    if (page.stale) {
+      page.stale = false;
+      dash().set_props("revision", {data: news.revision});
+      cost += SECTION * document.querySelectorAll('[id*="section-mark"]').length || SECTION;
+    }
+    cost += news.ms + await busy(second);
+    if (news.running) restUntil = window.performance.now() + Math.min(LONGEST, LARGE * cost);
+    return SOON;
+  }
+
+  function redraw(name, change, asked) {
+    const had = figures.get(name);
+    if (!had || had.key !== asked.figures[name].key) return;  // it has been drawn anew meanwhile
+    if (JSON.stringify(told(name, had)) !== JSON.stringify(asked.figures[name])) return;
+    const id = {type: had.kind, name};
+    if (change.whole || change.changes) {
+      const figure = change.whole || changed(had.figure, change.changes);
+      figures.set(name, {...had, key: change.key, figure});
+      dash().set_props(id, {figure: zoomed(copied(figure), name), style: change.style});
+    }
+    dash().set_props({type: had.kind + "-said", name}, {children: change.summary});
+  }
+
+  // A figure with the parts of its axes that somebody has zoomed to: Dash draws anew after a zoom, so that Plotly does
+  // not know any more whose they are.
+  function zoomed(figure, name) {
+    const drawing = document.getElementById(name).querySelector(".js-plotly-plot");
+    for (const [key, now] of Object.entries((drawing && drawing.layout) || {})) {
+      const axis = figure.layout[key] || {};
+      if (!/^[xy]axis\d*$/.test(key) || now.autorange !== false || !now.range || axis.range) continue;
+      if ((axis.type || now.type) === now.type) figure.layout[key] = {...axis, range: now.range.slice(), autorange: false};
+    }
+    return figure;
+  }
+
+  // What Plotly may write into, as a zoom or what was hidden: the lists are not copied.
+  function copied(value) {
+    if (Array.isArray(value)) return value.some((each) => each && typeof each === "object") ? value.map(copied) : value;
+    if (!value || Object.getPrototypeOf(value) !== Object.prototype || value.bdata) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, copied(each)]));
+  }
+
+  // The figure with some of its parts changed; what has not changed is the same object as before.
+  function changed(figure, changes) {
+    const mine = new Set();
+    const copy = (value) => {
+      if (mine.has(value)) return value;
+      const made = Array.isArray(value) ? value.slice() : {...value};
+      mine.add(made);
+      return made;
+    };
+    const root = copy(figure);
+    for (const [what, path, ...rest] of changes) {
+      if (what === "traces") {
+        root.data = rest[0].map((each) => (typeof each === "number" ? root.data[each] : each));
+        continue;
+      }
+      let place = root;
+      for (const key of path.slice(0, -1)) place = place[key] = copy(place[key]);
+      const last = path[path.length - 1];
+      if (what === "set") place[last] = rest[0];
+      else {
+        const [first, removed, cells] = rest;
+        const list = shared().cells(place[last]);
+        place[last] = list.slice(0, first).concat(shared().unpacked(cells), list.slice(first + removed));
+      }
+    }
+    return root;
+  }
+
+  function state([word, told, sign, colour]) {
+    page.state = word + told;
+    const name = document.createElement("span");
+    name.textContent = sign + " " + word;
+    Object.assign(name.style, {borderLeft: "0.3rem solid " + colour, paddingLeft: "0.4rem"});
+    document.getElementById("status").replaceChildren(name, told);
+  }
+
+  function log(told) {
+    page.log = told.mark;
+    const place = document.getElementById("log");
+    const atEnd = place.scrollTop + place.clientHeight >= place.scrollHeight - 4;
+    place.textContent = told.log;
+    if (atEnd) place.scrollTop = place.scrollHeight;
+  }
+
+  function silent() {
+    const place = document.getElementById("status");
+    place.append(" · the server of this page does not answer: it ends with its run. To see it again: tune-platform dashboard " + page.where.name);
+  }
+
+  // A page that nobody sees asks for nothing.
+  document.addEventListener("visibilitychange", () => document.hidden || next(0));
+  window.tuneLive = {watch, noted, choose, behind};
+})();
