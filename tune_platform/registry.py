@@ -165,6 +165,7 @@ SEARCHERS = Registry(
         "cqr": "tune_platform.searchers.cqr:CQR",
         "forest": "tune_platform.searchers.forest:Forest",
         "portfolio": "tune_platform.searchers.portfolio:Portfolio",
+        "bo": "tune_platform.searchers.bo:BO",
         "priorband": "tune_platform.searchers.priorband:PriorBand",
     },
     check_searcher,

@@ -152,6 +152,16 @@ class TestPriorBandOnAConditionalSpace(TestPriorBand):
         return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
 
 
+class TestBo(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("bo", candidates=40)
+
+
+class TestBoOnAConditionalSpace(TestBo):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
 class TestCqr(TestBohb):
     def make_searcher(self) -> Searcher:
         return make_searcher("cqr", random_fraction=0.1, candidates=40)
