@@ -55,6 +55,7 @@ class RayCallbacks(Callback):
         self._callbacks, self._storage, self._trainable, self._samples = list(callbacks), storage, trainable, samples
         self._names, self._folders = names, folders
         self._trials: dict[int, Trial] = {}  # those that live
+        self._all: list[Trial] = []  # as Ray Tune passes them: every trial, its last result in it
         self._reports = 0
 
     def on_start(self, run: Any) -> None:
@@ -88,7 +89,7 @@ class RayCallbacks(Callback):
     def on_finish(self, run: Any, finish: Any) -> None:
         """Call `on_experiment_end`."""
         for each in self._callbacks:
-            each.on_experiment_end(trials=list(self._trials.values()))
+            each.on_experiment_end(trials=self._all)
 
     def _of(self, run: Any, trial: Any) -> Trial:
         found = self._trials.get(trial.number)
@@ -96,6 +97,7 @@ class RayCallbacks(Callback):
             home = Path(self._storage).expanduser().absolute() / run.name
             folder = Path(folder_of(str(home / "trials"), trial.number))
             found = self._trials[trial.number] = Trial(trial.number, dict(trial.config), folder, self._trainable)
+            self._all.append(found)
             if self._names is not None:
                 found.custom_trial_name = str(self._names(found))
             if self._folders is not None:
@@ -110,4 +112,4 @@ class RayCallbacks(Callback):
 
     def _tell(self, name: str, **what: Any) -> None:
         for each in self._callbacks:
-            getattr(each, name)(iteration=self._reports, trials=list(self._trials.values()), **what)
+            getattr(each, name)(iteration=self._reports, trials=self._all, **what)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 #: How a trial stands that will not go on.
 _TERMINATED = ("COMPLETED", "STOPPED")
+#: What is known of every trial that has reported, and no metric here.
+_COUNTERS = ("training_iteration", "time_total_s")
+#: Over how many of the last reports these take the mean.
+_MEANS = {"avg": sys.maxsize, "last-5-avg": 5, "last-10-avg": 10}
 
 
 class TrialError(RuntimeError):
@@ -121,19 +127,41 @@ class ResultGrid:
     ) -> Result:
         """Return the trial with the best value: of its last report, or with `scope` "all" of any.
 
-        Raises RuntimeError where no trial has one, ValueError without a metric and a mode.
+        With "avg", "last-5-avg" and "last-10-avg" it is the mean over the reports that have the metric, or the last 5
+        or 10 of them. Raises RuntimeError where no trial has one, ValueError without a metric and a mode.
         """
         metric, mode = metric or self._metric, mode or self._mode
         if metric is None or mode is None:
             raise ValueError("get_best_result needs a metric and a mode: give them here, or in TuneConfig")
-        if scope not in ("last", "all"):
-            raise SpecError(f"scope: got {scope!r}; allowed: last, all ('avg' and 'last-n-avg' are not kept)")
-        _sign(mode)
+        if scope not in ("last", "all", *_MEANS):
+            raise SpecError(f"scope: got {scope!r}; allowed: {', '.join(('last', 'all', *_MEANS))}")
+        sign = _sign(mode)
+        if metric in _COUNTERS:
+            return self._furthest(metric, sign)
+        if scope in _MEANS:
+            return self._best_mean(metric, sign, _MEANS[scope])
         try:
             best = self.results.best("last" if scope == "last" else "best", metric=metric, mode=mode)
         except NoResultError as error:
             raise RuntimeError(str(error)) from error
         return Result(self.results, best)
+
+    def _furthest(self, counter: str, sign: float) -> Result:
+        found = [(sign * result.metrics[counter], at) for at, result in enumerate(self) if counter in result.metrics]
+        if not found:
+            raise RuntimeError("no trial has reported")
+        return self[min(found)[1]]
+
+    def _best_mean(self, metric: str, sign: float, count: int) -> Result:
+        means = []
+        for at, result in enumerate(self):
+            frame = result.metrics_dataframe
+            mean = float(frame[metric].dropna().tail(count).mean()) if metric in frame else math.nan
+            if math.isfinite(mean):
+                means.append((sign * mean, at))
+        if not means:
+            raise RuntimeError(f"no trial has a finite mean of {metric!r}")
+        return self[min(means)[1]]
 
     def get_dataframe(self, filter_metric: str | None = None, filter_mode: str | None = None) -> pd.DataFrame:
         """Return one row per trial: its last report, or with a metric and a mode the report with its best value."""

@@ -10,6 +10,7 @@ from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.location import default_storage
 from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from tune_platform.ray_tune.result_grid import Result, ResultGrid
+from tune_platform.ray_tune.session import trial_id
 from tune_platform.ray_tune.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -63,21 +64,46 @@ _RESUME = {
 }
 
 
+class Trial(Result):
+    """A `Result` with what scripts ask of Ray Tune's Trial."""
+
+    @property
+    def last_result(self) -> dict[str, Any]:
+        """The last report."""
+        return self.metrics
+
+    @property
+    def trial_id(self) -> str:
+        """Its number, as text."""
+        return trial_id(self._trial.number)
+
+    @property
+    def status(self) -> str:
+        """TERMINATED, ERROR, or as it stands."""
+        return "ERROR" if self.error is not None else "TERMINATED" if self.metrics.get("done") else self._trial.status
+
+    @property
+    def local_path(self) -> str:
+        """Its folder."""
+        return self.path
+
+
 class ExperimentAnalysis:
     """What `run` returns: Ray Tune's names for the best trial and the tables; `grid` is the same as a `ResultGrid`."""
 
     def __init__(self, grid: ResultGrid) -> None:
         self.grid = grid
+        self.default_metric, self.default_mode = grid._metric, grid._mode
 
     @property
-    def trials(self) -> list[Result]:
+    def trials(self) -> list[Trial]:
         """All trials, by number."""
-        return list(self.grid)
+        return [_trial(each) for each in self.grid]
 
     @property
-    def best_trial(self) -> Result:
+    def best_trial(self) -> Trial:
         """The trial with the best last report. Raises as `ResultGrid.get_best_result` does."""
-        return self.grid.get_best_result()
+        return self.get_best_trial()
 
     @property
     def best_config(self) -> dict[str, Any]:
@@ -113,15 +139,47 @@ class ExperimentAnalysis:
         """Return one row per trial: its last report, or the one with the best value of a metric."""
         return self.grid.get_dataframe(metric, mode)
 
-    def get_best_trial(self, metric: str | None = None, mode: str | None = None, scope: str = "last") -> Result:
+    @property
+    def trial_dataframes(self) -> dict[str, pd.DataFrame]:
+        """One row per report, by the trial's folder."""
+        return {each.path: each.metrics_dataframe for each in self.grid}
+
+    @property
+    def best_dataframe(self) -> pd.DataFrame:
+        """One row per report of the best trial."""
+        return self.best_trial.metrics_dataframe
+
+    def get_all_configs(self, prefix: bool = False) -> dict[str, dict[str, Any]]:
+        """Return each config by the trial's folder; with `prefix` its names begin with "config/"."""
+        begin = "config/" if prefix else ""
+        return {each.path: {f"{begin}{name}": value for name, value in each.config.items()} for each in self.grid}
+
+    def get_best_checkpoint(self, trial: Result, metric: str | None = None, mode: str | None = None) -> Any:
+        """Return the trial's checkpoint whose report has the best value; None where it has none."""
+        metric, mode = metric or self.default_metric, mode or self.default_mode
+        if metric is None or mode is None:
+            raise ValueError("get_best_checkpoint needs a metric and a mode")
+        return trial.get_best_checkpoint(metric, mode)
+
+    def get_last_checkpoint(
+        self, trial: Result | None = None, metric: str = "training_iteration", mode: str = "max"
+    ) -> Any:
+        """Return the newest checkpoint of a trial, or of the best one by this metric; None where it has none."""
+        return (trial or self.get_best_trial(metric, mode)).checkpoint
+
+    def get_best_trial(self, metric: str | None = None, mode: str | None = None, scope: str = "last") -> Trial:
         """Return the best trial; see `ResultGrid.get_best_result`."""
-        return self.grid.get_best_result(metric, mode, scope)
+        return _trial(self.grid.get_best_result(metric, mode, scope))
 
     def get_best_config(
         self, metric: str | None = None, mode: str | None = None, scope: str = "last"
     ) -> dict[str, Any]:
         """Return the config of the best trial; see `ResultGrid.get_best_result`."""
         return self.get_best_trial(metric, mode, scope).config
+
+
+def _trial(result: Result) -> Trial:
+    return Trial(result._results, result._trial)
 
 
 def run(run_or_experiment: Any, **options: Any) -> ExperimentAnalysis:

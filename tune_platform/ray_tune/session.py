@@ -11,11 +11,11 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import CellType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import cloudpickle
@@ -235,3 +235,26 @@ def _factory(context: TrialContext) -> Any:
     names = {"cpu": "CPU", "gpu": "GPU"}
     bundle = {names.get(name, name): amount for name, amount in context.resources.items()}
     return sys.modules["ray.tune"].PlacementGroupFactory([bundle]) if bundle else None
+
+
+def hold_parameters(trainable: Any) -> None:
+    """Replace the store of a trainable that `with_parameters` has wrapped by its values; else do nothing.
+
+    Ray Tune puts them into Ray's object store, from which its wrapper fetches them in each trial. A process of ours
+    that trains is no client of that store, so they travel with the trainable.
+    """
+    for cell in _cells(trainable):
+        held = cell.cell_contents
+        if type(held).__name__ == "_ParameterRegistry":
+            cell.cell_contents = {name: held.get(name) for name in (*held.to_flush, *held.references)}
+
+
+def _cells(trainable: Any) -> Iterator[CellType]:
+    """Yield the closure of Ray Tune's wrapper of a function, or of the `setup` of a class's wrappers."""
+    if isinstance(trainable, FunctionType) and trainable.__module__ == "ray.tune.trainable.util":
+        yield from trainable.__closure__ or ()
+    elif isinstance(trainable, type):
+        for kind in trainable.__mro__:
+            setup = vars(kind).get("setup")
+            if kind.__module__ == "ray.tune.trainable.util" and isinstance(setup, FunctionType):
+                yield from setup.__closure__ or ()

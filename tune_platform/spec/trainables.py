@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tune_platform.errors import SpecError
-from tune_platform.ray_tune.session import is_ray_class
+from tune_platform.ray_tune.session import hold_parameters, is_ray_class
 from tune_platform.spec.values import describe
 from tune_platform.trainable import Trainable
 
@@ -35,6 +35,7 @@ def check_trainable(value: Any) -> Any:
         _check_class(value)
     else:
         _check_function(value)
+    hold_parameters(value)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,28 @@ def test_a_study_that_is_loaded_again_is_resumed(tmp_path: Path) -> None:
     again = resume("kept", storage=tmp_path, spec=spec, extend={"trials": 2})
     assert len(again.trials()) == 5
     assert [trial.config for trial in again][:3] == first
+
+
+def test_timeout_and_n_jobs_are_a_budget_and_trials_at_a_time(tmp_path: Path) -> None:
+    results = search(tmp_path, optuna_objective(endless), num_samples=50, budget={"time": 0.2}, max_concurrent=4)
+    assert results.finish.status == "finished"
+    assert "time" in results.finish.reason
+    assert len(results.trials()) < 50
+
+
+def endless(trial: Any) -> float:
+    x = float(trial.suggest_float("x", 0, 1))
+    time.sleep(0.05)
+    return x
+
+
+def test_best_params_best_value_and_the_table(tmp_path: Path) -> None:
+    space = {"lr": loguniform(1e-4, 1.0)}
+    results = search(tmp_path, optuna_objective(pruned), param_space=space, num_samples=4)
+    values = [trial.last["value"] for trial in results]
+    assert results.best().best == min(values)
+    assert results.best().config == {"lr": min(trial.config["lr"] for trial in results)}
+    assert len(results.dataframe()) == 4
 
 
 def test_a_space_that_is_a_function_of_a_trial(tmp_path: Path) -> None:

@@ -84,6 +84,44 @@ def test_a_failed_trial_is_an_error_of_the_grid(tmp_path: Path) -> None:
     assert results.get_best_result().config == {"x": 3}
 
 
+def test_the_first_failure_ends_all_where_that_is_asked_for(tmp_path: Path) -> None:
+    fast = {"failure_config": theirs.FailureConfig(fail_fast=True)}
+    space = {"x": tune.grid_search([2, 1, 1, 1])}
+    results = tuner(
+        tmp_path,
+        breaks,
+        param_space=space,
+        metric="score",
+        mode="max",
+        num_samples=1,
+        max_concurrent_trials=1,
+        run=fast,
+    ).fit()
+    assert (results.num_errors, results.num_terminated) == (1, 0)
+
+
+@pytest.mark.parametrize(("scope", "best"), [("last", 1), ("all", 1), ("avg", 2), ("last-5-avg", 2)])
+def test_the_best_by_each_scope(tmp_path: Path, scope: str, best: int) -> None:
+    def zigzag(config: dict[str, Any]) -> None:
+        for value in [0, 9, 0, 0, 0, 0, 2] if config["x"] == 1 else [5, 5, 5, 5, 5, 5, 1]:
+            tune.report({"score": value})
+
+    space = {"x": tune.grid_search([1, 2])}
+    results = tuner(tmp_path, zigzag, param_space=space, metric="score", mode="max", num_samples=1).fit()
+    assert results.get_best_result(scope=scope).config == {"x": best}
+
+
+def test_a_placement_group_of_one_bundle_is_what_a_trial_asks_for(tmp_path: Path) -> None:
+    def one(config: dict[str, Any]) -> None:  # with_resources marks it for good
+        tune.report({"mean_loss": 1.0})
+
+    asked = theirs.PlacementGroupFactory([{"CPU": 2, "disk": 1}])
+    made = tuner(tmp_path, tune.with_resources(one, asked))
+    assert (made.spec.resources.cpu, made.spec.resources.custom) == (2.0, {"disk": 1.0})
+    with pytest.raises(SpecError, match="a PlacementGroupFactory of 2 bundles"):
+        tuner(tmp_path, tune.with_resources(one, theirs.PlacementGroupFactory([{"CPU": 1}, {"CPU": 1}])))
+
+
 def test_without_a_metric_it_is_named_where_the_best_is_asked_for(tmp_path: Path) -> None:
     results = tuner(tmp_path, metric=None, mode=None, run={"stop": {"training_iteration": 2}}).fit()
     assert {result.metrics["training_iteration"] for result in results} == {2}
@@ -102,6 +140,39 @@ def test_with_parameters_resources_and_sample_from(tmp_path: Path) -> None:
     made = tuner(tmp_path, trainable, param_space=space, num_samples=1)
     assert made.spec.resources.cpu == 0.5
     assert made.fit()[0].metrics["mean_loss"] == 11
+
+
+class Length(theirs.Trainable):  # type: ignore[misc]
+    def setup(self, config: dict[str, Any], data: list[int] | None = None) -> None:
+        self.data = data or []
+
+    def step(self) -> dict[str, Any]:
+        return {"mean_loss": len(self.data), "done": True}
+
+
+def sized(config: dict[str, Any], data: list[int], more: list[int]) -> None:
+    tune.report({"mean_loss": len(data) + len(more)})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_with_parameters_where_ray_holds_them(tmp_path: Path) -> None:
+    """They lie in Ray's store as soon as Ray is up, before the search is."""
+    import ray
+
+    ray.init("local", num_cpus=1, include_dashboard=False)
+    try:
+        for at, made in enumerate(
+            [
+                tune.with_parameters(sized, data=[1, 2], more=[3]),
+                tune.with_parameters(Length, data=[1, 2, 3]),
+            ]
+        ):
+            where = tune.RunConfig(storage_path=str(tmp_path), name=str(at), verbose=0)
+            (result,) = tune.Tuner(made, param_space={"x": 1}, run_config=where).fit()
+            assert result.metrics["mean_loss"] == 3
+    finally:
+        ray.shutdown()
 
 
 def test_a_registered_name(tmp_path: Path) -> None:
@@ -221,6 +292,7 @@ MAPPED: list[tuple[Any, type, dict[str, Any]]] = [
      {"min": 2, "max": 50, "eta": 4, "resource": "step"}),
     (schedulers.AsyncHyperBandScheduler(max_t=81, reduction_factor=3, brackets=3), AsyncHyperBand, {"max": 81}),
     (schedulers.HyperBandScheduler(max_t=27, time_attr="epoch"), HyperBand, {"max": 27, "eta": 3, "resource": "epoch"}),
+    (schedulers.HyperBandForBOHB(max_t=9), HyperBand, {"max": 9, "resource": "step"}),
     (schedulers.MedianStoppingRule(grace_period=4, min_samples_required=2), MedianStopping,
      {"grace": 4, "min_samples": 2, "resource": "time_total_s"}),
     (schedulers.PopulationBasedTraining(
