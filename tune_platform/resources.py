@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from tune_platform.errors import SpecError, did_you_mean
@@ -29,7 +29,8 @@ class Resources:
     """What one trial holds while it runs: `workers` bundles of `cpu`, `gpu` and `custom` each.
 
     `accelerator`: the type of its GPUs, under Ray's name for it ("A100"); nodes of another are left alone. `strategy`:
-    PACK fills node after node, SPREAD takes the node with the most room, also for trials of one worker.
+    PACK fills node after node, SPREAD takes the node with the most room, also for trials of one worker. `grow`: it has
+    twice as much where there is room and no other trial is left that could use it.
 
     Raises SpecError for a negative amount, no worker, an unknown strategy, or an accelerator that is no name.
     """
@@ -40,6 +41,7 @@ class Resources:
     workers: int = 1
     strategy: Strategy = "PACK"
     accelerator: str = ""
+    grow: bool = False
 
     def __post_init__(self) -> None:
         for name, amount in {"cpu": self.cpu, "gpu": self.gpu, **self.custom}.items():
@@ -57,6 +59,8 @@ class Resources:
             raise SpecError(
                 f"accelerator: got {self.accelerator!r}; the name of a type is wanted, such as A100 or H100"
             )
+        if not isinstance(self.grow, bool):
+            raise SpecError(f"grow: got {self.grow!r}; true or false is wanted")
         known = get_args(Strategy)
         if self.strategy not in known:
             hint = did_you_mean(str(self.strategy).upper(), known)
@@ -78,6 +82,12 @@ class Resources:
         if 0 < self.gpu < 1:
             bundle["gpu"] = 1 / math.floor(1 / self.gpu + _EPSILON)
         return bundle
+
+    def grown(self) -> Resources:
+        """Return twice as much: twice the workers of a gang, else twice the CPUs and GPUs."""
+        if self.workers > 1:
+            return replace(self, workers=2 * self.workers)
+        return replace(self, cpu=2 * self.cpu, gpu=min(1.0, 2 * self.gpu) if self.gpu < 1 else 2 * self.gpu)
 
     def __hash__(self) -> int:
         return hash((self.cpu, self.gpu, self.workers))  # the rest is rare, and `custom` is a dict
@@ -225,6 +235,14 @@ class Ledger:
                 return False
             _add(free[node], bundle, -1.0)
         return True
+
+    def fits_instead(self, trial: int, resources: Resources) -> bool:
+        """Whether a trial could hold this in place of what it holds."""
+        free = [dict(node) for node in self._free]
+        for node, bundle in self._leases[trial]:
+            if node < len(free):
+                _add(free[node], bundle, 1.0)
+        return Ledger(free).place(resources) is not None
 
     def leases(self) -> int:
         """Return how many trials hold a lease."""

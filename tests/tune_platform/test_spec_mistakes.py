@@ -171,7 +171,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "resources: {CPU: 2}\n",
-        "line 6, resources.CPU: unknown key (did you mean 'cpu'?); known: cpu, gpu, custom, workers, strategy, accelerator",
+        "line 6, resources.CPU: unknown key (did you mean 'cpu'?); known: cpu, gpu, custom, workers, strategy, accelerator, grow",
     ),
     (
         "resources: {cpu: -1}\n",

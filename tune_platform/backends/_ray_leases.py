@@ -155,7 +155,7 @@ class Leases:
             failure = Failure("exception", str(error), fatal=True)
             self.events.append(failure.event(time.time(), launch.trial, launch.attempt))
             return
-        if launch.resources != self._job.resources:
+        if launch.resources != self._job.resources and not launch.resources.grow:
             self._capacity.forget_share()  # what is a share of the cluster is not known any more
         elif not self._of:
             self._capacity.look_at_once()  # the others are to know that it has something to run again

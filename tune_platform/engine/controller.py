@@ -379,8 +379,29 @@ class Controller:
                 self._emit(SupplyEnded())
                 self._carry_out()
                 stalled = self._give_places()
+            if state.supply.over and not state.queue.size:
+                self._grow()
         if not state.placed:
             self._finish_if_done(stalled)
+
+    def _grow(self) -> None:
+        """Give a trial that may grow more of what no other is left to use; one at a time, from a checkpoint."""
+        state = self.state
+        if state.queue.paused_size or state.awaiting:
+            return
+        trials = [state.trials[number] for number in state.placed]
+        if any(trial.status is not TrialStatus.RUNNING for trial in trials):
+            return
+        for trial in trials:
+            if trial.resources.grow and trial.newest is not None:  # else it would begin anew
+                wants = trial.resources.grown()
+                if state.ledger.fits_instead(trial.number, wants):
+                    while len(trials) == 1 and state.ledger.fits_instead(trial.number, wants.grown()):
+                        wants = wants.grown()
+                    self._act(trial, Resize(resources=wants, reason="no other trial is left that needs it"), "engine")
+                    self._carry_out()
+                    self._give_places()
+                    return
 
     def _give_places(self) -> bool:
         """Launch what the scheduler chooses; return whether it chose none of those that fit although nothing runs."""

@@ -97,6 +97,7 @@ class ResourcesBlock(Strict):
     workers: Count = 1
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     accelerator: str = ""
+    grow: bool = False
 
 
 class OutOfMemory(Strict):

@@ -150,8 +150,6 @@ def take_resources(value: Any) -> Resources | Callable[[Mapping[str, Any]], Any]
             taken[key] = _prefixed(key, number, given[key])
     if "workers" in given:
         taken["workers"] = _prefixed("workers", whole, given["workers"])
-    if "accelerator" in given and not isinstance(given["accelerator"], str):
-        raise SpecError(f"accelerator: got {describe(given['accelerator'])}; a type is wanted, such as A100")
     if "custom" in given:
         if not isinstance(given["custom"], Mapping):
             raise SpecError(f"custom: got {describe(given['custom'])}; names and amounts are wanted")

@@ -122,7 +122,7 @@ def _resources(resources: Any) -> dict[str, Any]:
         **{
             f.name: getattr(resources, f.name)
             for f in fields(resources)
-            if f.name != "accelerator" or resources.accelerator
+            if f.name not in ("accelerator", "grow") or getattr(resources, f.name)
         },
         "custom": dict(resources.custom),
     }
