@@ -12,6 +12,7 @@ from typing import Any
 from tests.populations import Generations, Synchronous, Thaw
 from tune_platform.backends.simulated import Faults, SimulatedBackend
 from tune_platform.engine.controller import PATIENCE, Controller
+from tune_platform.engine.failures import LOST_AT_ONCE
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.log import groups
 from tune_platform.engine.runner import Runner
@@ -316,7 +317,10 @@ class CheckedController(Controller):
             for cause, times in trial.failures.items():
                 own = "worker_died" if cause == "out_of_memory" and cause not in self.settings.retries else cause
                 machines = cause in ("node_lost", "preempted", "disk_full")
-                assert machines or times <= self.settings.retries.get(own, 0) + 1
+                allowed = self.settings.retries.get(own, 0)
+                if own == "lost_checkpoint" and allowed:  # it may have been the source's of a clone
+                    allowed = max(allowed, LOST_AT_ONCE)
+                assert machines or times <= allowed + 1
             if trial.held:
                 assert trial.status in (TrialStatus.PAUSED, TrialStatus.PAUSING)
 

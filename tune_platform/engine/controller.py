@@ -200,7 +200,9 @@ class Controller:
         if (lost := trial.checkpoint if event.cause == "lost_checkpoint" else None) is not None:
             self._emit(Dropped(trial=trial.number, uris=(lost.ref.uri,)))
         kill = event.cause not in _HARMLESS
-        allowed, ending = allowed_retries(self.settings, event, trial.step), self.state.ending is not None
+        anothers = lost is not None and lost.ref.trial != trial.number
+        allowed = allowed_retries(self.settings, event, trial.step, anothers=anothers)
+        ending = self.state.ending is not None
         if trial.stopping:
             self._paused(trial, kill=kill)
         elif trial.failures[event.cause] > allowed or (ending and not self.state.spending.saving):

@@ -17,17 +17,19 @@ from tune_platform.resources import Resources
 
 #: What the machines do to a trial: no fault of its own, so that it never uses up its retries.
 _OF_THE_MACHINES = ("preempted", "disk_full")
-#: How often a trial may lose its node before it has come a step further each time: it may be what brings it down.
+#: How often a trial may lose its node before it has come a step further each time: it may be what brings it down; and
+#: how often a clone may lose what it is to go on from.
 LOST_AT_ONCE = 5
 #: Trials that must have failed alike, at least, before a search is given up by default.
 FEWEST = 3
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
-def allowed_retries(settings: Settings, event: Failed, steps: int = 0) -> float:
+def allowed_retries(settings: Settings, event: Failed, steps: int = 0, *, anothers: bool = False) -> float:
     """Return how often a trial may fail of such a cause and be tried again; inf where that is no fault of its own.
 
     `steps`: how far the trial has come. One whose nodes are lost again and again without a step between is given up.
+    `anothers`: the checkpoint that was lost is another trial's, from which this one is a clone.
     """
     if event.fatal:
         return 0
@@ -37,7 +39,8 @@ def allowed_retries(settings: Settings, event: Failed, steps: int = 0) -> float:
         return LOST_AT_ONCE + steps
     if event.cause == "out_of_memory" and event.cause not in settings.retries:
         return settings.retries.get("worker_died", 0)  # it was called so before
-    return settings.retries.get(event.cause, 0)
+    allowed = settings.retries.get(event.cause, 0)
+    return max(allowed, LOST_AT_ONCE) if allowed and anothers else allowed
 
 
 def with_more_memory(settings: Settings, resources: Resources) -> Resize | None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.tune_platform.engine.play import Play, Scripted, only, running
 from tune_platform.engine.controller import Controller
+from tune_platform.engine.failures import LOST_AT_ONCE
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Advance, DropCheckpoints, Launch, Tell
 from tune_platform.protocol.effects import Awaits, Decided
@@ -307,6 +308,18 @@ def test_a_clone_whose_checkpoint_was_lost_is_cloned_again(what: str) -> None:
         again.replay(event, elapsed, effects)
     assert not again.comparison.difference
     assert again.state.trials[0].newest == play.trial(0).newest
+
+
+def test_a_clone_that_loses_what_it_goes_on_from_again_and_again_is_given_up_at_last() -> None:
+    play = from_memory()
+    play.fail(1)
+    for step in range(1, 1 + LOST_AT_ONCE):
+        play.report(1, 0.4, saved=True)
+        play.fail(0, "lost_checkpoint")
+        assert (play.trial(0).status.value, uri(play, 0)) == ("STARTING", f"1/{1 + step}/2")
+    play.report(1, 0.4, saved=True)
+    play.fail(0, "lost_checkpoint")
+    assert play.trial(0).status.value == "FAILED"
 
 
 def test_a_clone_is_not_what_it_was() -> None:
