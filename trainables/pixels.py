@@ -58,6 +58,14 @@ class Stored:
         indices = torch.arange(len(self))[chosen.cpu() if isinstance(chosen, Tensor) else chosen]
         return stack(self._dataset, indices)[0].to(self.device)
 
+    def to(self, device: torch.device) -> Stored:
+        """Return the same images, to be read onto another device."""
+        return Stored(self._dataset, device)
+
+    def some(self, chosen: Tensor) -> Stored:
+        """Return some of them, as they lie."""
+        return Stored(select(self._dataset, chosen.cpu().numpy()), self.device)
+
 
 def stack(dataset: Dataset[Example], indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
     """Read some examples as one batch: images (n x C x H x W, float32) and labels (n); at once where in memory."""

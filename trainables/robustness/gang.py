@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from tune_platform.distributed import DistributedTrainable, ShardedBatches, Strategy
 from tune_platform.errors import SpecError
+from tune_platform.trainables.digits import Dropout
+from tune_platform.trainables.pixels import Stored
 from tune_platform.trainables.robustness.evaluate import Part, build_evaluation
 from tune_platform.trainables.robustness.methods import build_method
 from tune_platform.trainables.robustness.models import AUGMENTATIONS, build_model
@@ -49,8 +51,7 @@ SETTINGS = (*(name for name in DEFAULTS if name != "analysis_every"), *OF_THE_GA
 @lru_cache(maxsize=2)
 def _parts(*values: Any) -> Parts:
     """Load the data; kept, so that the next trial in this process has them, and threads share them."""
-    *config, device = values
-    return load_parts(dict(zip((*DATA_KEYS, "eps", "allow_overlap"), config, strict=True)), device)
+    return load_parts(dict(zip((*DATA_KEYS, "eps", "allow_overlap"), values, strict=True)), "cpu")
 
 
 class RobustnessGangTrainable(DistributedTrainable):
@@ -68,6 +69,11 @@ class RobustnessGangTrainable(DistributedTrainable):
         build_method(whole)
         strategy = self.build_strategy(config)
         check_step({**STEP_DEFAULTS, **config}, strategy)
+        if strategy.name == "fully_sharded":
+            raise SpecError(
+                f"strategy {strategy.name!r} gathers weights for one pass forward and one backward, and attacks hold "
+                "them still for passes of its own: take 'all_reduce'"
+            )
         if type(strategy).extra_loss is not Strategy.extra_loss:
             raise SpecError(
                 f"strategy {strategy.name!r} compares what two models return for the same images, and a robust method "
@@ -78,15 +84,15 @@ class RobustnessGangTrainable(DistributedTrainable):
     def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
         return complete({name: value for name, value in config.items() if name not in OF_THE_GANG})
 
-    def parts(self, device: str) -> Parts:
-        """Return the data of the config on a device."""
+    def parts(self) -> Parts:
+        """Return the data of the config, on the CPU: each worker takes its batches to a device of its own."""
         whole = self._whole(self.config)
-        return _parts(*(whole[name] for name in (*DATA_KEYS, "eps", "allow_overlap")), device)
+        return _parts(*(whole[name] for name in (*DATA_KEYS, "eps", "allow_overlap")))
 
     def build_model(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the network; its dropout draws from a generator that each batch begins anew."""
-        whole, parts = self._whole(config), self.parts(self.context.device)
-        self._masks = torch.Generator(device=self.context.device)
+        whole, parts = self._whole(config), self.parts()
+        self._masks = torch.Generator()
         model = build_model(whole, parts.shape, parts.classes, self._masks)
         if whole["channels_last"]:
             model = model.to(memory_format=torch.channels_last)
@@ -107,13 +113,14 @@ class RobustnessGangTrainable(DistributedTrainable):
 
     def build_data(self, config: Mapping[str, Any], rank: int, world_size: int) -> Iterable[Any]:
         """Return this worker's batches of images and labels."""
-        train: Any = self.parts(self.context.device).train
+        train: Any = self.parts().train
         return ShardedBatches(train, int(self._whole(config)["batch_size"]), rank, world_size, self.context.seed)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the method's loss; its draws come from torch's generator, which is the worker's own."""
         whole, (x, y) = self._whole(self.config), batch
         draws = torch.Generator(device=x.device).manual_seed(int(torch.randint(2**62, ())))
+        self._draw_masks_on(x.device, model)
         self._masks.manual_seed(int(torch.randint(2**62, ())))
         for name, augment in AUGMENTATIONS.items():
             if whole[name]:
@@ -124,6 +131,14 @@ class RobustnessGangTrainable(DistributedTrainable):
         with torch.enable_grad(), autocast(x.device, str(whole["precision"])):
             return build_method(whole).loss(model, x, y, draws)
 
+    def _draw_masks_on(self, device: torch.device, model: nn.Module) -> None:
+        """Have the dropout of `model` draw by a generator of ours on `device`, which only a batch knows."""
+        if self._masks.device != device:
+            self._masks = torch.Generator(device=device)
+        for module in model.modules():
+            if isinstance(module, Dropout):
+                module.generator = self._masks
+
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return accuracy and adversarial accuracy on the validation images; at the end the paper's measurements."""
         return {name: total / count for name, (total, count) in self.evaluate_share(model, 0, 1).items()}
@@ -131,15 +146,16 @@ class RobustnessGangTrainable(DistributedTrainable):
     def evaluate_share(self, model: nn.Module, rank: int, size: int) -> dict[str, tuple[float, float]]:
         """Return for each metric its sum over every `size`-th image from `rank` on, and their number."""
         whole, seed = self._whole(self.config), self.context.seed
-        evaluation, parts = build_evaluation(whole), self.parts(self.context.device)
-        val = _share(parts.val, rank, size)
+        evaluation, parts = build_evaluation(whole), self.parts()
+        device = next(model.parameters()).device
+        val = _share(parts.val, rank, size, device)
         found = {
             "val_accuracy": (evaluation.accuracy(model, val), len(val[1])),
             "val_adv_accuracy": (evaluation.pgd_accuracy(model, val, seed, "val", rank), len(val[1])),
         }
         if self.at_end:
             train, test = (
-                _share(sample(whole, name, part), rank, size)
+                _share(sample(whole, name, part), rank, size, device)
                 for name, part in (("train", parts.train), ("test", parts.test))
             )
             for name, value in evaluation.everything(model, train, test, seed, rank).items():
@@ -157,10 +173,9 @@ class RobustnessGangTrainable(DistributedTrainable):
         return metrics
 
 
-def _share(part: Part, rank: int, size: int) -> Part:
-    """Return every `size`-th image from `rank` on; of files, only when they are read."""
-    if size == 1:
-        return part
+def _share(part: Part, rank: int, size: int, device: torch.device) -> Part:
+    """Return every `size`-th image from `rank` on, on a device; those of files are read when they are looked at."""
     images, labels = part
-    chosen = torch.arange(rank, len(labels), size, device=labels.device)
-    return images[chosen], labels[chosen]
+    chosen = torch.arange(rank, len(labels), size)
+    mine = images.some(chosen) if isinstance(images, Stored) else images[chosen]
+    return mine.to(device), labels[chosen].to(device)

@@ -12,7 +12,8 @@ import torch
 from tune_platform.distributed import Gang
 from tune_platform.errors import SpecError
 from tune_platform.trainable import DONE, TrialContext
-from tune_platform.trainables.robustness.gang import OF_THE_GANG, SETTINGS, RobustnessGangTrainable
+from tune_platform.trainables.pixels import ByteImages, Stored
+from tune_platform.trainables.robustness.gang import OF_THE_GANG, SETTINGS, RobustnessGangTrainable, _share
 from tune_platform.trainables.robustness.methods import METHODS
 from tune_platform.trainables.robustness.trainable import DEFAULTS, RobustnessTrainable, rate_factor
 
@@ -21,6 +22,7 @@ SMALL = {
     "train_size": 120, "batch_size": 16, "optimizer": "sgd", "shift": 1, "dropout": 0.2, "schedule": "cosine",
     "analysis_images": 20, "pgd_steps": 2, "targeted_steps": 1, "lipschitz_steps": 1,
 }  # fmt: skip
+CPU = torch.device("cpu")
 #: Figures of the machine.
 CLOCK = {"samples_per_s", "step_s", "compute_s", "communication_s", "waiting_s", "slowest_worker", "slowest_ratio"}
 
@@ -108,6 +110,10 @@ def test_the_rate_follows_its_schedule_step_by_step() -> None:
     ("config", "told"),
     [
         ({"strategy": "codistillation"}, "strategy 'codistillation' compares what two models return"),
+        (
+            {"strategy": "fully_sharded"},
+            "strategy 'fully_sharded' gathers weights for one pass forward and one backward",
+        ),
         ({"metod": "at"}, "unknown hyperparameter 'metod' \\(did you mean 'method'"),
         ({"analysis_every": 2}, "analysis_every: not for this trainable, the paper's measurements come"),
         ({"method": "best"}, "method is one of natural"),
@@ -124,7 +130,30 @@ def test_it_takes_what_one_process_takes() -> None:
     assert f"{RobustnessGangTrainable.__module__}:RobustnessGangTrainable" in RobustnessTrainable.one_process
 
 
+def test_images_in_files_are_shared_as_they_lie() -> None:
+    images = Stored(ByteImages(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10)), CPU)
+    mine, labels = _share((images, torch.arange(10)), 1, 3, CPU)
+    assert isinstance(mine, Stored)
+    assert labels.tolist() == [1, 4, 7]
+    torch.testing.assert_close(mine[:].flatten() * 255, torch.tensor([1.0, 4.0, 7.0]))
+
+
 def test_torch_is_left_as_it_was() -> None:
     before = torch.get_rng_state()
     report(make())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_trains_on_gpus(workers: int) -> None:
+    if workers > torch.cuda.device_count():
+        pytest.skip("a GPU for each worker")
+    gang = Gang("processes", workers, {"cpu": 1, "gpu": 1})
+    try:
+        trainable = make(gang, strategy="all_reduce", evaluation="sharded", dropout=0.2)
+        report(trainable)
+        assert report(trainable)["val_accuracy"] >= 0
+    finally:
+        gang.close()
