@@ -83,6 +83,7 @@ def joined(address: str | None, seconds: float) -> Iterator[None]:
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # a foreign one is not shown it
     except ConnectionError as error:
         raise ExperimentError(f"no Ray can be joined at {place}: {error}") from None
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else Ray packs up this folder, for nobody
     import ray
 
     ray.init(address=place.text, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
