@@ -12,6 +12,9 @@ from tune_platform.cli.common import complete_experiment, storage_option, talk
 from tune_platform.extras import require
 from tune_platform.location import Location, default_storage
 
+#: Seconds that the page of a run outlives it, so that an open one sees how it ended.
+_LINGER_S = 4.0
+
 
 @click.command()
 @click.argument("experiment", required=False, shell_complete=complete_experiment)
@@ -56,6 +59,8 @@ def dashboard(
 
 
 def _end_with(process: int, server: object) -> None:
+    never = threading.Event()
     while os.getppid() == process:
-        threading.Event().wait(0.5)
+        never.wait(0.5)
+    never.wait(_LINGER_S)
     server.shutdown()  # type: ignore[attr-defined]
