@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,34 @@ tune.Tuner.fit = timed
 sys.argv = ["script.py", "--smoke-test"]
 runpy.run_path("script.py", run_name="__main__")
 """
+#: Runs each of the scripts in one process on one Ray, with few samples of few iterations; a line of figures for each.
+TOGETHER = """
+import json, os, runpy, sys, traceback
+import ray, {module} as tune
+ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+ray.init = ray.shutdown = lambda *words, **options: None
+made, fit = tune.Tuner.__init__, tune.Tuner.fit
+def shortened(self, *words, tune_config=None, run_config=None, **options):
+    tune_config, run_config = tune_config or tune.TuneConfig(), run_config or tune.RunConfig()
+    tune_config.num_samples = min(tune_config.num_samples, {samples})
+    stop = dict(run_config.stop or {{}})
+    run_config.stop = {{**stop, "training_iteration": min(stop.get("training_iteration", 9999), {iterations})}}
+    made(self, *words, tune_config=tune_config, run_config=run_config, **options)
+def counted(self):
+    grid = fit(self)
+    found["trials"], found["errors"] = found["trials"] + len(grid), found["errors"] + grid.num_errors
+    return grid
+tune.Tuner.__init__, tune.Tuner.fit = shortened, counted
+for name in {names!r}:
+    found = {{"trials": 0, "errors": 0, "error": None}}
+    sys.argv = [name + ".py", "--smoke-test"]
+    try:
+        runpy.run_path(name + ".py", run_name="__main__")
+    except BaseException as error:
+        traceback.print_exc()
+        found["error"] = traceback.format_exception_only(error)[-1].strip()
+    print("FIGURES " + json.dumps([name, found]), flush=True)
+"""
 
 
 def run_example(name: str, *, here: bool, seconds: float = 240.0) -> dict[str, Any]:
@@ -68,16 +96,56 @@ def run_example(name: str, *, here: bool, seconds: float = 240.0) -> dict[str, A
 
     Raises ValueError for a script without the import line.
     """
+    script = _script(name, here=here)
+    code = DRIVER.format(module=_MODULE[here])
+    try:
+        done = _python(code, {"script.py": script}, EXAMPLES[name], here=here, seconds=seconds)
+    except subprocess.TimeoutExpired:
+        return {"error": f"it did not end within {seconds:g} s"}
+    fits = [json.loads(line[8:]) for line in done.stdout.splitlines() if line.startswith("FIGURES ")]
+    if done.returncode or not fits:
+        return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]}
+    return {key: sum(fit[key] for fit in fits) for key in ("trials", "errors", "seconds")}
+
+
+def run_together(
+    names: Sequence[str], *, here: bool, samples: int = 2, iterations: int = 4, seconds: float = 280.0
+) -> dict[str, dict[str, Any]]:
+    """Run examples in a short form: on one Ray, at most so many samples and iterations of each.
+
+    Return of each `trials`, `errors` and `error`, the last line of what it raised (None: nothing). An example that was
+    not reached within `seconds` is missing.
+    """
+    scripts = {f"{name}.py": _script(name, here=here) for name in names}
+    packages = list(dict.fromkeys(package for name in names for package in EXAMPLES[name]))
+    code = TOGETHER.format(module=_MODULE[here], names=list(names), samples=samples, iterations=iterations)
+    try:
+        said = _python(code, scripts, packages, here=here, seconds=seconds)
+        out, err = said.stdout, said.stderr
+    except subprocess.TimeoutExpired as error:
+        out, err = ((text or b"").decode() for text in (error.stdout, error.stderr))
+    print(err[-20_000:], file=sys.stderr)
+    return dict(json.loads(line[8:]) for line in out.splitlines() if line.startswith("FIGURES "))
+
+
+_MODULE = {True: "tune_platform.ray_tune", False: "ray.tune"}
+
+
+def _script(name: str, *, here: bool) -> str:
     spec = importlib.util.find_spec("ray")
     assert spec is not None
     assert spec.origin is not None
     script = (Path(spec.origin).parent / "tune" / "examples" / f"{name}.py").read_text(encoding="utf-8")
     if "from ray import tune\n" not in script:
         raise ValueError(f"{name} has no line 'from ray import tune'")
-    if here:
-        script = script.replace("from ray import tune\n", f"{OURS}\n")
-    code = DRIVER.format(module="tune_platform.ray_tune" if here else "ray.tune")
-    withs = [word for package in EXAMPLES[name] for word in ("--with", package)]
+    return script.replace("from ray import tune\n", f"{OURS}\n") if here else script
+
+
+def _python(
+    code: str, scripts: Mapping[str, str], packages: Sequence[str], *, here: bool, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a folder with `scripts`, with `packages` brought. Raises TimeoutExpired."""
+    withs = [word for package in packages for word in ("--with", package)]
     command = ["uv", "run", "--no-sync", "--project", str(ROOT), *withs, "python"] if withs else [sys.executable]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment |= {
@@ -87,21 +155,15 @@ def run_example(name: str, *, here: bool, seconds: float = 240.0) -> dict[str, A
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "script.py").write_text(script, encoding="utf-8")
+        for name, text in scripts.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
         if not here:
             environment["HOME"] = folder  # its results lie in ~/ray_results
             environment.setdefault("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
-        try:
-            done = subprocess.run(
-                [*command, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False,
-                timeout=seconds,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return {"error": f"it did not end within {seconds:g} s"}
-    fits = [json.loads(line[8:]) for line in done.stdout.splitlines() if line.startswith("FIGURES ")]
-    if done.returncode or not fits:
-        return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]}
-    return {key: sum(fit[key] for fit in fits) for key in ("trials", "errors", "seconds")}
+        return subprocess.run(
+            [*command, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False,
+            timeout=seconds,
+        )  # fmt: skip
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from benchmarks.ray_examples import EXAMPLES, run_example
+from benchmarks.ray_examples import EXAMPLES, run_example, run_together
 
 #: How many trials the `--smoke-test` of each makes.
 TRIALS = {
@@ -39,12 +39,36 @@ REFUSED = {
     "ax_example": "AxSearch has outcome_constraints",
     "xgboost_dynamic_resources_example": "ResourceChangingScheduler needs Ray Tune's own controller",
 }
-#: One of each kind, for all take ten minutes: TUNE_PLATFORM_EXAMPLES=all runs those.
-SHORT = ["pbt_function", "custom_func_checkpointing", "logging_example", "xgboost_dynamic_resources_example"]
+WHOLE = os.environ.get("TUNE_PLATFORM_EXAMPLES") == "all"
+#: Those that run as the project is installed, and those that libraries are brought for.
+GROUPS = {"installed": [name for name in EXAMPLES if not EXAMPLES[name]],
+          "brought": [name for name in EXAMPLES if EXAMPLES[name]]}  # fmt: skip
+#: How many trials the short form makes where it is not two: grids, two searches, one sample.
+FEW = {"cifar10_pytorch": 1, "lightgbm_example": 4, "mlflow_example": 4, "tune_basic_example": 4}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(EXAMPLES) if os.environ.get("TUNE_PLATFORM_EXAMPLES") == "all" else SHORT)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("group", "here"),
+    [("installed", True), ("installed", False), ("brought", True), *([("brought", False)] if WHOLE else [])],
+)
+def test_every_example_runs_in_a_short_form(group: str, here: bool) -> None:
+    if group == "brought" and shutil.which("uv") is None:
+        pytest.skip("uv brings the libraries")
+    found = run_together(GROUPS[group], here=here, seconds=850)
+    assert list(found) == GROUPS[group]
+    for name, one in found.items():
+        if here and name in REFUSED:
+            assert REFUSED[name] in one["error"]
+        elif here or name not in REFUSED:
+            assert (name, one["error"], one["trials"]) == (name, None, FEW.get(name, 2))
+            assert one["errors"] <= (2 if name in ERRORS else 0), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WHOLE, reason="all of them take ten minutes")
+@pytest.mark.parametrize("name", list(EXAMPLES))
 def test_an_example_of_ray_tunes_runs_unchanged(name: str) -> None:
     if EXAMPLES[name] and shutil.which("uv") is None:
         pytest.skip("uv brings the library")
