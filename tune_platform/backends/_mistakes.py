@@ -14,6 +14,7 @@ from tune_platform.errors import Interrupted, SpecError, did_you_mean
 from tune_platform.modules import entrypoint_today
 from tune_platform.protocol.reports import Report, finite
 from tune_platform.surroundings import check_name
+from tune_platform.trainable import ANONYMOUS_METRIC
 
 
 class Failing(Exception):  # noqa: N818 (it carries a failure out of the loop, nothing sees it as an error)
@@ -91,4 +92,6 @@ def progress_of(report: Report, resource: str, before: float | None) -> float:
 def reported(name: str, names: Iterable[str]) -> str:
     """Return which names were reported, and the one that `name` was perhaps meant to be."""
     names = sorted(names)
+    if names == [ANONYMOUS_METRIC]:
+        return f"a number was returned, without a name: return {{{name!r}: value}}"
     return f"reported: {', '.join(names) or 'nothing'}{did_you_mean(name, names)}"

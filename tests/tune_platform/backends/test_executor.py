@@ -64,6 +64,12 @@ def reporting(*reports: Any) -> type[Trainable]:
     ("reports", "job", "cause", "words"),
     [
         ([{"lss": 1.0}], {}, "bad_report", ["'loss' is never reported", "did you mean 'lss'"]),
+        (
+            [{"_metric": 1.0}],
+            {},
+            "bad_report",
+            ["'loss' is never reported; a number was returned, without a name: return {'loss': value}"],
+        ),
         ([], {}, "bad_report", ["never reported", "nothing"]),
         ([{"loss": float("inf")}], {}, "bad_metric", ["'loss' is inf at step 1"]),
         ([{"loss": "low"}], {}, "bad_metric", ["'low'"]),
