@@ -41,7 +41,7 @@ def recover(runner: Runner, *, retry_failed: bool = False, choices: Mapping[str,
         if controller.comparison.difference and not found:
             found = group.seq
         memory.note_commands(commands)
-        told = told or isinstance(event, CapacityChanged)
+        told = isinstance(event, CapacityChanged) or (told and not isinstance(event, Resumed))
         adding = event if isinstance(event, Requested) and event.action == "enqueue" else None
         if backend.virtual and controller.comparison.off:
             backend.replay(Ticked(time=event.time), ())  # it cannot be found in flight: only the time is known
