@@ -199,7 +199,8 @@ def test_one_that_has_nothing_to_run_leaves_the_cluster_to_others(address: str, 
     idle.submit([launch(trial, 2) for trial in range(2)])
     watch.until(lambda: watch.has_steps(0, 1, 2) and watch.has_steps(1, 1, 2))
     idle.submit([Release(trial=trial) for trial in range(2)])
-    watch.settle(3.0)  # as one that a person has paused
+    watch.until(lambda: idle._leases is not None and not idle._leases.active)  # as one that a person has paused
+    watch.settle(3.0)  # the others are told at the next look
     second = search("second", address, 30, tmp_path)
     while second.poll() is None:
         watch.events += idle.poll(0.5)
@@ -208,7 +209,7 @@ def test_one_that_has_nothing_to_run_leaves_the_cluster_to_others(address: str, 
     watch.until(lambda: offers_of(watch)[-1] == [2.0])
     offers = [line["cpus"] for line in of_second if line["kind"] == "CapacityChanged"]
     assert offers, "it was told what it has"
-    assert all(offer == [2.0] for offer in offers), "all of it, all the time"
+    assert all(offer == [2.0] for offer in offers), f"all of it, all the time: {offers}"
     told = offers_of(watch)
     # Between two trials the second may have nothing to run for a moment, too: then this one could have all of it.
     assert told[0] == [1.0], "its share, if it went on"
