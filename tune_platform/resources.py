@@ -61,6 +61,9 @@ class Resources:
             )
         if not isinstance(self.grow, bool):
             raise SpecError(f"grow: got {self.grow!r}; true or false is wanted")
+        # One that holds nothing would fit for ever.
+        if self.grow and not (self.cpu or self.gpu or (self.workers > 1 and any(self.custom.values()))):
+            raise SpecError("grow: the trial holds no CPU and no GPU that could be doubled; give cpu or gpu")
         known = get_args(Strategy)
         if self.strategy not in known:
             hint = did_you_mean(str(self.strategy).upper(), known)
@@ -104,6 +107,7 @@ class Ledger:
 
     def __init__(self, nodes: Sequence[Mapping[str, float]] = ()) -> None:
         self._leases: dict[int, list[tuple[int, dict[str, float]]]] = {}  # trial -> (node, bundle) of each worker
+        self.growing: set[int] = set()  # those of them that may grow
         self.resize(nodes)
 
     def resize(self, nodes: Sequence[Mapping[str, float]]) -> None:
@@ -199,6 +203,8 @@ class Ledger:
         """Give the trial a bundle on each of these nodes, whether it fits or not (it did when the log was written)."""
         bundle = resources.taken()
         self._leases[trial] = [(node, bundle) for node in nodes]
+        if resources.grow:
+            self.growing.add(trial)
         for node in nodes:
             if node < len(self._free):
                 _add(self._free[node], bundle, -1.0)
@@ -207,6 +213,7 @@ class Ledger:
 
     def release(self, trial: int) -> None:
         """Take back whatever the trial holds; nothing if it holds nothing."""
+        self.growing.discard(trial)
         lease = self._leases.pop(trial, None)
         if lease is None:
             return

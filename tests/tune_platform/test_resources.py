@@ -186,3 +186,13 @@ def test_small_trials_are_packed_or_spread_over_nodes_by_choice() -> None:
     for wants, placed in ((packed, [0, 0, 0, 0, 1, 1]), (spread, [0, 1, 2, 0, 1, 2])):
         ledger = Ledger(nodes)
         assert [(ledger.lease(trial, wants) or [-1])[0] for trial in range(6)] == placed
+
+
+@pytest.mark.parametrize(("workers", "custom"), [(1, {}), (1, {"license": 1.0}), (2, {})])
+def test_what_has_nothing_to_double_cannot_grow(workers: int, custom: dict[str, float]) -> None:
+    with pytest.raises(SpecError, match="grow: the trial holds no CPU and no GPU that could be doubled"):
+        Resources(cpu=0, workers=workers, custom=custom, grow=True)
+
+
+def test_a_gang_that_holds_something_of_its_own_can_grow() -> None:
+    assert Resources(cpu=0, workers=2, custom={"license": 1}, grow=True).grown().workers == 4

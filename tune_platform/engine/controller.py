@@ -389,7 +389,7 @@ class Controller:
     def _grow(self) -> None:
         """Give a trial that may grow more of what no other is left to use; one at a time, from a checkpoint."""
         state = self.state
-        if state.queue.paused_size or state.awaiting:
+        if not state.ledger.growing or state.queue.paused_size or state.awaiting:  # all events of a tail come by here
             return
         trials = [state.trials[number] for number in state.placed]
         if any(trial.status is not TrialStatus.RUNNING for trial in trials):
