@@ -146,6 +146,7 @@ def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str
         f"trials      {'no limit' if spec.trials is None else spec.trials}, {wide}",
         f"resources   {' or '.join(resources)} for each trial",
         *(f"budget      {line}" for line in budget),
+        *_repeats(spec),
         f"grid size   {spec.space.grid_size}",
         f"storage     {spec.storage}",
     ]
@@ -157,6 +158,16 @@ def _report(spec: SearchSpec, samples: list[dict[str, Any]], resources: list[str
     lines += [f"constraint  {rule.text}" for rule in spec.space.constraints]
     lines += _schedule(spec)
     return "\n".join([*lines, "", f"{len(samples)} sample configs:", _samples_table(samples)])
+
+
+def _repeats(spec: SearchSpec) -> list[str]:
+    """Say how often each config is tried, and of how many there will be so many trials."""
+    if spec.times == 1:
+        return []
+    text = f"repeats     each config is tried {spec.times} times, with other seeds, and ranked by the mean"
+    sizes = [None] if spec.space.define_by_run else [one.domain.size for one in spec.space.parameters()]
+    end = "" if None in sizes else "; where all have been, the best ones are tried again"
+    return [text + (f": {-(-spec.trials // spec.times)} configs" if spec.trials else "") + end]
 
 
 def _schedule(spec: SearchSpec) -> list[str]:

@@ -12,6 +12,7 @@ import click
 from tune_platform.cli.common import command_line, trial_json
 from tune_platform.cli.format import COLOURS
 from tune_platform.cli.forms import as_python
+from tune_platform.cli.repeats import best_config, mean_text
 from tune_platform.errors import ExperimentError
 from tune_platform.progress.notes import where
 from tune_platform.progress.text import counts, duration, number, shorten, values
@@ -42,6 +43,9 @@ def end_screen(results: Results) -> str:
         f"time    {duration(row.heartbeat - row.created)} since it was created",
     ]
     best = _best(results)
+    config = best_config(results) if best is not None else None
+    if config is not None:
+        lines.append(f"config  {mean_text(config, results.metric)}")
     if best is not None:
         lines.append(f"best    trial {best.number}: {results.metric} {number(best.best)} at step {best.best_step}")
         others = {name: value for name, value in best.metrics.items() if name != results.metric}

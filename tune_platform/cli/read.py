@@ -27,6 +27,7 @@ from tune_platform.cli.common import (
 )
 from tune_platform.cli.format import fit, table, width
 from tune_platform.cli.forms import FORMS, as_python, as_yaml
+from tune_platform.cli.repeats import best_config, config_json, configs_table, mean_text
 from tune_platform.extras import require
 from tune_platform.location import Location, default_storage
 from tune_platform.progress.text import counts, duration, finite, number, status_word, values
@@ -154,13 +155,18 @@ def show(
     if as_json:
         spent = _spent_json(results.spent())
         rows = [{**trial_json(each), **_place_json(family, each.number)} for each in trials]
-        print_json({**_experiment_json(row), "spent": spent, "trials": rows})
+        configs = {"configs": [config_json(each) for each in results.configs()]} if results.replicates > 1 else {}
+        print_json({**_experiment_json(row), "spent": spent, **configs, "trials": rows})
         return
     click.echo(_summary(results, row))
-    if trials:
+    if results.replicates > 1 and sort in ("best", "-best") and status is None:
+        click.echo("\n" + configs_table(results, limit))
+    elif trials:
         click.echo("\n" + _trials_table(results, trials, family, driven=row.status == "running"))
     total = sum(row.counts.values()) if status is None else row.counts.get(status.upper(), 0)
-    if len(trials) < total:
+    if results.replicates > 1 and sort in ("best", "-best") and status is None:
+        talk("each config is tried several times, and ranked by its mean; --sort trial shows the trials")
+    elif len(trials) < total:
         talk(f"{len(trials)} of {total} trials are shown; --limit 0 shows all")
     if row.status in ("crashed", "interrupted"):
         talk(f"to go on: {command_line('resume', results.name, results.storage)}")
@@ -326,10 +332,14 @@ def best(
         click.echo(FORMS[form](trial.config))
         return
     name = metric or results.metric
+    config = best_config(results, "last" if scope == "last" else "best", metric, mode)
     if as_json:
         extra = {"experiment": results.name, "metric": name, "scope": scope}
-        print_json({**trial_json(trial), **extra})
+        mean = {"mean_of_config": config_json(config)} if config is not None else {}
+        print_json({**trial_json(trial), **extra, **mean})
         return
+    if config is not None:
+        click.echo(f"config    {mean_text(config, name)}")
     click.echo(f"trial {trial.number}: {name} {number(trial.best)} at step {trial.best_step}")
     others = {key: value for key, value in trial.metrics.items() if key != name}
     if others:

@@ -9,6 +9,7 @@ the store holds at that moment. What does not belong here: anything that changes
 """
 
 from tune_platform.results.checkpoints import Checkpoint
+from tune_platform.results.configs import ConfigResult
 from tune_platform.results.core import STATUSES, NoResultError, Results
 from tune_platform.results.history import Reason
 from tune_platform.results.places import locate
@@ -16,4 +17,15 @@ from tune_platform.results.spent import Spent
 from tune_platform.results.tables import flatten
 from tune_platform.results.trials import TrialResult
 
-__all__ = ["STATUSES", "Checkpoint", "NoResultError", "Reason", "Results", "Spent", "TrialResult", "flatten", "locate"]
+__all__ = [
+    "STATUSES",
+    "Checkpoint",
+    "ConfigResult",
+    "NoResultError",
+    "Reason",
+    "Results",
+    "Spent",
+    "TrialResult",
+    "flatten",
+    "locate",
+]

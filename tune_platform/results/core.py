@@ -18,11 +18,12 @@ from tune_platform.protocol.configs import Unavailable, from_json, to_json
 from tune_platform.protocol.reports import finite
 from tune_platform.protocol.trial_log import folder_of
 from tune_platform.results.checkpoints import Checkpoint, Origin
+from tune_platform.results.configs import ConfigResult, ranked
 from tune_platform.results.history import Reason, reasons_of
 from tune_platform.results.lineage import Lineage
 from tune_platform.results.places import locate
 from tune_platform.results.spent import Spent, spent_of
-from tune_platform.results.tables import flatten, frame_of, row_columns, row_of
+from tune_platform.results.tables import flatten, frame_of, rank_of, row_columns, row_of
 from tune_platform.results.trials import TrialResult, front, last_values, moment, result_of
 from tune_platform.store.records import CheckpointRow, ExperimentRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, open_store
@@ -153,7 +154,8 @@ class Results:
 
         `scope` says which value counts: "best" the best finite one that a trial ever reported, "last" that of its last
         report (what Ray Tune takes). `metric` is the first of the search if None; a metric that the search
-        did not optimise needs a `mode`. Raises NoResultError, which says why, where no trial has a value.
+        did not optimise needs a `mode`. Where configs are repeated, it is the best trial of the best of `configs`.
+        Raises NoResultError, which says why, where no trial has a value.
         """
         metric, mode = self._objective(metric, mode)
         if scope not in ("best", "last"):
@@ -168,7 +170,30 @@ class Results:
         if not found:
             raise NoResultError(self._no_value(metric))
         sign = -1.0 if mode == "max" else 1.0
+        if self.replicates > 1:
+            found = [trial for trial in self._ranked(metric, mode, scope)[0].trials if trial.best is not None]
         return min(found, key=lambda trial: (sign * (trial.best or 0.0), trial.number))
+
+    @property
+    def replicates(self) -> int:
+        """How often the search tries each config, with other seeds: 1 unless `duplicates` is `replicate`."""
+        return int((self.spec.get("search") or {}).get("replicates") or 1)
+
+    def configs(self, scope: Scope = "best", metric: str | None = None, mode: str | None = None) -> list[ConfigResult]:
+        """Return the configs, best first, each with its trials, and the mean, the spread and the count of their values.
+
+        Those that have been tried as often as the search wants come first. `scope`, `metric` and `mode` as in `best`.
+        """
+        return self._ranked(*self._objective(metric, mode), scope)
+
+    def _ranked(self, metric: str, mode: str, scope: Scope) -> list[ConfigResult]:
+        if scope == "last":
+            trials = last_values(self.trials(), metric)
+        elif self.metrics == (metric,) and mode == self.mode:
+            trials = self.trials()
+        else:
+            trials = self._best_values(metric, mode)
+        return ranked(trials, mode, self.replicates)
 
     def pareto(self) -> list[TrialResult]:
         """Return the trials that no other one beats in every metric, by the values of their last reports.
@@ -321,7 +346,8 @@ class Results:
 
         Configs are in columns such as "config/lr", metrics in "metrics/loss": those of a trial's best report, with
         `scope` "last" those of its last, with `reports` those of each. Times are datetimes in UTC, durations seconds;
-        whole numbers stay whole where some are missing.
+        whole numbers stay whole where some are missing. Where configs are repeated, each trial also has the
+        "config_rank", "config_mean", "config_spread" and "config_count" of its config; those of the best come first.
         """
         if scope not in ("best", "last"):
             raise SpecError(f"scope: got {scope!r}; allowed: best, last")
@@ -332,10 +358,17 @@ class Results:
                     for r in experiment.reports()
                 ]
             return frame_of(rows, ("trial", "step", "time"))
-        trials = self.trials()
+        configs = self.configs(scope) if self.replicates > 1 and len(self.metrics) == 1 else None
+        trials = self.trials() if configs is None else [trial for each in configs for trial in each.trials]
         if scope == "last":
             trials = [replace(trial, metrics=trial.last) for trial in trials]
-        return frame_of([row_of(trial) for trial in trials], row_columns())
+        if configs is None:
+            return frame_of([row_of(trial) for trial in trials], row_columns())
+        ranks = [
+            columns for rank, each in enumerate(configs, 1) for columns in [rank_of(rank, each)] * len(each.trials)
+        ]
+        rows = [{**row_of(trial), **rank} for trial, rank in zip(trials, ranks, strict=True)]
+        return frame_of(rows, (*row_columns(), *ranks[0]) if ranks else row_columns())
 
     @property
     def plot(self) -> Any:

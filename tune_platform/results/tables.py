@@ -12,6 +12,7 @@ from tune_platform.store.records import TrialRow
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tune_platform.results.configs import ConfigResult
     from tune_platform.results.trials import TrialResult
 
 #: Columns of times. They have this type even where all are missing.
@@ -48,6 +49,16 @@ def row_of(trial: TrialResult) -> dict[str, Any]:
         "error": trial.message,
         **flatten(shown(trial.config), "config"),
         **flatten(trial.metrics, "metrics"),
+    }
+
+
+def rank_of(rank: int, config: ConfigResult) -> dict[str, Any]:
+    """Return what a table says of the config of a trial, where configs are repeated."""
+    return {
+        "config_rank": rank,
+        "config_mean": config.mean,
+        "config_spread": config.spread,
+        "config_count": config.count,
     }
 
 

@@ -54,6 +54,31 @@ def contradictions(
     return found
 
 
+def repeated(
+    duplicates: str | None, replicates: int | None, metrics: Sequence[str], scheduler: Scheduler
+) -> list[Problem]:
+    """Return why configs cannot be repeated and ranked by their mean, if they are to be."""
+    found = []
+    if replicates is not None and duplicates != "replicate":
+        found.append(
+            Problem(
+                ("search", "replicates"), f"got {replicates}, and configs are not repeated; add duplicates: replicate"
+            )
+        )
+    if duplicates != "replicate":
+        return found
+    kind = type(scheduler).__name__
+    if replicates == 1:
+        found.append(Problem(("search", "replicates"), "got 1; at least 2 is wanted, or duplicates: avoid"))
+    if len(metrics) > 1:
+        text = f"replicate ranks configs by the mean of one metric; there are {len(metrics)} ({', '.join(metrics)})"
+        found.append(Problem(("search", "duplicates"), text))
+    if hasattr(scheduler, "prepare") and getattr(scheduler, "needs_checkpoints", False):
+        text = f"replicate repeats configs, and {kind} changes those of running trials; use avoid or allow"
+        found.append(Problem(("search", "duplicates"), text))
+    return found
+
+
 def memory_to_grow(retries: Mapping[str, Any], held: Mapping[str, float]) -> list[Problem]:
     """Return the problem of trials that are to get more memory, and hold none of it."""
     if memory_factor(retries) == 1 or held.get("memory"):

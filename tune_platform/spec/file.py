@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tune_platform.errors import SpecError
 from tune_platform.spec.blocks import Cost
-from tune_platform.spec.options import OPTIONS, Shared
+from tune_platform.spec.options import OPTIONS, Duplicates, Shared
 from tune_platform.spec.parts import Entrypoint, Samples, take_factor, take_retries
 from tune_platform.spec.values import Above, Amount, Count, Moment, Natural, Number, Seconds, Strict
 
@@ -39,7 +39,8 @@ class Search(Strict):
     seed: Natural = 0
     initial: list[dict[str, Any]] = Field(default_factory=list)
     prefetch: Natural | None = None
-    duplicates: Literal["allow", "avoid"] | None = None
+    duplicates: Duplicates | None = None
+    replicates: Count | None = None
     warm_start: list[str] | dict[str, Any] | None = None
 
 

@@ -30,13 +30,14 @@ from tune_platform.errors import SpecError
 from tune_platform.location import Location, default_storage
 from tune_platform.modules import entrypoint_today
 from tune_platform.protocol.configs import from_json
+from tune_platform.registry import repeated_searcher
 from tune_platform.resources import Resources
-from tune_platform.spec.agreement import contradictions, memory_to_grow
+from tune_platform.spec.agreement import contradictions, memory_to_grow, repeated
 from tune_platform.spec.blocks import Budget
 from tune_platform.spec.checking import check
 from tune_platform.spec.defaults import FIFO, RANDOM, default_scheduler, default_searcher
 from tune_platform.spec.entrypoint import load_entrypoint
-from tune_platform.spec.options import NOT_IN_FINGERPRINT, Shared
+from tune_platform.spec.options import NOT_IN_FINGERPRINT, Duplicates, Shared
 from tune_platform.spec.parts import (
     Samples,
     build_backend,
@@ -115,6 +116,10 @@ def _functions(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
 
+#: How often each config is tried with `duplicates: replicate`, where the spec does not say.
+REPLICATES = 3
+
+
 class SearchSpec(Shared):
     """One search: what is tried, how it is judged, who goes on, and with how much.
 
@@ -132,7 +137,8 @@ class SearchSpec(Shared):
     start_points: Annotated[Sequence[Mapping[str, Any]], BeforeValidator(_functions)] = ()
     max_concurrent: Count | None = None
     prefetch: Natural | None = None
-    duplicates: Literal["allow", "avoid"] | None = None
+    duplicates: Duplicates | None = None
+    replicates: Count | None = None
     #: Names of earlier experiments; in the spec of one that was begun, what was read of each.
     warm_start: Annotated[tuple[str, ...] | Mapping[str, Any], BeforeValidator(_names_or_read)] = ()
     budget: Annotated[Budget, BeforeValidator(lambda value: value or {})] = Budget()
@@ -202,6 +208,7 @@ class SearchSpec(Shared):
         problems = contradictions(
             self.metrics, self.modes, self.make_scheduler(), target=self.budget.target, stop=self.stop
         )
+        problems += repeated(self.duplicates, self.replicates, self.metrics, self.make_scheduler())
         if isinstance(self.resources, Resources):
             problems += memory_to_grow(self.retries, self.resources.custom)
         if problems:
@@ -294,11 +301,12 @@ class SearchSpec(Shared):
         if samples is None:
             budget = self.budget.model_dump(exclude={"failures"})
             limited = any(limit is not None for limit in budget.values())
-            samples = -1 if limited or self.searcher == "grid" else 1
+            goes_on = self.searcher == "grid" and self.times == 1  # one that repeats has no end of its own
+            samples = -1 if limited or goes_on else 1
         limits = [self.budget.trials] if self.budget.trials else []
         if samples != -1:
-            everything = hasattr(self.make_searcher(), "passes")
-            limits.append(samples * self.space.grid_points(everything=everything).total)
+            everything = hasattr(self._searcher(), "passes")
+            limits.append(samples * self.space.grid_points(everything=everything).total * self.times)
         return min(limits, default=None)
 
     def resources_for(self, config: Mapping[str, Any]) -> Resources:
@@ -314,13 +322,23 @@ class SearchSpec(Shared):
             check_workers(self.load_trainable(), found.workers)
         return found
 
+    @property
+    def times(self) -> int:
+        """How often each config is tried: more than once with `duplicates: replicate`."""
+        return (self.replicates or REPLICATES) if self.duplicates == "replicate" else 1
+
     def make_searcher(self) -> Searcher:
         """Build the searcher (or return the object given), not set up yet."""
+        searcher = self._searcher()
+        return repeated_searcher(searcher, self.times) if self.duplicates == "replicate" else searcher
+
+    def _searcher(self) -> Searcher:
         searcher = build_searcher(self.searcher)
         if self.num_samples is not None and hasattr(searcher, "passes"):
             searcher.passes = max(self.num_samples, 1)
         if hasattr(searcher, "duplicates"):
-            searcher.duplicates = self.duplicates or self._default_duplicates(searcher)
+            wanted = "avoid" if self.duplicates == "replicate" else self.duplicates
+            searcher.duplicates = wanted or self._default_duplicates(searcher)
         if self.warm_start and not hasattr(searcher, "warm"):
             learners = "bohb, cqr, forest and evolution"
             raise SpecError(f"search.warm_start: {type(searcher).__name__} learns nothing of others; {learners} do")

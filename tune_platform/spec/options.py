@@ -27,6 +27,8 @@ ASIDE = "aside"
 Progress = Literal["auto", "live", "plain", "json", "off"]
 #: What becomes of an experiment that has the name already.
 IfExists = Literal["error", "resume", "new", "replace"]
+#: Whether a config may be tried more than once; `replicate`: each is, with other seeds, and its mean counts.
+Duplicates = Literal["allow", "avoid", "replicate"]
 #: What a search tells other programs as it goes.
 Tracker = Literal["csv", "jsonl", "mlflow", "tensorboard", "wandb"]
 
@@ -85,6 +87,7 @@ OPTIONS = (
     Option("start_points", "search.initial"),
     Option("prefetch", "search.prefetch"),
     Option("duplicates", "search.duplicates"),
+    Option("replicates", "search.replicates"),
     Option("warm_start", "search.warm_start"),
     Option("scheduler", "schedule"),
     Option("budget.trials", "budget.trials"),

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tune_platform.errors import SpecError
 from tune_platform.protocol.configs import from_json
-from tune_platform.spec.agreement import contradictions, memory_to_grow
+from tune_platform.spec.agreement import contradictions, memory_to_grow, repeated
 from tune_platform.spec.defaults import FIFO
 from tune_platform.spec.file import Schedule, Search, SpecFile
 from tune_platform.spec.options import OPTIONS
@@ -61,6 +61,8 @@ def arguments_of(document: Document, title: str) -> dict[str, Any]:
             stop=file.stop,
         )
         problems += memory_to_grow(file.retries.model_dump(exclude_none=True), file.resources.custom)
+        metrics = [objective.metric for objective in file.objective]
+        problems += repeated(file.search.duplicates, file.search.replicates, metrics, scheduler)
         problems += _unfit_scheduler(scheduler, file)
     if problems or file is None:
         shown = [_as_written(problem, document.written) for problem in _without_echoes(problems)]

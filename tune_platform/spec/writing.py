@@ -143,6 +143,7 @@ _FORMS: Mapping[str, Callable[[SearchSpec], Any]] = {
     "searcher": lambda spec: _named(spec.searcher),
     "scheduler": lambda spec: _named(spec.scheduler),
     "start_points": lambda spec: [plain(_shown(point)) for point in spec.start_points],
+    "replicates": lambda spec: spec.times if spec.times > 1 else spec.replicates,
     "warm_start": lambda spec: _warm_start(spec.warm_start),
     "resources": lambda spec: _resources(spec.resources),
     "stop": lambda spec: dict(spec.stop),
