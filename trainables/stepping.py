@@ -57,7 +57,7 @@ class SteppingWorker(TrainingWorker):
     """Trains one worker's model with the options of `STEP_DEFAULTS`."""
 
     def __init__(self, recipe: Any, place: Place) -> None:
-        self.options: dict[str, Any] = {**STEP_DEFAULTS, **recipe.config}
+        self.options: dict[str, Any] = {**STEP_DEFAULTS, **self.given(recipe)}
         super().__init__(recipe, place)
         kind = torch.device(self.device).type
         self.scaler = torch.amp.GradScaler(kind, enabled=self.options["precision"] == "float16")
@@ -66,6 +66,11 @@ class SteppingWorker(TrainingWorker):
         #: Whether a step differs from that of `TrainingWorker`.
         changed = (name for name in ("accumulate", "max_grad_norm", "ema") if self.options[name] != STEP_DEFAULTS[name])
         self._special = self.scaler.is_enabled() or any(changed)
+
+    def given(self, recipe: Any) -> Mapping[str, Any]:
+        """Return the options that are not the defaults: the config's."""
+        config: Mapping[str, Any] = recipe.config
+        return config
 
     def run(self, until: int) -> dict[str, Any]:
         """See `TrainingWorker.run`; with `deterministic`, an operation that is not raises RuntimeError."""
@@ -90,11 +95,15 @@ class SteppingWorker(TrainingWorker):
         strategy.after_backward()
         if self.options["max_grad_norm"]:
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self._parameters, float(self.options["max_grad_norm"]))
+            self.clip(float(self.options["max_grad_norm"]))
         scaler.step(optimizer)
         scaler.update()
         self._averages.update()
         return mean
+
+    def clip(self, norm: float) -> None:
+        """Scale the gradients down to a `norm`, where theirs is larger."""
+        nn.utils.clip_grad_norm_(self._parameters, norm)
 
     # evaluation
 

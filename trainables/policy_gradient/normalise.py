@@ -42,6 +42,21 @@ class RunningStats:
             return np.ones_like(self.mean)
         return np.sqrt(self._squares / self.count)
 
+    def sums(self) -> Floats:
+        """Return how many rows there were, and the sums of their entries and of the squares (1 + 2 size numbers).
+
+        Added or averaged, those of several are the sums of all rows together.
+        """
+        first = self.count * self.mean
+        return np.concatenate([[self.count], first, self._squares + first * self.mean])
+
+    def load_sums(self, sums: Floats) -> None:
+        """Take what `sums` returned, or a mean of several."""
+        count, (first, second) = float(sums[0]), np.split(np.asarray(sums[1:], dtype=np.float64), 2)
+        self.count = round(count)
+        self.mean = first / max(count, 1.0)
+        self._squares = np.maximum(second / max(count, 1.0) - self.mean**2, 0.0) * self.count
+
     def state(self) -> dict[str, Any]:
         """Return all numbers, as copies."""
         return {"count": self.count, "mean": self.mean.copy(), "squares": self._squares.copy()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tune_platform.trainables.policy_gradient.policies import Policy, ValueNetwork
+from tune_platform.trainables.policy_gradient.policies import Categorical, Distribution, Policy, ValueNetwork
 from tune_platform.trainables.policy_gradient.settings import Settings
 from tune_platform.trainables.runtime import autocast
 
@@ -91,6 +91,25 @@ def minibatches(data: Data, settings: Settings, generator: torch.Generator) -> l
     return [Data(*parts) for parts in zip(*columns, strict=True)]
 
 
+def ratios(distribution: Distribution, data: Data) -> Tensor:
+    """Return the probability of each action over the one that it was collected with."""
+    return torch.exp(distribution.log_prob(data.actions) - data.log_probs)
+
+
+def losses(distribution: Distribution, values: Tensor, part: Data, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean clipped surrogate, the value loss and what is minimised, of a minibatch.
+
+    Advantages are standardised within it.
+    """
+    advantages = standardised(part.advantages) if settings.normalise_advantages else part.advantages
+    surrogate = clipped_surrogate(ratios(distribution, part), advantages, settings.clip).mean()
+    error = value_loss(values, part.targets, part.values, settings.value_clip)
+    loss = error - surrogate
+    if settings.entropy:
+        loss = loss - settings.entropy * entropy_bonus(distribution, settings)
+    return surrogate, error, loss
+
+
 def update(
     policy: Policy,
     value: ValueNetwork,
@@ -101,7 +120,7 @@ def update(
 ) -> dict[str, float]:
     """Train both networks on `data`; return the mean losses of the last pass, and the first minibatch's ratio error.
 
-    Advantages are standardised within each minibatch. In the first minibatch of all, every ratio is one.
+    In the first minibatch of all, every ratio is one.
     """
     device = data.observations.device
     first_ratio_error = torch.zeros((), device=device)
@@ -112,17 +131,9 @@ def update(
             with autocast(device, settings.precision):
                 distribution = policy(part.observations)
                 values = value(part.observations)
-            ratio = torch.exp(distribution.log_prob(part.actions) - part.log_probs)
             if epoch == number == 0:
-                first_ratio_error = (ratio.detach() - 1).abs().max()
-            advantages = part.advantages
-            if settings.normalise_advantages:
-                advantages = standardised(advantages)
-            surrogate = clipped_surrogate(ratio, advantages, settings.clip).mean()
-            error = value_loss(values, part.targets, part.values, settings.value_clip)
-            loss = error - surrogate
-            if settings.entropy:
-                loss = loss - settings.entropy * entropy_bonus(distribution.entropy().mean(), policy, settings)
+                first_ratio_error = (ratios(distribution, part).detach() - 1).abs().max()
+            surrogate, error, loss = losses(distribution, values, part, settings)
             optimiser.step(loss)
             totals += torch.stack([surrogate.detach(), error.detach()])
     surrogate_mean, error_mean = (totals / len(parts)).tolist()
@@ -133,6 +144,7 @@ def update(
     }
 
 
-def entropy_bonus(entropy: Tensor, policy: Policy, settings: Settings) -> Tensor:
-    """The entropy that is rewarded; with `as_released` a discrete policy has the wrong sign."""
-    return -entropy if settings.as_released and policy.discrete else entropy
+def entropy_bonus(distribution: Distribution, settings: Settings) -> Tensor:
+    """The mean entropy, which is rewarded; with `as_released` that of a discrete policy has the wrong sign."""
+    entropy = distribution.entropy().mean()
+    return -entropy if settings.as_released and isinstance(distribution, Categorical) else entropy

@@ -22,7 +22,7 @@ ABSENT: Mapping[str, str] = {
     "compile": "its time goes into environments and networks of two small layers",
     "ema": "the policy that acts is the one that its update is measured from",
     "lean_checkpoints": "its networks are small",
-    "evaluation": "it is one process, and episodes follow one another",
+    "evaluation": "it is one process: PolicyGradientGangTrainable of policy_gradient.gang has it",
     "test": "test episodes are played with the last report alone",
 }
 

@@ -32,7 +32,10 @@ from tune_platform.trainables.runtime import use_threads
 class PolicyGradientTrainable(Trainable):
     """PPO or TRPO on any gymnasium environment with Discrete or Box actions."""
 
-    one_process = "its environments are stepped by one policy; more agents are more trials"
+    one_process = (
+        "its environments are stepped by one policy; the trainable for a gang is "
+        "tune_platform.trainables.policy_gradient.gang:PolicyGradientGangTrainable"
+    )
 
     training: Training
 

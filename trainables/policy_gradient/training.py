@@ -118,7 +118,7 @@ class Training:
             "environments": self.environments.state(),
             "agent": self.agent.state(),
         }
-        torch.save(_with_tensors(state), directory / STATE_FILE)
+        torch.save(with_tensors(state), directory / STATE_FILE)
 
     def load(self, directory: Path) -> None:
         """Take over what `save` wrote. Hyperparameters stay this run's, which a clone may have changed.
@@ -180,10 +180,10 @@ def _named(settings: Settings) -> str:
     return f"{settings.env_id} {dict(settings.env_kwargs) or ''}".strip()
 
 
-def _with_tensors(value: Any) -> Any:
+def with_tensors(value: Any) -> Any:
     """Return nested values with arrays as tensors, which torch reads back without unpickling classes."""
     if isinstance(value, Mapping):
-        return {key: _with_tensors(inner) for key, inner in value.items()}
+        return {key: with_tensors(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_with_tensors(inner) for inner in value]
+        return [with_tensors(inner) for inner in value]
     return torch.tensor(value) if isinstance(value, np.ndarray) else value

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tune_platform.trainables.runtime import PRECISIONS, autocast, check_step_options, deterministic, generator
 from tune_platform.trainables.stepping import Averages
@@ -76,6 +76,8 @@ class SelfTraining:
         self.rounds_done = 0
         self._present: _Round | None = None
         self._class_weights: Tensor | None = None  # of the pseudo-labels of the present round
+        #: What makes the counts of all workers of this one's; `train` is then its share of the images.
+        self.together: Callable[[Tensor], Tensor] = lambda counts: counts
         self.device = model.vectors.device
         self.draws = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on any device
         self.batch_size = min(int(config["batch_size"]), len(train))
@@ -131,31 +133,54 @@ class SelfTraining:
     def _begun(self) -> _Round:
         first = self.rounds_done == 0
         draws = self.draws.get_state()
-        plain = first or self.config["method"] == "longer"
-        teacher = None if plain else Teacher(self.model, self.config, self.draws)
-        # In round 0 the statistics are learnt whatever `frozen_norm` says, unless the backbone came with its own.
-        frozen = bool(self.config["frozen_norm"]) and (not first or self.config["weights"] is not None)
         optimizer = build_optimizer(self.config, self.model, float(self.config["base_lr" if first else "round_lr"]))
-        stored = self._labelled(teacher) if teacher and self.config["relabel"] == "round" else None
-        self._class_weights = teacher.class_weights() if teacher and stored is not None else None
+        teacher, stored = self.pseudo_labelled()
         return _Round(
-            steps=int(self.config["base_steps" if first else "round_steps"]),
+            steps=self.steps,
             optimizer=optimizer,
             rates=[group["lr"] for group in optimizer.param_groups],
             scaler=torch.amp.GradScaler(self.device.type, enabled=self.config["precision"] == "float16"),
             teacher=teacher,
             stored=stored,
-            frozen=frozen,
+            frozen=self.frozen,
             draws=draws,
             averages=Averages(self.model, float(self.config["ema"])),
         )
+
+    @property
+    def steps(self) -> int:
+        """How many steps the present round has."""
+        return int(self.config["round_steps" if self.rounds_done else "base_steps"])
+
+    @property
+    def frozen(self) -> bool:
+        """Whether batch normalisation keeps its statistics in the present round.
+
+        In round 0 they are learnt whatever `frozen_norm` says, unless the backbone came with its own.
+        """
+        return bool(self.config["frozen_norm"]) and (self.rounds_done > 0 or self.config["weights"] is not None)
+
+    def pseudo_labelled(self) -> tuple[Teacher | None, Tensor | None]:
+        """Return the teacher of the present round, a copy of the network as it is, and its labels of all images.
+
+        There is none in a round of labelled pixels alone, and there are no labels where crops are labelled one by one.
+        """
+        self._class_weights = None
+        if self.rounds_done == 0 or self.config["method"] == "longer":
+            return None, None
+        teacher = Teacher(self.model, self.config, self.draws)
+        if self.config["relabel"] != "round":
+            return teacher, None
+        stored = self._labelled(teacher)
+        self._class_weights = teacher.class_weights()
+        return teacher, stored
 
     def _step(self, present: _Round) -> Tensor:
         """Take one step of the optimiser and return the loss."""
         for group, rate in zip(present.optimizer.param_groups, present.rates, strict=True):
             group["lr"] = rate * poly(present.done, present.steps)
         indices = torch.randint(len(self.train), (self.batch_size,), generator=self.draws)
-        loss = self._loss(indices, present.teacher, present.stored)
+        loss = self.loss(self.model, indices, present.teacher, present.stored)
         present.optimizer.zero_grad()
         present.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.config["max_grad_norm"]:
@@ -174,15 +199,17 @@ class SelfTraining:
         for indices in torch.split(torch.arange(len(stored)), self.batch_size):
             images, known = self.batch(indices)
             stored[indices] = teacher.label(images, known.candidates).to("cpu", kind)
+        teacher.add_up(self.together)
         teacher.drop_doubtful(stored)
         return stored
 
-    def _loss(self, indices: Tensor, teacher: Teacher | None, stored: Tensor | None) -> Tensor:
+    def loss(self, model: nn.Module, indices: Tensor, teacher: Teacher | None, stored: Tensor | None) -> Tensor:
+        """Return the loss of `model`, the network or a wrapper of it, on the training images at `indices`."""
         images, known = self.batch(indices)
         if teacher is None:
             images, targets = self._augmented(images, known.targets)
             with autocast(self.device, self.config["precision"]):
-                scores = self.model(images, "seen")
+                scores = model(images, "seen")
             return segmentation_loss(scores.float(), _to_map(targets, scores))
         if stored is None:  # the paper's way
             images, targets, candidates = self._augmented(images, known.targets, known.candidates.long())
@@ -193,7 +220,7 @@ class SelfTraining:
         # A pseudo-label takes the place of what stood there: the background, where that is a class.
         targets = torch.where(pseudo == VOID, targets, VOID)
         with autocast(self.device, self.config["precision"]):
-            scores = self.model(images, "all")
+            scores = model(images, "all")
         weight, normalisation = float(self.config["pseudo_weight"]), str(self.config["normalisation"])
         maps = (_to_map(targets, scores), _to_map(pseudo, scores))
         weights = None if self._class_weights is None else self._class_weights.to(self.device)

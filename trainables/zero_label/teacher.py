@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -69,6 +69,12 @@ class Teacher:
     def agreement(self) -> Tensor:
         """Share of each class's proposed labels that the filter kept (classes; 0 where none was proposed)."""
         return self._kept / self._proposed.clamp(min=1)
+
+    def add_up(self, together: Callable[[Tensor], Tensor]) -> None:
+        """Have the counts be those that `together` makes of them: of all workers that label a share each."""
+        counts = together(torch.cat([torch.tensor([float(self._candidates)]), self._proposed, self._kept]))
+        self._candidates = int(counts[0])
+        self._proposed, self._kept = (part.clone() for part in counts[1:].chunk(2))
 
     def drop_doubtful(self, labels: Tensor) -> None:
         """Take from `labels`, in place, those of classes whose agreement is below `class_agreement`."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tune_platform.trainable import DONE, Trainable
 from tune_platform.trainables.runtime import check_names, stream_seed, use_threads
@@ -84,13 +85,15 @@ DEFAULTS: Mapping[str, Any] = {
     "deterministic": False,  # an operation that is not raises an error
 }
 
+#: What the images depend on.
+DATA_KEYS = ("dataset", "root", "size", "split", "stage", "digits", "train_scenes", "data_seed")
 #: Options of other trainables, and why they are not here.
 ABSENT: Mapping[str, str] = {
     "accumulate": "its loss is a mean over the labelled pixels of a batch, which parts would weigh otherwise",
     "schedule": "its rate always falls as (1 - t/T)^0.9 in each round, as the paper's does",
     "warmup": "its rate always falls as (1 - t/T)^0.9 in each round, as the paper's does",
     "channels_last": "its network always is",
-    "evaluation": "it is one process",
+    "evaluation": "it is one process: ZeroLabelGangTrainable of zero_label.gang has it",
     "lean_checkpoints": "between rounds its checkpoints are weights alone",
 }
 
@@ -122,13 +125,34 @@ def build_model(config: Mapping[str, Any], task: Task, channels: int, device: st
     return ProjectionNet(backbone, vectors, task.seen, float(config["logit_scale"])).to(device)
 
 
+def figures(task: Task, val: Tensor, test: Tensor | None, *, final: bool) -> dict[str, float]:
+    """Return what a report says of the confusion matrices: of the validation images, and of the test images if any."""
+    chosen = scores(val, task.seen)
+    if not final:
+        return {"val_hm": chosen.harmonic, "val_seen_miou": chosen.seen, "val_unseen_miou": chosen.unseen}
+    if test is None:
+        return {"val_seen_miou": chosen.seen}
+    told = scores(test, task.seen)
+    each = {f"test_iou/{name}": float(value) for name, value in zip(task.names, iou(test), strict=True)}
+    return {
+        "val_seen_miou": chosen.seen,
+        "test_hm": told.harmonic,
+        "test_seen_miou": told.seen,
+        "test_unseen_miou": told.unseen,
+        **{name: value for name, value in each.items() if not math.isnan(value)},
+    }
+
+
 class ZeroLabelTrainable(Trainable):
     """One round of self-training a step, or `report_every` iterations of one; exact checkpoints.
 
     The data is kept for the worker's next trial.
     """
 
-    one_process = "a round labels and trains on one network, whose teacher is not shared among workers yet"
+    one_process = (
+        "a round labels and trains on one network; the trainable for a gang is "
+        "tune_platform.trainables.zero_label.gang:ZeroLabelGangTrainable"
+    )
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the threads of the lease, load the data and build the network; all that can be wrong is told here."""
@@ -142,9 +166,7 @@ class ZeroLabelTrainable(Trainable):
         self.settings = whole = complete(config)
         self.task = load_split(whole["split"]).task(whole["stage"])
         check_config(whole, self.task)  # a mistake is told before anything is loaded
-        key = tuple(
-            whole[name] for name in ("dataset", "root", "size", "split", "stage", "digits", "train_scenes", "data_seed")
-        )
+        key = tuple(whole[name] for name in DATA_KEYS)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = (key, load_data(whole, self.task))
         self.data = self._loaded[1]
@@ -182,21 +204,10 @@ class ZeroLabelTrainable(Trainable):
         """Return the scores that the stage allows: of the validation images while tuning, else of the test images."""
         gamma = float(self.settings["gamma"])
         final = self.data.test is not None
-        val = scores(self.training.confusion(self.data.val, gamma, hide_unseen=final), self.task.seen)
-        if self.data.test is None:
-            return {"val_hm": val.harmonic, "val_seen_miou": val.seen, "val_unseen_miou": val.unseen}
-        if self.settings["test"] == "last" and not self.training.finished:
-            return {"val_seen_miou": val.seen}
-        confusion = self.training.confusion(self.data.test, gamma)
-        test = scores(confusion, self.task.seen)
-        each = {f"test_iou/{name}": float(value) for name, value in zip(self.task.names, iou(confusion), strict=True)}
-        return {
-            "val_seen_miou": val.seen,
-            "test_hm": test.harmonic,
-            "test_seen_miou": test.seen,
-            "test_unseen_miou": test.unseen,
-            **{name: value for name, value in each.items() if not math.isnan(value)},
-        }
+        val, test = self.training.confusion(self.data.val, gamma, hide_unseen=final), None
+        if self.data.test is not None and (self.settings["test"] == "always" or self.training.finished):
+            test = self.training.confusion(self.data.test, gamma)
+        return figures(self.task, val, test, final=final)
 
     def save_checkpoint(self, directory: Path) -> None:
         """Write the state of the training."""

@@ -119,9 +119,17 @@ class Position:
                 self.next()
         torch.set_rng_state(now)
 
-    def move(self, epoch: int, examples: float, per_batch: float) -> None:
-        """Go to the place `examples` into an epoch, for another number of workers: `per_batch` go at a time."""
-        self.load_state_dict({"epoch": epoch, "batch": int(examples // per_batch), "generator": None})
+    def move(self, state: Mapping[str, Any], examples: float, per_batch: float) -> None:
+        """Go near a place that another number of workers saved: `examples` into its epoch, `per_batch` at a time.
+
+        Data that cannot be drawn again, such as what a policy has collected, have a `begin_near(state)`: it takes what
+        `state_dict` returned there, and returns the epoch and the batch of it with which they begin.
+        """
+        if (begin_near := getattr(self.data, "begin_near", None)) is not None:
+            self.epoch, self.batch = begin_near(state)
+            self._iterator = iter(self.data) if self.batch else None
+            return
+        self.load_state_dict({"epoch": state["epoch"], "batch": int(examples // per_batch), "generator": None})
 
     def _begin(self) -> None:
         self._generator = torch.get_rng_state()

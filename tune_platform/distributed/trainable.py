@@ -106,6 +106,10 @@ class DistributedTrainable(Trainable):
         """Return the inner steps between two reports. Default: `report_every` of the config, else one epoch."""
         return int(config.get("report_every", self.epoch_length(data)))
 
+    def next_report(self, updates: int) -> int:
+        """Return the inner step of the report that follows `updates`. Default: the next multiple of `report_every`."""
+        return (updates // self._every + 1) * self._every
+
     def epoch_length(self, data: Iterable[Any]) -> int:
         """Return the batches of one epoch. Raises TypeError for data without a length."""
         return len(data)  # type: ignore[arg-type]
@@ -160,6 +164,7 @@ class DistributedTrainable(Trainable):
         self.check(config)  # a mistake is found before any worker starts
         self.strategy = self.build_strategy(config)
         self._updates = 0
+        self._every = 1  # until the workers have said it
         self._lost = 0
         self._skipped = 0
         self._replaces = True
@@ -193,7 +198,7 @@ class DistributedTrainable(Trainable):
         """Train to the next report and evaluate."""
         if self.group.lost and self.replace_lost and self._replaces:
             self._replace()
-        until = min(self._total, (self._updates // self._every + 1) * self._every)
+        until = min(self._total, self.next_report(self._updates))
         figures = self._survive("run", until)
         self._updates = max(until, max(int(each["updates"]) for each in figures))
         metrics: dict[str, Any] = next(

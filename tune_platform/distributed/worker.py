@@ -56,8 +56,8 @@ class TrainingWorker:
             self.total_updates = recipe.total_updates(self.config, self.position.data)
             self.optimizer = recipe.build_optimizer(self.config, self.model)
             self.scheduler = recipe.build_scheduler(self.config, self.optimizer, self.total_updates)
-            self._output: Any = None
-            self.model.register_forward_hook(self._keep_output)
+            self._output = _LastOutput()
+            self.model.register_forward_hook(self._output)
             if not place.fresh:
                 self.strategy.setup(self)
             self._state = _generator_states(self.device)
@@ -125,11 +125,8 @@ class TrainingWorker:
         """Return the loss of a batch, and what is differentiated: the same with the strategy's part."""
         strategy = self.strategy
         loss = self.recipe.loss(strategy.module, batch)
-        extra = strategy.extra_loss(batch, self._output)
+        extra = strategy.extra_loss(batch, self._output.value)
         return loss, loss if extra is None else loss + extra
-
-    def _keep_output(self, module: Any, args: Any, output: Any) -> None:
-        self._output = output
 
     def predict(self, model: torch.nn.Module, batch: Any) -> Any:
         """Return what `model` returns inside the recipe's loss for this batch, without gradients."""
@@ -252,7 +249,7 @@ class TrainingWorker:
             if exact:
                 self.position.load_state_dict(state["position"])
             else:
-                self.position.move(state["position"]["epoch"], state["examples"], self.comm.size)
+                self.position.move(state["position"], state["examples"], self.comm.size)
         if exact:
             self._state = state["generators"]
         else:
@@ -263,7 +260,7 @@ class TrainingWorker:
 
     def let_go(self) -> None:
         """Forget what holds the process group: a call has failed here."""
-        self._output = None
+        self._output.value = None
         self.strategy.let_go()
 
     def rejoin(self) -> int:
@@ -335,6 +332,19 @@ class TrainingWorker:
             yield
         finally:
             _set_generator_states(before, self.device)
+
+
+class _LastOutput:
+    """Keeps what a model has returned; a hook that lets the model be copied, without the worker that it belongs to."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+    def __call__(self, module: Any, args: Any, output: Any) -> None:
+        self.value = output
+
+    def __deepcopy__(self, memo: Any) -> _LastOutput:
+        return _LastOutput()
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

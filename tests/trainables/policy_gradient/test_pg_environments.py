@@ -131,9 +131,9 @@ def test_saved_in_an_episode_and_gone_on_with_exactly(env_id: str) -> None:
 
 
 def _tensors(state: Any) -> Any:
-    from tune_platform.trainables.policy_gradient.training import _with_tensors
+    from tune_platform.trainables.policy_gradient.training import with_tensors
 
-    return _with_tensors(state)
+    return with_tensors(state)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tune_platform.trainable import TrialContext
 from tune_platform.trainables.policy_gradient import PolicyGradientTrainable, Settings, gradient, paper_settings, ppo
 from tune_platform.trainables.policy_gradient.agent import Agent
 from tune_platform.trainables.policy_gradient.environments import Environments
-from tune_platform.trainables.policy_gradient.policies import Actor, flat_parameters
+from tune_platform.trainables.policy_gradient.policies import Actor, Categorical, Gaussian, flat_parameters
 from tune_platform.trainables.policy_gradient.ppo import clipped_surrogate, entropy_bonus, standardised
 from tune_platform.trainables.policy_gradient.rollout import run_episodes
 from tune_platform.trainables.policy_gradient.sampling import Snapshot, streams
@@ -342,13 +342,11 @@ def test_every_switch_reaches_the_update(change: dict[str, Any]) -> None:
 
 def test_entropy_has_the_right_sign_and_the_released_one_on_request() -> None:
     settings = Settings(entropy=0.1)
-    discrete = Training(Settings.of(CARTPOLE), 0).agent.policy
-    continuous = Training(Settings.of(PENDULUM), 0).agent.policy
-    entropy = torch.tensor(0.7)
-    assert entropy_bonus(entropy, discrete, settings) == entropy
+    discrete, continuous = Categorical(torch.tensor([[0.0, 1.0]])), Gaussian(torch.zeros(1, 2), torch.zeros(2))
+    assert entropy_bonus(discrete, settings) == discrete.entropy().mean() > 0
     released = dataclasses.replace(settings, as_released=True)
-    assert entropy_bonus(entropy, discrete, released) == -entropy
-    assert entropy_bonus(entropy, continuous, released) == entropy
+    assert entropy_bonus(discrete, released) == -discrete.entropy().mean()
+    assert entropy_bonus(continuous, released) == continuous.entropy().mean()
     # A large coefficient flattens the policy, and with the wrong sign does the opposite.
     long = {**CARTPOLE, "entropy": 3.0, "lr": 0.02, "iterations": 40, "max_grad_norm": 0}
     flat, sharp = make(long), make({**long, "as_released": True})

@@ -274,7 +274,7 @@ def test_it_is_the_algorithm_as_printed(count: int) -> None:
     begin = copy.deepcopy(start)
     for rank in range(count):
         worker = worker_of(trainable, rank)
-        worker.model.register_forward_hook(worker._keep_output)
+        worker.model.register_forward_hook(worker._output)
     reports(trainable, 1)
     torch.testing.assert_close(vectors(trainable), torch.stack(by_hand(begin, data, 8, 3, 0.7)), rtol=1e-12, atol=1e-13)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping
@@ -40,6 +41,16 @@ def test_a_replacement_takes_the_data_of_the_one_that_was_lost(tmp_path: Path) -
     loaded.group.kill(1)  # the worker in slot 2, not in 1
     reports(loaded, 2)
     assert slots(loaded) == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_recipe_may_copy_the_model_that_it_trains() -> None:
+    trainable = make(CONFIG, 2)
+    trainable.step()
+    model = models(trainable)[0]
+    copied = copy.deepcopy(model)
+    assert all(torch.equal(a, b) for a, b in zip(copied.parameters(), model.parameters(), strict=True))
+    trainable.step()
+    assert not all(torch.equal(a, b) for a, b in zip(copied.parameters(), model.parameters(), strict=True))
 
 
 def test_what_a_gang_has_gone_through_is_nothing_to_the_next_trial() -> None:
