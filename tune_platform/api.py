@@ -298,6 +298,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         directory=f"{home}/trials",
         seed=spec.seed,
         keep_warm=spec.keep_warm,
+        own_folder=spec.own_folder,
         log_limit=spec.log_limit,
         memory=_COPIES if getattr(scheduler, "needs_checkpoints", False) else 0,
         reuse_workers=spec.reuse_workers,

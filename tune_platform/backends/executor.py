@@ -9,6 +9,7 @@ nor the store's database nor numpy.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -212,6 +213,8 @@ class Executor:
         config = dict(launch.config)
         found = resolve(self.job.trainable)  # first: what its import does to the process is no trial's doing
         self._process.begin(context.seed if launch.start == 0 else derive(context.seed, "from", launch.start))
+        if self.job.own_folder:
+            os.chdir(context.directory)
         trainable = self._reset(context, config)
         fresh = trainable is None
         if trainable is None:

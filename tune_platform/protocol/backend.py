@@ -32,8 +32,9 @@ class Job:
     `checkpoint_every` counts steps (0: never). `checkpoint_best` is min or max where a checkpoint is also written when
     an attempt reports a better value of the first metric than before. `flush_s` bounds how long a report may wait in a
     worker while the driver is there; one that is away finds all of them, in order.
-    `keep_warm` paused trials stay in the memory of each worker. `memory`: bytes of checkpoints of which each process
-    keeps a copy, for trials that go on from them (0: none). `log_limit`: bytes of what a trial prints that are kept.
+    `keep_warm` paused trials stay in the memory of each worker. `own_folder`: a trial works in its own folder.
+    `memory`: bytes of checkpoints of which each process keeps a copy, for trials that go on from them (0: none).
+    `log_limit`: bytes of what a trial prints that are kept.
     """
 
     experiment: str
@@ -53,6 +54,7 @@ class Job:
     flush_s: float = 1.0
     log_limit: int = LOG_LIMIT
     keep_warm: int = 0
+    own_folder: bool = False
     memory: int = 0
     reuse_workers: bool = True
     resources: Resources | None = None  # of every trial, where all hold the same: workers can be started ahead

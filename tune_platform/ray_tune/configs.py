@@ -22,6 +22,7 @@ class TuneConfig:
     reuse_actors: bool = False
     trial_name_creator: Callable[[Any], str] | None = None
     trial_dirname_creator: Callable[[Any], str] | None = None
+    chdir_to_trial_dir: Any = None
 
 
 @dataclass
@@ -58,3 +59,4 @@ class RunConfig:
     callbacks: Sequence[Any] | None = None
     progress_reporter: Any = None
     log_to_file: Any = False
+    local_dir: Any = None

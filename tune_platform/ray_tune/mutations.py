@@ -21,7 +21,7 @@ from tune_platform.space.ray_domains import from_ray, is_ray_domain
 def mutations_of(scheduler: Any) -> dict[str, Any]:
     """Return what PBT or PB2 mutates, and how, by flat name ("optimizer/lr"); nothing for any other scheduler.
 
-    Raises SpecError for a function that takes arguments.
+    Raises SpecError for a function that needs arguments.
     """
     kind = type(scheduler).__name__
     if kind == "PB2":
@@ -113,8 +113,14 @@ def _mutation(name: str, way: Any) -> Any:
     if not callable(way) or hasattr(way, "sample"):
         return way
     draws: Callable[[], Any] = way
-    if inspect.signature(draws).parameters:
-        raise SpecError(f"scheduler: hyperparam_mutations[{name!r}] must be a function without arguments")
+    try:
+        inspect.signature(draws).bind()
+    except TypeError as error:
+        raise SpecError(
+            f"scheduler: hyperparam_mutations[{name!r}] must be a function that is called without arguments: {error}"
+        ) from None
+    except ValueError:  # nobody knows what it takes
+        pass
     return Drawn(draws)
 
 

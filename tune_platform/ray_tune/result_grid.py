@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_platform.errors import SpecError
+from tune_platform.api import load
+from tune_platform.errors import ExperimentError, SpecError
+from tune_platform.ray_tune.nesting import Metrics, flat
 from tune_platform.ray_tune.session import trial_id
 from tune_platform.results import Checkpoint, Results, TrialResult
 from tune_platform.results.core import NoResultError
@@ -34,6 +37,27 @@ class Result:
     def __init__(self, results: Results, trial: TrialResult) -> None:
         self._results, self._trial = results, trial
 
+    @classmethod
+    def from_path(cls, path: str, storage_filesystem: Any = None) -> Result:
+        """Return the trial whose folder `path` is.
+
+        Raises ExperimentError where there is none, SpecError for another file system.
+        """
+        if storage_filesystem is not None:
+            raise SpecError("Result.from_path(storage_filesystem=...) is not supported: trials have folders on a disk")
+        folder = Path(path).expanduser().resolve()  # a link, where trial_dirname_creator named it
+        with contextlib.suppress(IndexError, ExperimentError):
+            results = load(folder.parents[1].name, storage=folder.parents[2])
+            for trial in results.trials():
+                if Path(trial.folder).resolve() == folder:
+                    return cls(results, trial)
+        raise ExperimentError(f"{path} is the folder of no trial")
+
+    @property
+    def filesystem(self) -> Any:
+        """Where `path` lies, as pyarrow's file system: this machine's."""
+        return _local()
+
     @property
     def config(self) -> dict[str, Any]:
         """The trial's config."""
@@ -48,14 +72,19 @@ class Result:
 
     @property
     def metrics_dataframe(self) -> pd.DataFrame:
-        """One row per report."""
+        """One row per report; `time_total_s` counts from the trial's first start, what it waited included."""
         import pandas as pd
 
         with self._results._open() as experiment:
             reports = list(experiment.reports(trial=self._trial.number))
-        return pd.DataFrame(
-            [{**each.metrics, "training_iteration": each.step, "timestamp": each.time} for each in reports]
-        )
+        started = self._trial.started
+        began = before = started.timestamp() if started is not None else min((r.time for r in reports), default=0.0)
+        rows = []
+        for each in reports:
+            times = {"time_this_iter_s": max(0.0, each.time - before), "time_total_s": max(0.0, each.time - began)}
+            rows.append({**times, **each.metrics, "training_iteration": each.step, "timestamp": each.time})
+            before = each.time
+        return pd.DataFrame(rows)
 
     @property
     def checkpoint(self) -> Any:
@@ -100,7 +129,7 @@ class Result:
         }
         if trial.duration is not None:
             filled["time_total_s"] = trial.duration
-        return {**filled, **metrics}
+        return Metrics({**filled, **metrics})
 
     def __repr__(self) -> str:
         return f"Result(trial={self._trial.number}, status={self._trial.status}, metrics={dict(self._trial.last)!r})"
@@ -112,6 +141,11 @@ class ResultGrid:
     def __init__(self, results: Results, metric: str | None = None, mode: str | None = None) -> None:
         self.results, self._metric, self._mode = results, metric, mode
         self._trials = results.trials()
+
+    @property
+    def filesystem(self) -> Any:
+        """Where `experiment_path` lies, as pyarrow's file system: this machine's."""
+        return _local()
 
     @property
     def experiment_path(self) -> str:
@@ -177,8 +211,14 @@ class ResultGrid:
                     at = int(values.to_numpy().argmin() if filter_mode == "min" else values.to_numpy().argmax())
                     step = int(frame["training_iteration"].to_numpy()[at])
                     metrics = result._filled(self.results.metrics_at(result._trial.number, step), step)
-            config = {f"config/{name}": value for name, value in _flat(result.config).items()}
-            rows.append({**{name: value for name, value in metrics.items() if name != "config"}, **config})
+            config = {f"config/{name}": value for name, value in flat(result.config).items()}
+            rows.append(
+                {
+                    **{name: value for name, value in metrics.items() if name != "config"},
+                    **config,
+                    "logdir": result.path,
+                }
+            )
         return pd.DataFrame(rows)
 
     @property
@@ -215,11 +255,10 @@ def _ray_checkpoint(kept: Checkpoint) -> Any:
     return RayCheckpoint.from_directory(str(kept.path))
 
 
-def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat.update(_flat(value, f"{above}{name}/") if isinstance(value, Mapping) else {f"{above}{name}": value})
-    return flat
+def _local() -> Any:
+    from pyarrow.fs import LocalFileSystem
+
+    return LocalFileSystem()
 
 
 def _sign(mode: str) -> float:

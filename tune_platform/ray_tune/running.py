@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.api import load
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.location import default_storage
 from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from tune_platform.ray_tune.result_grid import Result, ResultGrid
 from tune_platform.ray_tune.session import trial_id
+from tune_platform.ray_tune.settings import CHDIR
 from tune_platform.ray_tune.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ _OWN = ("config", "resources_per_trial", "max_failures", "fail_fast", "resume", 
 _REFUSED = {
     "restore": "start a search from a checkpoint by loading it in the trainable",
     "resume_config": "give resume='AUTO', or 'AUTO+ERRORED' to try failed trials again",
+    "chdir_to_trial_dir": f"set the environment variable {CHDIR}",
     "export_formats": "write the model with the checkpoint",
     "local_dir": "give storage_path",
     "keep_checkpoints_num": "give checkpoint_config=CheckpointConfig(num_to_keep=...)",
@@ -89,11 +92,19 @@ class Trial(Result):
 
 
 class ExperimentAnalysis:
-    """What `run` returns: Ray Tune's names for the best trial and the tables; `grid` is the same as a `ResultGrid`."""
+    """What `run` returns: Ray Tune's names for the best trial and the tables; `grid` is the same as a `ResultGrid`.
 
-    def __init__(self, grid: ResultGrid) -> None:
-        self.grid = grid
-        self.default_metric, self.default_mode = grid._metric, grid._mode
+    Made of a `ResultGrid`, or of the path of an experiment's folder (ExperimentError where there is none).
+    """
+
+    def __init__(
+        self, experiment: ResultGrid | str, *, default_metric: str | None = None, default_mode: str | None = None
+    ) -> None:
+        if not isinstance(experiment, ResultGrid):
+            folder = Path(experiment).expanduser().absolute()
+            experiment = ResultGrid(load(folder.name, storage=folder.parent), default_metric, default_mode)
+        self.grid = experiment
+        self.default_metric, self.default_mode = experiment._metric, experiment._mode
 
     @property
     def trials(self) -> list[Trial]:
@@ -224,7 +235,10 @@ def _named(options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(options.get("scheduler"), str):
         from ray.tune.schedulers import create_scheduler
 
-        named["scheduler"] = create_scheduler(options["scheduler"])
+        try:
+            named["scheduler"] = create_scheduler(options["scheduler"])
+        except (ImportError, ValueError) as error:
+            raise SpecError(f"tune.run(scheduler={options['scheduler']!r}): {error}") from error
     if isinstance(options.get("search_alg"), str):
         from ray.tune.search import create_searcher
 

@@ -116,6 +116,17 @@ class Stopping:
         return [Decision(number, verdict) for number in sorted(self._live)]
 
 
+class Diverged:
+    """Ends a trial once a metric that is to be small has reached a limit."""
+
+    def __init__(self, metric: str, limit: float) -> None:
+        self.metric, self.limit = metric, limit
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether it has."""
+        return bool(result.get(self.metric, -math.inf) >= self.limit)
+
+
 def _copy(stopper: Any) -> Any:
     try:
         return copy.deepcopy(stopper)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,30 +18,23 @@ from tune_platform.location import default_storage
 from tune_platform.ray_tune.callbacks import RayCallbacks
 from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from tune_platform.ray_tune.mutations import mutations_of, with_mutated
+from tune_platform.ray_tune.restoring import stored_spec
 from tune_platform.ray_tune.result_grid import ResultGrid
 from tune_platform.ray_tune.schedulers import scheduler_of
 from tune_platform.ray_tune.searchers import search_of
 from tune_platform.ray_tune.session import is_ray_class
-from tune_platform.ray_tune.stopping import Stopping
+from tune_platform.ray_tune.settings import CHDIR, NO_FILESYSTEM, check_settings
+from tune_platform.ray_tune.stopping import Diverged, Stopping
 from tune_platform.resources import Resources
 from tune_platform.spec import Budget, CheckpointPolicy, SearchSpec
 from tune_platform.spec.parts import DEFAULT_RETRIES, build_scheduler
 
 _LOG = logging.getLogger("tune_platform")
 _FOR_EVER = 1_000_000
+#: What stands for a metric where none is named.
+_STEP = "training_iteration"
 #: Seconds that no trial lasts.
 _NEVER = 1e15
-#: What is asked for by an object of Ray Tune's and has no counterpart: the name, and what to do instead.
-_REFUSED = {
-    "storage_filesystem": "give storage_path as a directory, and checkpoints a place of their own by an fsspec path: "
-    "SearchSpec(checkpoint=CheckpointPolicy(storage='s3://...'))",
-}
-#: What only says how it looks; the log tells that it is not read.
-_UNREAD = {
-    "sync_config": "checkpoints are written to where they are kept",
-    "progress_reporter": "progress is shown in this platform's own way",
-    "log_to_file": "what a trial prints is always kept, in `log.txt` of its folder",
-}
 
 
 class Tuner:
@@ -63,11 +57,12 @@ class Tuner:
         seed: int | None = None,
         resources: Any = None,
     ) -> None:
-        self._tune, self._run = tune_config or TuneConfig(), run_config or RunConfig()
         self._restored: str | None = None
         self._retry_failed = False
         self._results: ResultGrid | None = None
-        self.spec = _spec_of(trainable, param_space, self._tune, self._run, backend, seed, resources)
+        tune = tune_config or TuneConfig()
+        self._objective = _objective(tune)
+        self.spec = _spec_of(trainable, param_space, tune, run_config or RunConfig(), backend, seed, resources)
 
     def fit(self) -> ResultGrid:
         """Run the search to its end, or go on with a restored one; return what came of it."""
@@ -78,14 +73,14 @@ class Tuner:
             results = resume(self._restored, storage=spec.storage, spec=spec, retry_failed=self._retry_failed)
         if results.finish.status == "failed":
             _LOG.warning("the search has ended early: %s", results.finish.reason)
-        self._results = ResultGrid(results, *_objective(self._tune))
+        self._results = ResultGrid(results, *self._objective)
         return self._results
 
     def get_results(self) -> ResultGrid:
         """Return what came of `fit`, or of the restored experiment so far. Raises ExperimentError before either."""
         if self._results is None and self._restored is not None:
             results = load(self._restored, storage=self.spec.storage)
-            self._results = ResultGrid(results, *_objective(self._tune))
+            self._results = ResultGrid(results, *self._objective)
         if self._results is None:
             raise ExperimentError("there are no results yet: call fit() first")
         return self._results
@@ -95,40 +90,61 @@ class Tuner:
         cls,
         path: str,
         trainable: Any,
-        *,
         resume_unfinished: bool = True,
         resume_errored: bool = False,
         restart_errored: bool = False,
         param_space: Any = None,
+        storage_filesystem: Any = None,
+        *,
         tune_config: Any = None,
         run_config: Any = None,
         **options: Any,
     ) -> Tuner:
         """Return a Tuner that goes on with the experiment in the folder `path`.
 
-        The settings are not kept as objects: give `param_space`, `tune_config` and `run_config` again, the same ones.
+        Its settings are read from there. What only Python can hold, such as a function that stops or a callback, is not
+        kept: then give `param_space`, `tune_config` and `run_config` again, the same ones.
         Raises ExperimentError where there is no experiment, SpecError for what cannot be done.
         """
-        if not cls.can_restore(path):
+        if not cls.can_restore(path, storage_filesystem):
             raise ExperimentError(f"there is no experiment to go on with in {path}")
         if not resume_unfinished:
             raise SpecError("resume_unfinished=False: trials that have not ended go on here; stop them by number")
         folder = Path(path).expanduser().absolute()
-        given = run_config or RunConfig()
-        placed = dataclasses.replace(given, name=folder.name, storage_path=str(folder.parent))
-        made = cls(trainable, param_space=param_space, tune_config=tune_config, run_config=placed, **options)
+        storage = str(folder.parent)
+        if restart_errored and (kept := _failed_with_checkpoints(folder.name, storage)):
+            raise SpecError(
+                f"restart_errored=True: trial {kept[0]} has failed and has a checkpoint, from which it goes on here: a "
+                "report that is made is never taken back. Give resume_errored=True, or search anew under another name"
+            )
+        if tune_config is None and run_config is None:
+            made = cls.__new__(cls)
+            made._results = None
+            made.spec = stored_spec(folder.name, storage, registered(trainable), param_space, resources_of)
+            made.spec = made.spec.model_copy(update=options)
+            named = made.spec.metric != _STEP
+            made._objective = (made.spec.metric, made.spec.mode) if named else (None, None)
+        else:
+            placed = dataclasses.replace(run_config or RunConfig(), name=folder.name, storage_path=storage)
+            made = cls(trainable, param_space=param_space, tune_config=tune_config, run_config=placed, **options)
         made._restored, made._retry_failed = folder.name, resume_errored or restart_errored
         return made
 
     @classmethod
-    def can_restore(cls, path: str) -> bool:
-        """Whether there is an experiment in the folder `path`."""
+    def can_restore(cls, path: str, storage_filesystem: Any = None) -> bool:
+        """Whether there is an experiment in the folder `path`. Raises SpecError for another file system."""
+        if storage_filesystem is not None:
+            raise SpecError(f"Tuner.restore(storage_filesystem=...) is not supported: {NO_FILESYSTEM}")
         folder = Path(path).expanduser().absolute()
         try:
             load(folder.name, storage=folder.parent)
         except ExperimentError:
             return False
         return True
+
+
+def _failed_with_checkpoints(name: str, storage: str) -> list[int]:
+    return [trial.number for trial in load(name, storage=storage).trials(status="FAILED") if trial.checkpoints]
 
 
 def _objective(tune: Any) -> tuple[Any, Any]:
@@ -141,12 +157,7 @@ def _objective(tune: Any) -> tuple[Any, Any]:
 def _spec_of(
     trainable: Any, param_space: Any, tune: Any, run_config: Any, backend: Any, seed: int | None, resources: Any
 ) -> SearchSpec:
-    for name, instead in _REFUSED.items():
-        if getattr(run_config, name, None) is not None:
-            raise SpecError(f"RunConfig({name}=...) is not supported: {instead}")
-    for name, why in _UNREAD.items():
-        if getattr(run_config, name, None) not in (None, False):
-            _LOG.info("RunConfig(%s=...) is not read: %s", name, why)
+    check_settings(tune, run_config)
     search = search_of(tune.search_alg)
     scheduler = tune.scheduler
     metric, mode = _objective(tune)
@@ -162,11 +173,11 @@ def _spec_of(
         options["seed"] = seed if seed is not None else search.seed
     if concurrent := tune.max_concurrent_trials or search.max_concurrent:
         options["max_concurrent"] = concurrent
-    if run_config.verbose == 0:
-        options["progress"] = "off"
+    if run_config.verbose == 0 or run_config.progress_reporter is not None:
+        options["progress"] = "off"  # a reporter shows it in its own way
     retries = _FOR_EVER if failure.max_failures < 0 else failure.max_failures
     found = registered(trainable)
-    stop = stop_of(run_config.stop)
+    stop = stop_of(run_config.stop, metric if mode == "min" else None)
     rule = scheduler_of(scheduler)
     if stop.stopper is not None:
         rule = Stopping(build_scheduler(rule), stop.stopper)
@@ -176,7 +187,7 @@ def _spec_of(
     return SearchSpec(
         trainable=found,
         param_space=space,
-        metric=metric or "training_iteration",
+        metric=metric or _STEP,
         mode=mode or "max",
         searcher=search.searcher,
         start_points=list(search.start_points),
@@ -192,6 +203,7 @@ def _spec_of(
         if_exists="new",
         on_bad_metric="ignore",
         backend=backend,
+        own_folder=bool(int(os.environ.get(CHDIR, "1"))),
         **options,
     )
 
@@ -202,10 +214,21 @@ def _callbacks(trainable: Any, tune: Any, run_config: Any, storage: str, samples
     theirs = [each for each in given if not isinstance(each, Callback)]
     names, folders = tune.trial_name_creator, tune.trial_dirname_creator
     ours: list[Callback] = [each for each in given if isinstance(each, Callback)]
-    if theirs or names or folders:
+    reporter = None if run_config.verbose == 0 else run_config.progress_reporter
+    if theirs or names or folders or reporter is not None:
         name = getattr(trainable, "__name__", "trainable")
         ours.append(
-            RayCallbacks(theirs, storage=storage, trainable=name, samples=samples, names=names, folders=folders)
+            RayCallbacks(
+                theirs,
+                storage=storage,
+                trainable=name,
+                samples=samples,
+                stop=run_config.stop,
+                names=names,
+                folders=folders,
+                reporter=reporter,
+                objective=(tune.metric, tune.mode),
+            )
         )
     return ours
 
@@ -282,13 +305,18 @@ class _Stop(NamedTuple):
     stopper: Any = None
 
 
-def stop_of(stop: Any) -> _Stop:
-    """Return Ray Tune's `stop` as ours: a dict, one of its stoppers, or a function `(trial_id, result) -> bool`."""
+def stop_of(stop: Any, minimised: str | None = None) -> _Stop:
+    """Return Ray Tune's `stop` as ours: a dict, one of its stoppers, or a function `(trial_id, result) -> bool`.
+
+    A limit to the metric that is `minimised`, at which a trial has diverged, is asked for after each report.
+    """
     if stop is None or type(stop).__name__ == "NoopStopper":
         return _Stop()
     if isinstance(stop, Mapping):
         names = {"training_iteration": "step"}
-        return _Stop({names.get(str(name), str(name)): float(value) for name, value in stop.items() if name != "done"})
+        limits = {names.get(str(name), str(name)): float(value) for name, value in stop.items() if name != "done"}
+        diverged = limits.pop(str(minimised), None)
+        return _Stop(limits, stopper=None if diverged is None else Diverged(str(minimised), diverged))
     if type(stop).__name__ == "MaximumIterationStopper":
         return _Stop({"step": float(stop._max_iter)})
     if type(stop).__name__ == "TimeoutStopper":

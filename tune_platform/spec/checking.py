@@ -76,7 +76,8 @@ def _warnings(spec: SearchSpec) -> list[str]:
         found.append("space: has no parameters, so all trials have the same config")
     for name, form in perhaps_parameters(spec.param_space):
         found.append(f"space: {name} is a fixed dict, the same in all trials; for a parameter write {name}: {form}")
-    if type(getattr(spec.trainable, "_resources", None)).__name__ == "PlacementGroupFactory":
+    asked = type(getattr(spec.trainable, "_resources", None)).__name__ == "PlacementGroupFactory"
+    if asked and "resources" not in spec.model_fields_set:
         found.append("resources: those that Ray Tune's with_resources gave the trainable are not read; give them here")
     kept = spec.checkpoint
     if (kept.every or kept.at_end or kept.keep_best) and saves_nothing(spec.load_trainable()):

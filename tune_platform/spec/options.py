@@ -50,6 +50,7 @@ class Shared(Strict):
     step_timeout: Seconds | None = None
     reuse_workers: Annotated[bool, ASIDE] = True
     keep_warm: Annotated[Natural, ASIDE] = 0
+    own_folder: Annotated[bool, ASIDE] = False
     grace: Annotated[Wait, ASIDE] = 60.0
     store_patience: Annotated[Wait, ASIDE] = 300.0
     misfit_after: Annotated[Wait | None, ASIDE] = None

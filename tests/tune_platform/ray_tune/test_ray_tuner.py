@@ -16,7 +16,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_platform import ASHA, PB2, PBT, AsyncHyperBand, HyperBand, MedianStopping, SpecError
+from tune_platform import ASHA, PB2, PBT, AsyncHyperBand, ExperimentError, HyperBand, MedianStopping, SpecError
 from tune_platform import ray_tune as tune
 from tune_platform.ray_tune.schedulers import scheduler_of
 from tune_platform.ray_tune.searchers import search_of
@@ -54,7 +54,7 @@ def test_a_log_that_is_asked_for_is_told_where_it_is(
 ) -> None:
     caplog.set_level("INFO", "tune_platform")
     tuner(tmp_path, says, of=of, num_samples=1, run={"log_to_file": wanted}).fit()
-    assert ("RunConfig(log_to_file=...) is not read" in caplog.text) == bool(wanted)
+    assert ("RunConfig(log_to_file=...) is not needed" in caplog.text) == bool(wanted)
     assert (tmp_path / "there" / "trials" / "trial-00000" / "log.txt").read_text() == "hello\n"
 
 
@@ -82,6 +82,59 @@ def test_a_failed_trial_is_an_error_of_the_grid(tmp_path: Path) -> None:
     assert results[1].error is not None
     assert results[1].metrics == {}
     assert results.get_best_result().config == {"x": 3}
+
+
+def nested(config: dict[str, Any]) -> None:
+    for step in range(3):
+        tune.report({"mean_loss": 1.0, "val": {"acc": step, "top": {"5": 2}}, "train/acc": step})
+
+
+def test_metrics_are_found_as_they_were_reported(tmp_path: Path) -> None:
+    (result,) = tuner(tmp_path, nested, num_samples=1, metric="val/acc", mode="max").fit()
+    metrics = result.metrics
+    assert (metrics["val"]["acc"], metrics["val/acc"], metrics["val"]["top"]["5"], metrics["train/acc"]) == (2, 2, 2, 2)
+    assert ("val" in metrics, "test" in metrics, metrics.get("test", 7)) == (True, False, 7)
+    with pytest.raises(KeyError, match="test"):
+        metrics["test"]
+    frame = result.metrics_dataframe
+    assert list(frame["val/acc"]) == [0, 1, 2]
+    assert (frame["time_this_iter_s"] >= 0).all()
+    assert frame["time_total_s"].is_monotonic_increasing
+
+
+def test_results_are_read_from_their_folders(tmp_path: Path) -> None:
+    grid = tuner(tmp_path, nested, num_samples=2).fit()
+    again = tune.Result.from_path(grid[1].path)
+    assert (again.config, again.metrics) == (grid[1].config, grid[1].metrics)
+    assert list(grid.get_dataframe()["logdir"]) == [result.path for result in grid]
+    with pytest.raises(ExperimentError, match="the folder of no trial"):
+        tune.Result.from_path(str(tmp_path))
+    analysis = tune.ExperimentAnalysis(grid.experiment_path, default_metric="mean_loss", default_mode="min")
+    assert [trial.config for trial in analysis.trials] == [result.config for result in grid]
+    assert grid.filesystem.get_file_info(grid.experiment_path).is_file is False
+    with pytest.raises(ExperimentError):
+        tune.ExperimentAnalysis(str(tmp_path / "nowhere"))
+
+
+def writes(config: dict[str, Any]) -> None:
+    Path("model").mkdir()  # one folder of this name in each trial's own
+    Path("model/x").write_text(str(config["x"]))
+    tune.report({"score": config["x"]}, checkpoint=tune.Checkpoint.from_directory("model"))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_trial_works_in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    (tmp_path / "driver").mkdir()
+    monkeypatch.chdir(tmp_path / "driver")
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", str(int(own)))
+    space = {"x": tune.grid_search([1, 2])}
+    grid = tuner(tmp_path, writes, param_space=space, num_samples=1, metric="score").fit()
+    assert grid.num_errors == (0 if own else 1)  # in one folder the second finds that of the first
+    for result in grid if own else []:
+        assert Path(result.path, "model", "x").read_text() == str(result.config["x"])
+        with result.checkpoint.as_directory() as folder:
+            assert Path(folder, "x").read_text() == str(result.config["x"])
+    assert Path.cwd() == tmp_path / "driver"
 
 
 def test_the_first_failure_ends_all_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -139,6 +192,7 @@ def test_with_parameters_resources_and_sample_from(tmp_path: Path) -> None:
     space = {"lr": tune.choice([4]), "double": tune.sample_from(lambda spec: spec.config.lr * 2)}
     made = tuner(tmp_path, trainable, param_space=space, num_samples=1)
     assert made.spec.resources.cpu == 0.5
+    assert made.spec.check() == []  # no word on resources that are not read
     assert made.fit()[0].metrics["mean_loss"] == 11
 
 
@@ -182,19 +236,6 @@ def test_a_registered_name(tmp_path: Path) -> None:
         tuner(tmp_path, "descend")
 
 
-def test_a_restored_tuner_goes_on(tmp_path: Path) -> None:
-    before = tuner(tmp_path, num_samples=3).fit()
-    path = before.experiment_path
-    assert tune.Tuner.can_restore(path)
-    assert not tune.Tuner.can_restore(str(tmp_path / "nowhere"))
-    again = tune.Tuner.restore(
-        path, descend, param_space={"lr": tune.loguniform(1e-4, 1.0)},
-        tune_config=tune.TuneConfig(metric="mean_loss", mode="min", num_samples=3), backend="inline",
-    )  # fmt: skip
-    assert [each.config for each in again.get_results()] == [each.config for each in before]
-    assert [each.config for each in again.fit()] == [each.config for each in before]
-
-
 def test_checkpoints_are_ray_tunes(tmp_path: Path) -> None:
     class Count(theirs.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
@@ -227,28 +268,6 @@ class Patience(theirs.Stopper):  # type: ignore[misc]
         return self.good
 
 
-class Diary(theirs.Callback):  # type: ignore[misc]
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def setup(self, **info: Any) -> None:
-        self.lines.append(f"setup {info['total_num_samples']}")
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.lines.append(f"start {trial}")
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        self.lines.append(f"{trial.trial_id} {result['training_iteration']}")
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.lines.append(f"{trial.status} {trial}")
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        self.lines.append("end")
-
-
 @pytest.mark.parametrize("scheduler", [None, schedulers.ASHAScheduler(grace_period=2, max_t=9)])
 def test_a_function_as_stop(tmp_path: Path, scheduler: Any) -> None:
     stop = {"stop": lambda trial_id, result: result["mean_loss"] < 0.9 and result["time_total_s"] >= 0}
@@ -266,25 +285,22 @@ def test_a_stopper_ends_a_trial_and_all(tmp_path: Path) -> None:
     assert "ended all" in results.results.trial(3).reason
 
 
+def test_a_limit_to_what_is_minimised_ends_a_trial_that_diverges(tmp_path: Path) -> None:
+    def diverges(config: dict[str, Any]) -> None:
+        for step in range(9):
+            tune.report({"mean_loss": config["lr"] ** step})
+
+    space = {"lr": tune.grid_search([0.5, 2.0])}
+    stop = {"stop": {"mean_loss": 4, "training_iteration": 5}}
+    results = tuner(tmp_path, diverges, param_space=space, num_samples=1, run=stop).fit()
+    assert [result.metrics["training_iteration"] for result in results] == [5, 3]
+
+
 def test_stoppers_that_are_conditions_here(tmp_path: Path) -> None:
     from ray.tune.stopper import MaximumIterationStopper, TimeoutStopper
 
     assert tuner(tmp_path, run={"stop": MaximumIterationStopper(2)}).spec.stop == {"step": 2}
     assert tuner(tmp_path, run={"stop": TimeoutStopper(60)}).spec.budget.time == 60
-
-
-def test_callbacks_names_and_folders(tmp_path: Path) -> None:
-    diary = Diary()
-    results = tuner(
-        tmp_path, num_samples=2, run={"stop": {"training_iteration": 2}, "callbacks": [diary]},
-        trial_name_creator=lambda trial: f"{trial.trainable_name}-{trial.trial_id}",
-        trial_dirname_creator=lambda trial: f"of_{trial.trial_id}",
-    ).fit()  # fmt: skip
-    begun = [f"start descend-{n}" for n in ("00000", "00001")]
-    assert diary.lines[0] == "setup 2"
-    assert diary.lines[1:4] == [begun[0], "00000 1", "00000 2"]
-    assert diary.lines[-2:] == ["TERMINATED descend-00001", "end"]
-    assert (tmp_path / "there" / "of_00001").resolve() == Path(results[1].path).resolve()
 
 
 MAPPED: list[tuple[Any, type, dict[str, Any]]] = [
