@@ -168,11 +168,10 @@ def robust(figures: Path) -> list[Claim]:
 def deep_gradients(figures: Path) -> list[Claim]:
     """Ilyas et al. (2020)."""
     name, folder = "policy gradients", figures / "policy_gradient"
-    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = Results(folder / "results.jsonl")
 
     def stages(stage: int) -> list[dict[str, Any]]:
-        rows = [r for r in lines if r["kind"] == "stage" and r["name"] == "Hopper/ppo" and r["stage"] == stage]
-        return sorted(rows, key=lambda r: int(r["seed"]))
+        return measured.rows(kind="stage", name="Hopper/ppo", stage=stage)
 
     late, early = stages(45), stages(0)
 

@@ -28,6 +28,8 @@ from tune_platform.trainables.policy_gradient.settings import Settings
 from tune_platform.trainables.policy_gradient.training import Training
 from tune_platform.trainables.policy_gradient.values import many_runs, value_report
 from tune_platform.trainables.runtime import stream_seed
+from tune_platform.trainables.studies.results import Results
+from tune_platform.trainables.studies.tables import put_into
 
 
 @dataclass(frozen=True)
@@ -84,40 +86,6 @@ FULL = tuple(
     for plan in QUICK
 )  # fmt: skip
 FULL_BASELINE = ((FULL[0], 8), (FULL[1], 450))
-
-
-class Results:
-    """The lines of `results.jsonl`, by what they are of."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
-
-    def has(self, **key: Any) -> bool:
-        """Whether there is a line with these entries."""
-        return any(all(row.get(name) == value for name, value in key.items()) for row in self.rows)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Append a line; numbers are kept to six digits."""
-        row = _rounded(row)
-        self.rows.append(row)
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def of(self, **key: Any) -> list[dict[str, Any]]:
-        """Return the lines with these entries, by seed."""
-        found = [row for row in self.rows if all(row.get(name) == value for name, value in key.items())]
-        return sorted(found, key=lambda row: int(row["seed"]))
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def trained(plan: Plan, seed: int, until: Sequence[int]) -> Iterator[tuple[Training, list[dict[str, Any]]]]:
@@ -179,17 +147,18 @@ def run(plans: Sequence[Plan], baselines: Sequence[tuple[Plan, int]], results: R
             if seed < plan.seeds:
                 run_agent(plan, seed, results, sampler)
         for plan, iterations in baselines:
-            if seed < plan.seeds and not results.has(kind="no baseline", name=plan.name, seed=seed):
+            inputs = {"kind": "no baseline", "name": plan.name, "seed": seed}
+            if seed < plan.seeds and inputs not in results:
                 without = replace(plan, config={**plan.config, "baseline": "zero"})
                 for _, metrics in trained(without, seed, (iterations,)):
                     returns = [row["train_return"] for row in metrics]
-                    results.add({"kind": "no baseline", "name": plan.name, "seed": seed, "returns": returns})
+                    results.add(inputs, {"returns": returns})
                     sampler.say(f"{plan.name}, agent {seed}, no baseline: return {returns[-1]:.1f}")
 
 
 def run_agent(plan: Plan, seed: int, results: Results, sampler: Sampler) -> None:
     """Train one agent of a plan, and measure it at the stages that are missing."""
-    have = {row["stage"] for row in results.of(kind="stage", name=plan.name) if row["seed"] == seed}
+    have = {row["stage"] for row in results.rows(kind="stage", name=plan.name, seed=seed)}
     if have >= set(plan.stages):
         return
     for training, metrics in trained(plan, seed, plan.stages):
@@ -201,8 +170,8 @@ def run_agent(plan: Plan, seed: int, results: Results, sampler: Sampler) -> None
         names = ("train_return", "kl", "max_ratio", "env_steps", "explained_variance")
         trace = {name: [row[name] for row in metrics] for name in names}
         results.add(
-            {"kind": "stage", "name": plan.name, "seed": seed, "stage": stage, "trace": trace,
-             "cpu_s": time.process_time() - started, **found}
+            {"kind": "stage", "name": plan.name, "seed": seed, "stage": stage},
+            {"trace": trace, "cpu_s": time.process_time() - started, **found},
         )  # fmt: skip
         sampler.say(f"{plan.name}, agent {seed}, iteration {stage}: return {found['return']:.1f}")
 
@@ -227,13 +196,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         baselines = tuple(entry for entry in baselines if arguments.only in entry[0].name)
     results = Results(arguments.out / "results.jsonl")
     if not arguments.summarise:
+        arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "plans.json").write_text(json.dumps([asdict(plan) for plan in plans], indent=1))
         run(plans, baselines, results, Sampler(ray=arguments.ray, progress=print_progress))
-    from tune_platform.trainables.policy_gradient.summary import put_into, summarise
+    from tune_platform.trainables.policy_gradient.summary import MARKERS, summarise
 
-    text = summarise(results.rows, arguments.out)
+    text = summarise(results.rows(), arguments.out)
     if arguments.page is not None:
-        put_into(arguments.page, text)
+        put_into(arguments.page, MARKERS, text)
     return 0
 
 

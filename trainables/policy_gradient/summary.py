@@ -13,6 +13,7 @@ from scipy import stats as scipy_stats
 from tune_platform.trainables.policy_gradient import figures
 from tune_platform.trainables.policy_gradient.values import BASELINES
 from tune_platform.trainables.stats import Interval, mean_interval, paired_difference, paired_ratio
+from tune_platform.trainables.studies.tables import markdown
 
 Row = dict[str, Any]
 #: Between these lines of a page stand the tables.
@@ -39,19 +40,9 @@ def summarise(rows: Sequence[Row], out: Path) -> str:
     return text
 
 
-def put_into(page: Path, text: str) -> None:
-    """Replace what stands between the two markers of a Markdown page. Raises ValueError where it has none."""
-    before, first, rest = page.read_text().partition(MARKERS[0])
-    _, last, after = rest.partition(MARKERS[1])
-    if not last:
-        raise ValueError(f"{page} has no place for tables: put the lines {' and '.join(MARKERS)} there")
-    page.write_text(f"{before}{first}\n\n{text}\n{last}{after}")
-
-
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    """Return a Markdown table with an empty line after it."""
+    return markdown(titles, rows) + "\n"
 
 
 def by_stage(rows: Sequence[Row]) -> dict[int, list[Row]]:

@@ -45,7 +45,7 @@ class Results:
         return self._lines[_key(inputs)][1]
 
     def add(self, inputs: Inputs, found: Found) -> None:
-        """Write a measurement down, its numbers to six digits; one that was not finite is null."""
+        """Write a measurement down, its numbers to six digits; those that are not finite as Python's JSON has them."""
         row = _plain({"inputs": inputs, "found": found})
         self._lines[_key(row["inputs"])] = (row["inputs"], row["found"])
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class Results:
             self.path.write_text(whole + "\n" if whole else "", encoding="utf-8")
             self._torn = False
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(json.dumps(row) + "\n")
 
     def rows(self, **inputs: Any) -> list[dict[str, Any]]:
         """Return the measurements with these inputs, inputs and findings in one dict each, by seed."""
@@ -111,7 +111,7 @@ def _key(inputs: Inputs) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.6g}") if value - value == 0 else None
+        return float(f"{value:.6g}")
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -11,7 +11,6 @@ written down as soon as they are done (`results.jsonl`), and a study that was in
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from tune_platform.trainables.runtime import stream_seed
+from tune_platform.trainables.studies.results import Results
 from tune_platform.trainables.zero_label.calibration import GAMMAS, choose_gamma
 from tune_platform.trainables.zero_label.datasets import Data, load_data
 from tune_platform.trainables.zero_label.diagnostics import diagnose
@@ -51,6 +51,9 @@ ASIDES: Mapping[str, Mapping[str, Any]] = {
 #: Chosen for the time that they take, not for what comes out.
 SETTINGS: Mapping[str, Any] = {"base_steps": 600, "round_steps": 100, "train_scenes": 500, "crop": [24, 24]}
 QUICK: Mapping[str, Any] = {**SETTINGS, "base_steps": 300, "round_steps": 50}
+
+#: What a row is of.
+INPUTS = ("split", "seed", "arm", "round")
 
 Row = dict[str, Any]
 
@@ -112,27 +115,25 @@ def cell(split: str, seed: int, gamma: float, asides: bool, changes: Mapping[str
 def run(splits: Sequence[str], seeds: Sequence[int], changes: Mapping[str, Any], out: Path) -> list[Row]:
     """Measure what `out` does not hold yet, cell by cell, and return all rows."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "results.jsonl"
-    rows = read_rows(out) if path.exists() else []
-    gammas = {row["split"]: row["gamma"] for row in rows if row["arm"] == "calibration"}
-    done = {(row["split"], row["seed"]) for row in rows}
+    results = Results(out / "results.jsonl")
+    gammas = {row["split"]: row["gamma"] for row in results.rows(arm="calibration")}
+    done = {(row["split"], row["seed"]) for row in results.rows()}
     started = time.perf_counter()
-    with path.open("a") as file:
-        # Seeds outside: an interrupted study has all triples for the seeds that are done.
-        for number, (seed, split) in enumerate([(seed, split) for seed in seeds for split in splits], start=1):
-            fresh: list[Row] = []
-            if split not in gammas:
-                fresh.append(calibrate(split, changes))
-                gammas[split] = fresh[0]["gamma"]
-            if (split, seed) not in done:
-                for row in cell(split, seed, gammas[split], seed == FIRST_SEED, changes, out):
-                    _say(f"  {split}, seed {seed}: {row['arm']}, round {row['round']}: HM {row['hm']:.1f} %")
-                    fresh.append(row)
-            file.writelines(json.dumps(_without_nan(row)) + "\n" for row in fresh)
-            file.flush()
-            rows.extend(fresh)
-            _say(f"{number} of {len(seeds) * len(splits)}: {split}, seed {seed}, {time.perf_counter() - started:.0f} s")
-    return rows
+    # Seeds outside: an interrupted study has all triples for the seeds that are done.
+    for number, (seed, split) in enumerate([(seed, split) for seed in seeds for split in splits], start=1):
+        fresh: list[Row] = []
+        if split not in gammas:
+            fresh.append(calibrate(split, changes))
+            gammas[split] = fresh[0]["gamma"]
+        if (split, seed) not in done:
+            for row in cell(split, seed, gammas[split], seed == FIRST_SEED, changes, out):
+                _say(f"  {split}, seed {seed}: {row['arm']}, round {row['round']}: HM {row['hm']:.1f} %")
+                fresh.append(row)
+        for row in fresh:  # at once: half a cell would pass for one that is done
+            found = _without_nan(row)
+            results.add({name: found.pop(name) for name in INPUTS}, found)
+        _say(f"{number} of {len(seeds) * len(splits)}: {split}, seed {seed}, {time.perf_counter() - started:.0f} s")
+    return results.rows()
 
 
 def read_rows(out: Path) -> list[Row]:
@@ -140,7 +141,7 @@ def read_rows(out: Path) -> list[Row]:
     path = out / "results.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run the study with --out {out} first")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return Results(path).rows()
 
 
 def _without_nan(row: Row) -> Row:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from tune_platform.trainables.stats import Interval, holm, mean_interval, paired_difference
+from tune_platform.trainables.studies.tables import markdown
 from tune_platform.trainables.zero_label.study_plots import plot_gain, plot_labels, plot_rounds
 from tune_platform.trainables.zero_label.study_results import Results, Row, gains
 
@@ -56,11 +57,6 @@ def _triple(split: str) -> str:
     return "{" + ", ".join(split.removeprefix("digits_")) + "}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _interval(found: Interval, digits: int = 1) -> str:
     if found.n == 1:
         return f"{found.mean:.{digits}f}"
@@ -81,7 +77,7 @@ def _score_table(results: Results) -> str:
                 mean_interval(results.over_seeds(arm, what, split)) for what in ("seen", "unseen", "hm")
             )
             rows.append([_triple(split), name, f"{seen.mean:.1f}", f"{unseen.mean:.1f}", _interval(hm)])
-    return _table(["unseen", "method", "seen mIoU, %", "unseen mIoU, %", "harmonic mean, % [95 % interval]"], rows)
+    return markdown(["unseen", "method", "seen mIoU, %", "unseen mIoU, %", "harmonic mean, % [95 % interval]"], rows)
 
 
 def _comparisons(results: Results) -> str:
@@ -121,7 +117,7 @@ def _comparisons(results: Results) -> str:
             )
         ]
     ]
-    return _table(["difference, points", "mean [95 % interval]", "p", "p, Holm"], rows)
+    return markdown(["difference, points", "mean [95 % interval]", "p", "p, Holm"], rows)
 
 
 def _label_table(results: Results) -> str:
@@ -136,7 +132,7 @@ def _label_table(results: Results) -> str:
                 rows.append([_triple(split), ARM_NAMES[arm], str(number), *shares, _interval(hm)])
     header = ["unseen", "method", "round", "coverage, %", "precision, %", "right among dropped, %",
               "right among all proposed, %", "HM after the round, %"]  # fmt: skip
-    return _table(header, rows)
+    return markdown(header, rows)
 
 
 def _gain_table(results: Results) -> str:
@@ -156,7 +152,7 @@ def _gain_table(results: Results) -> str:
             rows.append(
                 [name, str(len(chosen)), f"{np.mean(gain):.1f}", f"{better} of {len(chosen)}", f"{np.mean(lift):.1f}"]
             )
-    text = _table(
+    text = markdown(
         ["p0: share of unseen pixels that SPNet names right", "cells", "mean HM gain of the filter, points",
          "filter ahead", "mean lift in precision, points"], rows)  # fmt: skip
     names = {
@@ -184,7 +180,7 @@ def _calibration_table(results: Results) -> str:
         ])  # fmt: skip
     header = ["unseen", "gamma chosen while tuning", "tuning HM at gamma 0, %", "at that gamma, %",
               "best on test, by seed (never used)"]  # fmt: skip
-    return _table(header, rows)
+    return markdown(header, rows)
 
 
 def _mean(rows: Sequence[Row], name: str, scale: float) -> str:
@@ -209,4 +205,4 @@ def _aside_table(results: Results) -> str:
                 rows.append([name, _triple(split), str(len(chosen)), *cells])
     header = ["one round of", "unseen", "seeds", "seen mIoU, %", "unseen mIoU, %", "HM, %", "precision, %",
               "right among dropped, %", "seen mIoU as the released evaluation counts, %"]  # fmt: skip
-    return _table(header, rows)
+    return markdown(header, rows)
