@@ -1,12 +1,16 @@
-"""The same cases for hypothesis in every run, and a PostgreSQL server for the tests that need one."""
+"""The same cases for hypothesis in every run; a PostgreSQL server and an S3 endpoint for the tests that need one."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +69,10 @@ class Server:
         try:
             self._call("initdb", "-U", "tune", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C")
             self.start()
-        except BaseException:
+        except BaseException as error:
             self.remove()
+            if isinstance(error, subprocess.CalledProcessError):
+                pytest.skip(f"a private PostgreSQL server cannot be started: {error}")
             raise
 
     def start(self) -> None:
@@ -77,14 +83,20 @@ class Server:
         """`immediate` is as good as a crash; `fast` ends the sessions with a word of farewell."""
         self._call("pg_ctl", "-m", mode, "stop")
 
+    def kill(self) -> None:
+        """SIGKILL of the postmaster: it leaves its pid file and shared memory, and its sessions end by themselves."""
+        pid = int(Path(self._data, "postmaster.pid").read_text().split()[0])
+        all_of_it = [pid, *Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        os.kill(pid, signal.SIGKILL)
+        while any(Path(f"/proc/{each}").exists() for each in all_of_it):  # as long as one is there no server starts
+            time.sleep(0.01)
+
     def remove(self) -> None:
         subprocess.run([*self._prefix, "rm", "-rf", str(self._home)], check=False)
 
     def _call(self, program: str, *arguments: str) -> None:
         command = [*self._prefix, str(self._programs / program), "-D", self._data, *arguments]
-        done = subprocess.run(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            pytest.skip(f"a private PostgreSQL server cannot be started: {program} failed")
+        subprocess.run(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 
 
 @pytest.fixture
@@ -126,3 +138,60 @@ def empty_postgresql(postgresql: str) -> Iterator[str]:
             yield f"{postgresql}{'&' if '?' in postgresql else '?'}options=-csearch_path%3D{schema}"
         finally:
             connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+class Endpoint:
+    """An S3 endpoint on the loopback, in a process of its own: moto's. What it holds goes with it."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        #: What a process needs to find it by `s3://`.
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stderr is not None
+        said = ""
+        while "Running on" not in said:  # werkzeug says so once it listens
+            line = self.process.stderr.readline()
+            said += line
+            assert line, f"moto's server ended: {said}"
+        self._reader = threading.Thread(target=self.process.stderr.read, daemon=True)  # a full pipe would stop it
+        self._reader.start()
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Endpoint]:
+    """An S3 endpoint that all tests share."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    endpoint = Endpoint()
+    yield endpoint
+    endpoint.close()
+
+
+@pytest.fixture
+def bucket(s3: Endpoint, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a fresh bucket, which processes that are started from here find too."""
+    import s3fs
+
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"s3://test-{uuid.uuid4().hex}"
+    s3fs.S3FileSystem().mkdir(name)  # one client for all tests: to make one takes a second
+    return name

@@ -100,6 +100,46 @@ def impossible(folder: str | Path) -> str:
     return ""
 
 
+#: File systems of other machines on which two processes may hold one lock, or whose files change under a mapping.
+_NETWORK = {
+    "nfs", "nfs4", "cifs", "smb3", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.mount-s3", "fuse.gcsfuse", "fuse.rclone",
+    "fuse.blobfuse2",
+}  # fmt: skip
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def network_file_system(folder: str | Path) -> str:
+    """Return the kind of the network file system that a folder lies on, or will; an empty text where it is on a disk.
+
+    Only Linux tells. proc(5): "/proc/pid/mountinfo".
+    """
+    path = os.path.realpath(os.path.expanduser(folder))  # noqa: PTH111 (links lead elsewhere)
+    try:
+        lines = _MOUNTS.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
+        inside = path == place or path.startswith(place.rstrip("/") + "/")
+        if inside and len(place) >= len(best):  # of several on one place the last is seen
+            best, kind = place, after.split()[0]
+    return kind if kind in _NETWORK else ""
+
+
+def unsafe_for_sqlite(folder: str | Path) -> str:
+    """Say why no SQLite file may be written in a folder, and what to do; an empty text where one may."""
+    kind = network_file_system(folder)
+    if not kind:
+        return ""
+    return (
+        f"{folder} is on a network file system ({kind}), where the locks and the shared memory of SQLite do not hold: "
+        "a store is damaged sooner or later. Keep it on a local disk (--storage, or TUNE_PLATFORM_STORAGE), or in "
+        "PostgreSQL; only checkpoints may stay there (checkpoint.storage)"
+    )
+
+
 def unwritable(folder: str | Path) -> str:
     """Say why no folder can be made, or no file written, there; an empty text where they can.
 

@@ -19,7 +19,7 @@ from tune_platform.cli.common import complete_experiment, json_option, print_jso
 from tune_platform.cluster.address import ask_ray, find_address, note_of_ray
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.extras import EXTRAS, is_installed
-from tune_platform.location import Location, default_storage, unwritable
+from tune_platform.location import Location, default_storage, unsafe_for_sqlite, unwritable
 
 PACKAGES = ("ray", "optuna", "sqlalchemy", "pandas")
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
@@ -165,7 +165,7 @@ def _storage(storage: Location) -> Iterator[Finding]:
     folder = Path(where)
     while not folder.exists():  # it is made by the first run
         folder = folder.parent
-    if said := unwritable(where):
+    if said := unsafe_for_sqlite(where) or unwritable(where):
         yield Finding("fail", "storage", said)
     else:
         yield Finding("ok", "storage", f"{where}: writable, {len(names)} experiments")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tune_platform.errors import SpecError
-from tune_platform.location import Location, unwritable
+from tune_platform.location import Location, unsafe_for_sqlite, unwritable
 from tune_platform.resources import Resources
 from tune_platform.space.files import perhaps_parameters
 from tune_platform.spec.blocks import check_driver
@@ -29,7 +29,7 @@ def check(spec: SearchSpec) -> list[str]:
             problems.append(Problem((key,), str(error)))
 
     attempt("trainable", spec.load_trainable)
-    attempt("storage", lambda: _check_folder(Location(spec.storage)))
+    attempt("storage", lambda: _check_store(Location(spec.storage)))
     attempt("space", lambda: spec.space.check(spec.seed))
     attempt("track", lambda: check_trackers(spec.track))
     attempt("checkpoint.storage", lambda: _check_place(spec.checkpoint.storage))
@@ -56,6 +56,12 @@ def _ask_resources(spec: SearchSpec) -> None:
         raise SpecError(f"of the function, for {config}: {str(error).removeprefix('resources: ')}") from error
     except Exception as error:
         raise SpecError(f"the function raised {error!r} for {config}") from error
+
+
+def _check_store(storage: Location) -> None:
+    if not storage.is_url and (said := unsafe_for_sqlite(storage)):
+        raise SpecError(said)
+    _check_folder(storage)
 
 
 def _check_folder(storage: Location) -> None:

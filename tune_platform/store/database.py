@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL, Dialect
 
 from tune_platform.errors import ExperimentError
 from tune_platform.extras import require
-from tune_platform.location import Location, group_rights
+from tune_platform.location import Location, group_rights, unsafe_for_sqlite
 
 BUSY_SECONDS = 10.0
 """How long a SQLite connection waits for another writer, and PostgreSQL for the rest of a transaction."""
@@ -181,6 +181,8 @@ class Database:
             self._immutable = self._look()
             mode = "ro" if self._immutable is None else "ro&immutable=1"
         else:
+            if said := unsafe_for_sqlite(self._path.parent):
+                raise ExperimentError(said)
             _make_private(self._path)
         connection = _sqlite(f"{self._path.as_uri()}?mode={mode}")
         if not self.readonly:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from tune_platform.errors import ExperimentError, NameTakenError, SpecError, did_you_mean
-from tune_platform.location import Location, impossible, private_folder
+from tune_platform.location import Location, impossible, private_folder, unsafe_for_sqlite
 from tune_platform.store import lease, migrations, rows, schema
 from tune_platform.store.database import Database, sql
 from tune_platform.store.experiment import SqlExperiment
@@ -199,7 +199,7 @@ class SqlStore:
     def _make_folder(self, name: str) -> None:
         if not isinstance(self._place, Path):
             return
-        if said := impossible(self._place):
+        if said := impossible(self._place) or unsafe_for_sqlite(self._place):
             raise ExperimentError(said)
         try:
             private_folder(self._place, name)

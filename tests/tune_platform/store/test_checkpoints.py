@@ -22,8 +22,11 @@ from tune_platform.store._checkpoint_files import measure
 from tune_platform.store.checkpoints import CheckpointStorage
 
 
-@pytest.fixture(params=["local", "file-url", "memory"])
+@pytest.fixture(params=["local", "file-url", "memory", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "s3":
+        yield request.getfixturevalue("bucket")
+        return
     if request.param != "memory":
         yield f"{'file://' if request.param == 'file-url' else ''}{tmp_path / 'checkpoints'}"
         return
@@ -295,6 +298,21 @@ def test_delete_may_be_repeated(storage: CheckpointStorage) -> None:
     assert storage.list() == [other]
     with pytest.raises(CheckpointError, match="no checkpoint at"), storage.restore(ref):
         pytest.fail("must not be given out")
+
+
+def test_what_others_have_written_since_a_look_is_deleted_whole(bucket: str) -> None:
+    """Clients of object stores keep listings; what a worker has written after one must not stay behind."""
+    import s3fs
+
+    storage = CheckpointStorage(bucket)
+    ref = storage.save(0, 1, 0, write)
+    assert storage.list() == [ref]
+    other = s3fs.S3FileSystem(skip_instance_cache=True)  # as that of another process
+    other.pipe_file(f"{bucket}/trial-00000/step-00000001-a0/files/more", b"x")
+    other.copy(f"{bucket}/trial-00000/step-00000001-a0/", f"{bucket}/trial-00000/step-00000002-a0/", recursive=True)
+    storage.delete(replace(ref, step=2, uri=ref.uri.replace("00001-a0", "00002-a0")))
+    storage.delete(ref)
+    assert other.find(bucket) == []
 
 
 def test_the_list_is_ordered_by_number(storage: CheckpointStorage) -> None:

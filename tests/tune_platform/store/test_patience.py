@@ -389,32 +389,39 @@ def test_a_search_ends_with_the_store_that_gave_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_search_outlives_a_restart_of_postgresql(
+@pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
+def test_a_search_outlives_restarts_of_postgresql(
     own_postgresql: Server, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(spec_of(str(tmp_path)))
     calm = curves(str(tmp_path))
-    turns, threads = 0, []
+    turns = 0
+    threads: list[threading.Thread] = []
 
     def restart(seconds: float) -> None:
-        own_postgresql.stop(mode)
+        if mode == "kill":
+            own_postgresql.kill()
+        else:
+            own_postgresql.stop(mode)
         time.sleep(seconds)
         own_postgresql.start()
 
     def listener(run: Any, events: Any, effects: Any) -> None:
         nonlocal turns
         turns += 1
-        if turns in (3, 12):  # away before this turn's effects; and while it goes on
-            threads.append(threading.Thread(target=restart, args=(1.0,)))
+        if turns in (3, 12, 20, 28):  # away before this turn's effects; and while it goes on
+            for before in threads:
+                before.join()
+            threads.append(threading.Thread(target=restart, args=(0.5,)))
             threads[-1].start()
             if turns == 3:
                 time.sleep(0.5)
 
-    results = run(spec_of(own_postgresql.url, param_space={"x": uniform(0, 1), "pause": 0.02}), listeners=[listener])
+    spec = spec_of(own_postgresql.url, param_space={"x": uniform(0, 1), "pause": 0.02}, store_patience=60.0)
+    results = run(spec, listeners=[listener])
     for thread in threads:
         thread.join()
-    assert len(threads) == 2
+    assert len(threads) == 4
     assert results.counts == {"COMPLETED": 6}
     assert results.row().status == "finished"
     found = curves(own_postgresql.url)
