@@ -316,7 +316,7 @@ class CheckedController(Controller):
             assert trial.bypassed <= PATIENCE
             for cause, times in trial.failures.items():
                 own = "worker_died" if cause == "out_of_memory" and cause not in self.settings.retries else cause
-                machines = cause in ("node_lost", "preempted", "disk_full")
+                machines = cause in ("node_lost", "preempted", "disk_full", "storage_away")
                 allowed = self.settings.retries.get(own, 0)
                 if own == "lost_checkpoint" and allowed:  # it may have been the source's of a clone
                     allowed = max(allowed, LOST_AT_ONCE)

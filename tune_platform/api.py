@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +29,10 @@ from tune_platform.progress.output import Output
 from tune_platform.progress.shown import check_form, ending_signals, show_output, shown
 from tune_platform.protocol.backend import Job
 from tune_platform.protocol.commands import Finish
-from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.text import plain
 from tune_platform.resources import Resources
-from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.store.checkpoints import CheckpointStorage, StorageAway
+from tune_platform.store.janitor import Janitor
 from tune_platform.store.reader import damage
 from tune_platform.store.sql import SqlExperiment, open_store
 from tune_platform.surroundings import put_folder_first
@@ -305,11 +304,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         resources=spec.resources if isinstance(spec.resources, Resources) else None,
         max_concurrent=min(settings.max_concurrent, settings.num_samples),
     )
-    janitor = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-
-    def drop(refs: Sequence[CheckpointRef]) -> None:
-        for ref in refs:
-            janitor.submit(storage.delete, ref)
+    janitor = Janitor(storage)
 
     def complete(config: Mapping[str, Any], number: int) -> Mapping[str, Any]:
         from tune_platform.protocol.seeds import rng
@@ -323,7 +318,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         log=experiment,
         job=job,
         complete=complete,
-        drop=drop,
+        drop=janitor.drop,
         listeners=listeners,
         grace=spec.grace,
     )
@@ -332,7 +327,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
     finally:
         backend.close()
         feed.close()
-        janitor.shutdown(wait=True)
+        janitor.close(spec.grace)
 
 
 def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
@@ -340,9 +335,11 @@ def _tidy(spec: SearchSpec, experiment: SqlExperiment) -> None:
     storage = _checkpoint_storage(spec, experiment.name)
     try:
         storage.collect_garbage({row.uri for row in experiment.checkpoints()})
+    except StorageAway as error:  # they only take room
+        _LOG.warning("checkpoints that nobody needs could not be deleted: %s", error)
     except CheckpointError:
         pass  # simulated ones; or an older log, which was moved and has absolute URIs: all would look unneeded
-    except Exception:  # they only take room
+    except Exception:
         _LOG.warning("checkpoints that nobody needs could not be deleted from %s", storage.root, exc_info=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from tune_platform.backends import _full_disk
+from tune_platform.backends._outage import STORAGE_AWAY, cause_of
 from tune_platform.backends._writer import InMemory, Written
 from tune_platform.isolation.origin import PACKAGE, is_users
 from tune_platform.protocol.events import Event, Failed, Reported, Saved, Started
@@ -173,13 +173,10 @@ def failure_of(error: BaseException) -> Failure:
     frames = tracebacks.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(PACKAGE)]
     users = [frame for frame in own if is_users(frame.filename)] or own
-    if users:
+    cause = cause_of(error) or ("worker_died" if isinstance(error, WorkerDied) else "exception")
+    if users and cause != STORAGE_AWAY:  # which is nobody's code
         message += f" ({users[-1].filename}:{users[-1].lineno})"
-    message = printable(message)
-    cause = "worker_died" if isinstance(error, WorkerDied) else "exception"
-    if _full_disk.is_full(error):
-        cause = _full_disk.CAUSE
-    return Failure(cause, message, traceback_of(error))
+    return Failure(cause, printable(message), traceback_of(error))
 
 
 def traceback_of(error: BaseException) -> str:

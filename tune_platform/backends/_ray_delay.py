@@ -1,4 +1,4 @@
-"""Launches that are held back from Ray for a while, as long as a disk is full."""
+"""Launches that are held back from Ray for a while: see `_outage`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tune_platform.backends import _worker
 from tune_platform.backends._batch import Batch, Failure
-from tune_platform.backends._full_disk import FullDisk
+from tune_platform.backends._outage import Outage
 from tune_platform.backends._pickling import dumps, is_plain
 from tune_platform.backends._ray_capacity import Capacity
 from tune_platform.backends._ray_delay import Delayed
@@ -51,7 +51,7 @@ class Leases:
         self._late: dict[RayWorker, None] = {}  # those with a deadline
         self._holders: dict[str, RayWorker] = {}  # of checkpoints that may be in memory, by URI, oldest first
         self._delayed = Delayed()
-        self._full = FullDisk()
+        self._outage = Outage()
         self._told_spoilt = self._told_strange = False
 
     @property
@@ -72,7 +72,7 @@ class Leases:
     # commands
 
     def launch(self, launch: Launch) -> None:
-        """Begin a trial, now or once there is room on the disk."""
+        """Begin a trial, now or once the disk has room and storage answers."""
         if launch.trial in self._of or not self._delayed.hold(launch):
             self._launch(launch)
 
@@ -330,7 +330,7 @@ class Leases:
             worker.step = batch.reports[-1].step if batch.reports else worker.step
             worker.saved.update(ref.uri for ref in batch.saved)
             worker.ended = worker.ended or batch.state in ("done", "failed")
-            self._note_room(batch)
+            self._note_outage(batch)
         if arrived.order == worker.order:
             if batch.state != "running":
                 worker.running = False
@@ -339,13 +339,13 @@ class Leases:
             if worker.more:
                 self._collect(worker)
 
-    def _note_room(self, batch: Batch) -> None:
-        """Hold launches back while a disk is full."""
+    def _note_outage(self, batch: Batch) -> None:
+        """Hold launches back while a disk is full or storage does not answer."""
         if batch.failure is not None:
-            if self._full.note(batch.failure.cause, batch.failure.message):
-                self._delayed.hold_until(self._full.until)
+            if self._outage.note(batch.failure.cause, batch.failure.message):
+                self._delayed.hold_until(self._outage.until)
         elif batch.saved or batch.state != "running":
-            self._full.went_well()
+            self._outage.went_well(saved=bool(batch.saved))
 
     def _note_holder(self, worker: RayWorker, ref: CheckpointRef | None) -> None:
         if ref is not None and self._job.memory > 0:

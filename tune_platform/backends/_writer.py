@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Checkpoints that are not finished, at most: with them go disk and memory. The training then waits.
 MAX_PENDING = 2
+#: Seconds that a training waits for that before it is told, in its log.
+SLOW_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,12 @@ class Writer:
     def make_room(self) -> None:
         """Wait until another draft may be begun."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._pending) < MAX_PENDING)
+            if not self._changed.wait_for(self._has_room, SLOW_S):
+                logger.warning("the training waits: its storage has not finished a checkpoint for %g s", SLOW_S)
+                self._changed.wait_for(self._has_room)
+
+    def _has_room(self) -> bool:
+        return len(self._pending) < MAX_PENDING
 
     def submit(self, draft: Draft, step: int, attempt: int, state: StateCopy | None = None) -> None:
         """Have the draft finished, and the state written into it first where there is one and the draft is empty.

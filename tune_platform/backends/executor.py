@@ -32,7 +32,7 @@ from tune_platform.protocol.seeds import derive
 from tune_platform.protocol.trial_log import folder_of
 from tune_platform.ray_tune.session import adapted, catch_reports, release_reports
 from tune_platform.resources import Resources
-from tune_platform.store.checkpoints import CheckpointStorage
+from tune_platform.store.checkpoints import CheckpointStorage, StorageAway
 from tune_platform.trainable import (
     DONE,
     SHOULD_CHECKPOINT,
@@ -271,7 +271,7 @@ class Executor:
                 run.trainable.set_state(copy.load())
             else:
                 run.trainable.load_checkpoint(self._directory(run, checkpoint, copy))
-        except Failing:
+        except (Failing, StorageAway):
             raise
         except NotImplementedError as error:
             raise Failing(Failure("exception", str(error), traceback_of(error), fatal=True)) from error
@@ -290,6 +290,8 @@ class Executor:
             if copy is None:
                 return run.restored.enter_context(self._storage.restore(checkpoint))
             return run.restored.enter_context(copy.opened())
+        except StorageAway:
+            raise  # nothing is known of the checkpoint
         except (CheckpointError, OSError) as error:
             raise Failing(Failure("lost_checkpoint", str(error), traceback_of(error))) from error
 

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from tune_platform.backends._batch import Answer, Batch, Failure, Item, State, failure_of
-from tune_platform.backends._full_disk import FullDisk
 from tune_platform.backends._memory import Memory
+from tune_platform.backends._outage import Outage
 from tune_platform.backends.executor import Executor, trial_folder
 from tune_platform.distributed.gang import GangKind
 from tune_platform.errors import ExperimentError
@@ -79,7 +79,7 @@ class InlineBackend:
         self._idle: list[Executor] = []
         self._turns: deque[tuple[int, int]] = deque()  # (trial, attempt) of those that run, in turn
         self._asked: deque[Save] = deque()
-        self._full = FullDisk()
+        self._outage = Outage()
 
     def start(self, job: Job) -> CapacityChanged:
         """Take the job; the capacity is what the constructor was told, or what the trials of the job need."""
@@ -125,7 +125,7 @@ class InlineBackend:
                 return self._step(place)
             if place is not None:
                 return [self._save(place, asked.halt)]
-        left = self._full.until - time.monotonic()
+        left = self._outage.until - time.monotonic()
         if left > 0:
             time.sleep(min(left, _IDLE_S))
             return []
@@ -217,9 +217,9 @@ class InlineBackend:
         self._tell_what_is_left(place)
         batch = Batch.of(launch.trial, launch.attempt, [*items, *executor.late()], state, failure)
         if failure is not None:
-            self._full.note(failure.cause, failure.message)
+            self._outage.note(failure.cause, failure.message)
         elif batch.saved or state != "running":
-            self._full.went_well()
+            self._outage.went_well(saved=bool(batch.saved))
         if state == "running":
             self._take_turn(place)
             if not batch.reports and not batch.saved:

@@ -16,7 +16,7 @@ from tune_platform.protocol.verdicts import Resize
 from tune_platform.resources import Resources
 
 #: What the machines do to a trial: no fault of its own, so that it never uses up its retries.
-_OF_THE_MACHINES = ("preempted", "disk_full")
+_OF_THE_MACHINES = ("preempted", "disk_full", "storage_away")
 #: How often a trial may lose its node before it has come a step further each time: it may be what brings it down; and
 #: how often a clone may lose what it is to go on from.
 LOST_AT_ONCE = 5

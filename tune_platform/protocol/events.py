@@ -122,7 +122,7 @@ class Failed(Event):
     """An attempt ended badly.
 
     `cause`: exception | worker_died | out_of_memory | node_lost | preempted | bad_metric | timeout | lost_checkpoint |
-    bad_report | disk_full.
+    bad_report | disk_full | storage_away.
     `fatal` failures are never retried (a mistake in the spec, such as a metric that is never reported).
     """
 

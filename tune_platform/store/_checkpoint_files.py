@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -25,6 +26,35 @@ NAME = re.compile(r"trial-(\d{5,})/step-(\d{8,})-a(\d+)")
 _TEMPORARY = ".tmp-"
 #: Bytes that are copied at once: few enough to be in the processor's cache when they are hashed and written.
 _CHUNK = 1 << 18
+
+
+#: How errors of object stores' clients are called that say that nothing answers: botocore, aiohttp, Azure, Google.
+_AWAY_NAMES = {
+    "ConnectionError", "HTTPClientError", "ClientConnectionError", "ServiceRequestError", "ServiceResponseError",
+    "TransportError",
+}  # fmt: skip
+#: Of a file system of another machine; and what fsspec's drivers make of an object store's "slow down" and "try again".
+_AWAY_NUMBERS = {errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOTCONN, errno.ESTALE}
+_AWAY_REMOTE = _AWAY_NUMBERS | {errno.EIO, errno.EBUSY}
+
+
+class StorageAway(CheckpointError):  # noqa: N818 (a state of the storage, not a mistake)
+    """The storage of checkpoints does not answer now; asked again later, it may."""
+
+
+@contextmanager
+def reaching(root: str) -> Iterator[None]:
+    """Raise StorageAway, with the place and the reason, where what is done with the files at `root` gets no answer."""
+    try:
+        yield
+    except StorageAway:
+        raise
+    except Exception as error:
+        numbers = _AWAY_REMOTE if "://" in root else _AWAY_NUMBERS
+        names = {each.__name__ for each in type(error).__mro__}
+        if isinstance(error, TimeoutError) or getattr(error, "errno", None) in numbers or names & _AWAY_NAMES:
+            raise StorageAway(f"the storage of checkpoints at {root} does not answer: {error!r}") from error
+        raise
 
 
 class Place(Protocol):

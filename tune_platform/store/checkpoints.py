@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,16 @@ from tune_platform.store._checkpoint_files import (
     Local,
     Place,
     Remote,
+    StorageAway,
     copy_file,
     is_inside,
     measure,
+    reaching,
     verify_file,
     walk,
 )
+
+__all__ = ["FORMAT_VERSION", "CheckpointStorage", "Draft", "StorageAway"]
 
 FORMAT_VERSION = 1
 """Version of the manifest and of the layout above."""
@@ -68,7 +72,9 @@ class CheckpointStorage:
         Raises CheckpointError for a negative number, OSError where no directory can be made.
         """
         name = _name(trial, 0, 0)
-        return Draft(self._store, self._prefix, trial, self._store.prepare(name.partition("/")[0]))
+        with reaching(self.root):
+            directory = self._store.prepare(name.partition("/")[0])
+        return Draft(self._store, self.root, self._prefix, trial, directory)
 
     def save(self, trial: int, step: int, attempt: int, write: Callable[[Path], Any]) -> CheckpointRef:
         """Call `write` with an empty local directory and keep what it puts there, as one atomic whole.
@@ -89,13 +95,15 @@ class CheckpointStorage:
         """Give a local directory with the files of `ref`, to be read and not changed.
 
         Sizes and, with `verify`, SHA-256 sums are checked first. Raises CheckpointError if it is missing,
-        incomplete or altered, naming the file.
+        incomplete or altered, naming the file; StorageAway, of which nothing of that follows, where no answer comes.
         """
         name = self._name(ref.uri)
         entries = self._entries(name)
-        with self._store.reading(name, list(entries)) as files:
-            for path, entry in entries.items():
-                verify_file(files / path, entry, f"{self.root}/{name}: file {path!r}", verify)
+        with ExitStack() as held:
+            with reaching(self.root):
+                files = held.enter_context(self._store.reading(name, list(entries)))
+                for path, entry in entries.items():
+                    verify_file(files / path, entry, f"{self.root}/{name}: file {path!r}", verify)
             yield files
 
     def fetch(self, ref: CheckpointRef, cache: Path, *, verify: bool = True) -> Path:
@@ -118,8 +126,10 @@ class CheckpointStorage:
         return target
 
     def delete(self, ref: CheckpointRef) -> None:
-        """Delete a checkpoint; one that is not there is deleted already."""
-        self._store.delete(self._name(ref.uri))
+        """Delete a checkpoint; one that is not there is deleted already. Raises StorageAway where no answer comes."""
+        name = self._name(ref.uri)
+        with reaching(self.root):
+            self._store.delete(name)
 
     def clear(self) -> int:
         """Delete all checkpoints, whole or not, and the root if nothing else is in it; return the bytes of the whole.
@@ -127,9 +137,10 @@ class CheckpointStorage:
         What else somebody keeps there stays.
         """
         freed = sum(ref.bytes for ref in self.list())
-        for name in self._store.names():
-            self._store.delete(name)
-        self._store.tidy()
+        with reaching(self.root):
+            for name in self._store.names():
+                self._store.delete(name)
+            self._store.tidy()
         if isinstance(self._store, Local):
             with suppress(OSError):
                 Path(self.root).rmdir()
@@ -138,13 +149,19 @@ class CheckpointStorage:
     def list(self) -> list[CheckpointRef]:
         """Return the whole checkpoints, ordered by trial, step and attempt; files are not checked."""
         found = []
-        for name in self._store.names():
-            with suppress(CheckpointError):
+        with reaching(self.root):
+            names = self._store.names()
+        for name in names:
+            try:
                 match = NAME.fullmatch(name)
                 if match:
                     trial, step, attempt = map(int, match.groups())
                     ref = CheckpointRef(trial, step, f"{self._prefix}/{name}", _total(self._entries(name)))
                     found.append((trial, step, attempt, ref))
+            except StorageAway:
+                raise
+            except CheckpointError:
+                pass  # not whole
         return [ref for *_, ref in sorted(found, key=lambda entry: entry[:3])]
 
     def collect_garbage(self, keep: Collection[str], *, older_than: float = 0.0) -> tuple[str, ...]:
@@ -156,11 +173,12 @@ class CheckpointStorage:
         """
         kept = {self._name(uri) for uri in keep}
         removed = []
-        for name in self._store.names():
-            if name not in kept and self._store.age(name) >= older_than:
-                self._store.delete(name)
-                removed.append(f"{self._prefix}/{name}")
-        self._store.tidy()
+        with reaching(self.root):
+            for name in self._store.names():
+                if name not in kept and self._store.age(name) >= older_than:
+                    self._store.delete(name)
+                    removed.append(f"{self._prefix}/{name}")
+            self._store.tidy()
         return tuple(sorted(removed))
 
     def _name(self, uri: str) -> str:
@@ -177,11 +195,14 @@ class CheckpointStorage:
     def _entries(self, name: str) -> dict[str, Mapping[str, Any]]:
         where = f"{self.root}/{name}"
         try:
-            manifest = json.loads(self._store.read(f"{name}/{MANIFEST}"))
+            with reaching(self.root):
+                manifest = json.loads(self._store.read(f"{name}/{MANIFEST}"))
             version, entries = manifest["format_version"], dict(manifest["files"])
             sound = all(is_inside(path) and entry["sha256"] and entry["bytes"] >= 0 for path, entry in entries.items())
         except FileNotFoundError:
             raise CheckpointError(f"there is no checkpoint at {where}: it was deleted or never finished.") from None
+        except StorageAway:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{where}: {MANIFEST} cannot be read: {error!r}") from error
         if version > FORMAT_VERSION:
@@ -200,10 +221,10 @@ class Draft:
     belongs into the training's time; `keep` may run behind it, in another thread.
     """
 
-    def __init__(self, place: Place, prefix: str, trial: int, directory: Path) -> None:
+    def __init__(self, place: Place, root: str, prefix: str, trial: int, directory: Path) -> None:
         self.trial = trial
         self.files = directory / FILES
-        self._place = place
+        self._place, self._root = place, root
         self._prefix = prefix
         self._directory = directory
         self._measured: dict[str, Mapping[str, Any]] = {}  # what was hashed while it was copied
@@ -229,7 +250,7 @@ class Draft:
         """Make a whole checkpoint of what `files` holds, in place of one of the same trial, step and attempt.
 
         If anything raises, nothing is left behind. Raises CheckpointError for what cannot be kept, such as symbolic
-        links, and whatever the disk or the object store raises.
+        links, StorageAway where no answer comes, and whatever the disk or the object store raises.
         """
         try:
             name = _name(self.trial, step, attempt)
@@ -239,7 +260,8 @@ class Draft:
                 "created": time.time(), "files": entries,
             }  # fmt: skip
             (self._directory / MANIFEST).write_text(json.dumps(manifest))
-            self._place.publish(self._directory, name, list(entries))
+            with reaching(self._root):
+                self._place.publish(self._directory, name, list(entries))
         finally:
             self.discard()
         return CheckpointRef(self.trial, step, f"{self._prefix}/{name}", _total(entries))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
+from tune_platform.backends import _writer
 from tune_platform.backends._memory import FilesCopy, Memory
 from tune_platform.backends._writer import InMemory, Writer, Written
 from tune_platform.protocol.reports import CheckpointRef
@@ -105,3 +106,22 @@ def test_what_could_not_be_written_makes_room(slow: Callable[[int], Slow]) -> No
     [held] = one.wait()
     assert isinstance(held, InMemory)
     one.close()
+
+
+def test_a_training_that_waits_for_storage_says_so_once(
+    slow: Callable[[int], Slow], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_writer, "SLOW_S", 0.01)
+    one = slow(0)
+    one.submit(1, "a")
+    one.submit(2, "b")
+    waiting = Thread(target=one.writer.make_room)
+    waiting.start()
+    while not caplog.records:
+        assert waiting.is_alive()
+        waiting.join(0.01)
+    one.close()
+    waiting.join()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the training waits: its storage has not finished a checkpoint for 0.01 s"
+    ]

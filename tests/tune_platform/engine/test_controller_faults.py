@@ -44,7 +44,9 @@ def test_a_trial_that_brings_down_its_nodes_is_given_up() -> None:
     assert play.status(0) is TrialStatus.FAILED
 
 
-@pytest.mark.parametrize(("cause", "times"), [("node_lost", 5), ("preempted", 20), ("disk_full", 20)])
+@pytest.mark.parametrize(
+    ("cause", "times"), [("node_lost", 5), ("preempted", 20), ("disk_full", 20), ("storage_away", 20)]
+)
 def test_what_the_machines_do_to_a_trial_uses_up_none_of_its_retries(cause: str, times: int) -> None:
     play = Play(retries={"worker_died": 1})
     play.suggest(0)
