@@ -39,7 +39,7 @@ def check_step(config: Mapping[str, Any], strategy: Strategy) -> None:
     check_step_options(given)
     if given["evaluation"] not in ("first", "sharded"):
         raise SpecError(f"evaluation: 'first' or 'sharded', got {given['evaluation']!r}")
-    if given["evaluation"] == "sharded" and not strategy.elastic and not strategy.survives:
+    if given["evaluation"] == "sharded" and strategy.divided:
         raise SpecError(
             f"evaluation: strategy {strategy.name!r} has the whole model on worker 0 alone: leave it 'first'"
         )

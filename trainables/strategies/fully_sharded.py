@@ -7,7 +7,8 @@ one GPU. This is torch's `fully_shard`, a unit for each child of the model that 
 
 Between processes only. The trial does not survive the loss of a worker; after a mistake on one worker the others wait
 for `collective_timeout_s`, since the parts keep their connections. A checkpoint is sharded: each worker's file has
-its own part, so that as many workers have to load it. To be evaluated, the model is gathered on worker 0.
+its own part. Where another number of workers loads it, the parts are put together and divided anew, for which each
+worker has the whole in its host's memory once. To be evaluated, the model is gathered on worker 0.
 
 Bytes: two gathers and a reduce-scatter of N parameters a step, 12 N (W - 1), half as much again as `all_reduce`; a
 gather more for each evaluation, which is counted.
@@ -15,7 +16,8 @@ gather more for each evaluation, which is counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tune_platform.distributed.communicator import payload
 from tune_platform.distributed.process_group import ProcessGroupCommunicator
@@ -40,7 +42,7 @@ class FullySharded(Strategy):
 
     name = "fully_sharded"
     survives = False
-    elastic = False
+    divided = True
 
     def setup(self, worker: TrainingWorker) -> None:
         """Divide the model, and build optimizer and schedule anew on the parts. Raises SpecError between threads."""
@@ -104,6 +106,35 @@ class FullySharded(Strategy):
             return {key: self.packed(value) for key, value in state.items()}
         return [self.packed(value) for value in state] if isinstance(state, (list, tuple)) else state
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return which tensors of the model are divided, and the names of the optimizer's parameters, in its order."""
+        worker = self.worker
+        names = {id(parameter): name for name, parameter in worker.model.named_parameters()}
+        return {
+            "divided": [name for name, value in worker.model.state_dict().items() if isinstance(value, DTensor)],
+            "parameters": [names[id(p)] for group in worker.optimizer.param_groups for p in group["params"]],
+        }
+
+    def merged(self, states: Sequence[bytes]) -> Sequence[bytes]:
+        """Put the parts of model and optimizer together, as every worker may load them."""
+        each = [torch.load(io.BytesIO(state), map_location="cpu", weights_only=True) for state in states]
+        whole, divided = each[0], set(each[0]["strategy"]["divided"])
+        shapes = {name: value.shape for name, value in whole["model"].items()}
+        whole["model"] = {
+            name: torch.cat([state["model"][name] for state in each]) if name in divided else value
+            for name, value in whole["model"].items()
+        }
+        if whole["optimizer"] is not None:
+            names = whole["strategy"]["parameters"]
+            for index, moments in whole["optimizer"]["state"].items():
+                name = names[index]
+                for kind, value in moments.items():
+                    if name in divided and isinstance(value, Tensor) and value.ndim and value.shape == shapes[name]:
+                        moments[kind] = torch.cat([state["optimizer"]["state"][index][kind] for state in each])
+        buffer = io.BytesIO()
+        torch.save(whole, buffer)
+        return [buffer.getvalue()] * len(states)
+
     def unpacked_model(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Return the state dict of the model, of what `packed` returned."""
         own = self.worker.model.state_dict()
@@ -129,8 +160,13 @@ def _whole(value: Any) -> Any:
 
 
 def _as_part(value: Any, like: Any) -> Any:
-    """Return a worker's part as the divided tensor that `like` is; what is not divided stays as it is."""
-    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.to_local().shape:
+    """Return a worker's part, or the whole, as the divided tensor that `like` is; what is not divided stays."""
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor):
         return value
-    part = value.to(like.to_local().device)
+    own = like.to_local()
+    if value.shape not in (own.shape, like.shape):
+        return value
+    part = value.to(own.device)
+    if part.shape != own.shape:
+        return distribute_tensor(part, like.device_mesh, like.placements, src_data_rank=None)
     return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())

@@ -38,6 +38,8 @@ class Strategy:
     survives: ClassVar[bool] = True
     #: Whether a checkpoint of W workers can be loaded by another number of them.
     elastic: ClassVar[bool] = True
+    #: Whether each worker holds a part of the model, so that only together they have one.
+    divided: ClassVar[bool] = False
     #: Whether workers go on without waiting for each other: no run repeats another bit for bit.
     asynchronous: bool = False
 
@@ -138,6 +140,13 @@ class Strategy:
     def unpacked_optimizer(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Return the state dict of the optimizer, of what `packed` returned."""
         return dict(state)
+
+    def merged(self, states: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the saved states of all workers in a form that another number of workers can load.
+
+        Asked of a strategy that was not set up. Default: as they are; one that is `divided` puts the parts together.
+        """
+        return states
 
     def sources(self, state: Mapping[str, Any], saved: int, workers: int) -> list[int]:
         """Return by rank which of the `saved` workers' states each of the `workers` takes.

@@ -331,6 +331,7 @@ class DistributedTrainable(Trainable):
         shared = states[0] if self.strategy.replicated else None
         sources = list(range(workers))
         if saved != workers:
+            states = list(self.strategy.merged(states))
             first = torch.load(io.BytesIO(states[0]), map_location="cpu", weights_only=True)
             sources = self.strategy.sources(first["strategy"], saved, workers)
         each = [(states[source], shared, saved == workers) for source in sources]

@@ -89,12 +89,37 @@ def test_one_worker_is_plain_training() -> None:
     assert scores(one.step()) == scores(plain.step())
 
 
-def test_another_number_of_workers_is_refused(processes: Gang, tmp_path: Path) -> None:
-    trainable = images(processes, strategy="fully_sharded")
-    trainable.step()
-    trainable.save_checkpoint(tmp_path)
-    with pytest.raises(SpecError, match="cannot divide its state anew; set workers=2"):
-        images(Gang("threads", 1), strategy="fully_sharded").load_checkpoint(tmp_path)
+def test_another_number_of_workers_takes_the_parts_together_and_divides_them(processes: Gang, tmp_path: Path) -> None:
+    def evaluated(trainable: Any) -> float:
+        return next(float(one["val_loss"]) for one in trainable._survive("evaluate") if one is not None)
+
+    def saved(trainable: Any, name: str) -> list[dict[str, Any]]:
+        (tmp_path / name).mkdir()
+        trainable.save_checkpoint(tmp_path / name)
+        return [torch.load(path, weights_only=True) for path in sorted((tmp_path / name).glob("worker-*.pt"))]
+
+    two = images(processes, strategy="fully_sharded")
+    two.step()
+    parts = saved(two, "two")
+    one = images(Gang("threads", 1), strategy="fully_sharded")
+    one.load_checkpoint(tmp_path / "two")
+    assert evaluated(one) == pytest.approx(evaluated(two), rel=1e-6)
+    (whole,) = saved(one, "one")
+    for name, value in whole["model"].items():
+        assert torch.equal(value, torch.cat([part["model"][name] for part in parts])), name
+    for index, moments in whole["optimizer"]["state"].items():
+        mine = [part["optimizer"]["state"][index] for part in parts]
+        assert torch.equal(moments["exp_avg_sq"], torch.cat([each["exp_avg_sq"] for each in mine]))
+        assert moments["step"] == mine[0]["step"] == 4
+    again = images(processes, strategy="fully_sharded")
+    again.load_checkpoint(tmp_path / "one")
+    for before, after in zip(parts, saved(again, "again"), strict=True):
+        for name, value in before["model"].items():
+            assert torch.equal(value, after["model"][name]), name
+        for index, moments in before["optimizer"]["state"].items():
+            assert torch.equal(moments["exp_avg"], after["optimizer"]["state"][index]["exp_avg"])
+    report = again.step()
+    assert (report["updates"], report["workers"], report[DONE]) == (8, 2, True)
 
 
 def test_what_it_has_no_place_for_is_told() -> None:
