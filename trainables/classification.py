@@ -51,9 +51,10 @@ from torch.utils.data.distributed import DistributedSampler
 
 from tune_platform.distributed import DistributedTrainable, ShardedBatches
 from tune_platform.errors import SpecError, did_you_mean
-from tune_platform.trainables.any_data import imported, named_images
+from tune_platform.trainables.any_data import named_images
 from tune_platform.trainables.augment import Augmented
 from tune_platform.trainables.data import Images, load_images
+from tune_platform.trainables.named_models import named_model
 from tune_platform.trainables.runtime import PRECISIONS, autocast, check_names
 from tune_platform.trainables.stepping import STEP_DEFAULTS, SteppingWorker, check_step
 from tune_platform.trainables.strategies import STRATEGIES
@@ -213,17 +214,7 @@ class ClassificationTrainable(DistributedTrainable):
             return _mlp(channels * height * width, task.classes, config)
         if config["model"] == "cnn":
             return _cnn(task.shape, task.classes, config)
-        if ":" in config["model"]:
-            made: nn.Module = imported(str(config["model"]), "model")(num_classes=task.classes)
-            return made
-        import torchvision  # takes seconds, which the other models need not spend
-
-        known = torchvision.models.list_models(module=torchvision.models)
-        if config["model"] not in known:
-            hint = did_you_mean(str(config["model"]), ["mlp", "cnn", *known])
-            raise SpecError(f"model: 'mlp', 'cnn' or a torchvision classifier, got {config['model']!r}{hint}")
-        model: nn.Module = torchvision.models.get_model(config["model"], weights=None, num_classes=task.classes)
-        return model
+        return named_model(str(config["model"]), task.classes, ("mlp", "cnn"))
 
     def build_optimizer(self, config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
         """Return SGD or AdamW."""

@@ -152,7 +152,10 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 def test_mistakes() -> None:
     mistakes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"task": "cifar"}, "task: one of .*cifar10.*, got 'cifar'.*cifar10"),
-        ({"model": "resnet5"}, "model: 'mlp', 'cnn' or a torchvision classifier, got 'resnet5'.*resnet"),
+        (
+            {"model": "resnet5"},
+            "model: 'mlp', 'cnn', a torchvision classifier or 'module:function', got 'resnet5'.*resnet",
+        ),
         ({"optimizer": "adam"}, "optimizer: 'sgd' or 'adamw', got 'adam'"),
         ({"partition": "some"}, "partition: 'shard' or 'same', got 'some'"),
         ({"batch_size": 500}, "batch_size: 500 does not fit"),

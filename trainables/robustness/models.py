@@ -1,19 +1,28 @@
 """The networks of Yang et al. (2020), appendix, and two small ones for small images; each with dropout at any rate.
 
+Beside these, any classifier of torchvision or of a function of your own, with the dropout that is its own.
+
 They take images in [0, 1], unstandardised, so that an attack radius means the same for all of them, and give logits.
 Dropout draws from a generator of the training's own (`tune_platform.trainables.digits.Dropout`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
 
+from tune_platform.errors import SpecError
 from tune_platform.trainables.digits import Dropout
+from tune_platform.trainables.named_models import named_model
+from tune_platform.trainables.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 #: The models by name; `width` is the number of channels of "cnn" and an eighth of the units of "mlp"; it widens "wrn".
 MODELS = ("mlp", "cnn", "cnn1", "cnn2", "wrn", "resnet50")
@@ -33,9 +42,17 @@ class ChannelDropout(Dropout):
 def build_model(config: Mapping[str, Any], shape: Shape, classes: int, draws: torch.Generator) -> nn.Module:
     """Build the network of `config` for images of `shape` (C, H, W); `draws` is its dropout's generator.
 
-    The weights come from torch's global generator. Raises ValueError for a model that there is not, a dropout rate
-    outside of [0, 1), or images that are too small for it.
+    The weights come from torch's global generator, and then from the file `weights` as far as they fit. Raises
+    ValueError for a model that there is not, a dropout rate outside of [0, 1), or images that are too small for it;
+    SpecError for a file that is none, or a network that draws in a way that could not be repeated.
     """
+    model = _network(config, shape, classes, draws)
+    if config["weights"] is not None:
+        logger.info("weights of %s: %s", config["weights"], load_weights(model, str(config["weights"])))
+    return model
+
+
+def _network(config: Mapping[str, Any], shape: Shape, classes: int, draws: torch.Generator) -> nn.Module:
     dropout = float(config["dropout"])
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is a rate, at least 0 and below 1, got {config['dropout']!r}")
@@ -54,7 +71,25 @@ def build_model(config: Mapping[str, Any], shape: Shape, classes: int, draws: to
         return WideResNet(shape, classes, int(config["depth"]), width, dropout, draws)
     if config["model"] == "resnet50":
         return _resnet50(shape, classes, dropout, draws)
-    raise ValueError(f"model is one of {', '.join(MODELS)}, got {config['model']!r}")
+    if dropout:
+        raise ValueError(f"dropout is a rate of {', '.join(MODELS)}; {config['model']!r} has its own: leave it 0")
+    return _with_draws(named_model(str(config["model"]), classes, MODELS), str(config["model"]), draws)
+
+
+def _with_draws(model: nn.Module, name: str, draws: torch.Generator) -> nn.Module:
+    """Have the dropout of a model draw from `draws`: torch's own draws from the global generator."""
+    from torchvision.ops import StochasticDepth
+
+    for module in list(model.modules()):
+        if isinstance(module, (_DropoutNd, StochasticDepth)) and not isinstance(module, nn.Dropout) and module.p > 0:
+            raise SpecError(
+                f"model {name!r} draws by torch's global generator ({type(module).__name__}): a training that is "
+                "resumed, or another method on the same batches, would not see the same. Take a model without it"
+            )
+        for key, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, key, Dropout(child.p, draws))
+    return model
 
 
 def _mlp(shape: Shape, classes: int, units: int, dropout: float, draws: torch.Generator) -> nn.Module:

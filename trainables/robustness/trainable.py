@@ -54,6 +54,7 @@ DEFAULTS: Mapping[str, Any] = {
     "width": 16,
     "depth": 40,  # of wrn
     "dropout": 0.0,
+    "weights": None,  # a file of weights to begin with: what fits is taken, the rest is told
     # method
     "method": "natural",
     "eps": 0.1,  # radius of all measurements, and of training unless train_eps says otherwise

@@ -6,6 +6,7 @@ SPNet trains, the unseen ones where pseudo-labels are made, all of them otherwis
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -13,6 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from tune_platform.trainables.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 Among = Literal["seen", "unseen", "all"]
 
@@ -99,9 +104,7 @@ class DeepLab(nn.Module):
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1))
         if weights is not None:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-            state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-            self.net.get_submodule("backbone").load_state_dict(state)
+            logger.info("weights of %s: %s", weights, load_weights(self.net.get_submodule("backbone"), weights))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return phi: B x dims x H/8 x W/8. DeepLabV3 itself would interpolate it to the images' size."""
@@ -110,20 +113,69 @@ class DeepLab(nn.Module):
         return phi
 
 
+class DeepLabPlus(nn.Module):
+    """DeepLabv3+ (Chen et al. 2018): a ResNet at output stride 16, and a decoder that gives a map at stride 4.
+
+    The decoder joins what the pyramid of dilated convolutions (torchvision's ASPP, rates 6, 12, 18) finds, four times
+    enlarged, with 48 channels of the first stage. `weights` are as in `DeepLab`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dims: int, depth: int = 50, weights: str | None = None) -> None:
+        super().__init__()
+        from torchvision.models import resnet50, resnet101
+        from torchvision.models._utils import IntermediateLayerGetter
+        from torchvision.models.segmentation.deeplabv3 import ASPP
+
+        makers: dict[int, Callable[..., nn.Module]] = {50: resnet50, 101: resnet101}
+        if depth not in makers:
+            raise ValueError(f"DeepLabv3+ has a ResNet of depth 50 or 101, got {depth!r}")
+        whole = makers[depth](weights=None, replace_stride_with_dilation=[False, False, True])
+        if weights is not None:
+            logger.info("weights of %s: %s", weights, load_weights(whole, weights))
+        self.backbone = IntermediateLayerGetter(whole, {"layer1": "low", "layer4": "out"})
+        self.classifier = nn.ModuleDict({
+            "pyramid": ASPP(2048, [6, 12, 18]),
+            "low": nn.Sequential(nn.Conv2d(256, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU()),
+            "last": nn.Sequential(
+                nn.Conv2d(304, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256), nn.ReLU(),
+                nn.Conv2d(256, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256), nn.ReLU(),
+                nn.Conv2d(256, dims, 1),
+            ),
+        })  # fmt: skip
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return phi: B x dims x H/4 x W/4."""
+        features = self.backbone((images - self.mean) / self.std)
+        low = self.classifier["low"](features["low"])
+        far = functional.interpolate(
+            self.classifier["pyramid"](features["out"]), low.shape[-2:], mode="bilinear", align_corners=True
+        )
+        phi: Tensor = self.classifier["last"](torch.cat([far, low], dim=1))
+        return phi
+
+
 def head(backbone: nn.Module) -> nn.Module:
     """Return the layers that start untrained where the rest may be pretrained: their rate may be higher."""
     if isinstance(backbone, DeepLab):
         return backbone.net.get_submodule("classifier")
+    if isinstance(backbone, DeepLabPlus):
+        return backbone.classifier
     if isinstance(backbone, nn.Sequential):
         return backbone[-1]
-    raise TypeError(f"a backbone is a small_backbone or a DeepLab, got {type(backbone).__name__}")
+    raise TypeError(f"a backbone is a small_backbone, a DeepLab or a DeepLabPlus, got {type(backbone).__name__}")
 
 
 def cell_side(backbone: nn.Module) -> int:
     """Return the side in pixels of the squares that the cells of a backbone's map tile an image with.
 
     The small network's are 2 x 2 pixels. A ResNet's lie around every eighth pixel and not between pixels: they are
-    mirrored exactly at sizes of 8 k + 1, such as 513, and a multiple of 8 would spoil that. So any size will do for it.
+    mirrored exactly at sizes of 8 k + 1 (DeepLabv3+: 16 k + 1), such as 513, and a multiple of 8 would spoil that. So
+    any size will do for it.
     """
     if isinstance(backbone, nn.Sequential):
         return math.prod(int(layer.stride[0]) for layer in backbone if isinstance(layer, nn.Conv2d))

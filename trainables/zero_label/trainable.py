@@ -26,7 +26,7 @@ from tune_platform.trainables.runtime import check_names, stream_seed, use_threa
 from tune_platform.trainables.zero_label.datasets import Data, load_data, load_vectors
 from tune_platform.trainables.zero_label.diagnostics import diagnose
 from tune_platform.trainables.zero_label.metrics import iou, scores
-from tune_platform.trainables.zero_label.network import DeepLab, ProjectionNet, small_backbone
+from tune_platform.trainables.zero_label.network import DeepLab, DeepLabPlus, ProjectionNet, small_backbone
 from tune_platform.trainables.zero_label.self_training import SelfTraining, check_config
 from tune_platform.trainables.zero_label.splits import Task, load_split
 
@@ -44,9 +44,9 @@ DEFAULTS: Mapping[str, Any] = {
     "train_scenes": 800,
     "data_seed": 0,
     # The network.
-    "network": "small",  # "small", "deeplabv3_50", "deeplabv3_101"
+    "network": "small",  # or a name in NETWORKS
     "width": 32,  # channels of the small network
-    "weights": None,  # file of ImageNet weights for DeepLabV3's ResNet
+    "weights": None,  # file of ImageNet weights for the ResNet: a state dict or .safetensors; the log says what fits
     "logit_scale": 5.0,
     # Its training.
     "method": "strict",  # "spnet", "longer", "self_training", "strict"
@@ -85,6 +85,11 @@ DEFAULTS: Mapping[str, Any] = {
     "deterministic": False,  # an operation that is not raises an error
 }
 
+#: The larger networks: torchvision's DeepLabV3 at output stride 8, and DeepLabv3+ at 16 with a decoder; the ResNet.
+NETWORKS: Mapping[str, tuple[type[DeepLab | DeepLabPlus], int]] = {
+    "deeplabv3_50": (DeepLab, 50), "deeplabv3_101": (DeepLab, 101),
+    "deeplabv3plus_50": (DeepLabPlus, 50), "deeplabv3plus_101": (DeepLabPlus, 101),
+}  # fmt: skip
 #: What the images depend on.
 DATA_KEYS = ("dataset", "root", "size", "split", "stage", "digits", "train_scenes", "data_seed")
 #: Options of other trainables, and why they are not here.
@@ -112,12 +117,13 @@ def build_model(config: Mapping[str, Any], task: Task, channels: int, device: st
         torch.manual_seed(seed)
         if config["network"] == "small":
             backbone: torch.nn.Module = small_backbone(channels, int(config["width"]), dims)
-        elif config["network"] in ("deeplabv3_50", "deeplabv3_101"):
+        elif config["network"] in NETWORKS:
             if channels != 3:
-                raise ValueError(f"DeepLabV3 takes images of 3 channels, these have {channels}: use network 'small'")
-            backbone = DeepLab(dims, int(config["network"][-3:].strip("_")), config["weights"])
+                raise ValueError(f"DeepLab takes images of 3 channels, these have {channels}: use network 'small'")
+            kind, depth = NETWORKS[config["network"]]
+            backbone = kind(dims, depth, config["weights"])
         else:
-            raise ValueError(f"network is 'small', 'deeplabv3_50' or 'deeplabv3_101', got {config['network']!r}")
+            raise ValueError(f"network is 'small', {', '.join(map(repr, NETWORKS))}, got {config['network']!r}")
     # Channels last: a quarter faster here on a CPU, and what tensor cores want.
     backbone = backbone.to(memory_format=torch.channels_last)
     if config["compile"]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from tune_platform.errors import SpecError
 from tune_platform.trainables.digits import Dropout
 from tune_platform.trainables.robustness.models import ChannelDropout, build_model, flipped, shifted
 from tune_platform.trainables.robustness.trainable import DEFAULTS
@@ -105,7 +107,7 @@ def test_flips_mirror_about_half_of_the_images() -> None:
 @pytest.mark.parametrize(
     ("config", "shape", "message"),
     [
-        ({"model": "vit"}, (1, 8, 8), "model is one of mlp, cnn, cnn1, cnn2, wrn, resnet50, got 'vit'"),
+        ({"model": "vit"}, (1, 8, 8), "model: 'mlp', 'cnn', 'cnn1', .*a torchvision classifier.*, got 'vit'"),
         ({"dropout": 1.0}, (1, 8, 8), "dropout is a rate, at least 0 and below 1, got 1.0"),
         ({"width": 0}, (1, 8, 8), "width is at least 1, got 0"),
         ({"model": "cnn2"}, (1, 8, 8), "images of 8 x 8 pixels are too small for cnn2: use cnn"),
@@ -116,3 +118,38 @@ def test_flips_mirror_about_half_of_the_images() -> None:
 def test_bad_models(config: dict[str, Any], shape: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(config, shape)
+
+
+def test_any_classifier_of_torchvision_draws_by_the_generator_of_the_training() -> None:
+    model = build({"model": "squeezenet1_1"}, (3, 32, 32), 7)
+    assert not [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    images = torch.rand(4, 3, 32, 32)
+    before = torch.get_rng_state()
+    dropout = next(module for module in model.modules() if isinstance(module, Dropout))
+    dropout.generator.manual_seed(0)
+    one = model(images)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one.shape == (4, 7)
+    dropout.generator.manual_seed(0)
+    assert torch.equal(model(images), one)
+    with pytest.raises(ValueError, match=r"dropout is a rate of mlp.*'squeezenet1_1' has its own: leave it 0"):
+        build({"model": "squeezenet1_1", "dropout": 0.2})
+    with pytest.raises(SpecError, match=r"'convnext_tiny' draws by torch's global generator .StochasticDepth"):
+        build({"model": "convnext_tiny"})
+    with pytest.raises(SpecError, match=r"got 'squezenet1_1' .did you mean"):
+        build({"model": "squezenet1_1"})
+
+
+def small(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+
+def test_a_function_of_ones_own_and_weights_of_a_file(tmp_path: Path) -> None:
+    config = {"model": f"{__name__}:small"}
+    model = build(config, (1, 8, 8), 4)
+    torch.save({name: value + 1 for name, value in model.state_dict().items()}, tmp_path / "weights.pt")
+    other = build({**config, "weights": str(tmp_path / "weights.pt")}, (1, 8, 8), 4)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value + 1)
+    with pytest.raises(SpecError, match="there is no file"):
+        build({**config, "weights": str(tmp_path / "none.pt")}, (1, 8, 8), 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tune_platform.trainables.zero_label.network import DeepLab, ProjectionNet, enlarge, head, nearest, small_backbone
+from tune_platform.errors import SpecError
+from tune_platform.trainables.zero_label.network import (
+    DeepLab,
+    DeepLabPlus,
+    ProjectionNet,
+    enlarge,
+    head,
+    nearest,
+    small_backbone,
+)
 
 
 def vectors(classes: int = 5, dims: int = 7) -> torch.Tensor:
@@ -63,6 +73,31 @@ def test_labels_do_not_mix_when_they_are_resized() -> None:
     assert torch.equal(nearest(large, (2, 2)), labels)  # every block is one label
     maps = torch.rand(1, 2, 4, 4)
     assert enlarge(maps, (4, 4)) is maps
+
+
+def test_deeplab_plus_has_a_finer_map_and_takes_what_fits_of_a_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    first = DeepLabPlus(7)
+    torch.save(first.backbone.state_dict() | {"extra.weight": torch.zeros(2)}, tmp_path / "resnet.pt")
+    with caplog.at_level(logging.INFO):
+        backbone = DeepLabPlus(7, weights=str(tmp_path / "resnet.pt"))
+    assert "1 not in the model: extra.weight" in caplog.text
+    assert "2 not in the file: fc.weight, fc.bias" in caplog.text
+    for name, value in first.backbone.state_dict().items():
+        assert torch.equal(value, backbone.backbone.state_dict()[name])
+    net = ProjectionNet(backbone, vectors(), seen=3).eval()
+    with torch.no_grad():
+        assert backbone.backbone(torch.rand(1, 3, 65, 49))["out"].shape == (1, 2048, 5, 4)  # output stride 16
+        assert net(torch.rand(1, 3, 65, 49)).shape == (1, 5, 17, 13)
+    last = {id(p) for p in head(backbone).parameters()}
+    assert last
+    assert not last & {id(p) for p in backbone.backbone.parameters()}
+    with pytest.raises(ValueError, match="depth 50 or 101, got 34"):
+        DeepLabPlus(7, 34)
+    with pytest.raises(SpecError, match="there is no file"):
+        DeepLabPlus(7, weights=str(tmp_path / "none.pt"))
 
 
 @pytest.mark.slow
