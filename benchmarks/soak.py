@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 if TYPE_CHECKING:
+    from tune_platform.engine.view import RunView
     from tune_platform.protocol.scheduler import Scheduler
 
 PARTS = ("schedules", "simulated", "ray")
@@ -214,11 +215,9 @@ def drive_ray(storage: str, trials: int, workers: int, address: str) -> None:
     from tune_platform.backends.ray import RayBackend
 
     memory: list[tuple[int, float]] = []
-    ended = 0
 
-    def listener(view: Any, events: Sequence[Any], effects: Sequence[Any]) -> None:
-        nonlocal ended
-        ended += sum(getattr(each, "status", "") in ("COMPLETED", "STOPPED", "FAILED") for each in effects)
+    def listener(view: RunView, events: Sequence[Any], effects: Sequence[Any]) -> None:
+        ended = sum(view.counts.get(status, 0) for status in ("COMPLETED", "STOPPED", "FAILED"))
         if ended >= len(memory) * trials / 20:
             memory.append((ended, _memory()))
 

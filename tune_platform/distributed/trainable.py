@@ -127,6 +127,14 @@ class DistributedTrainable(Trainable):
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise SpecError for a config that cannot be, a misspelt name for one. Called before a worker is busy."""
 
+    @classmethod
+    def rigid(cls, config: Mapping[str, Any]) -> str:
+        """Say why a trial of this config cannot go on with another number of workers; an empty text where it can."""
+        chosen = config.get("strategy", Strategy.name)
+        name = chosen.get("name") if isinstance(chosen, Mapping) else chosen
+        kind = cls.strategies.get(name) if isinstance(name, str) else None
+        return "" if kind is None or kind.elastic else f"strategy {name!r} cannot divide its state anew"
+
     def build_strategy(self, config: Mapping[str, Any]) -> Strategy:
         """Return the strategy of the config. Raises SpecError for an unknown name or option."""
         chosen = config.get("strategy", Strategy.name)

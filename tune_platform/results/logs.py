@@ -13,6 +13,38 @@ from tune_platform.protocol.trial_log import MARK
 CHUNK = 1 << 16
 
 
+class TrialLog:
+    """The log of one trial, read on the machine that it lies on. Places in it are bytes from its beginning."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def begin(self, every_attempt: bool, lines: int | None) -> tuple[int, bool] | None:
+        """Return where to begin, and whether attempts are left out by that; None where there is no log (yet).
+
+        That is the last attempt, or the first, and of it the last so many lines.
+        """
+        try:
+            with self._path.open("rb") as file:
+                start = 0 if every_attempt else last_attempt(file)
+                place = start if lines is None else last_lines(file, lines, start)
+        except FileNotFoundError:
+            return None
+        return place, start > 0
+
+    def more(self, place: int, limit: int = CHUNK) -> tuple[bytes, int]:
+        """Return what stands at a place, so many bytes at most, and the place behind it; nothing at the end."""
+        try:
+            with self._path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < place:
+                    place = 0  # it was deleted, and is another one now
+                file.seek(place)
+                data = file.read(limit)
+        except FileNotFoundError:
+            return b"", 0
+        return data, place + len(data)
+
+
 def last_attempt(file: BinaryIO, floor: int = 0) -> int:
     """Return where the last attempt begins: behind the line that parts it from those before, else at 0.
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tune_platform.errors import SpecError
 from tune_platform.location import Location, unsafe_for_sqlite, unwritable
 from tune_platform.resources import Resources
 from tune_platform.space.files import perhaps_parameters
 from tune_platform.spec.blocks import check_driver
-from tune_platform.spec.trainables import check_saves, check_workers, saves_nothing
+from tune_platform.spec.trainables import check_growth, check_saves, check_workers, saves_nothing
 from tune_platform.spec.values import Problem, spec_error
 from tune_platform.tracking import check_trackers
 
 if TYPE_CHECKING:
     from tune_platform.spec.model import SearchSpec
+
+#: Configs that are looked at for what holds of some only.
+_SAMPLES = 100
 
 
 def check(spec: SearchSpec) -> list[str]:
@@ -38,6 +41,7 @@ def check(spec: SearchSpec) -> list[str]:
         attempt("schedule", lambda: check_saves(trainable, spec.make_scheduler()))
         if isinstance(resources, Resources):
             attempt("resources", lambda: check_workers(trainable, resources.workers))
+            attempt("resources", lambda: check_growth(trainable, resources, _samples(spec)))
         else:
             attempt("resources", lambda: _ask_resources(spec))
         searcher = spec.make_searcher()
@@ -45,6 +49,11 @@ def check(spec: SearchSpec) -> list[str]:
     if problems:
         raise spec_error(problems, spec.name or "spec")
     return _warnings(spec)
+
+
+def _samples(spec: SearchSpec) -> Iterator[Mapping[str, Any]]:
+    """Return configs that may come: enough that each of a few choices is among them."""
+    return (spec.space.example(spec.seed + each) for each in range(_SAMPLES))
 
 
 def _ask_resources(spec: SearchSpec) -> None:

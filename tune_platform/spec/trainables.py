@@ -7,11 +7,12 @@ import functools
 import inspect
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tune_platform.errors import SpecError
 from tune_platform.ray_tune.session import hold_parameters, is_ray_class
+from tune_platform.resources import Resources
 from tune_platform.spec.values import describe
 from tune_platform.trainable import Trainable
 
@@ -64,6 +65,19 @@ def check_workers(trainable: Any, workers: int) -> None:
             f"got workers={workers}, but a trial of {trainable.__qualname__} trains in one process: {why}. Leave "
             "workers out: more trials run side by side instead"
         )
+
+
+def check_growth(trainable: Any, resources: Resources, configs: Iterable[Mapping[str, Any]]) -> None:
+    """Raise SpecError for gangs that are to grow where one of these configs has a training that cannot."""
+    rigid = getattr(trainable, "rigid", None)
+    if not resources.grow or resources.workers == 1 or rigid is None:
+        return
+    for config in configs:
+        if why := rigid(config):
+            raise SpecError(
+                f"got grow: true, but a trial of {trainable.__qualname__} cannot go on with more workers: {why}. Leave "
+                "grow out, or take that out of the space"
+            )
 
 
 def saves_nothing(trainable: Any) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.trainables.strategies.toys import count_parameters, die, make
+from tune_platform import Resources, SearchSpec, choice
 from tune_platform.distributed import Gang, PeerLost
 from tune_platform.errors import SpecError
 from tune_platform.trainable import DONE, TrialContext
@@ -141,3 +142,19 @@ def test_a_lost_worker_ends_the_attempt() -> None:
             trainable.step()
     finally:
         gang.close()
+
+
+@pytest.mark.parametrize("chosen", ["fully_sharded", {"name": "fully_sharded"}])
+def test_gangs_that_are_to_grow_are_refused(chosen: Any, tmp_path: Path) -> None:
+    def spec(strategies: list[Any], **more: Any) -> SearchSpec:
+        return SearchSpec(
+            trainable=ClassificationTrainable, param_space={"strategy": choice(strategies), "lr": 0.1},
+            metric="val_accuracy", mode="max", num_samples=1, storage=str(tmp_path),
+            resources=Resources(**{"cpu": 1, "workers": 2, "grow": True} | more),
+        )  # fmt: skip
+
+    with pytest.raises(SpecError, match=r"resources: got grow: true, .* with more workers: strategy 'full"):
+        spec(["allreduce", chosen]).check()
+    spec(["allreduce"]).check()
+    spec(["allreduce", chosen], grow=False).check()
+    spec(["allreduce", chosen], workers=1).check()

@@ -173,13 +173,18 @@ def test_who_has_no_token_is_told_what_to_set(own: str, monkeypatch: pytest.Monk
         usable(Address(own, "RAY_ADDRESS"), 15)
 
 
-def test_another_version_is_told(own: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "version", "name"), [("ray_version", "2.9.0", "Ray"), ("python_version", "3.8.1", "Python")]
+)
+def test_another_version_is_told(own: str, key: str, version: str, name: str) -> None:
     client = ray._private.worker.global_worker.gcs_client
     true = client.internal_kv_get(b"CLUSTER_METADATA", b"cluster")
     try:
-        false = json.dumps({**json.loads(true), "ray_version": "2.9.0"}).encode()
+        false = json.dumps({**json.loads(true), key: version}).encode()
         client.internal_kv_put(b"CLUSTER_METADATA", false, True, b"cluster")
-        with pytest.raises(ExperimentError, match=r"Version mismatch: .* Ray: 2\.9\.0 .* Both sides need the same"):
+        with pytest.raises(
+            ExperimentError, match=f"Version mismatch: .* {name}: {version} .* Both sides need the same"
+        ):
             usable(Address(own, "RAY_ADDRESS"), 15)
     finally:
         client.internal_kv_put(b"CLUSTER_METADATA", true, True, b"cluster")

@@ -46,17 +46,24 @@ def test_the_last_attempt_or_all_of_them(call: Call, make: Make, storage: Path) 
     assert trial.logs(limit=len(SECOND)) == SECOND
 
 
-def test_a_trial_that_printed_nothing(call: Call, make: Make, storage: Path) -> None:
+def test_a_trial_that_printed_nothing(
+    call: Call, make: Make, storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # in which no Ray has noted its address
     make()
     result = call("logs", "digits", "0")
     assert result.stdout == ""
     assert result.stderr == (
-        "trial 0 of digits has printed nothing, or that lies where it ran, on node1:77: "
+        "trial 0 of digits has printed nothing, or that lies where it ran, on node1:77 "
+        "(--address HOST:PORT names the cluster): "
         f"there is no {storage}/digits/trials/trial-00000/log.txt\n"
     )
     trial = tp.load("digits")[0]
     assert (trial.log_file, trial.logs()) == (None, "")
     assert "has no trial 9" in call("logs", "digits", "9", code=2).stderr
+    said = call("logs", "digits", "0", "--address", "127.0.0.1:9", code=2).stderr
+    assert said.count("\n") == 1
+    assert "no Ray can be joined at 127.0.0.1:9" in said
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 16, 1 << 16])

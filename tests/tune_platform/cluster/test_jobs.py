@@ -121,6 +121,15 @@ def test_a_folder_that_is_too_large_is_refused_with_what_is_largest(tmp_path: Pa
     )
 
 
+def test_a_folder_of_5_gb_is_refused_without_reading_it(tmp_path: Path) -> None:
+    with (tmp_path / "data.bin").open("wb") as file:
+        file.truncate(5 * 10**9)  # of no blocks
+    write(tmp_path / "train.py", 10)
+    with pytest.raises(ExperimentError, match=r"has 4768 MiB to ship, .* takes 200 MiB; largest: data\.bin 4768 MiB"):
+        check_size(tmp_path)
+    assert check_size(tmp_path, ["*.bin"]) == 10
+
+
 # ------------------------------------------------------------------------------------------- the job
 
 
