@@ -32,6 +32,8 @@ def export_study(results: Results, url: str) -> int:
     configs = [_plain(flatten(shown(trial.config))) for trial in trials]
     ranges = _distributions(results.spec.get("space", {}), configs)
     curves = results.curves()
+    said = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # that a study was created is told by whoever asked for it
     try:
         study = optuna.create_study(storage=url, study_name=results.name, directions=directions)
         with warnings.catch_warnings():
@@ -45,6 +47,8 @@ def export_study(results: Results, url: str) -> int:
         ) from None
     except Exception as error:
         raise ExperimentError(f"the Optuna storage was not written: {type(error).__name__}: {error}") from error
+    finally:
+        optuna.logging.set_verbosity(said)
     return len(trials)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from tune_platform.errors import ExperimentError, did_you_mean
@@ -18,13 +19,18 @@ class OptunaStudy:
     def __init__(self, url: str, name: str | None = None) -> None:
         import optuna
 
+        file = url.removeprefix("sqlite:///").partition("?")[0]
+        if url.startswith("sqlite:///") and file != ":memory:" and not Path(file).is_file():
+            raise ExperimentError(f"there is no file {file}, which {url} names")  # Optuna would make one
         try:
             names = optuna.get_all_study_names(storage=url)
             if name is None and len(names) == 1:
                 name = names[0]
+            if not names:
+                raise ExperimentError(f"{url} has no studies")
             if name not in names:
                 said = f"no study {name!r}{did_you_mean(name, names)}" if name else "say with --study which"
-                raise ExperimentError(f"{said}; the storage has: {', '.join(names) or 'none'}")
+                raise ExperimentError(f"{said}; the storage has: {', '.join(names)}")
             self.study = optuna.load_study(study_name=name, storage=url)
         except ExperimentError:
             raise

@@ -51,6 +51,10 @@ class RayExperiment:
         self._state = _json_of(found[-1].read_text()) if found else None
         self.trials = sorted(self._trials(), key=_order)
         if not self.trials:
+            inside = sorted(path.parent.name for path in folder.glob("*/experiment_state-*.json"))
+            if inside:
+                names = ", ".join(dict.fromkeys(inside))
+                raise ExperimentError(f"{folder} holds several experiments of Ray Tune's; import one of them: {names}")
             raise ExperimentError(
                 f"{folder} is not an experiment of Ray Tune's: it has neither an experiment_state-*.json that tells of "
                 "trials nor folders of trials with a params.json or result.json"

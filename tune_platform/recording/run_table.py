@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -51,14 +52,15 @@ class RunTable:
         self.path = path
         try:
             text = path.read_text(encoding="utf-8-sig")
-            rows = list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else _records(text)
-        except (OSError, ValueError) as error:
+            rows = _cells(text) if path.suffix.lower() in (".csv", ".tsv") else _records(text)
+        except (OSError, ValueError, csv.Error) as error:
             raise ExperimentError(f"{path} cannot be read: {error}") from error
         known = list(dict.fromkeys(name for row in rows for name in row))
         for name in parameters:
             if name not in known:
                 raise SpecError(f"--parameters: there is no column {name!r}{did_you_mean(name, known)}: {known}")
-        self.runs = [_run(row, set(parameters)) for row in rows]
+        written = path.stat().st_mtime  # for runs that do not say when they were
+        self.runs = [_run(row, set(parameters), written) for row in rows]
         if not any(run.config or run.curves for run in self.runs):
             raise ExperimentError(
                 f"{path}: none of its columns is known to be a parameter or a metric (params.NAME, metrics.NAME, "
@@ -100,6 +102,13 @@ class RunTable:
         recording.finish("finished", f"imported from {self.path}", max((run.ended for run in self.runs), default=0.0))
 
 
+def _cells(text: str) -> list[dict[str, Any]]:
+    """Return the rows of a table whose cells are apart by what the head has most of: commas, semicolons or tabs."""
+    head = text.partition("\n")[0]
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a summary may be long
+    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count)))
+
+
 def _records(text: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(text)
@@ -123,7 +132,7 @@ def _flattened(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _run(row: Mapping[str, Any], parameters: set[str]) -> Run:
+def _run(row: Mapping[str, Any], parameters: set[str], written: float) -> Run:
     config: dict[str, Any] = {}
     last: dict[str, Any] = {}
     for name, cell in row.items():
@@ -138,7 +147,7 @@ def _run(row: Mapping[str, Any], parameters: set[str]) -> Run:
             (config if name == "config" else last).update({key: _unwrapped(item) for key, item in found.items()})
         elif parameters and name not in _ASIDE and isinstance(value, (int, float)):
             last[name] = value
-    began = next((time for name in _BEGAN if (time := _time(row.get(name)))), 0.0)
+    began = next((time for name in _BEGAN if (time := _time(row.get(name)))), written)
     ended = next((time for name in _ENDED if (time := _time(row.get(name)))), began)
     curves = row.get("history") or ([last] if last else [])
     name = next((str(row[name]) for name in _NAMES if row.get(name)), "")
@@ -166,12 +175,23 @@ def _value(cell: Any) -> Any:
     if text in ("True", "False", "true", "false"):
         return text.lower() == "true"
     if text[:1] in "{[":
-        for read in (json.loads, ast.literal_eval):
+        for read in (json.loads, _literal):
             try:
                 return read(text)
             except (ValueError, SyntaxError):
                 continue
     return text
+
+
+class _Numbers(ast.NodeTransformer):
+    """Makes numbers of the words that Python prints for those that are none."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Constant(float(node.id)) if node.id in ("nan", "inf") else node
+
+
+def _literal(text: str) -> Any:
+    return ast.literal_eval(_Numbers().visit(ast.parse(text, mode="eval")))
 
 
 def _time(cell: Any) -> float:

@@ -17,7 +17,7 @@ import pytest
 
 IMPORTS = {"there": "from ray import tune", "here": "from tune_platform import ray_tune as tune"}
 SCRIPT = """
-import json, math, os, random, sys, tempfile, traceback
+import json, math, os, random, subprocess, sys, tempfile, time, traceback
 import ray
 IMPORT
 from ray.tune import CLIReporter
@@ -38,7 +38,7 @@ def asha_on_a_function():
     # The worst come first, so that each is judged against better ones only where it should go on.
     grid = tune.Tuner(
         descend, param_space={"x": tune.grid_search([1, 2, 3])},
-        tune_config=tune.TuneConfig(metric="loss", mode="min", max_concurrent_trials=1,
+        tune_config=tune.TuneConfig(metric="loss", mode="min", max_concurrent_trials=1, reuse_actors=True,
                                     scheduler=ASHAScheduler(grace_period=1, max_t=9, reduction_factor=3)),
         run_config=run_config("asha"),
     ).fit()
@@ -67,7 +67,7 @@ def pbt_on_a_class_with_checkpoints():
                                   hyperparam_mutations={"rate": [0.1, 1.0, 2.0]})
     grid = tune.Tuner(
         Climb, param_space={"rate": tune.grid_search([0.1, 1.0, 2.0, 0.1])},
-        tune_config=tune.TuneConfig(scheduler=pbt),
+        tune_config=tune.TuneConfig(scheduler=pbt, reuse_actors=True),
         run_config=run_config("pbt", stop={"training_iteration": 8},
                               checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True)),
     ).fit()
@@ -80,7 +80,8 @@ def pbt_on_a_class_with_checkpoints():
 def hyperband():
     grid = tune.Tuner(
         descend, param_space={"x": tune.grid_search([1, 2, 3, 4])},
-        tune_config=tune.TuneConfig(metric="loss", mode="min", scheduler=HyperBandScheduler(max_t=9)),
+        tune_config=tune.TuneConfig(metric="loss", mode="min", scheduler=HyperBandScheduler(max_t=9),
+                                    reuse_actors=True),
         run_config=run_config("hyperband"),
     ).fit()
     return [grid.get_best_result().config, len(grid), grid.num_errors]
@@ -96,7 +97,7 @@ def space(trial):
 def conditional_space_with_optuna():
     grid = tune.Tuner(
         branch, tune_config=tune.TuneConfig(search_alg=OptunaSearch(space=space, metric="loss", mode="min", seed=1),
-                                            num_samples=6, max_concurrent_trials=2),
+                                            num_samples=4, max_concurrent_trials=2, reuse_actors=True),
         run_config=run_config("optuna"),
     ).fit()
     return [len(grid), grid.num_errors, {result.config["kind"] for result in grid} <= {"tree", "line"}]
@@ -117,7 +118,7 @@ def sample_from_with_parameters_and_resources():
 def grid_with_random():
     grid = tune.Tuner(
         descend, param_space={"x": tune.uniform(0, 1), "net": {"width": tune.grid_search([1, 2]), "fixed": "a"}},
-        tune_config=tune.TuneConfig(num_samples=2, metric="loss", mode="min"),
+        tune_config=tune.TuneConfig(num_samples=2, metric="loss", mode="min", reuse_actors=True),
         run_config=run_config("grid", stop={"training_iteration": 2}),
     ).fit()
     frame = grid.get_dataframe()
@@ -216,7 +217,7 @@ def returns_and_yields():
 def older_run():
     analysis = tune.run(
         descend, config={"x": tune.grid_search([1, 2])}, metric="loss", mode="min", stop={"training_iteration": 3},
-        storage_path=HOME, name="older", verbose=0, resources_per_trial={"cpu": 1},
+        storage_path=HOME, name="older", verbose=0, reuse_actors=True, resources_per_trial={"cpu": 1},
     )
     trial = analysis.best_trial
     return [analysis.best_config, round(analysis.best_result["loss"], 6), len(analysis.trials),
@@ -229,6 +230,7 @@ def older_run():
 def scopes():
     grid = tune.Tuner(
         zigzag, param_space={"x": tune.grid_search([1, 2])}, run_config=run_config("scopes"),
+        tune_config=tune.TuneConfig(reuse_actors=True),
     ).fit()
     return {scope: grid.get_best_result("score", "max", scope=scope).config["x"]
             for scope in ("last", "all", "avg", "last-5-avg")}
@@ -237,10 +239,54 @@ def zigzag(config):
     for value in ([0, 9, 0, 0, 0, 0, 2] if config["x"] == 1 else [5, 5, 5, 5, 5, 5, 1]):
         tune.report({"score": value})
 
+def slow(config):
+    start = 0
+    if (checkpoint := tune.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder, open(folder + "/step") as file:
+            start = int(file.read())
+    for step in range(start + 1, 7):
+        while step == 5 and not os.path.exists(HOME + "/killed_once"):
+            time.sleep(0.05)
+        with tempfile.TemporaryDirectory() as folder:
+            with open(folder + "/step", "w") as file:
+                file.write(str(step))
+            tune.report({"step": step, "started": start}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+class Heard(tune.Callback):
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        if result["step"] == 4:
+            open(HOME + "/heard_of_" + trial.config["name"], "w").close()
+
+def to_be_killed():
+    space = {"name": tune.grid_search(["a", "b", "c"]), "x": tune.uniform(0, 1)}
+    tune.Tuner(slow, param_space=space, run_config=run_config("killed", callbacks=[Heard()]),
+               tune_config=tune.TuneConfig(metric="step", mode="max")).fit()
+
+def restore_after_a_kill():
+    os.makedirs(HOME, exist_ok=True)
+    address = ray.get_runtime_context().gcs_address
+    driver = subprocess.Popen([sys.executable, __file__, HOME, "to_be_killed", address])
+    while not all(os.path.exists(HOME + "/heard_of_" + name) for name in "ab"):
+        assert driver.poll() is None
+        time.sleep(0.1)
+    driver.kill()
+    driver.wait()
+    open(HOME + "/killed_once", "w").close()
+    assert tune.Tuner.can_restore(HOME + "/killed")
+    grid = tune.Tuner.restore(HOME + "/killed", slow).fit()
+    by_name = {result.config["name"]: result.metrics for result in grid}
+    # Ray Tune may be killed between a report and its next note of how its trials stand.
+    went_on = tune.__name__ == "ray.tune" or all(by_name[name]["started"] == 4 for name in "ab")
+    return [sorted(by_name), len(grid), grid.num_errors, [each["step"] for each in by_name.values()],
+            by_name["c"]["started"], went_on]
+
 ALL = [asha_on_a_function, pbt_on_a_class_with_checkpoints, hyperband, conditional_space_with_optuna,
        sample_from_with_parameters_and_resources, grid_with_random, stoppers, callbacks_and_names, failures_and_restore,
-       fail_fast, retried_from_its_checkpoint, returns_and_yields, older_run, scopes]
+       fail_fast, retried_from_its_checkpoint, returns_and_yields, older_run, scopes, restore_after_a_kill]
 if __name__ == "__main__":
+    if sys.argv[2:3] == ["to_be_killed"]:
+        ray.init(sys.argv[3], log_to_driver=False, logging_level="ERROR")
+        to_be_killed()
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     for one in ALL:
         if len(sys.argv) > 2 and one.__name__ not in sys.argv[2:]:

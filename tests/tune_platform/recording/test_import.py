@@ -159,7 +159,8 @@ def test_what_was_judged_is_asked_for(tmp_path: Path) -> None:
     assert "--mode: say whether" in call("import", source, code=2).output
     said = call("import", source, "--metric", "los", "--mode", "min", code=2).output
     assert "no metric 'los' was reported (did you mean 'loss'?)" in said
-    assert "is not an experiment of Ray Tune's" in call("import", str(tmp_path), code=2).output
+    (tmp_path / "nothing").mkdir()
+    assert "is not an experiment of Ray Tune's" in call("import", str(tmp_path / "nothing"), code=2).output
     assert "there is no" in call("import", str(tmp_path / "nowhere"), code=2).output
 
 
@@ -272,6 +273,9 @@ REST: Mapping[str, Any] = {
         ("mlflow.json", json.dumps(REST), ()),
         ("wandb.csv", WANDB, ()),
         ("page.csv", PAGE, ("--parameters", "lr,opt")),
+        ("PAGE.CSV", PAGE, ("--parameters", "lr,opt")),
+        ("page.tsv", PAGE.replace(",", "\t"), ("--parameters", "lr,opt")),
+        ("semicolons.csv", PAGE.replace(",", ";"), ("--parameters", "lr,opt")),
     ],
 )
 def test_tables_of_runs(tmp_path: Path, name: str, text: str, more: tuple[str, ...]) -> None:
@@ -284,6 +288,38 @@ def test_tables_of_runs(tmp_path: Path, name: str, text: str, more: tuple[str, .
         ({"lr": 0.1, "opt": "sgd"}, "COMPLETED", {"loss": 0.5, "acc": 0.9}),
         ({"lr": 0.2, "opt": "adam"}, "FAILED", {"loss": 0.4}),
     ]
+
+
+def test_cells_that_hold_lines_long_texts_and_no_numbers(tmp_path: Path) -> None:
+    long, storage = "x" * 200_000, str(tmp_path / "ours")
+    (tmp_path / "wandb.csv").write_text(
+        "name,config,summary\n"
+        "r1,\"{'lr': 0.1}\",\"{'loss': nan, 'acc': 0.9, 'most': -inf}\"\n"
+        f"r2,\"{{'lr': 0.2, 'note': '{long}'}}\",\"{{'loss': 0.5}}\"\n"
+    )
+    call("import", str(tmp_path / "wandb.csv"), "--metric", "loss", "--mode", "min", "--storage", storage)
+    first, second = load("wandb", storage=storage)
+    assert (first.config, first.last["acc"], second.last) == ({"lr": 0.1}, 0.9, {"loss": 0.5})
+    assert second.config["note"] == long
+    assert first.created.year > 2000  # when the file was written, where the runs do not say
+    (tmp_path / "mlflow.csv").write_text('params.lr,params.note,metrics.loss\n0.1,"two\nlines, and more",0.5\n')
+    call("import", str(tmp_path / "mlflow.csv"), "--metric", "loss", "--mode", "min", "--storage", storage)
+    assert load("mlflow", storage=storage)[0].config == {"lr": 0.1, "note": "two\nlines, and more"}
+
+
+def test_a_storage_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/none.db"
+    assert "there is no file" in call("import", url, code=2).output
+    assert not (tmp_path / "none.db").exists()
+    optuna.storages.RDBStorage(url)
+    assert "has no studies" in call("import", url, code=2).output
+
+
+def test_a_folder_of_several_experiments_names_them(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "experiment_state-2026.json").write_text("{}")
+    assert "import one of them: one, two" in " ".join(call("import", str(tmp_path), code=2).output.split())
 
 
 def test_a_table_that_does_not_say_what_its_columns_are(tmp_path: Path) -> None:
