@@ -230,8 +230,14 @@ class Worker:
     def _packed(self, sent: Sent | None) -> bytes | None:
         if sent is None:
             return None
-        name, strange = (f"{socket.gethostname()}:{os.getpid()}", self._strange) if sent.number == 1 else ("", "")
+        name, strange = (_name(), self._strange) if sent.number == 1 else ("", "")
         return pickle.dumps((sent.number, sent.order, name, strange, sent.batch, sent.more), protocol=5)
+
+
+def _name() -> str:
+    """Return where this process runs: host, process, and the GPUs that Ray gave it."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return f"{socket.gethostname()}:{os.getpid()}" + (f" gpu {gpus}" if gpus else "")
 
 
 def _telling(leave: Callable[[int], NoReturn], log: ProcessLog) -> Callable[[int], NoReturn]:

@@ -1,4 +1,4 @@
-"""The commands that ask a running search for something: stop, pause, unpause, enqueue.
+"""The commands that ask a search for something: stop, pause, unpause, enqueue, which run; tag, which need not.
 
 Each leaves a request in the store; the driver carries it out, and writes it into the log.
 """
@@ -106,6 +106,34 @@ def enqueue(experiment: str, values: tuple[str, ...], storage: str | None) -> No
     _said(row.name, f"one more trial with {shown}")
 
 
+@click.command()
+@experiment_argument
+@click.argument("tags", nargs=-1)
+@click.option("--remove", multiple=True, metavar="TAG", help="Take this one off; may be given again.")
+@storage_option
+def tag(experiment: str, tags: tuple[str, ...], remove: tuple[str, ...], storage: str | None) -> None:
+    """Tag an experiment, and print its tags.
+
+    It need not run. `ls` and the dashboard show the tags, and the dashboard finds experiments by them.
+
+    \b
+    Example: tune-platform tag digits baseline paper --remove draft
+    """
+    from tune_platform.protocol.requests import refusal
+    from tune_platform.results import locate
+    from tune_platform.store.sql import open_store
+
+    data = {"add": list(tags), "remove": list(remove)}
+    if problem := refusal("tag", None, data):
+        raise click.UsageError(problem)
+    name, storage = locate(experiment, storage)
+    with open_store(storage) as store, store.open(name) as found:
+        if tags or remove:
+            found.request("tag", None, data, time.time())
+        for each in found.row().tags:
+            click.echo(each)
+
+
 @contextmanager
 def _running(name: str, storage: str | None, trial: int | None = None) -> Iterator[tuple[SqlExperiment, ExperimentRow]]:
     """Open an experiment that runs now. Raises ExperimentError, with what to do, for another, or an ended trial."""
@@ -145,4 +173,4 @@ def _said(name: str, what: str) -> None:
     talk(f"{name}: asked; {what}")
 
 
-COMMANDS = (stop, pause, unpause, enqueue)
+COMMANDS = (stop, pause, unpause, enqueue, tag)

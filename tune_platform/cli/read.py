@@ -76,10 +76,15 @@ def ls(storage: str | None, as_json: bool) -> None:
         talk(f"no experiments in {where}")
         return
     now = time.time()
+    tags = any(row.tags for row in rows)  # a column that few need
     lines = [
-        (row.name, row.status, str(sum(row.counts.values())), _age(row.created, now), _ls_note(row)) for row in rows
-    ]
-    click.echo(table(("experiment", "status", "trials", "started", "note"), lines, width()))
+        (row.name, row.status, str(sum(row.counts.values())), _age(row.created, now),
+         *([", ".join(row.tags)] if tags else []), _ls_note(row))
+        for row in rows
+    ]  # fmt: skip
+    click.echo(
+        table(("experiment", "status", "trials", "started", *(["tags"] if tags else []), "note"), lines, width())
+    )
 
 
 def _age(then: float, now: float) -> str:
@@ -98,6 +103,7 @@ def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
         "reason": row.reason,
         "objective": [objective] if isinstance(objective, Mapping) else objective,
         "counts": dict(row.counts),
+        "tags": list(row.tags),
         "created": row.created,
         "heartbeat": row.heartbeat,
         "driver": row.driver,

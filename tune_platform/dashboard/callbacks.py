@@ -12,7 +12,7 @@ from flask import request
 from plotly.io.json import to_json_plotly
 
 from tune_platform.dashboard import layout, listing, parts, versus
-from tune_platform.dashboard.actions import ask, retry
+from tune_platform.dashboard.actions import ask, extension, retry, tag
 from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.live import pass_told
 from tune_platform.dashboard.options import read
@@ -63,11 +63,11 @@ def _pages(app: Dash, source: Source) -> None:
         return layout.body(tab, source.known(where["name"]), theme or "light", text or "", chosen or ())
 
     @app.callback(
-        Output("experiments", "children"), Input("list-tick", "n_intervals"), Input("search", "value"),
-        prevent_initial_call=True,
+        Output("experiments", "children"), Output("list-marks", "data"), Input("list-tick", "n_intervals"),
+        Input("search", "value"), State("list-marks", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    def found(_: int, text: str) -> Any:
-        return listing.rows(source, text or "")
+    def found(_: int, text: str, marks: Mapping[str, str]) -> Any:
+        return listing.lines(source, text or "", marks or {})
 
     @app.callback(
         Output("versus-figure", "figure"), Output("versus-said", "children"),
@@ -101,10 +101,11 @@ def _live(app: Dash, source: Source) -> None:
         return found, pass_told(picture, found), no_update if (text or "") == before else text or ""
 
     @app.callback(
-        Output("table", "columnDefs"), Input("columns", "value"), State("where", "data"), prevent_initial_call=True
-    )
-    def columns(names: list[str], where: Mapping[str, Any]) -> Any:
-        return layout.column_defs(source.known(where["name"]).table, names or ["trial"]) if names else no_update
+        Output("table", "columnDefs"), Input("columns", "value"), Input("grouped", "value"), State("where", "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    def columns(names: list[str], grouped: str, where: Mapping[str, Any]) -> Any:
+        return layout.column_defs(source.known(where["name"]).table, names, grouped) if names else no_update
 
 
 def _drawings(app: Dash, source: Source, may_control: Callable[[], bool]) -> None:
@@ -170,11 +171,11 @@ def _steering(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
         Output("said", "children"), Input({"type": "act", "action": ALL, "trial": ALL}, "n_clicks"),
         State({"type": "field", "name": ALL}, "value"), State({"type": "field", "name": ALL}, "id"),
         State({"type": "more", "name": ALL}, "value"), State({"type": "more", "name": ALL}, "id"),
-        State("where", "data"), prevent_initial_call=True,
+        State({"type": "tags", "name": ALL}, "value"), State("where", "data"), prevent_initial_call=True,
     )  # fmt: skip
     def act(
         _: Any, values: list[Any], ids: list[Mapping[str, str]], more: list[Any], extras: list[Mapping[str, str]],
-        where: Mapping[str, Any],
+        tags: list[list[str]], where: Mapping[str, Any],
     ) -> Any:  # fmt: skip
         place = ctx.triggered_id
         if not place or not ctx.triggered or not ctx.triggered[0]["value"]:
@@ -183,16 +184,17 @@ def _steering(app: Dash, source: Source, may_control: Callable[[], bool]) -> Non
             return parts.alert("This page may not steer: open the address with the token.")
         action, trial = place["action"], None if place["trial"] < 0 else place["trial"]
         data: dict[str, Any] = {}
-        if action == "enqueue":
-            given = {each["name"]: value for each, value in zip(ids, values, strict=True) if value not in (None, "")}
-            data = {"config": {name: parsed(text) for name, text in given.items()}}
-        elif action == "extend":
-            given = {each["name"]: value for each, value in zip(extras, more, strict=True) if value}
-            data = {name: int(value) if name == "trials" else float(value) for name, value in given.items()}
-            if not data:
-                return parts.alert("Say by how much.")
         try:
-            if action.startswith("retry"):
+            if action == "enqueue":
+                given = {each["name"]: text for each, text in zip(ids, values, strict=True) if text not in (None, "")}
+                data = {"config": {name: parsed(text) for name, text in given.items()}}
+            elif action == "extend":
+                data = extension({each["name"]: text for each, text in zip(extras, more, strict=True)})
+                if not data:
+                    return parts.alert("Say by how much.")
+            if action == "tag":
+                said = tag(source.storage, source.check(where["name"]), tags[0] or [])
+            elif action.startswith("retry"):
                 said = retry(source, where["name"], trial, group=action == "retry-group")
             else:
                 said = ask(source.storage, source.check(where["name"]), action, trial, data)
@@ -225,7 +227,10 @@ def _in_the_browser(app: Dash) -> None:
     def client(name: str, *what: Any, **options: Any) -> None:
         app.clientside_callback(ClientsideFunction("page", name), *what, **options)
 
-    client("rows", Output("table", "rowData"), Input("news", "data"), Input("passing", "data"))
+    client(
+        "rows", Output("table", "rowData"), Input("news", "data"), Input("passing", "data"),
+        Input("grouped", "value"),
+    )  # fmt: skip
     client("watch", Output("watched", "data"), Input("where", "data"), State("revision", "data"))
     drawn = [{"type": f"{kind}-drawn", "name": ALL} for kind in ("figure", "follow")]
     client(
@@ -246,7 +251,7 @@ def _in_the_browser(app: Dash) -> None:
     client(
         "address", Output("address", "data"), Input("tabs", "value"), Input("filter", "value"),
         Input("selection", "data"), Input("columns", "value"), Input("aggregate", "value"),
-        Input({"type": "option", "name": ALL, "of": ALL}, "value"),
+        Input("grouped", "value"), Input({"type": "option", "name": ALL, "of": ALL}, "value"),
         State({"type": "option", "name": ALL, "of": ALL}, "id"), State("shown", "data"), State("where", "data"),
     )  # fmt: skip
     client(

@@ -98,7 +98,8 @@ def _draw(
     except (SpecError, ExperimentError) as error:
         made = themed(nothing(str(error)), "dark" if theme == "dark" else "light")
     # Its name stands above it on the page: inside, a legend of two lines would cover it.
-    made.update_layout(title_text=None, margin_t=24, showlegend=False if len(made.data) > NAMED else None)
+    top = 24 if made.layout.margin.t is None else max(24, made.layout.margin.t - 40)
+    made.update_layout(title_text=None, margin_t=top, showlegend=False if len(made.data) > NAMED else None)
     return Drawing(made, told, key, seen=seen)
 
 

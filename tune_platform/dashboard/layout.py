@@ -13,10 +13,11 @@ from dash import dcc, html
 from tune_platform.dashboard.drawing import Drawing, draw
 from tune_platform.dashboard.filtering import names
 from tune_platform.dashboard.options import controls, in_address, read
-from tune_platform.dashboard.parts import alert, card, link
+from tune_platform.dashboard.parts import SIGNS, address, alert, card, link
 from tune_platform.dashboard.source import Picture
 from tune_platform.dashboard.table import AGGREGATES, LAST, Table, aggregated, pack
 from tune_platform.plots import FIGURES, View
+from tune_platform.plots.observations import is_seed
 from tune_platform.plots.theme import nothing, themed
 
 #: The tabs of an experiment: word, then its sections (s:) and figures in order. Figures that follow the selection are
@@ -24,17 +25,20 @@ from tune_platform.plots.theme import nothing, themed
 TABS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "overview": ("Overview", ("s:overview", "history", "curves", "s:insights")),
     "parameters": ("Parameters", ("parallel", "importance", "slice", "contour", "rank")),
-    "objectives": ("Pareto", ("pareto", "hypervolume", "edf")),
+    "objectives": ("Objectives", ("pareto", "hypervolume", "edf")),
     "timeline": ("Timeline", ("timeline", "workers", "utilisation")),
     "scheduler": ("Scheduler", ("rungs", "lineage", "schedules", "decisions")),
     "failures": ("Failures", ("s:failures", "failures")),
-    "compare": ("Compare", ("s:compare", "curves", "parallel", "s:repeated")),
+    "compare": ("Compare", ("s:compare", "curves", "s:repeated")),
     "control": ("Control", ("s:control", "s:audit")),
     "export": ("Share", ("s:share",)),
 }
 FOLLOW = ("curves",)
 #: Figures that take the whole width.
 BROAD = ("parallel", "decisions", "timeline", "utilisation")
+#: Figures that need a population, and those that need several objectives: others have no place for them.
+_OF_POPULATIONS, _OF_SEVERAL = ("lineage", "schedules"), ("pareto", "hypervolume")
+_POPULATIONS = ("pbt", "pb2", "mf_pbt", "freeze_thaw")
 
 
 def frame() -> Any:
@@ -70,6 +74,7 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
     text = query.get("filter", "")
     columns = [name for name in query.get("columns", "").split(",") if name in table.columns] or table.shown
     by = query.get("metrics", LAST) if query.get("metrics") in AGGREGATES else LAST
+    grouped = "configs" if query.get("rows") == "configs" else "trials"
     chosen = [int(each) for each in query.get("trials", "").split(",") if each.isdigit()]
     return [
         dcc.Store(id="where", data={"name": view.name, "trial": None}),
@@ -98,6 +103,9 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
                     placeholder='such as: loss < 0.2 and state == "completed"', style={"flex": "2 1 20rem"},
                 ),
                 dmc.Select(
+                    id="grouped", label="Rows", data=ROWS, value=grouped, allowDeselect=False, w="10rem",
+                ),
+                dmc.Select(
                     id="aggregate", label="Metrics", data=[{"value": k, "label": w} for k, w in AGGREGATES.items()],
                     value=by, allowDeselect=False, w="10rem",
                 ),
@@ -110,15 +118,19 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
         ),
         html.Div(id="filter-said", role="status"),
         html.Div(id="chosen"),
-        grid(table, columns, chosen),
+        grid(table, columns, chosen, grouped),
     ]  # fmt: skip
 
 
-def grid(table: Table, columns: Sequence[str], chosen: Sequence[int]) -> Any:
+#: What a row of the table is. Runs whose configs differ in their seed alone are of one config.
+ROWS = [{"value": "trials", "label": "trials"}, {"value": "configs", "label": "configs (seeds)"}]
+
+
+def grid(table: Table, columns: Sequence[str], chosen: Sequence[int], grouped: str = "trials") -> Any:
     """Return the table of trials; it draws the rows that are seen, sorts in the browser, and keeps its selection."""
     return dag.AgGrid(
         id="table",
-        columnDefs=column_defs(table, columns),
+        columnDefs=column_defs(table, columns, grouped),
         rowData=[],
         getRowId="params.data.trial + ''",
         selectedRows={"ids": [str(each) for each in chosen]},
@@ -133,19 +145,36 @@ def grid(table: Table, columns: Sequence[str], chosen: Sequence[int]) -> Any:
     )
 
 
-def column_defs(table: Table, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the columns as the table of the page wants them."""
+def column_defs(table: Table, columns: Sequence[str], grouped: str = "trials") -> list[dict[str, Any]]:
+    """Return the columns as the table of the page wants them; of configs also how many runs, and how they differ."""
     digits = {"function": "params.value == null ? '' : d3.format('.5~g')(params.value)"}
-    return [
+    means = grouped == "configs"
+    drawn = {
+        "trial": {"cellRenderer": "TrialLink", "cellRendererParams": {"path": address(table.view.name)}},
+        "state": {} if means else {"cellRenderer": "State", "cellRendererParams": {"signs": SIGNS}},
+    }
+    found: list[dict[str, Any]] = [
         {
             "field": name,
             "headerName": name.removeprefix("config/").removeprefix("metrics/"),
             "headerTooltip": name,
-            **({"valueFormatter": digits} if name in table.fractions else {}),
+            **({"valueFormatter": digits} if name in table.fractions or (means and name not in drawn) else {}),
             "width": 90 if name in ("trial", "step") else 320 if name == "reason" else 130,
+            **drawn.get(name, {}),
         }
         for name in columns
+        if not (means and is_seed(name))
     ]
+    if means:
+        runs = {"field": "runs", "headerTooltip": "how many trials ran this config", "width": 90}
+        spread = {
+            "field": "deviation", "headerTooltip": "standard deviation of the best values", "width": 130,
+            "valueFormatter": digits,
+        }  # fmt: skip
+        at = next((place for place, each in enumerate(found) if each["field"] == "best"), 0)
+        found[at + 1 : at + 1] = [spread]
+        found[min(1, len(found)) : min(1, len(found))] = [runs]
+    return found
 
 
 def news(picture: Picture, since: int, by: str = LAST) -> dict[str, Any] | None:
@@ -174,18 +203,37 @@ def body(
 
     `options`: what was chosen of each figure, by its name.
     """
-    parts = TABS.get(tab, TABS["overview"])[1]
+    parts = [each for each in TABS.get(tab, TABS["overview"])[1] if _has_place(each, picture.view)]
     sections = [section(each[2:]) for each in parts if each.startswith("s:")]
-    figures = []
+    figures, broad = [], _broad([each for each in parts if each in FIGURES])
     for each in (each for each in parts if each in FIGURES):
         drawing, given = None, (options or {}).get(each, {})
         if each in QUICK:
             trials = chosen if each in FOLLOW else ()
             drawing = draw(picture, each, theme, text=text, trials=trials, **read(each, given))
-        figures.append(figure(each, picture.view, given, drawing, theme))
+        figures.append(figure(each, picture.view, given, drawing, theme, broad=each in broad))
     if not sections and not figures:
         figures = [alert("There is no figure of this kind yet.")]
     return [*sections[:1], html.Div(figures, className="figures"), *sections[1:]]
+
+
+def _has_place(name: str, view: View) -> bool:
+    if name in _OF_SEVERAL:
+        return len(view.metrics) > 1
+    scheduler = str((view.spec.get("schedule") or {}).get("name", ""))
+    return name not in _OF_POPULATIONS or view.family is not None or scheduler in _POPULATIONS
+
+
+def _broad(names: Sequence[str]) -> set[str]:
+    """Return the figures that take the whole width: those that need it, and those with none beside them."""
+    found, left = set(BROAD), ""
+    for name in (*names, BROAD[0]):
+        if name not in BROAD:
+            left = "" if left else name
+        elif left:
+            found.add(left)
+            left = ""
+    return found
 
 
 def section(name: str) -> Any:
@@ -202,7 +250,10 @@ def size(made: Drawing | None) -> dict[str, str]:
     return {"height": f"{height}px" if height else "24rem"}
 
 
-def figure(name: str, view: View, given: Mapping[str, str], made: Drawing | None = None, theme: str = "light") -> Any:
+def figure(
+    name: str, view: View, given: Mapping[str, str], made: Drawing | None = None, theme: str = "light", *,
+    broad: bool = False,
+) -> Any:  # fmt: skip
     """Return the place of a figure: its choices, its drawing, its sentence, and ways to take it away."""
     kind = FIGURES[name]
     how = "follow" if name in FOLLOW else "figure"
@@ -221,7 +272,7 @@ def figure(name: str, view: View, given: Mapping[str, str], made: Drawing | None
     box = html.Figure(
         [head, controls(name, view, given), inner, *caption, _taken(name, how, view.name)], className="figure"
     )
-    return dmc.Paper(box, withBorder=True, radius="md", className="broad" if name in BROAD else "")
+    return dmc.Paper(box, withBorder=True, radius="md", className="broad" if broad else "")
 
 
 def _taken(name: str, how: str, experiment: str) -> Any:
@@ -271,5 +322,5 @@ def absent() -> list[Any]:
     """Return what callbacks of an experiment's page take, empty, for a page that has the rest of what they take."""
     kept = ("passing", "news", "shown", "address", "table", "filtered", "watched", "noted")
     stores = [dcc.Store(id=name) for name in kept]
-    inputs = [dcc.Input(id=name) for name in ("filter", "tabs", "columns", "aggregate")]
+    inputs = [dcc.Input(id=name) for name in ("filter", "tabs", "columns", "aggregate", "grouped")]
     return [*stores, *inputs, *(html.Div(id=name) for name in ("filter-said", "chosen", "body"))]

@@ -85,6 +85,8 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
     ),
     "contour": (Option("x", "Across", _parameters("what tells most")), Option("y", "Up", _parameters("the next"))),
     "rank": (Option("x", "Across", _parameters("what tells most")), Option("y", "Up", _parameters("the next"))),
+    "timeline": (Option("by", "Rows", _fixed(("", "nodes"), ("gpu", "GPUs"))),),
+    "utilisation": (Option("by", "Of", _fixed(("", "nodes"), ("gpu", "GPUs"))),),
     "schedules": (Option("parameter", "Parameter", _parameters("the first")),),
 }  # fmt: skip
 

@@ -53,6 +53,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
             className="plain",
         ),
         className="wide",
+        tabIndex=0,  # so that the keyboard can move it sideways
     )
 
 
@@ -111,7 +112,11 @@ def ago(then: float | None) -> str:
     """Return how long ago a time was, for people."""
     if not then:
         return "-"
-    return f"{lasting(time.time() - then)} ago"
+    seconds = max(0.0, time.time() - then)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return "just now"
 
 
 def lasting(seconds: float) -> str:

@@ -25,8 +25,11 @@ from tune_platform.plots import FIGURES, View
 from tune_platform.plots.crashes import groups
 from tune_platform.plots.observations import is_seed, same_config, saved
 from tune_platform.protocol.configs import shown
+from tune_platform.protocol.requests import TAGS
 from tune_platform.results import Spent
+from tune_platform.results.lineage import Segment
 from tune_platform.results.tables import flatten
+from tune_platform.store.sql import open_store
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def overview(scene: Scene) -> Any:
     steps = int(trials.step.sum())
     facts = [
         fact("trials" + (f" of {whole}" if whole else ""), len(trials)),
-        *(fact(word, count) for word, count in sorted(view.counts.items())),
+        *(fact(word, _to_failures(view.name, word, count)) for word, count in sorted(view.counts.items())),
         fact("reports", f"{steps:,}"),
         fact("trial time", lasting(float(np.nansum(trials.seconds)))),
     ]
@@ -62,6 +65,10 @@ def overview(scene: Scene) -> Any:
     facts = [best, fact("best trial", link(f"trial {view.best}", view.name, view.best)), *facts]
     config = shown(dict(scene.source.results(view.name).trial(view.best).config))
     return [html.Div(facts, className="facts"), card(*_copies(config, "best"), title="Best config")]
+
+
+def _to_failures(name: str, word: str, count: int) -> Any:
+    return html.A(count, href=proof(name, "failures"), title="why they failed") if word == "failed" else count
 
 
 def budgets(spent: Spent | None) -> list[tuple[str, str]]:
@@ -144,7 +151,8 @@ def ranges(view: View, members: Sequence[int]) -> str:
     for name in view.varied[:12]:
         values = [value for at in rows if (value := view.parameter(name)[at]) is not None]
         if values and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-            found.append(f"{name} {number(min(values))} to {number(max(values))}")
+            low, high = number(min(values)), number(max(values))
+            found.append(f"{name} {low}" + ("" if low == high else f" to {high}"))
         elif values:
             kinds = sorted(set(map(str, values)))
             found.append(f"{name} {', '.join(kinds[:4])}{' ...' if len(kinds) > 4 else ''}")
@@ -171,7 +179,8 @@ def compare(scene: Scene) -> Any:
         else:
             same += 1
     head = ["", *(link(f"trial {n}", view.name, n) for n in numbers)]
-    note = html.P(f"{same} parameters are the same in all of them.") if same else ""
+    told = "One parameter is" if same == 1 else f"{same} parameters are"
+    note = html.P(f"{told} the same in all of them.") if same else ""
     return card(table(head, [[name, *cells] for name, cells in lines.items()]), note, title="Compare")
 
 
@@ -212,7 +221,8 @@ def share(scene: Scene) -> Any:
     """Links to the data, and what else can be done with the page."""
     base = f"/files/{quote(scene.view.name, safe='')}"
     links = [
-        [html.A(f"Trials as {form.upper()}", href=f"{base}/trials.{form}"), " "] for form in ("csv", "json", "parquet")
+        [html.A(f"Trials as {word}", href=f"{base}/trials.{form}"), " "]
+        for form, word in (("csv", "CSV"), ("json", "JSON"), ("parquet", "Parquet"))
     ]
     return card(
         html.P([each for pair in links for each in pair]),
@@ -263,6 +273,8 @@ def trial(scene: Scene) -> Any:
         card(pairs(flatten(one.metrics)), title="Metrics at its best report"),
         card(table(["step", "bytes", ""], kept) if kept else "None is kept.", title="Checkpoints"),
     ]
+    if view.family is not None and (segments := view.family.schedule(one.number))[1:]:
+        cards.append(card(_lineage(view.name, segments), title="What trained its weights, in turn"))
     if one.error:
         cards.insert(0, card(html.Pre(one.error, tabIndex=0), title=one.message[:200]))
     return [
@@ -271,6 +283,17 @@ def trial(scene: Scene) -> Any:
             f"tune-platform enqueue {view.name} "
             + shlex.join(f"{k}={v}" for k, v in flatten(config).items()))]), title="Reproduce"),
     ]  # fmt: skip
+
+
+def _lineage(name: str, segments: Sequence[Segment]) -> Any:
+    configs = [flatten(shown(dict(each.config))) for each in segments]
+    varied = [key for key in configs[0] if len({str(each.get(key)) for each in configs}) > 1][:8]
+    rows = [
+        [link(f"trial {each.trial}", name, each.trial), each.first, "its end" if each.last is None else each.last,
+         *(number(config.get(key)) for key in varied)]
+        for each, config in zip(segments, configs, strict=True)
+    ]  # fmt: skip
+    return table(["by", "from its step", "to", *varied], rows)
 
 
 def why(scene: Scene) -> Any:
@@ -297,7 +320,13 @@ def buttons(scene: Scene, trial: int, status: str = "RUNNING") -> Any:
 
 
 #: What the budget can be extended by from the page, by its name in a request.
-_MORE = {"trials": "More trials", "gpu_hours": "More GPU hours", "cost": "More cost"}
+_MORE = {
+    "trials": ("More trials", "such as 10"),
+    "time": ("More time", "such as 30m or 2h"),
+    "deadline": ("Another deadline", "such as 2030-01-31 18:00"),
+    "gpu_hours": ("More GPU hours", "such as 4"),
+    "cost": ("More cost", "such as 10"),
+}
 _LIMITS = {"gpu_hours": "the GPU hours are used up", "cost": "the cost is reached", "deadline": "the deadline"}
 
 
@@ -307,9 +336,10 @@ def control(scene: Scene) -> Any:
     if not scene.control:
         text = "This page only reads. To steer from it: tune-platform dashboard --allow-control, and open its address."
         return card(text, title="Control")
+    tags = tagging(scene)
     if not view.running:
-        command = f"tune-platform resume {view.name}"
-        return card(f"{view.name} is not running: {view.status}. To go on with it: {command}", title="Control")
+        command = html.Code(f"tune-platform resume {view.name}")
+        return [card(f"{view.name} is not running: {view.status}. To go on with it: ", command, title="Control"), tags]
     fields = [
         dmc.TextInput(id={"type": "field", "name": each.name}, label=each.name, placeholder=_allowed(each))
         for each in view.space.values()
@@ -319,14 +349,13 @@ def control(scene: Scene) -> Any:
         dmc.Button("Add a trial", id={"type": "act", "action": "enqueue", "trial": -1}, mt="sm"),
     ]
     spent = scene.source.results(view.name).spent()
-    limits = [name for name in _MORE if name == "trials" or (spent is not None and name in spent.of)]
+    limits = {"trials", *(spent.of if spent is not None else ()), *(view.spec.get("budget") or {})}
     more = dmc.Group(
         [
             *(
-                dmc.NumberInput(
-                    id={"type": "more", "name": name}, label=_MORE[name], min=0, value=10 * (name == "trials")
-                )
-                for name in limits
+                dmc.TextInput(id={"type": "more", "name": name}, label=word, placeholder=hint)
+                for name, (word, hint) in _MORE.items()
+                if name in limits
             ),
             dmc.Button("Extend the budget", id={"type": "act", "action": "extend", "trial": -1}, variant="default"),
         ],
@@ -336,7 +365,20 @@ def control(scene: Scene) -> Any:
         card(buttons(scene, -1), title="The experiment"),
         card(more, title="Budget"),
         card(html.P("What is left open is sampled."), *form, title="Add a trial"),
+        tags,
     ]
+
+
+def tagging(scene: Scene) -> Any:
+    """The tags of the experiment, to be changed; they need no driver."""
+    with open_store(scene.source.storage) as store:
+        known = store.row(scene.view.name).tags
+    field = dmc.TagsInput(
+        id={"type": "tags", "name": "tags"}, label="Tags of this experiment", value=list(known), maxTags=TAGS,
+        placeholder="type one, then Enter",
+    )  # fmt: skip
+    button = dmc.Button("Save the tags", id={"type": "act", "action": "tag", "trial": -1}, variant="default", mt="sm")
+    return card(field, button, title="Tags")
 
 
 def _allowed(dimension: Any) -> str:

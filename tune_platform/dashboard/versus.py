@@ -22,7 +22,9 @@ BY = {"trials": "Trials", "time": "Time", "cost": "Cost"}
 
 def page(source: Source, query: Mapping[str, str]) -> list[Any]:
     """Return the page, with the experiments that the query of its address names, else the newest ones of one metric."""
-    names = [row.name for row in source.experiments()]
+    rows = source.experiments()
+    names = [row.name for row in rows]
+    alike = [row.name for row in rows if row.spec.get("objective") == rows[0].spec.get("objective")]
     given = [name for name in query.get("of", "").split(",") if name in names]
     by = query.get("by", "trials")
     drawing = dcc.Graph(
@@ -34,7 +36,7 @@ def page(source: Source, query: Mapping[str, str]) -> list[Any]:
         dmc.Group(
             [
                 dmc.MultiSelect(
-                    id="versus-names", label="Experiments", data=names, value=given or names[:2], searchable=True,
+                    id="versus-names", label="Experiments", data=names, value=given or alike[:2], searchable=True,
                     maxValues=MOST, style={"flex": "1 1 20rem"},
                 ),
                 dmc.Select(

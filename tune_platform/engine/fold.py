@@ -136,7 +136,7 @@ def _requested(state: State, event: Requested) -> list[Decision]:
             state.hold(trial, event.action == "pause")
     elif event.action in ("pause", "unpause"):
         state.paused = event.action == "pause"
-    elif event.action == "extend":
+    elif event.action == "extend":  # tags concern those who read the experiment alone
         state.supply.extend(int(event.data.get("trials", 0)))
         state.extra_time += float(event.data.get("time", 0.0))
         state.spending.extend(event.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 
 from tune_platform.plots.effects import range_text
 from tune_platform.plots.registry import figure, some_trial
-from tune_platform.plots.theme import text
+from tune_platform.plots.theme import LINE, text
 from tune_platform.plots.view import View
 
 _CHANGING = re.compile(r"0x[0-9a-fA-F]+|\d+(\.\d+)?")
@@ -100,11 +101,18 @@ def failures(view: View) -> go.Figure:
     ]
     drawn = go.Figure(
         go.Bar(
-            x=[len(group.trials) for group in found], y=[text(group.signature, 90) for group in found], orientation="h",
+            x=[len(group.trials) for group in found], y=list(range(len(found))), orientation="h", width=0.4,
             hovertext=said, hoverinfo="text", marker={"color": "#D55E00", "pattern": {"shape": "x"}}, name="failed",
         )
     )  # fmt: skip
+    for place, group in enumerate(found):  # beside the bars a long cause would leave no room for them
+        lines = [text(line) for line in textwrap.wrap(group.signature, LINE)[:2]]
+        drawn.add_annotation(
+            text="<br>".join(lines), x=0, y=place - 0.25, xref="paper", xanchor="left", yanchor="bottom", align="left",
+            showarrow=False,
+        )  # fmt: skip
     drawn.update_layout(
-        xaxis_title="failed trials", yaxis={"type": "category", "autorange": "reversed"}, height=160 + 40 * len(found)
-    )
+        xaxis={"title": "failed trials", "rangemode": "tozero"}, height=160 + 70 * len(found),
+        yaxis={"visible": False, "range": [len(found) - 0.7, -0.9]},
+    )  # fmt: skip
     return drawn

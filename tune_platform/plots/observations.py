@@ -14,12 +14,13 @@ from tune_platform.plots.theme import number
 from tune_platform.plots.view import View
 
 _TRIALS = 20  # below so many nothing is said of parameters and of plateaus
+_MUCH = 0.3  # of the order of the trials: a parameter that tells less is not said to matter most
 
 
 class Insight(NamedTuple):
     """One sentence, and the name of the figure that proves it."""
 
-    kind: str  #: plateau | border | idle_parameter | noise | failures | idle | saved
+    kind: str  #: plateau | border | strong_parameter | idle_parameter | noise | failures | idle | saved
     text: str
     figure: str
 
@@ -63,6 +64,15 @@ def _plateau(view: View) -> Iterator[Insight]:
         )
 
 
+def _strongest(view: View) -> Iterator[Insight]:
+    if len(view.ranking) < _TRIALS or len(view.varied) < 2:
+        return
+    share, name = max((effect(view, name), name) for name in view.varied)
+    if share >= _MUCH:
+        text = f"{name} matters most: alone it tells {share:.0%} of the order of {len(view.ranking)} trials."
+        yield Insight("strong_parameter", text, "importance")
+
+
 def _idle_parameters(view: View) -> Iterator[Insight]:
     if len(view.ranking) < _TRIALS or len(view.varied) < 2:
         return
@@ -100,7 +110,7 @@ def noise(view: View) -> tuple[float, int] | None:
 
 
 def _noise(view: View) -> Iterator[Insight]:
-    found = noise(view)
+    found = None if view.family is not None else noise(view)  # clones of one config have other weights
     if found is None or len(view.ranking) < 4:
         return
     spread, count = found
@@ -116,13 +126,14 @@ def _noise(view: View) -> Iterator[Insight]:
 
 
 def _idle(view: View) -> Iterator[Insight]:
-    busy = workers.utilisation(view)
+    by_gpu = workers.utilisation(view, "gpu")
+    busy, word = (by_gpu, "GPUs") if by_gpu else (workers.utilisation(view), "nodes")
     slack = {node: 1 - share for node, share in busy.items() if share < 0.7}
     if slack and len(view.trials) > len(busy):
         node = max(slack, key=lambda each: slack[each])
         yield Insight(
             "idle",
-            f"{len(slack)} of {len(busy)} nodes were idle more than 30 % of the time; {node} {slack[node]:.0%}.",
+            f"{len(slack)} of {len(busy)} {word} were idle more than 30 % of the time; {node} {slack[node]:.0%}.",
             "timeline",
         )
 
@@ -147,4 +158,4 @@ def _saved(view: View) -> Iterator[Insight]:
         yield Insight("saved", f"Early stopping saved {share:.0%} of the steps.", "rungs")
 
 
-_FINDERS = (_failures, _borders, _plateau, _idle_parameters, _noise, _idle, _saved)
+_FINDERS = (_failures, _strongest, _borders, _plateau, _idle_parameters, _noise, _idle, _saved)

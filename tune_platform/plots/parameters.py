@@ -16,12 +16,13 @@ from tune_platform.plots.columns import Floats
 from tune_platform.plots.effects import borders, effect, strongest
 from tune_platform.plots.progress import wants_log
 from tune_platform.plots.registry import figure
-from tune_platform.plots.theme import PALETTE, SCALE, nothing, number, scatter, text
+from tune_platform.plots.theme import PALETTE, nothing, number, scatter, text
 from tune_platform.plots.view import View
 
 _SHOWN = 12
 _FEW = 4  # trials, below which there is nothing to say of parameters
 _LINES = 5_000
+_LEVEL = 6  # axes whose names have room beside one another
 #: Trials that an evaluator is given at most.
 _GRID = 200  # Optuna's contour has a cell for each pair of values
 _JUDGED = {"ped_anova": 1_000, "fanova": 300}
@@ -96,12 +97,11 @@ def parallel(
     return go.Figure(
         go.Parcoords(
             dimensions=dimensions,
-            line={"color": colour, "colorscale": SCALE, "reversescale": True},
+            line={"color": colour, "reversescale": True},
             customdata=view.trials.number[rows],
-            labelangle=-20,
-            labelside="bottom",
+            labelangle=0 if len(dimensions) <= _LEVEL else -20,
         )
-    )
+    ).update_layout(margin={"l": 60, "r": 60, "t": 90})
 
 
 def _axis(view: View, name: str, rows: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def slices(view: View, *, parameters: Sequence[str] | None = None) -> go.Figure:
             scatter(len(mine))(
                 x=at[mine], y=values[mine], mode="markers", showlegend=False, name=text(name),
                 customdata=view.trials.number[mine],
-                marker={"size": 5, "color": view.trials.number[mine], "colorscale": SCALE, "opacity": 0.8},
+                marker={"size": 5, "color": view.trials.number[mine], "opacity": 0.8},
                 hovertemplate="trial %{customdata}<br>%{x}<br>%{y:.6g}",
             ), **place,
         )  # fmt: skip
@@ -177,7 +177,7 @@ def slices(view: View, *, parameters: Sequence[str] | None = None) -> go.Figure:
             drawn.update_xaxes(tickvals=list(range(len(words))), ticktext=words, **place)
         elif dimension is not None and dimension.low is not None and dimension.high is not None:
             if dimension.log:
-                drawn.update_xaxes(type="log", dtick=1, **place)
+                drawn.update_xaxes(type="log", dtick=1, tickangle=0, tickfont={"size": 11}, **place)
             for bound in (dimension.low, dimension.high):
                 drawn.add_vline(
                     x=bound, line={"dash": "dot", "color": PALETTE[5 if name in hit else 7], "width": 1}, **place
@@ -282,7 +282,7 @@ def importance(
         drawn.add_trace(
             go.Bar(
                 x=mean[order], y=[text(names[at], 30) for at in order], orientation="h", name=word,
-                error_x={"array": spread[order]}, marker={"color": PALETTE[place % len(PALETTE)]},
+                error_x={"array": spread[order], "color": PALETTE[7]}, marker={"color": PALETTE[place % len(PALETTE)]},
                 hovertemplate="%{y}: %{x:.3f}",
             )
         )  # fmt: skip

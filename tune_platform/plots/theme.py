@@ -6,6 +6,7 @@ Plotly reads a part of HTML in titles, labels and hovers.
 
 from __future__ import annotations
 
+import textwrap
 from html import escape
 from typing import Any, Literal
 
@@ -25,8 +26,13 @@ STATES: dict[str, tuple[str, str, str]] = {
     "starting": ("#56B4E9", "triangle-up-open", "starting"),
     "pending": ("#7F7F7F", "circle-open", "pending"),
 }
-#: For values on a scale: readable in grey too.
-SCALE = "Viridis"
+#: For values on a scale: Viridis, readable in grey too, without the end that a background hides.
+SCALES: dict[Theme, tuple[str, ...]] = {
+    "light": ("#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#c2d322"),
+    "dark": ("#5b6bb5", "#3f8fa8", "#22a884", "#7ad151", "#bddf26", "#fde725"),
+}
+#: Letters of a line inside of a figure: so many fit at 390 pixels.
+LINE = 40
 BEST = "#009E73"
 #: More points than this are drawn by the graphics card.
 MANY = 2_000
@@ -55,13 +61,19 @@ def scatter(count: int) -> Any:
 
 def _template(theme: Theme) -> go.layout.Template:
     ink, paper, grid = ("#1f2933", "#ffffff", "#e4e7eb") if theme == "light" else ("#e4e7eb", "#242424", "#424242")
-    axis = {"gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "automargin": True, "title": {"standoff": 8}}
+    axis = {
+        "gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "automargin": True, "title": {"standoff": 8},
+        "exponentformat": "power",
+    }  # fmt: skip
+    scale = [[at / (len(SCALES[theme]) - 1), colour] for at, colour in enumerate(SCALES[theme])]
     return go.layout.Template(
         layout={
             "font": {"color": ink, "family": "system-ui, sans-serif", "size": 13},
             "paper_bgcolor": paper, "plot_bgcolor": paper, "colorway": PALETTE, "xaxis": axis, "yaxis": axis,
-            "colorscale": {"sequential": SCALE}, "hoverlabel": {"align": "left", "namelength": -1},
-            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}, "margin": {"t": 70, "r": 20},
+            "colorscale": dict.fromkeys(("sequential", "sequentialminus", "diverging"), scale),
+            "hoverlabel": {"align": "left", "namelength": -1},
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+            "margin": {"t": 70, "r": 20, "b": 48},
             "title": {"x": 0.01, "xanchor": "left"},
         }
     )  # fmt: skip
@@ -79,8 +91,9 @@ def themed(figure: go.Figure, theme: Theme = "light") -> go.Figure:
 def nothing(why: str) -> go.Figure:
     """Return an empty figure that says why there is nothing to draw."""
     figure = go.Figure()
+    lines = [text(line, 2 * LINE) for line in textwrap.wrap(" ".join(why.split())[:200], LINE)]
     figure.add_annotation(
-        text=text(why, 200), showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5, font={"size": 15}
+        text="<br>".join(lines), showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5, font={"size": 15}
     )
     figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
     return figure

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from tune_platform.plots.columns import Floats, Objects, Whole
 from tune_platform.plots.registry import figure, some_trial
 from tune_platform.plots.space import cells
-from tune_platform.plots.theme import BEST, PALETTE, nothing, number, scatter, text
+from tune_platform.plots.theme import BEST, PALETTE, nothing, scatter, text
 from tune_platform.plots.view import View
 
 #: What became of a trial at a rung: colour, marker, word.
@@ -143,40 +143,42 @@ def _lineage_summary(view: View) -> str:
 
 @figure("lineage", "Family of the population", _lineage_summary, _cloned)
 def lineage(view: View) -> go.Figure:
-    """Draw each trial as a line over its steps, and an arrow from a source to each clone that went on from it."""
+    """Draw each trial as a line over time, and a line from a source to each clone when that went on from it."""
     assert view.family is not None
     clones = view.family.clones[-_ROWS:]
     trials = sorted({each for clone in clones for each in (clone.trial, clone.source)})
     lane = {trial: place for place, trial in enumerate(trials)}
-    long = dict(zip(view.trials.number.tolist(), view.trials.step.tolist(), strict=True))
+    at = [clone.time.timestamp() - view.created for clone in clones]
     x: list[Any] = []
     y: list[Any] = []
     for trial in trials:
-        x += [0, long.get(trial, 0), None]
+        row = view.trials.place(trial)
+        begin = float(np.nan_to_num(view.trials.started[row] - view.created))
+        x += [begin, begin + float(np.nan_to_num(view.trials.seconds[row])), None]
         y += [lane[trial], lane[trial], None]
     drawn = go.Figure(
         go.Scatter(x=x, y=y, mode="lines", name="trials", line={"color": PALETTE[7], "width": 2}, hoverinfo="skip")
     )
     x, y = [], []
-    for clone in clones:
-        x += [clone.source_step if clone.source_step is not None else clone.step, clone.step, None]
+    for clone, when in zip(clones, at, strict=True):
+        x += [when, when, None]
         y += [lane[clone.source], lane[clone.trial], None]
     drawn.add_trace(
         go.Scatter(x=x, y=y, mode="lines", name="took over", line={"color": PALETTE[1], "width": 1.5}, hoverinfo="skip")
     )
     drawn.add_trace(
         go.Scatter(
-            x=[clone.step for clone in clones], y=[lane[clone.trial] for clone in clones], mode="markers", name="clone",
+            x=at, y=[lane[clone.trial] for clone in clones], mode="markers", name="clone",
             marker={"color": PALETTE[5], "symbol": "star", "size": 10}, customdata=[clone.trial for clone in clones],
             hovertext=[
-                f"trial {c.trial} from trial {c.source} at its step {c.source_step}: {text(c.reason, 120)}"
+                f"trial {c.trial} (step {c.step}) from trial {c.source} (step {c.source_step}): {text(c.reason, 120)}"
                 for c in clones
             ],
             hoverinfo="text",
         )
     )  # fmt: skip
     drawn.update_layout(
-        xaxis_title="step",
+        xaxis_title="seconds since the start",
         yaxis={"title": "trial", "tickvals": list(lane.values()), "ticktext": [str(each) for each in trials]},
     )
     return drawn
@@ -258,14 +260,15 @@ def decisions(view: View, *, trial: int | None = None, newest: int = 200) -> go.
     rows = decision_rows(view, trial, newest)
     head = ["seconds", "trial", "step", "what", "by", "reason", "until"]
     table = [
-        [number(row["time"] - view.created, 6) for row in rows],
-        *([text("" if row[name] is None else row[name], 200) for row in rows] for name in head[1:]),
+        [f"{row['time'] - view.created:.2f}" for row in rows],
+        *([text("" if row[name] is None else row[name], 200) for row in rows] for name in head[1:-1]),
+        ["" if row["until"] is None else f"{row['until']:g}" for row in rows],
     ]
     drawn = go.Figure(
         go.Table(
-            columnwidth=[1.2, 0.8, 0.8, 1.2, 1.2, 6, 0.8],  # the reason is what is read
-            header={"values": head, "align": "left"},
-            cells={"values": table, "align": "left"},
+            columnwidth=[1.2, 0.8, 0.8, 1.5, 1.4, 6, 0.8],  # the reason is what is read
+            header={"values": head, "align": "left", "height": 30},
+            cells={"values": table, "align": "left", "height": 26},
         )
     )
     drawn.update_layout(margin={"l": 10, "r": 10, "b": 10})

@@ -143,7 +143,7 @@ class Failed(Event):
 class Requested(Event):
     """Something a person asked for while the experiment runs, from the CLI, the page or Python.
 
-    `action`: stop | cancel | pause | unpause | enqueue | extend; with `trial` it concerns that trial alone.
+    `action`: stop | cancel | pause | unpause | enqueue | extend | tag; with `trial` it concerns that trial alone.
     `request` is the number of the row in the store's inbox, so that none is carried out twice.
     """
 

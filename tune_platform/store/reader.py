@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tune_platform.errors import ExperimentError, SpecError, did_you_mean
+from tune_platform.protocol.requests import tagged
 from tune_platform.store import lease, rows, schema
 from tune_platform.store.database import Database
 from tune_platform.store.records import CheckpointRow, ExperimentRow, LogRow, ReportRow, RequestRow, TrialRow
@@ -165,6 +166,10 @@ class ExperimentReader:
         query = sa.select(*schema.columns(schema.log)).where(_L.experiment == self._id, _L.stimulus.is_(None))
         found = rows.to_logs(self._fetch(query.order_by(_L.seq.desc()).limit(1)), self.leave_out)
         return next(((row.time, row.data["spent"]) for row in found if row.data.get("spent")), None)
+
+    def best_values(self) -> list[tuple[int, float]]:
+        """Return the best value of each trial that has one, by number."""
+        return [(int(trial), float(best)) for trial, best in self._fetch(schema.READ_BEST, self._id)]
 
     def causes(self, trial: int) -> dict[int, LogRow]:
         """Return the facts that the effects on one trial followed from, by their `seq`, without reports."""
@@ -366,4 +371,5 @@ def read_experiment(database: Database, number: int, name: str) -> ExperimentRow
         heartbeat=heartbeat,
         driver=lease.shown(driver),
         counts=_read_counts(database, number),
+        tags=tagged(_read(data) for (data,) in database.fetch(schema.READ_TAGS, number)),
     )

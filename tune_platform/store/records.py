@@ -103,3 +103,4 @@ class ExperimentRow:
     heartbeat: float = 0.0
     driver: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)  # trials by status
+    tags: tuple[str, ...] = ()  # what persons have tagged it with, sorted

@@ -189,6 +189,11 @@ LOCK_EXPERIMENT = READ_LEASE.with_for_update()
 _NEW = ("name", "spec", "status", "reason", "created", "heartbeat", "driver", "log_format")
 ADD_EXPERIMENT = sa.insert(experiments).values({name: sa.bindparam(f"new_{name}") for name in _NEW})
 ADD_REQUEST = sa.insert(requests)
+READ_TAGS = (
+    sa.select(requests.c.data)
+    .where(requests.c.experiment == _place("experiment"), requests.c.action == sa.literal_column("'tag'"))
+    .order_by(requests.c.id)
+)
 LAST_REQUEST = sa.select(sa.func.max(requests.c.id)).where(requests.c.experiment == _place("experiment"))
 LAST_SEQ = sa.select(sa.func.max(log.c.seq)).where(log.c.experiment == _place("experiment"))
 READ_LOG = (
@@ -228,6 +233,11 @@ COUNT_STATES = (
     sa.select(trials.c.status, sa.func.count())
     .where(trials.c.experiment == _place("experiment"))
     .group_by(trials.c.status)
+)
+READ_BEST = (
+    sa.select(trials.c.trial, trials.c.best)
+    .where(trials.c.experiment == _place("experiment"), trials.c.best.is_not(None))
+    .order_by(trials.c.trial)
 )
 READ_SNAPSHOT = (
     sa.select(*columns(snapshots))

@@ -284,6 +284,9 @@ def test_fractions_of_a_gpu_share_it(watch: Watch) -> None:
     watch.until(lambda: watch.done(0) and watch.done(1))
     assert len(watch.reports(0)[0].metrics["devices"].split(",")) == 1
     assert len(watch.reports(1)[0].metrics["devices"].split(",")) == 2
+    for trial in (0, 1):  # so that the timeline can show who held which
+        names = {e.worker for e in watch.events if isinstance(e, (Started, Reported)) and e.trial == trial}
+        assert any(name.endswith(f" gpu {watch.reports(trial)[0].metrics['devices']}") for name in names), names
 
 
 def test_what_ray_cannot_place_fails_with_a_reason(watch: Watch) -> None:

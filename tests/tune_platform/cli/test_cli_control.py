@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,14 @@ def test_enqueue_where_the_space_is_a_function(call: Call, make: Make, storage: 
     make(status="running", spec={**SPEC, "space": {"python": "my:space"}})
     assert "cannot be checked here" in call("enqueue", "digits", "lr=7").stderr
     assert requests(storage) == [("enqueue", None, {"config": {"lr": 7}})]
+
+
+def test_tags_are_set_taken_off_and_listed_whether_it_runs_or_not(call: Call, make: Make) -> None:
+    make()
+    assert call("tag", "digits").stdout == ""
+    assert call("tag", "digits", "paper", "draft").stdout == "draft\npaper\n"
+    assert call("tag", "digits", "--remove", "draft").stdout == "paper\n"
+    assert json.loads(call("ls", "--json").stdout)[0]["tags"] == ["paper"]
+    assert "paper" in call("ls").stdout
+    assert "1 to 40 letters" in call("tag", "digits", "two\nlines", code=2).stderr
+    assert call("tag", "digits").stdout == "paper\n"

@@ -383,7 +383,7 @@ def test_help_is_there_for_every_command_and_has_an_example(call: Call) -> None:
     names = [line.split()[0] for line in call("--help").stdout.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
     assert names == [
         "init", "run", "check", "simulate", "resume", "submit", "ls", "show", "best", "why", "export", "plot", "import",
-        "lineage", "logs", "dashboard", "top", "quota", "stop", "pause", "unpause", "enqueue", "rm", "doctor",
+        "lineage", "logs", "dashboard", "top", "quota", "stop", "pause", "unpause", "enqueue", "tag", "rm", "doctor",
         "completion",
     ]  # fmt: skip
     for name in names:

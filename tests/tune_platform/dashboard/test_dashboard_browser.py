@@ -96,6 +96,19 @@ def test_a_filter_leaves_the_trials_that_pass_and_stands_in_the_address(opened: 
     page.wait_for_function("() => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5")
 
 
+def test_rows_are_configs_and_a_trial_is_a_link(opened: Open) -> None:
+    page = opened.page
+    assert page.locator("#table a[href='/e/small/t/1']").count() == 1
+    assert page.locator("#table .ag-row").get_by_text("✕ failed").count() == 1, "a sign and a word"
+    page.get_by_label("Rows").first.click()
+    page.get_by_role("option", name="configs (seeds)").click()
+    page.wait_for_selector("#table .ag-header-cell-text >> text=runs")
+    assert "rows=configs" in page.url
+    page.get_by_label("Rows").first.click()
+    page.get_by_role("option", name="trials").click()
+    page.wait_for_function("() => !document.querySelector('#table').innerText.includes('runs')")
+
+
 def test_a_change_in_the_store_comes_and_the_selection_stays(opened: Open) -> None:
     page = opened.page
     rows(page).nth(1).click()

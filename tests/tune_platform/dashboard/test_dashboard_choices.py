@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dash import no_update
 from plotly.utils import PlotlyJSONEncoder
 
-from tests.odd_experiments import ODD
+from tests.odd_experiments import ODD, Experiment, Made
+from tests.odd_experiments import store as store_odd
 from tests.odd_experiments import write as write_odd
 from tests.tune_platform.dashboard.conftest import SPEC, trial_row
 from tune_platform.dashboard import listing
+from tune_platform.dashboard.actions import asked, extension, tag
 from tune_platform.dashboard.drawing import draw
-from tune_platform.dashboard.layout import TABS, experiment_page, news
+from tune_platform.dashboard.layout import TABS, body, column_defs, experiment_page, news
 from tune_platform.dashboard.options import OPTIONS, in_address, read
 from tune_platform.dashboard.parts import proof
 from tune_platform.dashboard.sections import SECTIONS, Scene, budgets
 from tune_platform.dashboard.source import Picture, Source
 from tune_platform.dashboard.table import aggregated
+from tune_platform.errors import SpecError
 from tune_platform.plots import FIGURES
 from tune_platform.plots.data import as_csv
 from tune_platform.plots.observations import same_config
@@ -103,7 +107,7 @@ def test_a_metric_is_shown_as_its_last_best_least_greatest_or_mean(picture: Pict
 def test_the_list_tells_how_far_each_is_and_finds_by_words(source: Source) -> None:
     text = said(listing.rows(source, "small LOSS"))
     assert "40% of 10" in text or "50% of 10" in text
-    assert "/files/small/sparkline.svg?revision=" in text
+    assert "/files/small/sparkline.svg?trials=" in text
     assert "None of 1 experiments" in said(listing.rows(source, "small resnet"))
     counts = {"COMPLETED": 2, "RUNNING": 3}
     row = ExperimentRow(name="x", spec={"budget": {"trials": 10}}, status="running", created=100.0, counts=counts)
@@ -183,3 +187,77 @@ def test_limits_of_what_may_be_spent_are_shown_and_can_be_extended(source: Sourc
     assert [word for word in ("More trials", "More GPU hours", "More cost") if word in form] == [
         "More trials", "More GPU hours", "More cost",
     ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ the list, tags, the budget
+
+
+def test_the_list_is_sent_only_what_has_changed(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        for age, name in enumerate(("small", "other"), start=2):
+            store.create(name, SPEC, created=time.time() - age * 1e6).close()
+    source = Source(str(tmp_path))
+    whole, marks = listing.lines(source, "", {})
+    assert "small" in said(whole)
+    assert "other" in said(whole)
+    again, same = listing.lines(source, "", marks)
+    assert again is no_update
+    assert same == marks
+    tag(str(tmp_path), "other", ["paper"])
+    changed, after = listing.lines(source, "", marks)
+    (operation,) = json.loads(said(changed))["operations"]
+    assert operation["location"][-1] == 1, "the second line alone"
+    assert "paper" in json.dumps(operation["params"])
+    assert listing.lines(source, "", after)[0] is no_update
+    assert "other" not in said(listing.lines(source, "small", after)[0]), "another search is another list"
+
+
+def test_tags_are_found_and_stand_in_the_audit_trail(storage: Path, source: Source) -> None:
+    assert tag(str(storage), "small", ["paper", " draft "]) == "Tags: draft, paper"
+    assert tag(str(storage), "small", ["paper", "draft"]) == "The tags are as they were."
+    assert tag(str(storage), "small", ["paper", "<b>"]) == "Tags: <b>, paper"
+    assert asked(str(storage), "small")[0]["data"] == {"add": ["<b>"], "remove": ["draft"], "by": "dashboard"}
+    assert "small" in said(listing.rows(source, "paper"))
+    assert "None of 1" in said(listing.rows(source, "draft"))
+    with pytest.raises(SpecError, match="1 to 40 letters"):
+        tag(str(storage), "small", ["x" * 41])
+    scene = Scene(source, source.picture("small").view, None, (), True)
+    assert '"value": ["<b>", "paper"]' in said(SECTIONS["control"](scene))
+
+
+def test_the_budget_is_extended_by_time_and_to_a_deadline() -> None:
+    found = extension(
+        {"trials": "5", "time": "30m", "deadline": "2030-01-31T18:00+00:00", "cost": " ", "gpu_hours": ""}
+    )
+    assert found == {"trials": 5, "time": 1800.0, "deadline": 1896112800.0}
+    for field, text, why in (
+        ("trials", "1.5", "trials: got '1.5'; a number is wanted"),
+        ("time", "soon", "time: .*soon"),
+        ("deadline", "tomorrow", "deadline: .*a date with a time is wanted"),
+    ):
+        with pytest.raises(SpecError, match=why):
+            extension({field: text})
+
+
+def test_a_tab_has_the_figures_that_there_can_be(tmp_path: Path) -> None:
+    places = {
+        name: said(body("scheduler", Source(str(tmp_path)).picture(write_odd(name, tmp_path))))
+        for name in ("normal", "pbt")
+    }
+    assert "Family of the population" in places["pbt"]
+    assert "Family of the population" not in places["normal"]
+    several = Source(str(tmp_path)).picture(write_odd("several", tmp_path))
+    assert "Pareto front" in said(body("objectives", several))
+    assert "Pareto front" not in said(body("objectives", Source(str(tmp_path)).picture("normal")))
+
+
+def test_the_table_of_configs_has_how_many_runs_and_no_seeds(tmp_path: Path) -> None:
+    made = Experiment(
+        trials=[Made(config={"lr": 0.1, "seed": n}, curve=[{"loss": 1.0 + n}]) for n in range(3)],
+    )
+    table = Source(str(tmp_path)).picture(store_odd("seeds", made, tmp_path)).table
+    names = [
+        each["field"] for each in column_defs(table, ["trial", "state", "best", "config/lr", "config/seed"], "configs")
+    ]
+    assert names == ["trial", "runs", "state", "best", "deviation", "config/lr"]
+    assert "cellRenderer" in column_defs(table, ["state"])[0]

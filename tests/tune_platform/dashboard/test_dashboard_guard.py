@@ -43,7 +43,7 @@ class Page:
             "output": "said.children", "outputs": {"id": "said", "property": "children"},
             "inputs": [[{"id": place, "property": "n_clicks", "value": 1}]],
             "changedPropIds": [json.dumps(place, separators=(",", ":"), sort_keys=True) + ".n_clicks"],
-            "state": [[], [], [], [], {"id": "where", "property": "data", "value": {"name": "small", "trial": None}}],
+            "state": [*([],) * 5, {"id": "where", "property": "data", "value": {"name": "small", "trial": None}}],
         }  # fmt: skip
         return self.post("/_dash-update-component", body, **headers)
 

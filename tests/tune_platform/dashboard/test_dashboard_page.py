@@ -153,12 +153,12 @@ def test_the_page_of_a_trial_says_why_it_is_where_it_is(source: Source) -> None:
 def test_failures_are_grouped_by_what_they_say(source: Source) -> None:
     text = said(SECTIONS["failures"](scene(source)))
     assert f"ValueError: {MARKUP}" in text
-    assert "lr 0.1 to 0.1" in text
+    assert "lr 0.1;" in text
 
 
 def test_trials_are_compared_by_what_differs(source: Source) -> None:
     text = said(SECTIONS["compare"](scene(source, chosen=(0, 2))))
-    assert "1 parameters are the same" in text
+    assert "One parameter is the same" in text
     assert "lr" in text
     assert "Select two" in said(SECTIONS["compare"](scene(source, chosen=(0,))))
 

@@ -32,7 +32,7 @@ from tune_platform.plots.crashes import groups, signature
 from tune_platform.plots.effects import borders, effect
 from tune_platform.plots.observations import noise, saved
 from tune_platform.plots.progress import quantiles, smoothed
-from tune_platform.plots.workers import utilisation
+from tune_platform.plots.workers import lanes, segments, utilisation, utilisation_figure
 from tune_platform.results import Results
 
 
@@ -195,6 +195,47 @@ def test_the_timeline_has_who_held_which_node_and_the_gaps(tmp_path: Path) -> No
     assert held == [("node 0", 0, 0, 9.5), ("node 0", 1, 20, 9.5), ("node 1", 1, 20, 9.5)]
     busy = utilisation(view)
     assert busy == pytest.approx({"node 0": 19 / 29.5, "node 1": 9.5 / 29.5})
+
+
+def test_the_timeline_has_a_row_for_each_gpu(tmp_path: Path) -> None:
+    curve = [{"loss": 1.0}] * 9
+    trials = [
+        Made(config={}, curve=curve, start=0, worker="host:1 gpu 0,1"),
+        Made(config={}, curve=curve, start=20, worker="host:2 gpu 1"),
+        Made(config={}, curve=curve, start=20, worker="host:3"),
+    ]
+    view = view_of(Experiment(trials=trials), tmp_path)
+    bars = named(timeline(view, by="gpu"), "completed")
+    assert sorted(zip(bars.y, bars.customdata.tolist(), strict=True)) == [
+        ("host gpu 0", 0), ("host gpu 1", 0), ("host gpu 1", 1),
+    ]  # fmt: skip
+    assert utilisation(view, "gpu") == pytest.approx({"host gpu 0": 9.5 / 29.5, "host gpu 1": 19 / 29.5})
+    assert max(utilisation_figure(view, by="gpu").data[0].y) == 1
+    assert [each.text for each in insights(view) if each.kind == "idle"] == [
+        "2 of 2 GPUs were idle more than 30 % of the time; host gpu 0 68%."
+    ]
+    without = view_of(Experiment(trials=trials[2:]), tmp_path / "without")
+    assert lanes(segments(without), "gpu") == {}
+    assert "given a GPU" in timeline(without, by="gpu").layout.annotations[0].text
+
+
+def test_what_is_told_to_stop_at_its_end_has_completed_and_nobody_is_in_two_places_at_once(tmp_path: Path) -> None:
+    end = [{"step": 9, "verdict": "stop", "by": "scheduler", "reason": "reached max"}]
+    trials = [Made(config={}, curve=[{"loss": 1.0}] * 9, start=10.0 * n, tick=10 / 9, verdicts=end) for n in range(2)]
+    view = view_of(Experiment(trials=trials), tmp_path)
+    assert set(segments(view).how.tolist()) == {"completed"}
+    assert utilisation_figure(view).data[0].y.max() == 1, "the first ends at the moment in which the second begins"
+
+
+def test_a_parameter_that_matters_is_told(tmp_path: Path) -> None:
+    made = plain([])
+    made.trials = [
+        Made(config={"lr": 0.001 * 2**n, "layers": n % 3}, curve=[{"loss": float(n)}], status="COMPLETED")
+        for n in range(24)
+    ]
+    (told,) = (each for each in insights(view_of(made, tmp_path)) if each.kind == "strong_parameter")
+    assert told.text.startswith("lr matters most: alone it tells ")
+    assert told.figure == "importance"
 
 
 def test_a_comparison_has_only_what_differs(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 // What runs in the browser: it keeps the trials of the table, so that only those that changed are sent.
 (function () {
-  const kept = {name: null, sent: null, passing: null, rows: new Map()};
+  const kept = {name: null, sent: null, passing: null, rows: new Map(), grouped: false, groups: new Map()};
 
   function bytes(text) {
     const found = window.atob(text), out = new Uint8Array(found.length);
@@ -27,7 +27,7 @@
     return Array.from(new kind(bytes(value.bdata)));
   }
 
-  function rows(news, passing) {
+  function rows(news, passing, by) {
     if (!news) return window.dash_clientside.no_update;
     if (kept.sent !== news) {
       take(news);
@@ -35,8 +35,64 @@
       window.tuneLive.behind(news.revision);
     }
     kept.passing = passing === null || passing === undefined ? null : new Set(passing);
-    const found = Array.from(kept.rows.values());
-    return kept.passing ? found.filter((row) => kept.passing.has(row.trial)) : found;
+    kept.grouped = by === "configs";
+    return shown();
+  }
+
+  function shown() {
+    const all = Array.from(kept.rows.values());
+    const found = kept.passing ? all.filter((row) => kept.passing.has(row.trial)) : all;
+    return kept.grouped ? grouped(found) : found;
+  }
+
+  const isSeed = (name) => name.split("/").pop() === "seed";
+
+  // A row for each config, of all runs of it whatever their seed: means of numbers, other things where they are the same.
+  function grouped(all) {
+    const sets = new Map();
+    for (const row of all) {
+      const config = Object.keys(row).filter((name) => name.startsWith("config/") && !isSeed(name));
+      const key = JSON.stringify(config.map((name) => row[name]));
+      sets.has(key) ? sets.get(key).push(row) : sets.set(key, [row]);
+    }
+    kept.groups = new Map();
+    return Array.from(sets.values(), (members) => {
+      const trial = members[0].trial, made = {trial, runs: members.length, members: members.map((row) => row.trial)};
+      for (const name of Object.keys(members[0])) {
+        if (name !== "trial" && !isSeed(name)) made[name] = together(members.map((row) => row[name]));
+      }
+      made.state = counted(members.map((row) => row.state));
+      made.deviation = deviation(members.map((row) => row.best));
+      for (const each of made.members) kept.groups.set(each, made);
+      return made;
+    });
+  }
+
+  const numbers = (values) => values.filter((value) => typeof value === "number");
+  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+
+  function together(values) {
+    if (values.every((value) => value === values[0])) return values[0];
+    return numbers(values).length ? mean(numbers(values)) : null;
+  }
+
+  function deviation(values) {
+    const found = numbers(values);
+    if (found.length < 2) return null;
+    const middle = mean(found);
+    return Math.sqrt(found.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (found.length - 1));
+  }
+
+  function counted(words) {
+    const found = new Map();
+    for (const word of words) found.set(word, (found.get(word) || 0) + 1);
+    return found.size === 1 ? words[0] : Array.from(found, ([word, count]) => `${count} ${word}`).join(", ");
+  }
+
+  // The rows of the table that have these trials.
+  function ids(trials) {
+    const place = (trial) => (kept.grouped && kept.groups.has(trial) ? kept.groups.get(trial).trial : trial);
+    return {ids: Array.from(new Set(trials.map((trial) => String(place(trial)))))};
   }
 
   // Take rows that have changed; return their trials.
@@ -59,6 +115,11 @@
     const grid = window.dash_ag_grid && document.getElementById("table") && window.dash_ag_grid.getApi("table");
     if (!grid) return;
     const now = new Set(passing || []);
+    if (kept.grouped) {
+      if (kept.passing) trials.forEach((trial) => (now.has(trial) ? kept.passing.add(trial) : kept.passing.delete(trial)));
+      grid.setGridOption("rowData", shown());
+      return;
+    }
     const change = {add: [], update: [], remove: []};
     for (const trial of trials) {
       const row = kept.rows.get(trial), there = grid.getRowNode(String(trial));
@@ -72,7 +133,8 @@
 
   function chosen(selected) {
     if (!selected) return [];
-    return Array.isArray(selected) ? selected.map((row) => row.trial) : selected.ids.map(Number);
+    const trials = Array.isArray(selected) ? selected.map((row) => row.trial) : selected.ids.map(Number);
+    return kept.grouped ? trials.flatMap((trial) => (kept.groups.get(trial) || {members: [trial]}).members) : trials;
   }
 
   // The trials inside all brushes of the parallel coordinates, read from the drawing: the numbers there are decoded.
@@ -89,9 +151,9 @@
     };
     const found = [];
     for (let at = 0; at < numbers.length; at++) {
-      if (brushes.every((each) => inside(each, at))) found.push(String([].concat(numbers[at])[0]));
+      if (brushes.every((each) => inside(each, at))) found.push([].concat(numbers[at])[0]);
     }
-    return {ids: found};
+    return ids(found);
   }
 
   // The points that were marked in a figure; their trials are read from the drawing, where numbers are decoded.
@@ -103,9 +165,9 @@
     const found = new Set();
     for (const point of cause.value.points || []) {
       const numbers = drawing._fullData[point.curveNumber].customdata;
-      if (numbers && numbers[point.pointNumber] !== undefined) found.add(String([].concat(numbers[point.pointNumber])[0]));
+      if (numbers && numbers[point.pointNumber] !== undefined) found.add([].concat(numbers[point.pointNumber])[0]);
     }
-    return found.size ? {ids: Array.from(found)} : window.dash_clientside.no_update;
+    return found.size ? ids(Array.from(found)) : window.dash_clientside.no_update;
   }
 
   // Write a figure as a file, with its title.
@@ -122,7 +184,7 @@
     return window.Plotly.downloadImage({data: drawing.data, layout}, {format: as, filename: name, ...size});
   }
 
-  function address(tab, filter, selection, columns, by, options, ids, shown, where) {
+  function address(tab, filter, selection, columns, by, grouped, options, ids, shown, where) {
     window.tuneLive.choose(filter, selection, by, options, ids);
     const parts = new URLSearchParams();
     if (tab && tab !== "overview") parts.set("tab", tab);
@@ -130,6 +192,7 @@
     if (selection && selection.length && selection.length <= 50) parts.set("trials", selection.join(","));
     if (columns && shown && columns.join() !== shown.join()) parts.set("columns", columns.join(","));
     if (by && by !== "last") parts.set("metrics", by);
+    if (grouped === "configs") parts.set("rows", grouped);
     ids.forEach(({name, of}, at) => {
       if (options[at] && options[at] !== 100) parts.set(name + "." + of, options[at]);
     });
@@ -165,6 +228,17 @@
   // A list that nobody sees asks for nothing.
   document.addEventListener("visibilitychange", () => {
     if (document.getElementById("experiments")) window.dash_clientside.set_props("list-tick", {disabled: document.hidden});
+  });
+
+  // What stands in two columns of the table: text of React, never markup.
+  const element = (...what) => window.React.createElement(...what);
+  window.dashAgGridComponentFunctions = Object.assign(window.dashAgGridComponentFunctions || {}, {
+    TrialLink: ({path, value}) => element("a", {href: `${path}/t/${value}`}, String(value)),
+    State: ({signs, value}) => {
+      const [sign, colour] = signs[value] || ["?", "#777777"];
+      const style = {borderLeft: "0.3rem solid " + colour, paddingLeft: "0.4rem"};
+      return element("span", {style}, `${sign} ${value}`);
+    },
   });
 
   window.tunePage = {cells, merge, unpacked};
