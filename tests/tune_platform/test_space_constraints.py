@@ -62,3 +62,12 @@ def test_unknown_names_and_impossible_spaces() -> None:
         space.check()
     assert Space({"a": uniform(0, 1)}, "a < 0.5").check() == pytest.approx(0.5, abs=0.15)
     assert Space({"a": uniform(0, 1)}).check() == 1.0
+
+
+def test_what_cannot_be_computed_of_values_is_not_met() -> None:
+    rule = Constraint("not (a.b < 2) and -c in (1, 2.5) and 0 < c + 1 < 3")
+    assert rule.meets({"a.b": 3, "c": -1})
+    assert not rule.meets({"a.b": 3, "c": -2})
+    assert not Constraint("a < 2").meets({"a": "text"})
+    assert not Constraint("1 / a > 0").meets({"a": 0})
+    assert not Constraint("a + 1 > 0").meets({"a": "text"})

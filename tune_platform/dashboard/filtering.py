@@ -6,9 +6,6 @@ Names are parameters (nested ones with dots: `model.width`), metrics of the last
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tune_platform.dashboard.table import FIRST, Table
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.space.constraints import Constraint
@@ -29,7 +26,7 @@ def passing(text: str, table: Table) -> list[int] | None:
     columns = [table.columns[known[name]] for name in read]
     numbers: list[int] = table.columns["trial"]
     rows = zip(numbers, *columns, strict=True)
-    return [number for number, *cells in rows if None not in cells and _holds(rule, read, cells)]
+    return [number for number, *cells in rows if None not in cells and rule.meets(dict(zip(read, cells, strict=True)))]
 
 
 def names(table: Table) -> dict[str, str]:
@@ -40,19 +37,3 @@ def names(table: Table) -> dict[str, str]:
         if kind in ("metrics", "config") and name:
             found.setdefault(name.replace("/", "."), column)
     return found
-
-
-def _holds(rule: Constraint, names: list[str], cells: list[Any]) -> bool:
-    tree: dict[str, Any] = {}
-    for name, value in zip(names, cells, strict=True):
-        *outer, last = name.split(".")
-        place: Any = tree
-        for part in outer:
-            place = place.setdefault(part, {})
-            if not isinstance(place, Mapping):
-                return False
-        place[last] = value
-    try:
-        return rule.satisfied(tree)
-    except SpecError:
-        return False  # a text beside a number: it does not pass

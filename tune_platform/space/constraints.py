@@ -46,11 +46,12 @@ class Constraint:
 
     def __init__(self, rule: str | Callable[[Mapping[str, Any]], bool]) -> None:
         self._function: Callable[[Mapping[str, Any]], bool] | None = None
-        self._tree: ast.expr | None = None
+        self._condition: Callable[[_Values], Any] | None = None
         self.names: frozenset[str] = frozenset()  #: the dotted names that a text reads; none for a function
         if isinstance(rule, str):
             self.text = rule
-            self._tree, self.names = _parse(rule)
+            tree, self.names = _parse(rule)
+            self._condition = _compiled(tree)
         elif callable(rule):
             self.text = str(getattr(rule, "__qualname__", None) or repr(rule))
             self._function = rule
@@ -72,8 +73,8 @@ class Constraint:
             if self._function is not None:
                 return bool(self._function(config))
             values = {name: lookup(config, name) for name in self.names}
-            assert self._tree is not None
-            return bool(_value(self._tree, values))
+            assert self._condition is not None
+            return bool(self._condition(values))
         except _Absent:
             return True
         except KeyError as error:
@@ -86,6 +87,17 @@ class Constraint:
             raise SpecError(f"constraint {self.text!r}: {error}") from error
         except Exception as error:
             raise SpecError(f"constraint {self.text!r} failed on {dict(config)!r}: {error!r}") from error
+
+    def meets(self, values: Mapping[str, Any]) -> bool:
+        """Tell whether values meet a text, given by the dotted `names` that it reads.
+
+        Not met is what cannot be computed, such as a text beside a number.
+        """
+        assert self._condition is not None, "a function has no names"
+        try:
+            return bool(self._condition(values))
+        except (ArithmeticError, SpecError, TypeError, ValueError):
+            return False
 
 
 class _Absent(Exception):  # noqa: N818 (a signal inside this file)
@@ -163,25 +175,35 @@ def _dotted(node: ast.AST) -> str | None:
     return ".".join([node.id, *reversed(parts)])
 
 
-def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
+_Values = Mapping[str, Any]
+
+
+def _compiled(node: ast.expr) -> Callable[[_Values], Any]:
+    """Return a function of the values by dotted name: the tree is walked once, not for each config."""
     match node:
-        case ast.Constant():
-            return node.value
-        case ast.BoolOp(op=ast.And()):
-            return all(_value(item, values) for item in node.values)
-        case ast.BoolOp():
-            return any(_value(item, values) for item in node.values)
-        case ast.UnaryOp(op=ast.Not()):
-            return not _value(node.operand, values)
-        case ast.UnaryOp():
-            return _UNARY[type(node.op)](_number(_value(node.operand, values)))
-        case ast.BinOp():
-            return _arithmetic(node.op, _value(node.left, values), _value(node.right, values))
+        case ast.Constant(value=value):
+            return lambda values: value
+        case ast.BoolOp(op=op):
+            items = [_compiled(item) for item in node.values]
+            if isinstance(op, ast.And):
+                return lambda values: all(item(values) for item in items)
+            return lambda values: any(item(values) for item in items)
+        case ast.UnaryOp(op=op):
+            operand = _compiled(node.operand)
+            if isinstance(op, ast.Not):
+                return lambda values: not operand(values)
+            unary = _UNARY[type(op)]
+            return lambda values: unary(_number(operand(values)))
+        case ast.BinOp(op=op):
+            left, right = _compiled(node.left), _compiled(node.right)
+            return lambda values: _arithmetic(op, left(values), right(values))
         case ast.Compare():
-            return _comparison(node, values)
+            return _comparison(node)
         case ast.Tuple() | ast.List():
-            return [_value(item, values) for item in node.elts]
-    return values[_dotted(node) or ""]
+            members = [_compiled(item) for item in node.elts]
+            return lambda values: [member(values) for member in members]
+    name = _dotted(node) or ""
+    return lambda values: values[name]
 
 
 def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
@@ -194,14 +216,23 @@ def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
     return found
 
 
-def _comparison(node: ast.Compare, values: Mapping[str, Any]) -> bool:
-    left = _value(node.left, values)
-    for op, item in zip(node.ops, node.comparators, strict=True):
-        right = _value(item, values)
-        if not _COMPARE[type(op)](left, right):
-            return False
-        left = right
-    return True
+def _comparison(node: ast.Compare) -> Callable[[_Values], bool]:
+    first, compare = _compiled(node.left), _COMPARE[type(node.ops[0])]
+    rest = [(_COMPARE[type(op)], _compiled(item)) for op, item in zip(node.ops, node.comparators, strict=True)]
+    if len(rest) == 1:
+        second = rest[0][1]
+        return lambda values: compare(first(values), second(values))
+
+    def chain(values: _Values) -> bool:
+        left = first(values)
+        for compare, item in rest:
+            right = item(values)
+            if not compare(left, right):
+                return False
+            left = right
+        return True
+
+    return chain
 
 
 def _number(value: Any) -> Any:
