@@ -8,10 +8,12 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,9 +101,10 @@ def simulate(
     """Run a search `seeds` times over known curves, with seeds that count up from the spec's own.
 
     `curves` is a table, its file, or (see `curves.experiment.table_of`) what an experiment's trials did. The spec's
-    budgets count in simulated seconds; its concurrency, resources, deadline, GPU hours, cost, backend, callbacks and
+    budgets count in simulated seconds, and its GPU hours and cost what the simulated trials hold of the spec's
+    resources; its deadline is as far from the beginning as it is from now. Its concurrency, backend, callbacks and
     storage have no part in it.
-    Raises SpecError where the curves do not fit the spec.
+    Raises SpecError where the curves do not fit the spec, and for a budget that cannot be simulated.
     """
     table = curves if isinstance(curves, CurveTable) else CurveTable.load(curves)
     if len(spec.metrics) > 1:
@@ -113,7 +116,9 @@ def simulate(
     resource = spec.make_scheduler().resource
     if resource not in ("step", table.resource, *table.values):
         raise SpecError(f"the schedule counts in {resource!r}, and {table.name} in {table.resource!r} (or step)")
-    if spec.trials is None and spec.budget.time is None and spec.budget.target is None:
+    budget = spec.budget
+    ends = (budget.time, budget.target, budget.deadline, budget.gpu_hours, budget.cost)
+    if spec.trials is None and all(each is None for each in ends):
         raise SpecError("the search has no end: give it a number of trials, or a budget of (simulated) time")
     if seeds < 1:
         raise SpecError(f"seeds: got {seeds}; at least 1 is wanted")
@@ -122,8 +127,34 @@ def simulate(
     return [_run(spec, spec.seed + each, curve, step_time, wanted) for each in range(seeds)]
 
 
+def _held(spec: SearchSpec) -> Resources:
+    """Return what a simulated trial holds: of those that a budget counts what the spec's trials do, else one CPU."""
+    if spec.budget.gpu_hours is None and spec.budget.cost is None:
+        return Resources()
+    given = spec.resources
+    if not isinstance(given, Resources):
+        raise SpecError(
+            "the budget counts GPU hours or a cost, and the resources are a function of the config, which is not "
+            "simulated: give resources that all trials hold, or leave these budgets out"
+        )
+    if spec.budget.gpu_hours is not None and not given.gpu:
+        raise SpecError("budget gpu_hours: the trials hold no GPU, so that it would never end; see resources: {gpu: 1}")
+    return Resources(cpu=given.cpu, gpu=given.gpu, workers=given.workers)
+
+
+def _on_the_clock(deadline: str | None) -> str | None:
+    """Return a deadline on a clock that begins at zero now. Raises SpecError for one that has passed."""
+    if deadline is None:
+        return None
+    left = datetime.fromisoformat(deadline).timestamp() - time.time()
+    if left <= 0:
+        raise SpecError(f"budget deadline: {deadline} has passed; a simulated search begins now")
+    return datetime.fromtimestamp(left, UTC).isoformat()
+
+
 def _run(spec: SearchSpec, seed: int, curve: Curve, step_time: Any, conditions: Conditions) -> Outcome:
-    backend = _Watched(curve, step_time, conditions, spec.metrics[0], spec.modes[0], seed)
+    held = _held(spec)
+    backend = _Watched(curve, step_time, conditions, held, spec.metrics[0], spec.modes[0], seed)
     with tempfile.TemporaryDirectory(prefix="simulate-") as folder:
         mine = spec.model_copy(
             update={
@@ -133,9 +164,9 @@ def _run(spec: SearchSpec, seed: int, curve: Curve, step_time: Any, conditions: 
                 "backend": backend,
                 "storage": Location(folder),
                 "max_concurrent": None,
-                "resources": Resources(),
+                "resources": held,
                 "callbacks": (),
-                "budget": spec.budget.model_copy(update=dict.fromkeys(("deadline", "gpu_hours", "cost"))),
+                "budget": spec.budget.model_copy(update={"deadline": _on_the_clock(spec.budget.deadline)}),
             }
         )
         with closing(backend), claim(mine, name=spec.name or "simulated") as claimed:
@@ -162,14 +193,22 @@ def _end(status: str, reason: str) -> str:
 class _Watched(SimulatedBackend):
     """The simulated backend, with notes of what was reported when and how long workers were held."""
 
-    def __init__(self, curve: Curve, step_time: Any, conditions: Conditions, metric: str, mode: str, seed: int) -> None:
+    def __init__(
+        self, curve: Curve, step_time: Any, conditions: Conditions, held: Resources, metric: str, mode: str, seed: int
+    ) -> None:  # fmt: skip
         def straggling(config: Mapping[str, Any], step: int) -> float:
             draw = derive(seed, "straggler", repr(config)) / 2.0**64
             return float(step_time(config, step)) * (conditions.slowdown if draw < conditions.stragglers else 1.0)
 
         super().__init__(
             curve,
-            workers=conditions.workers,
+            nodes=[
+                {
+                    name: amount * held.workers * conditions.workers
+                    for name, amount in (("cpu", held.cpu), ("gpu", held.gpu))
+                    if amount
+                }
+            ],
             step_time=straggling if conditions.stragglers else step_time,
             setup_time=conditions.start_up,
             faults=Faults(worker_died=conditions.failures) if conditions.failures else None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from tune_platform import Budget, SearchSpec, SpecError, run, simulate, uniform
 from tune_platform.cli import main
 from tune_platform.curves.experiment import table_of
 from tune_platform.curves.table import CurveTable
+from tune_platform.resources import Resources
 from tune_platform.simulation import Conditions
 from tune_platform.space import Space
 
@@ -64,6 +67,40 @@ def test_time_and_what_workers_were_busy() -> None:
         assert found.best[-1] == (found.best[-1][0], found.value)
         assert found.reached(found.value or 0, "min") == found.best[-1][0]
         assert found.at(1.9) is None
+
+
+def test_gpu_hours_cost_and_a_deadline_end_it_on_the_virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit: 96 seconds of one trial after the other, or 24 on four workers."""
+    four = Conditions(workers=4)
+    two_gpus = {"resources": Resources(cpu=1, gpu=2), "grace": 0.0}
+
+    def ended(budget: Budget, **more: Any) -> Any:
+        (found,) = simulate(spec(**{"budget": budget, **more}), table(), conditions=four)
+        return found
+
+    assert ended(Budget(trials=12, gpu_hours=1.0), **two_gpus).trials == 12, "192 GPU seconds are 0.053 hours"
+    # Four trials at a time hold 8 GPUs: 80 GPU seconds are 10 seconds, of a whole search of 24.
+    short = ended(Budget(gpu_hours=80 / 3600), **two_gpus)
+    assert short.seconds <= 10
+    assert short.busy == pytest.approx(40)
+    assert any("GPU hours" in reason for reason in short.ends)
+    # An hour of a CPU costs 360, so that four of them are 0.4 a second.
+    priced = ended(Budget(cost={"limit": 4.0, "cpu": 360.0}), grace=0.0)
+    assert priced.busy == pytest.approx(40)
+    monkeypatch.setattr("tune_platform.simulation.time", SimpleNamespace(time=lambda: 1e9))
+    dated = ended(Budget(deadline=datetime.fromtimestamp(1e9 + 10, UTC).isoformat()), grace=0.0)
+    assert dated.busy == pytest.approx(40)
+    assert any("deadline" in reason for reason in dated.ends)
+
+
+def test_budgets_that_cannot_be_simulated_are_refused() -> None:
+    for budget, more, why in (
+        (Budget(gpu_hours=1.0), {}, "hold no GPU"),
+        (Budget(gpu_hours=1.0), {"resources": lambda config: Resources(gpu=1)}, "a function of the config"),
+        (Budget(deadline=(datetime.now(UTC) - timedelta(seconds=5)).isoformat()), {}, "has passed"),
+    ):
+        with pytest.raises(SpecError, match=why):
+            simulate(spec(budget=budget, **more), table())
 
 
 def test_start_up_failures_and_stragglers_take_time() -> None:
