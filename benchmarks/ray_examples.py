@@ -63,7 +63,7 @@ runpy.run_path("script.py", run_name="__main__")
 """
 #: Runs each of the scripts in one process on one Ray, with few samples of few iterations; a line of figures for each.
 TOGETHER = """
-import json, os, runpy, sys, traceback
+import inspect, json, os, runpy, sys, traceback
 import ray, {module} as tune
 ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 ray.init = ray.shutdown = lambda *words, **options: None
@@ -71,6 +71,8 @@ made, fit = tune.Tuner.__init__, tune.Tuner.fit
 def shortened(self, *words, tune_config=None, run_config=None, **options):
     tune_config, run_config = tune_config or tune.TuneConfig(), run_config or tune.RunConfig()
     tune_config.num_samples = min(tune_config.num_samples, {samples})
+    what = words[0] if words else options.get("trainable")
+    tune_config.reuse_actors = tune_config.reuse_actors or inspect.isfunction(what)  # a process for each takes seconds
     stop = dict(run_config.stop or {{}})
     run_config.stop = {{**stop, "training_iteration": min(stop.get("training_iteration", 9999), {iterations})}}
     made(self, *words, tune_config=tune_config, run_config=run_config, **options)

@@ -257,7 +257,7 @@ class FunctionTrainable(Trainable):
                     metrics = next(reports)
                 except StopIteration as end:
                     return end.value
-                self.report(metrics, None)
+                self.report({ANONYMOUS_METRIC: metrics} if _is_number(metrics) else metrics, None)
 
     def report(self, metrics: Mapping[str, Any], checkpoint: Any) -> None:
         """See the module's `report`; called in a thread of the function's."""
@@ -445,6 +445,8 @@ def _final_metrics(returned: Any) -> Mapping[str, Any] | None:
     """What a train function returned: a dict or a number is its last report."""
     if isinstance(returned, Mapping):
         return {**returned, DONE: True}
-    if returned is not True and returned is not False and isinstance(returned, (Real, Decimal)):
-        return {ANONYMOUS_METRIC: returned, DONE: True}
-    return None
+    return {ANONYMOUS_METRIC: returned, DONE: True} if _is_number(returned) else None
+
+
+def _is_number(value: Any) -> bool:
+    return value is not True and value is not False and isinstance(value, (Real, Decimal))

@@ -15,6 +15,7 @@ from tune_platform.ray_tune.nesting import Metrics, flat
 from tune_platform.ray_tune.session import trial_id
 from tune_platform.results import Checkpoint, Results, TrialResult
 from tune_platform.results.core import NoResultError
+from tune_platform.trainable import ANONYMOUS_METRIC
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +140,8 @@ class ResultGrid:
     """The trials of an experiment, by number; `results` is what this platform knows of it."""
 
     def __init__(self, results: Results, metric: str | None = None, mode: str | None = None) -> None:
-        self.results, self._metric, self._mode = results, metric, mode
+        self.results, self._mode = results, mode
+        self._metric = metric or (ANONYMOUS_METRIC if mode else None)  # what a number without a name is called
         self._trials = results.trials()
 
     @property

@@ -23,6 +23,14 @@ _ANYWAY = {
 }
 
 
+def check_kinds(**given: Any) -> None:
+    """Raise SpecError for what is no TuneConfig or RunConfig, ours or Ray Tune's."""
+    for name, value in given.items():
+        wanted = {"tune_config": "TuneConfig", "run_config": "RunConfig"}[name]
+        if value is not None and all(base.__name__ != wanted for base in type(value).__mro__):
+            raise SpecError(f"Tuner({name}={value!r}): a {wanted} is wanted")
+
+
 def check_settings(tune: Any, run: Any) -> None:
     """Raise SpecError for what a TuneConfig and a RunConfig, ours or Ray Tune's, ask for and cannot have."""
     for name, instead in _REFUSED.items():

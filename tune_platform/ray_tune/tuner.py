@@ -23,11 +23,12 @@ from tune_platform.ray_tune.result_grid import ResultGrid
 from tune_platform.ray_tune.schedulers import scheduler_of
 from tune_platform.ray_tune.searchers import search_of
 from tune_platform.ray_tune.session import is_ray_class
-from tune_platform.ray_tune.settings import CHDIR, NO_FILESYSTEM, check_settings
+from tune_platform.ray_tune.settings import CHDIR, NO_FILESYSTEM, check_kinds, check_settings
 from tune_platform.ray_tune.stopping import Diverged, Stopping
 from tune_platform.resources import Resources
 from tune_platform.spec import Budget, CheckpointPolicy, SearchSpec
 from tune_platform.spec.parts import DEFAULT_RETRIES, build_scheduler
+from tune_platform.trainable import ANONYMOUS_METRIC
 
 _LOG = logging.getLogger("tune_platform")
 _FOR_EVER = 1_000_000
@@ -60,6 +61,7 @@ class Tuner:
         self._restored: str | None = None
         self._retry_failed = False
         self._results: ResultGrid | None = None
+        check_kinds(tune_config=tune_config, run_config=run_config)
         tune = tune_config or TuneConfig()
         self._objective = _objective(tune)
         self.spec = _spec_of(trainable, param_space, tune, run_config or RunConfig(), backend, seed, resources)
@@ -187,7 +189,7 @@ def _spec_of(
     return SearchSpec(
         trainable=found,
         param_space=space,
-        metric=metric or _STEP,
+        metric=metric or (ANONYMOUS_METRIC if mode and (tune.search_alg or scheduler) else _STEP),
         mode=mode or "max",
         searcher=search.searcher,
         start_points=list(search.start_points),

@@ -177,6 +177,12 @@ def test_a_setting_has_its_meaning_or_is_refused(kind: Any, put: Any, name: str,
     holds(wanted, lambda: spec_of(**put(kind(**options))))
 
 
+@pytest.mark.parametrize("name", ["tune_config", "run_config"])
+def test_settings_of_another_kind_are_refused(name: str) -> None:
+    with pytest.raises(SpecError, match=f"{name}={{'num_samples': 3}}.*is wanted"):
+        spec_of(**{name: {"num_samples": 3}})
+
+
 def test_every_argument_of_run_is_looked_at() -> None:
     public = {name for name in inspect.signature(theirs.run).parameters if not name.startswith("_")}
     assert public - {"run_or_experiment", "raise_on_failed_trial"} == set(OF_RUN)  # these have tests of their own

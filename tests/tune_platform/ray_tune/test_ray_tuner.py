@@ -102,6 +102,24 @@ def test_metrics_are_found_as_they_were_reported(tmp_path: Path) -> None:
     assert frame["time_total_s"].is_monotonic_increasing
 
 
+def returns(config: dict[str, Any]) -> float:
+    return float(config["x"])
+
+
+def yields(config: dict[str, Any]) -> Any:
+    yield 7
+    yield config["x"]
+
+
+@pytest.mark.parametrize("trainable", [returns, yields])
+@pytest.mark.parametrize("search", [None, OptunaSearch(seed=1)])
+def test_a_number_without_a_name_is_what_is_optimised(tmp_path: Path, trainable: Any, search: Any) -> None:
+    space = {"x": tune.choice([3, 1, 2])}
+    grid = tuner(tmp_path, trainable, param_space=space, metric=None, mode="min", search_alg=search).fit()
+    assert grid.num_errors == 0
+    assert grid.get_best_result().metrics["_metric"] == min(result.config["x"] for result in grid)
+
+
 def test_results_are_read_from_their_folders(tmp_path: Path) -> None:
     grid = tuner(tmp_path, nested, num_samples=2).fit()
     again = tune.Result.from_path(grid[1].path)
