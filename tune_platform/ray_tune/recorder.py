@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray.tune import Callback
 
@@ -27,8 +27,17 @@ _LOG = logging.getLogger("tune_platform")
 _PERIOD = 0.5  # seconds between two transactions
 _PATIENCE = 30.0  # seconds that the end of their run waits for the last of them
 
+
+class _Report(NamedTuple):
+    """A report of a trial, when it came."""
+
+    number: int
+    metrics: Mapping[str, Any]
+    time: float
+
+
 #: What the thread is to do with the recording.
-Note = Callable[[Recording], None]
+Note = Callable[[Recording], None] | _Report
 
 
 class Recorder(Callback):  # type: ignore[misc]
@@ -135,13 +144,7 @@ class Recorder(Callback):  # type: ignore[misc]
     def _report(self, trial: Any, result: Mapping[str, Any]) -> None:
         number, metrics, now = self._numbers[trial.trial_id], metrics_of(result), time.time()
         self._last[trial.trial_id] = bool(result.get("done"))
-        step = metrics.get("training_iteration")
-
-        def report(recording: Recording) -> None:
-            if not isinstance(step, int) or step > recording.step(number):  # else it is reported anew
-                recording.report(number, metrics, now)
-
-        self._notes.put(report)
+        self._notes.put(_Report(number, metrics, now))
 
     def _complete(self, trial: Any) -> None:
         number, now = self._numbers[trial.trial_id], time.time()
@@ -190,13 +193,34 @@ class Recorder(Callback):  # type: ignore[misc]
         note = self._notes.get()
         if note is not None and self._notes.empty():
             self._ends.wait(_PERIOD)
-        while note is not None:
-            note(recording)
-            try:
+        reports: dict[int, list[_Report]] = {}  # of each trial, since anything else happened
+        try:
+            while note is not None:
+                if isinstance(note, _Report):
+                    reports.setdefault(note.number, []).append(note)
+                else:
+                    _write(recording, reports)
+                    note(recording)
                 note = self._notes.get_nowait()
-            except queue.Empty:
-                return True
+        except queue.Empty:
+            return True
+        finally:
+            _write(recording, reports)
         return False
+
+
+def _write(recording: Recording, reports: dict[int, list[_Report]]) -> None:
+    """Carry out the reports of each trial together, in the order of the last ones."""
+    for number, made in sorted(reports.items(), key=lambda item: item[1][-1].time):
+        fresh, known = [], recording.step(number)
+        for each in made:
+            step = each.metrics.get("training_iteration")
+            if not isinstance(step, int) or step > known:  # else it is reported anew
+                fresh.append((each.metrics, each.time))
+                known += 1
+        if fresh:
+            recording.reports(number, fresh)
+    reports.clear()
 
 
 def _of(value: Any) -> dict[str, Any]:
