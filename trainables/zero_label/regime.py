@@ -84,16 +84,20 @@ def work(job: Inputs) -> Found:
 
 
 def tables(results: Results, splits: Sequence[str] = SPLITS) -> str:
-    """Return all tables, of the seeds that every triple has."""
+    """Return all tables, of the seeds that every triple has that was measured; those that were not are named."""
     by_seed = {split: {row["seed"]: row for row in results.rows(split=split)} for split in splits}
-    seeds = sorted(set.intersection(*(set(rows) for rows in by_seed.values())))
+    missing = [split.replace("_", " ") for split in splits if not by_seed[split]]
+    splits = [split for split in splits if by_seed[split]]
+    seeds = sorted(set.intersection(*(set(by_seed[split]) for split in splits))) if splits else []
     if not seeds:
         raise ValueError("there is no seed that every triple has: let the study run on")
 
     def hm(arm: str, chosen: Sequence[str]) -> list[float]:
         return [float(np.mean([by_seed[split][seed][arm][-1]["hm"] for split in chosen])) for seed in seeds]
 
-    groups: dict[str, Sequence[str]] = {split.replace("_", " "): [split] for split in splits} | {"all": splits}
+    groups: dict[str, Sequence[str]] = {split.replace("_", " "): [split] for split in splits}
+    if len(splits) > 1:
+        groups["all"] = splits
     scores, gains = [], []
     for name, chosen in groups.items():
         scores.append([name, *(str(_short(mean_interval(hm(arm, chosen)))) for arm in ("spnet", *ARMS))])
@@ -113,7 +117,9 @@ def tables(results: Results, splits: Sequence[str] = SPLITS) -> str:
             )
     titles = ["unseen", "SPNet", *NAMES.values()]
     return "\n\n".join([
-        f"Seeds: {len(seeds)}. Harmonic mean after the last round, %, with 95 % intervals:",
+        f"Seeds: {len(seeds)} of {SEEDS} planned"
+        + (f"; no result yet of {', '.join(missing)}" if missing else "")
+        + ". Harmonic mean after the last round, %, with 95 % intervals where there are several seeds:",
         markdown(titles, scores),
         "Differences in points, paired by seed:",
         markdown(["unseen", "STRICT - self-training", "mended - STRICT", "p (Holm)", "p (Holm)"], gains),
@@ -121,6 +127,16 @@ def tables(results: Results, splits: Sequence[str] = SPLITS) -> str:
         "each view by itself, the image first:",
         markdown(["unseen", "round", "precision", "recall", "precision, kept", "recall, kept", "by view"], labels),
     ])  # fmt: skip
+
+
+def last_gain(cells: Sequence[Mapping[str, Any]], arm: str, other: str) -> list[float]:
+    """Return by cell (a triple and seed) how many points of the harmonic mean `arm` is ahead after the last round."""
+    return [float(cell[arm][-1]["hm"] - cell[other][-1]["hm"]) for cell in cells]
+
+
+def label_shares(cells: Sequence[Mapping[str, Any]], name: str, number: int = 0) -> list[tuple[float, float]]:
+    """Return precision and recall (shares) of STRICT's labels of a round, by cell: "proposed", "kept", "view 0" ..."""
+    return [_shares([cell["strict"][number]["labels"][name]]) for cell in cells]
 
 
 _TESTS = (("strict", "self_training"), ("mended", "strict"))

@@ -110,14 +110,14 @@ class Gang:
         # On one machine worker i takes the i-th GPU; where there are fewer, several share one (and gloo).
         return RemoteGroup(
             self.workers,
-            lambda worker, slot, fresh: ProcessPeer(worker, fresh, _device(device, slot), threads, self._log_limit),
+            lambda worker, seat, fresh: ProcessPeer(worker, fresh, _device(device, seat), threads, self._log_limit),
             device=_device(device, 0), threads=threads, backend=backend, timeout_s=timeout_s,
         )  # fmt: skip
 
 
-def _device(device: str, slot: int) -> str:
+def _device(device: str, seat: int) -> str:
     if device == "cpu":
         return device
     import torch
 
-    return f"cuda:{slot % max(1, torch.cuda.device_count())}"
+    return f"cuda:{seat % max(1, torch.cuda.device_count())}"

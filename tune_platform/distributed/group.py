@@ -36,7 +36,7 @@ class WorkerGroup(ABC):
         #: Why a worker that was to join could not begin; empty where none has failed to.
         self.refusal = ""
         self._factories: dict[str, Factory] = {}
-        self._shares: dict[int, int] = {}  # worker -> its slot among `size`
+        self._slots: dict[int, int] = {}  # worker -> its slot among `size`, of which its Place is told
         self._numbers = itertools.count(size)
 
     @property
@@ -53,11 +53,11 @@ class WorkerGroup(ABC):
     @property
     def slots(self) -> Sequence[int]:
         """The slots of the workers by rank: what stays when ranks change. May be set, for a checkpoint."""
-        return [self._shares[worker] for worker in self.workers]
+        return [self._slots[worker] for worker in self.workers]
 
     @slots.setter
     def slots(self, slots: Sequence[int]) -> None:
-        self._shares = dict(zip(self.workers, slots, strict=True))
+        self._slots = dict(zip(self.workers, slots, strict=True))
 
     def call(self, session: str, method: str, *args: Any, patience_s: float | None = None) -> list[Answer]:
         """Call a method of the session's object on all workers at once; return the answers by rank.
@@ -100,8 +100,8 @@ class WorkerGroup(ABC):
         fresh = self._arrivals(wait) if self.lost else []
         self.workers += fresh
         if fresh:
-            free = iter(sorted(set(range(self.size)) - {self._shares.get(worker, -1) for worker in self.workers}))
-            self._shares.update({worker: next(free) for worker in fresh})
+            free = iter(sorted(set(range(self.size)) - {self._slots.get(worker, -1) for worker in self.workers}))
+            self._slots.update({worker: next(free) for worker in fresh})
             self.regroup()
             for session, factory in self._factories.items():
                 joined = [worker for worker in fresh if worker in self.workers]
@@ -114,7 +114,7 @@ class WorkerGroup(ABC):
         return len(fresh)
 
     def _open(self, workers: Sequence[int], session: str, factory: Factory, fresh: bool) -> list[Answer]:
-        slots = [(self._shares[worker], self.size) for worker in workers]
+        slots = [(self._slots[worker], self.size) for worker in workers]
         return self._ask(workers, "open", session, factory, fresh, each=slots)
 
     @abstractmethod
@@ -248,7 +248,7 @@ class Peer(Protocol):
 
 
 class RemoteGroup(WorkerGroup):
-    """Workers in processes of their own. `launch(worker, slot, fresh)` starts one, in one of `size` slots.
+    """Workers in processes of their own. `launch(worker, seat, fresh)` starts one, in one of the lease's `size` seats.
 
     `address` is where they reach this process.
 
@@ -274,7 +274,7 @@ class RemoteGroup(WorkerGroup):
         self._generation = 0
         self._peers: dict[int, Peer] = {}
         self._hosts = {0: host_name()}
-        self._slots = {0: 0}
+        self._seats = {0: 0}  # worker -> seat in the lease
         self._coming: dict[int, float] = {}  # workers that start, and when they are given up
         self._started = False
         try:
@@ -299,12 +299,12 @@ class RemoteGroup(WorkerGroup):
             peer.close()
 
     def _arrivals(self, wait: bool) -> list[int]:
-        taken = {self._slots[worker] for worker in (*self.workers, *self._coming)}
-        for slot in range(1, self.size):
-            if slot not in taken:
-                worker = next(self._numbers) if self._started else slot
-                self._slots[worker] = slot
-                self._peers[worker] = self._launch(worker, slot, self._started)
+        taken = {self._seats[worker] for worker in (*self.workers, *self._coming)}
+        for seat in range(1, self.size):
+            if seat not in taken:
+                worker = next(self._numbers) if self._started else seat
+                self._seats[worker] = seat
+                self._peers[worker] = self._launch(worker, seat, self._started)
                 self._send(worker, "who", ())
                 self._coming[worker] = time.monotonic() + self._start_s
         self._started = True

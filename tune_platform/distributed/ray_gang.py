@@ -87,15 +87,15 @@ class RayLauncher:
 
     def start(self, workers: int, preload: bytes) -> None:
         """Start all but the first of the workers now, without waiting for them."""
-        for slot in range(1, workers):
-            self._early[slot] = self._start(slot, slot, False, preload)
+        for seat in range(1, workers):
+            self._early[seat] = self._start(seat, seat, False, preload)
 
-    def launch(self, worker: int, slot: int, fresh: bool) -> RayPeer:
+    def launch(self, worker: int, seat: int, fresh: bool) -> RayPeer:
         """Return a worker: the one that was started ahead of time, or a new one."""
-        early = self._early.pop(slot, None)
+        early = self._early.pop(seat, None)
         if early is not None and not fresh:
             return early
-        return self._start(worker, slot, fresh)
+        return self._start(worker, seat, fresh)
 
     def group(self, workers: int, timeout_s: float) -> RemoteGroup:
         """Return the gang, once its workers are up. Raises PeerLost where they do not come."""
@@ -112,12 +112,12 @@ class RayLauncher:
         while self._early:
             self._early.popitem()[1].close()
 
-    def _start(self, worker: int, slot: int, fresh: bool, preload: bytes = b"") -> RayPeer:
+    def _start(self, worker: int, seat: int, fresh: bool, preload: bytes = b"") -> RayPeer:
         amounts = {name: amount for name, amount in self._bundle.items() if name not in ("cpu", "gpu", "memory")}
         options: dict[str, Any] = {"num_cpus": self._bundle.get("cpu", 0), "num_gpus": self._bundle.get("gpu", 0)}
         if "memory" in self._bundle:
             options["memory"] = self._bundle["memory"]
-        strategy = PlacementGroupSchedulingStrategy(self._placement, placement_group_bundle_index=slot)
+        strategy = PlacementGroupSchedulingStrategy(self._placement, placement_group_bundle_index=seat)
         actor = ray.remote(RayMember).options(
             resources=amounts, scheduling_strategy=strategy, max_restarts=0, **options
         )

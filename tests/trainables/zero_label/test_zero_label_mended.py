@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tune_platform.trainables.studies.results import Results
 from tune_platform.trainables.zero_label import regime
 from tune_platform.trainables.zero_label.calibration import calibrated
 from tune_platform.trainables.zero_label.diagnostics import diagnose, label_counts, precision_and_recall
@@ -122,6 +123,12 @@ def test_the_study_of_the_trained_base_measures_all_arms(tmp_path: Path, monkeyp
     before = (tmp_path / "regime.jsonl").read_text()
     assert regime.main([*asked, "--report"]) == 0
     assert (tmp_path / "regime.jsonl").read_text() == before
+    results = Results(tmp_path / "regime.jsonl")
+    assert "Seeds: 1 of 15 planned; no result yet of shapes b. " in regime.tables(results, [*splits, "shapes_b"])
+    (cell,) = results.rows(split="shapes_a")
+    assert regime.last_gain([cell], "strict", "longer") == [cell["strict"][-1]["hm"] - cell["longer"][-1]["hm"]]
+    shares = regime.label_shares([cell], "view 0")
+    assert shares == regime.label_shares([cell], "proposed")
 
 
 regime_jobs = regime.jobs
