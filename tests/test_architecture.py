@@ -91,6 +91,7 @@ MAY: Mapping[str, set[str]] = {
     "cluster.address": {"errors"},
     "progress": {"engine", "errors", "protocol", "results"},
     "results": {
+        "cache",
         "errors",
         "location",
         "modules",
@@ -127,7 +128,9 @@ MAY: Mapping[str, set[str]] = {
     "ray_tune.session": {"trainable"},
     "integrations": {"api", "errors", "extras", "protocol", "protocol.seeds", "results", "space", "spec", "trainable"},
     "testing": {"engine", "errors", "protocol", "protocol.seeds", "registry", "resources", "space", "trainable"},
+    "cache": set(),
     "trainables": {
+        "cache",
         "distributed",
         "errors",
         "extras",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tune_platform.cache import cache_folder
 from tune_platform.trainables.data import UNREADABLE, DataError
 from tune_platform.trainables.zero_label.network import enlarge, nearest
 from tune_platform.trainables.zero_label.splits import VOID
@@ -52,8 +55,12 @@ class ImageFiles:
     def check(self, part: str) -> None:
         """Open every pair once, in as many threads as torch has, so that a bad one is told before training.
 
-        Raises one DataError with the number of bad pairs and the first few of them.
+        Files that were found good are not opened again while their sizes and dates stay: a note of it is kept in
+        `cache_folder()`. Raises one DataError with the number of bad pairs and the first few of them.
         """
+        note = cache_folder() / "checked" / self._state()
+        if note.exists():
+            return
         bad: list[str] = []
         told = time.monotonic()
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -68,6 +75,19 @@ class ImageFiles:
             raise DataError(
                 f"{len(bad)} of the {len(self.pairs)} {part} images cannot be used:\n  " + "\n  ".join(bad[:5]) + more
             )
+
+        with suppress(OSError):  # it is checked again, where nothing can be kept
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
+
+    def _state(self) -> str:
+        """Return a digest of what the check depends on: the files by name, size and date, and the labels allowed."""
+        digest = hashlib.blake2b(self._allowed.tobytes(), digest_size=20)
+        for path in (path for pair in self.pairs for path in pair):
+            with suppress(OSError):  # one that is missing is told by the check
+                found = path.stat()
+                digest.update(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def _fault(self, pair: tuple[Path, Path]) -> str | None:
         """Return what is wrong with a pair, or None; the image is decoded at the lowest resolution that it offers."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tune_platform.cache import cache_folder
 from tune_platform.errors import CheckpointError
 from tune_platform.modules import entrypoint_today
 from tune_platform.protocol.reports import CheckpointRef
@@ -109,13 +110,6 @@ class Checkpoint(os.PathLike[str]):
         except (ImportError, AttributeError, ValueError):
             return None
         return found
-
-
-def cache_folder() -> Path:
-    """Return TUNE_PLATFORM_CACHE, or the user's own folder for what can be fetched again."""
-    given = os.environ.get("TUNE_PLATFORM_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given or f"{base}/tune_platform").expanduser()
 
 
 def nearest(kept: Sequence[Checkpoint], step: int | None) -> Checkpoint | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from tune_platform.trainable import TrialContext
 from tune_platform.trainables.data import DataError
+from tune_platform.trainables.zero_label import files
 from tune_platform.trainables.zero_label.coco_stuff import coco_stuff
 from tune_platform.trainables.zero_label.embeddings import EmbeddingError
 from tune_platform.trainables.zero_label.files import held_out
@@ -222,6 +224,25 @@ def test_the_check_of_many_files_tells_its_progress(
     with caplog.at_level("INFO"):
         voc(str(voc_root), "test", VOC, 16).check("test")
     assert [record.getMessage() for record in caplog.records] == [f"checked {i} of 2 test images" for i in (1, 2)]
+
+
+def test_files_that_were_found_good_are_not_opened_again(voc_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    plain = files._open
+
+    def noting(path: Path, **kwargs: Any) -> Any:
+        opened.append(path)
+        return plain(path, **kwargs)
+
+    monkeypatch.setattr(files, "_open", noting)
+    voc(str(voc_root), "test", VOC, 16).check("test")
+    assert len(opened) == 4
+    voc(str(voc_root), "test", VOC, 16).check("test")
+    assert len(opened) == 4
+    jpeg_of("2007_000023", voc_root).write_bytes(b"no picture")
+    for _ in range(2):  # what is bad is not noted as good
+        with pytest.raises(DataError, match="1 of the 2 test images"):
+            voc(str(voc_root), "test", VOC, 16).check("test")
 
 
 def test_what_is_wrong_with_an_embedding_is_told_before_training(voc_root: Path) -> None:
