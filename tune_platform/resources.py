@@ -123,6 +123,11 @@ class Ledger:
         self._possible: dict[Resources, bool] = {}
         self._slots: dict[Resources, int] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no node with anything to hold; lost ones keep their places, with nothing."""
+        return not any(self.capacity)
+
     def fits(self, resources: Resources) -> bool:
         """Whether the gang fits now. Asking again before anything has changed costs a look-up."""
         known = self._fits.get(resources)

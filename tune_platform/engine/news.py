@@ -38,7 +38,7 @@ def deadline(state: State) -> float:
         deadline = min(deadline, state.elapsed + state.spending.due(state.now, state.elapsed))
     if state.heard:
         deadline = min(deadline, next(iter(state.heard.values())) + state.settings.step_timeout)
-    if state.queue.has_misfits and state.ledger.capacity and state.launches:
+    if state.queue.has_misfits and not state.ledger.is_empty and state.launches:
         deadline = min(deadline, state.stable_since + state.settings.misfit_after)
     return deadline
 

@@ -65,7 +65,7 @@ def demand(state: State) -> list[tuple[Resources, int]]:
 
 def misfits_due(state: State) -> bool:
     """Whether the cluster has been the same for so long that what can never fit in it fails."""
-    if not state.queue.has_misfits or not state.ledger.capacity or not state.launches:
+    if not state.queue.has_misfits or state.ledger.is_empty or not state.launches:
         return False
     return state.elapsed + INSTANT >= state.stable_since + state.settings.misfit_after
 

@@ -163,6 +163,20 @@ def test_what_can_never_fit_fails_once_the_cluster_has_been_the_same_for_long_en
     assert play.controller.deadline() == math.inf
 
 
+@pytest.mark.parametrize("nodes", [(), ({},), ({}, {})])
+def test_a_cluster_that_has_lost_all_of_its_nodes_fails_nobody(nodes: tuple[dict[str, float], ...]) -> None:
+    """Lost nodes keep their places, with nothing. Nobody fits into nothing: that says nothing of the trials."""
+    play = Play(nodes=({"cpu": 2.0},), misfit_after=30.0, num_samples=2)
+    play.suggest(0, needs=Resources(cpu=1))
+    play.do(CapacityChanged(time=10.0, nodes=nodes))
+    play.fail(0, "node_lost")
+    assert play.controller.deadline() == math.inf
+    play.do(Ticked(time=1000.0))
+    assert play.status(0) is TrialStatus.PENDING
+    play.do(CapacityChanged(time=1001.0, nodes=(*nodes, {"cpu": 2.0})))
+    assert play.status(0) is TrialStatus.STARTING
+
+
 def test_misfits_of_many_shapes_are_not_the_schedulers_fault() -> None:
     """More shapes than are looked at one by one wait for nodes to come up: nothing fits, so nothing was refused."""
     play = Play(misfit_after=30.0, num_samples=40)
