@@ -32,6 +32,10 @@ _HEADERS = {
 }
 
 
+#: Bytes of a request at most: a selection of 100,000 trials has less than one million.
+BODY_LIMIT = 8 << 20
+
+
 class Guard:
     """Checks requests to the server on `port`. `token` is None where nobody may steer."""
 
@@ -50,6 +54,7 @@ class Guard:
             response.headers.update(_HEADERS)
             return response
 
+        flask.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
         flask.before_request(self._check)
         flask.after_request(answer)
         flask.add_url_rule("/login", "login", self._login, methods=["POST"])

@@ -6,14 +6,16 @@ import csv
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from plotly.utils import PlotlyJSONEncoder
 
 from tests.tune_platform.dashboard.conftest import MARKUP, trial_row
-from tune_platform.dashboard import files
-from tune_platform.dashboard.guard import Guard
+from tune_platform.dashboard import files, listing
+from tune_platform.dashboard.guard import BODY_LIMIT, Guard
 from tune_platform.dashboard.server import make_app
 from tune_platform.dashboard.source import Source
 from tune_platform.store.records import LogRow
@@ -36,14 +38,16 @@ class Page:
         given = HOST | {k.replace("_", "-"): v for k, v in headers.items()}
         return self.client.post(path, json=body, headers=given)
 
-    def press(self, action: str, trial: int, **headers: str) -> Any:
+    def press(self, action: str, trial: int, *, tags: Sequence[str] = (), **headers: str) -> Any:
         """Do what Dash does when somebody presses a button."""
         place = {"type": "act", "action": action, "trial": trial}
+        chosen = [{"id": {"type": "tags", "name": "tags"}, "property": "value", "value": list(tags)}]
+        where = {"id": "where", "property": "data", "value": {"name": "small", "trial": None}}
         body = {
             "output": "said.children", "outputs": {"id": "said", "property": "children"},
             "inputs": [[{"id": place, "property": "n_clicks", "value": 1}]],
             "changedPropIds": [json.dumps(place, separators=(",", ":"), sort_keys=True) + ".n_clicks"],
-            "state": [*([],) * 5, {"id": "where", "property": "data", "value": {"name": "small", "trial": None}}],
+            "state": [[], [], [], [], chosen, where],
         }  # fmt: skip
         return self.post("/_dash-update-component", body, **headers)
 
@@ -86,6 +90,25 @@ def test_another_site_may_link_here_but_not_embed_or_fetch(page: Page) -> None:
     scripts = next(part for part in policy.split(";") if "script-src" in part)
     assert "unsafe" not in scripts
     assert "http:" not in policy
+
+
+@pytest.mark.parametrize("path", ["/live", "/login", "/_dash-update-component"])
+def test_a_body_that_is_too_large_is_not_read(page: Page, path: str) -> None:
+    assert page.post(path, {"token": "x" * BODY_LIMIT}).status_code == 413
+
+
+def test_tags_of_many_letters_lines_or_numbers_are_refused_and_markup_is_text(page: Page, storage: Path) -> None:
+    page.post("/login", {"token": page.guard.token})
+
+    def tagged(*tags: str) -> str:
+        return str(page.press("tag", -1, tags=list(tags)).text)
+
+    for wrong in (["x" * 41], ["two\nlines"], [str(n) for n in range(21)]):
+        assert "tag: " in tagged(*wrong)
+    assert requests(storage) == []
+    assert "Tags: " in tagged(MARKUP)
+    shown = json.dumps(listing.rows(Source(str(storage)), ""), cls=PlotlyJSONEncoder)
+    assert json.dumps({"children": MARKUP})[1:-1] in shown, "a child of React is text"
 
 
 def test_who_has_no_cookie_cannot_steer(page: Page, storage: Path) -> None:
