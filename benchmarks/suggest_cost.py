@@ -4,6 +4,7 @@ Trials of a space of six parameters are told as ASHA would leave them (eta = 3, 
 configs are asked for. The figure is the median of their times, in milliseconds of the processor, so that other work on
 the machine counts little.
 
+    python -m benchmarks.suggest_cost --trials 100,10000    # all searchers that learn
     python -m benchmarks.suggest_cost --searchers bohb,tpe --trials 100,1000,10000
     python -m benchmarks.suggest_cost --json
 """
@@ -22,6 +23,8 @@ from tune_platform.registry import make_searcher
 from tune_platform.space import Space, choice, loguniform, randint, uniform
 
 ASKS = 20
+OPTIONS = {"priorband": {"prior": {"lr": 1e-3}}}
+MODELS = "tpe,bohb,screen,evolution,cqr,forest,portfolio,bo,turbo,priorband,gp,cmaes,nsgaii"
 LEVELS = (1.0, 3.0, 9.0, 27.0)
 SPACE = Space(
     {
@@ -33,7 +36,7 @@ SPACE = Space(
 
 def told(name: str, trials: int) -> Searcher:
     """Return a searcher that has been told of so many trials, each with a config drawn at random."""
-    searcher = make_searcher(name)
+    searcher = make_searcher(name, **OPTIONS.get(name, {}))
     searcher.setup(SPACE, mode=["min"], seed=0)
     generator = np.random.default_rng(0)
     for number in range(trials):
@@ -62,7 +65,7 @@ def cost(name: str, trials: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--searchers", default="bohb,tpe,cqr,forest,evolution,portfolio")
+    parser.add_argument("--searchers", default=MODELS)
     parser.add_argument("--trials", default="100,1000,10000")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args()

@@ -72,6 +72,11 @@ class History:
         """Return the loss of a trial that has a value at a resource; infinity where it did not come there."""
         return next((loss for at, loss in self._told[number] if at == level), math.inf)
 
+    def farthest(self, number: int) -> tuple[float, float] | None:
+        """Return the highest resource that a trial reached, and its loss there; None where it has no value."""
+        told = self._told.get(number)
+        return told[-1] if told else None
+
     def add_earlier(self, number: int, config: Mapping[str, Any], loss: float) -> None:
         """Note a trial of an earlier experiment, with a negative number, as one judged at resource 0: below all others.
 

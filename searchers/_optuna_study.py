@@ -94,9 +94,14 @@ class Storage(InMemoryStorage):
     Trials are put in as they are: Optuna's own way copies each deeply, which is most of what a long past takes.
     """
 
-    def __init__(self, most: int | None = None, sign: int = 1) -> None:
-        """`most`: finished trials that are shown at most, None for all; `sign` as in `rank`."""
+    def __init__(self, most: int | None = None, sign: int = 1, *, newest: int = 0, pruned: bool = True) -> None:
+        """`most`: finished trials that are shown at most, None for all; `sign` as in `rank`.
+
+        `newest` of these are the newest. `pruned` False: pruned ones do not count, for the sampler ignores them.
+        """
         super().__init__()
+        self._newest, self._pruned = newest, pruned
+        self._numbers: SortedList = SortedList()  # of the finished trials that count
         self.paused: dict[int, FrozenTrial] = {}  # by their numbers in the study
         self._most, self._sign = most, sign
         self._ranks: dict[int, tuple[float, ...]] = {}
@@ -116,19 +121,22 @@ class Storage(InMemoryStorage):
             return
         if (before := self._ranks.pop(trial.number, None)) is not None:
             self._ranked.remove(before)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            self._numbers.remove(trial.number)
+        if trial.state is TrialState.COMPLETE or (trial.state is TrialState.PRUNED and self._pruned):
             self._ranks[trial.number] = now = rank(trial, self._sign)
             self._ranked.add(now)
+            self._numbers.add(trial.number)
 
     def _picked(self, most: int) -> set[int]:
-        """Return the numbers of the best quarter of `most`, and of an even choice over the ranks of the others.
+        """Return the numbers of the best quarter of `most`, the newest, and an even choice over the ranks of others.
 
         TPE's good ones are 25 at most, so they are the same as if it saw all.
         """
         first = most // 4
-        wanted, rest = most - first, len(self._ranked) - first
+        wanted, rest = most - first - self._newest, len(self._ranked) - first
         places = [*range(first), *(first + index * (rest - 1) // (wanted - 1) for index in range(wanted))]
-        return {int(self._ranked[place][-1]) for place in places}
+        found = {int(self._ranked[place][-1]) for place in places}
+        return found.union(self._numbers[-self._newest :]) if self._newest else found
 
     def add(self, study_id: int, trial: FrozenTrial) -> int:
         """Take a trial over as the study's next; return its number there."""

@@ -10,7 +10,7 @@ suggested right beside it: batches are asked one by one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,13 @@ class BO(Modelled):
         if not ranked:
             return False
         picked = spread(ranked, _BEST, _MOST)
+        self.fit_to([number for _, number in picked], normal_scores(np.array([loss for loss, _ in picked])))
+        return True
+
+    def fit_to(self, numbers: Sequence[int], y: Floats) -> None:
+        """Fit the process to the values of trials, and to those that run, where it expects them."""
         pending = self._history.pending(_PENDING)
-        x = self._encoding.features(np.array([self._history.rows[number] for _, number in picked]))
-        y = normal_scores(np.array([loss for loss, _ in picked]))
+        x = self._encoding.features(np.array([self._history.rows[number] for number in numbers]))
         self._choose(x, y)
         self._condition(x, y)
         if pending:
@@ -63,13 +67,21 @@ class BO(Modelled):
             mean, _ = self._predict(more)
             self._condition(np.concatenate([x, more]), np.concatenate([y, mean]))
         self._best = float(self._predict(x)[0].min())  # as expected: the values themselves are noisy
-        return True
 
     def scores(self, points: Floats, generator: np.random.Generator) -> Floats:
         """Return the negated expected improvement of each point."""
         mean, deviation = self._predict(self._encoding.features(points))
         scores: Floats = -improvement(mean, deviation, self._best)
         return scores
+
+    def lengths(self) -> Floats:
+        """Return how far each parameter is correlated, (parameters,): of one with several features, the shortest."""
+        found, at = [], 0
+        for column, count in enumerate(self._encoding.categories):
+            width = count or (2 if self._encoding.optional[column] else 1)
+            found.append(1 / float(self._scales[at : at + width].max()))
+            at += width
+        return np.array(found)
 
     def _choose(self, x: Floats, y: Floats) -> None:
         """Choose the scale of each feature and the noise."""

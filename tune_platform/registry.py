@@ -166,6 +166,7 @@ SEARCHERS = Registry(
         "forest": "tune_platform.searchers.forest:Forest",
         "portfolio": "tune_platform.searchers.portfolio:Portfolio",
         "bo": "tune_platform.searchers.bo:BO",
+        "turbo": "tune_platform.searchers.turbo:TuRBO",
         "priorband": "tune_platform.searchers.priorband:PriorBand",
     },
     check_searcher,

@@ -162,6 +162,20 @@ class TestBoOnAConditionalSpace(TestBo):
         return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
 
 
+class TestTurbo(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("turbo", candidates=40, failures=1)
+
+    def test_the_model_is_at_work_before_the_last_cut(self) -> None:
+        log = self.drive(self.start(), 0, max(self.cuts), {})
+        assert any("model" in (heard.memo or {}) for heard in log if isinstance(heard, PastTrial))
+
+
+class TestTurboOnAConditionalSpace(TestTurbo):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
 class TestCqr(TestBohb):
     def make_searcher(self) -> Searcher:
         return make_searcher("cqr", random_fraction=0.1, candidates=40)
