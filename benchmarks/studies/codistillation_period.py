@@ -1,6 +1,6 @@
 """How long should two models train before they are exchanged? The study of codistillation, by period.
 
-    nice -n 10 python -m benchmarks.studies.codistillation_period      # 64 seeds, some 8 core-minutes, two cores
+    nice -n 10 python -m benchmarks.studies.codistillation_period      # 64 seeds, some 15 core-minutes, two cores
 
 The setting of `benchmarks.studies.codistillation` with the schedule of the weight decay. Periods from 4 steps to 200, a
 quarter of the training; 50 are five time constants of momentum 0.9, the default here, and the paper's 2,500 steps
