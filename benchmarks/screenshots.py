@@ -21,6 +21,7 @@ from PIL import Image
 
 import tune_platform
 from tune_platform import ASHA, choice, loguniform, randint, uniform
+from tune_platform.dashboard.actions import tag
 from tune_platform.dashboard.layout import TABS
 from tune_platform.dashboard.server import serving
 
@@ -52,6 +53,7 @@ def examples(storage: str) -> None:
     rungs = ASHA(resource="epoch", min=1, max=27, eta=3)
     _run(storage, name="digits-seed-2", seed=2, scheduler=rungs, trainable=train)
     _run(storage, name="digits-two-objectives", metric=["loss", "parameters"], mode=["min", "min"], trainable=train)
+    tag(storage, "digits-seed-2", ["baseline", "paper"])
     begun = 0
 
     def slow_at_the_end(config: Mapping[str, Any]) -> None:

@@ -34,7 +34,8 @@ def sign(word: str) -> tuple[str, str]:
 def state(word: str) -> Any:
     """Return a state as sign, word and colour."""
     mark, colour = sign(word)
-    return html.Span(f"{mark} {word.lower()}", style={"borderLeft": f"0.3rem solid {colour}", "paddingLeft": "0.4rem"})
+    style = {"borderLeft": f"0.3rem solid {colour}", "paddingLeft": "0.4rem", "whiteSpace": "nowrap"}
+    return html.Span(f"{mark} {word.lower()}", style=style)
 
 
 def fact(name: str, value: Any) -> Any:
