@@ -42,6 +42,7 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "gp": optuna.samplers.GPSampler,
     "cmaes": optuna.samplers.CmaEsSampler,
     "nsgaii": optuna.samplers.NSGAIISampler,
+    "nsgaiii": optuna.samplers.NSGAIIISampler,
     "qmc": optuna.samplers.QMCSampler,
 }
 #: libraries that Optuna leaves to the user
@@ -74,7 +75,7 @@ def _check_contained(params: Params) -> None:
 class OptunaSearcher:
     """Asks and tells a sampler of Optuna (5.0) on a study in memory.
 
-    `sampler` is tpe, random, gp, cmaes, nsgaii or qmc, with the sampler's own arguments as keywords, or a
+    `sampler` is tpe, random, gp, cmaes, nsgaii, nsgaiii or qmc, with the sampler's own arguments as keywords, or a
     sampler object. Two defaults differ from Optuna's: TPE is grouped on conditional spaces, QMC is scrambled.
     gp and cmaes model only the parameters that every config has, and cmaes only numbers; the rest is random.
 

@@ -158,6 +158,7 @@ SEARCHERS = Registry(
         "gp": "tune_platform.searchers.samplers:gp",
         "cmaes": "tune_platform.searchers.samplers:cmaes",
         "nsgaii": "tune_platform.searchers.samplers:nsgaii",
+        "nsgaiii": "tune_platform.searchers.samplers:nsgaiii",
         "qmc": "tune_platform.searchers.samplers:qmc",
         "bohb": "tune_platform.searchers.bohb:BOHB",
         "screen": "tune_platform.searchers.screen:Screen",

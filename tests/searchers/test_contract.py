@@ -84,6 +84,11 @@ class TestNsgaII(SearcherContract):
         return OptunaSearcher("nsgaii", population_size=6)
 
 
+class TestNsgaIII(TestNsgaII):
+    def make_searcher(self) -> Searcher:
+        return OptunaSearcher("nsgaiii", population_size=6)
+
+
 class TestCmaEs(ModelContract):
     mark = "cma:optimizer"
     trials = 50

@@ -176,6 +176,7 @@ def test_a_clone_may_lie_on_another_branch() -> None:
         ("cmaes", {"popsize": 4}),
         ("cmaes", {"popsize": 4, "with_margin": True}),
         ("nsgaii", {"population_size": 4}),
+        ("nsgaiii", {"population_size": 4}),
         ("qmc", {}),
     ],
 )
