@@ -172,13 +172,19 @@ def _is_silent(call: ast.Call) -> bool:
 # ------------------------------------------------------------------------------------------ the tests
 
 
-def files_of_tests(path: str, tree: Path = ROOT) -> list[str]:
-    """Return the tests of one file: its own first, the longest last."""
-    part, name = Path(path).parts[1], Path(path).stem
-    files = [file for place in TESTS[part] for file in _files(tree / place)]
-    own = [file for file in files if file.stem.startswith(f"test_{name}")]
-    rest = sorted((file for file in files if file not in own), key=lambda file: file.stem == "test_invariants")
-    return [str(file.relative_to(tree)) for file in (*own, *rest)]
+def stages_of_tests(path: str, tree: Path = ROOT) -> list[list[str]]:
+    """Return the tests of one file in the order to run them: its own, which kill most mutants in seconds, then others.
+
+    The longest are last. A stage may be empty.
+    """
+    part, name = Path(path).parts[1], Path(path).stem.strip("_")
+    places = [_files(tree / place) for place in TESTS[part]]
+    own = [file for files in places for file in files if file.stem.startswith(f"test_{name}")]
+    others = [
+        sorted((file for file in files if file not in own), key=lambda file: file.stem == "test_invariants")
+        for files in places
+    ]
+    return [[str(file.relative_to(tree)) for file in stage] for stage in (own, *others)]
 
 
 def _files(place: Path) -> list[Path]:
@@ -221,6 +227,40 @@ def run_tests(tree: Path, tests: Sequence[str], limit: float) -> tuple[str, str]
     return {0: "passed", 1: "failed", 2: "failed", 4: "failed"}.get(done.returncode, "broken"), said
 
 
+class Tree:
+    """A copy of the tree in which mutants are tried, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        copy_tree(path)
+        self.path = path
+        self._unchanged: dict[frozenset[str], float] = {}
+
+    def check(self, mutant: Mutant) -> str:
+        """Return what became of a mutant, as `run_tests` says it. Raises SystemExit where tests fail without it."""
+        file = self.path / mutant.path
+        source = file.read_text(encoding="utf-8")
+        for tests in filter(None, stages_of_tests(mutant.path, self.path)):
+            limit = 2 * self._seconds(tests) + PATIENCE
+            file.write_text(mutant.applied(source), encoding="utf-8")
+            try:
+                result, _ = run_tests(self.path, tests, limit)
+            finally:
+                file.write_text(source, encoding="utf-8")
+            if result != "passed":
+                return result
+        return "passed"
+
+    def _seconds(self, tests: Sequence[str]) -> float:
+        """Return the seconds that tests take without a change."""
+        if (key := frozenset(tests)) not in self._unchanged:
+            began = time.monotonic()
+            result, said = run_tests(self.path, tests, 900.0)
+            if result != "passed":
+                raise SystemExit(f"these tests fail without a change: {' '.join(tests)}\n{said}")
+            self._unchanged[key] = time.monotonic() - began
+        return self._unchanged[key]
+
+
 def check_each(mutants: Sequence[Mutant], *, jobs: int, seconds: float, show: bool) -> list[tuple[Mutant, str]]:
     """Run the tests on each mutant that there is time for; return it with what became of it."""
     todo: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
@@ -229,40 +269,23 @@ def check_each(mutants: Sequence[Mutant], *, jobs: int, seconds: float, show: bo
     found: list[tuple[Mutant, str]] = []
     lock, end = threading.Lock(), time.monotonic() + seconds
 
-    def work(tree: Path) -> None:
-        baselines: dict[frozenset[str], float] = {}  # seconds of those tests without a change
+    def work(tree: Tree) -> None:
         while time.monotonic() < end:
             try:
                 mutant = todo.get_nowait()
             except queue.Empty:
                 return
-            tests = files_of_tests(mutant.path, tree)
-            key = frozenset(tests)
-            if key not in baselines:
-                began = time.monotonic()
-                result, said = run_tests(tree, tests, 900.0)
-                if result != "passed":
-                    raise SystemExit(f"the tests of {mutant.path} fail without a change:\n{said}")
-                baselines[key] = time.monotonic() - began
-            file = tree / mutant.path
-            source = file.read_text(encoding="utf-8")
-            file.write_text(mutant.applied(source), encoding="utf-8")
-            try:
-                result, _ = run_tests(tree, tests, 2 * baselines[key] + PATIENCE)
-            finally:
-                file.write_text(source, encoding="utf-8")
+            result = tree.check(mutant)
             with lock:
                 found.append((mutant, result))
                 if show:
                     print(f"{result:7} {mutant}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        threads = []
-        for number in range(jobs):
-            tree = Path(folder, str(number))
-            copy_tree(tree)
-            threads.append(threading.Thread(target=work, args=(tree,)))
-            threads[-1].start()
+        trees = [Tree(Path(folder, str(number))) for number in range(jobs)]
+        threads = [threading.Thread(target=work, args=(tree,)) for tree in trees]
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join()
     return found

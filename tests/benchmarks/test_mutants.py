@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from benchmarks.mutants import PATHS, ROOT, files_of_tests, mutants_of
+from benchmarks.mutants import PATHS, ROOT, mutants_of, stages_of_tests
 
 SOURCE = '''
 def f(a, b, *, c=1):
@@ -51,6 +51,7 @@ def test_every_mutant_is_a_change_that_python_takes(folder: str) -> None:
 
 
 def test_a_files_own_tests_come_first() -> None:
-    assert files_of_tests("tune_platform/engine/snapshot.py")[0] == "tests/tune_platform/engine/test_snapshot.py"
-    assert files_of_tests("tune_platform/engine/state.py")[-1] == "tests/tune_platform/engine/test_invariants.py"
-    assert files_of_tests("tune_platform/store/lease.py")[0] == "tests/tune_platform/store/test_lease.py"
+    assert stages_of_tests("tune_platform/engine/snapshot.py")[0] == ["tests/tune_platform/engine/test_snapshot.py"]
+    assert stages_of_tests("tune_platform/engine/state.py")[1][-1] == "tests/tune_platform/engine/test_invariants.py"
+    assert stages_of_tests("tune_platform/store/lease.py")[0] == ["tests/tune_platform/store/test_lease.py"]
+    assert stages_of_tests("tune_platform/store/_checkpoint_files.py")[0] == []
