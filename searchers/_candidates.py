@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tune_platform.searchers._learner import Learner
+from tune_platform.searchers._one_thread import one_thread
 from tune_platform.space.encoding import Floats
 
 _TRIES = 20  # candidates, from the best on, until one is allowed
@@ -27,10 +28,13 @@ class Modelled(Learner):
 
     def suggest(self, generator: np.random.Generator, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the candidate with the least score that is allowed; None where there is no model yet."""
-        if not len(self._encoding) or not self.fit(generator):
+        if not len(self._encoding):
             return None
-        points = self._encoding.settle(self._drawn(generator), fixed)
-        scores = self.scores(points, generator)
+        with one_thread():
+            if not self.fit(generator):
+                return None
+            points = self._encoding.settle(self._drawn(generator), fixed)
+            scores = self.scores(points, generator)
         for index in np.argsort(scores, kind="stable")[:_TRIES]:
             config, _ = self._encoding.config(points[index], fixed)
             if self.allowed(config):

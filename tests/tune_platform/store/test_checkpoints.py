@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from tune_platform.errors import CheckpointError
 from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.store import _checkpoint_files as files_module
 from tune_platform.store import checkpoints as module
-from tune_platform.store._checkpoint_files import measure
+from tune_platform.store._checkpoint_files import StorageAway, measure, reaching
 from tune_platform.store.checkpoints import CheckpointStorage
 
 
@@ -415,3 +416,25 @@ def test_uris_within_a_folder_are_relative_to_it(tmp_path: Path) -> None:
 def test_uris_outside_of_the_folder_are_absolute(tmp_path: Path) -> None:
     storage = CheckpointStorage(str(tmp_path / "old-checkpoints"), folder=str(tmp_path / "old"))
     assert storage.save(3, 1, 0, write).uri == f"{tmp_path}/old-checkpoints/trial-00003/step-00000001-a0"
+
+
+class ClientConnectionError(Exception):
+    """Called as aiohttp's is."""
+
+
+@pytest.mark.parametrize(
+    ("root", "error", "away"),
+    [
+        ("/disk", TimeoutError("no answer"), True),
+        ("/disk", OSError(errno.ESTALE, "stale"), True),
+        ("/disk", OSError(errno.EIO, "bad block"), False),
+        ("s3://bucket", OSError(errno.EIO, "slow down"), True),
+        ("s3://bucket", ClientConnectionError("refused"), True),
+        ("s3://bucket", PermissionError(errno.EACCES, "denied"), False),
+        ("s3://bucket", ValueError("a mistake"), False),
+    ],
+)
+def test_no_answer_is_told_from_other_faults(root: str, error: Exception, away: bool) -> None:
+    with pytest.raises(StorageAway if away else type(error)) as raised, reaching(root):
+        raise error
+    assert root in str(raised.value) if away else raised.value is error

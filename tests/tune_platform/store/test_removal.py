@@ -72,6 +72,30 @@ def test_checkpoints_elsewhere_go_too(store: SqlStore, fill: Callable[..., Searc
     assert not (tmp_path / "far" / "toy").exists()
 
 
+def test_what_a_search_wrote_goes_also_from_another_folder(
+    store: SqlStore, fill: Callable[..., SearchSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(tmp_path)
+    fill("toy")
+    assert any("/checkpoints/" in path for path in files(tmp_path))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    remove(store, "toy")
+    assert [path for path in files(tmp_path) if path != "all.db"] == [path for path in before if path != "all.db"]
+
+
+def test_a_folder_of_the_same_name_that_is_not_the_experiments_stays(
+    store: SqlStore, fill: Callable[..., SearchSpec], tmp_path: Path
+) -> None:
+    mine = tmp_path / "far" / "toy" / "trials" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("x")
+    fill("toy", checkpoint=CheckpointPolicy(at_end=True, storage=str(tmp_path / "far" / "toy")))
+    assert (tmp_path / "far" / "toy" / "toy").is_dir()
+    remove(store, "toy")
+    assert files(tmp_path / "far") == ["toy/trials/mine.txt"]
+
+
 def test_a_driver_that_lives_keeps_it(store: SqlStore, fill: Callable[..., SearchSpec], tmp_path: Path) -> None:
     fill()
     before = files(tmp_path)
