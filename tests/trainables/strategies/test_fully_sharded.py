@@ -145,7 +145,9 @@ def test_a_lost_worker_ends_the_attempt() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["fully_sharded", {"name": "fully_sharded"}])
-def test_gangs_that_are_to_grow_are_refused(chosen: Any, tmp_path: Path) -> None:
+def test_gangs_that_are_to_grow_are_refused_where_the_strategy_is_rigid(
+    chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def spec(strategies: list[Any], **more: Any) -> SearchSpec:
         return SearchSpec(
             trainable=ClassificationTrainable, param_space={"strategy": choice(strategies), "lr": 0.1},
@@ -153,6 +155,8 @@ def test_gangs_that_are_to_grow_are_refused(chosen: Any, tmp_path: Path) -> None
             resources=Resources(**{"cpu": 1, "workers": 2, "grow": True} | more),
         )  # fmt: skip
 
+    spec(["allreduce", chosen]).check()
+    monkeypatch.setattr(FullySharded, "elastic", False)  # as a strategy of a user's may be
     with pytest.raises(SpecError, match=r"resources: got grow: true, .* with more workers: strategy 'full"):
         spec(["allreduce", chosen]).check()
     spec(["allreduce"]).check()
