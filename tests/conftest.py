@@ -22,6 +22,8 @@ from hypothesis import settings
 # most of the tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Before Ray is imported: under `uv run` it would otherwise build an environment anew for every worker.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 # Commands that are told to people begin with `uv run` where that is how they began.
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 

@@ -480,9 +480,6 @@ def test_surfaces_are_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sampling_on_ray_gives_the_same_numbers() -> None:
-    import os
-
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
 
     agent = trained().agent
