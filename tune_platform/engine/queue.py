@@ -33,7 +33,7 @@ class Queue:
         self._waiting: dict[Resources, SortedDict] = {}  # trials by number, of each shape
         self._paused: dict[int, Trial] = {}
         self._paused_shapes: Counter[Resources] = Counter()
-        self._misfits: SortedDict = SortedDict()  # of those that wait: what the cluster could never hold
+        self._misfits: SortedDict = SortedDict()  # of those that wait: what no idle cluster could hold
         self._starved: SortedList = SortedList()  # numbers of waiting trials whose patience is at its end
         self.size = 0  # how many wait
 
@@ -55,7 +55,7 @@ class Queue:
             group = self._waiting[trial.resources] = SortedDict()
         group[trial.number] = trial
         self.size += 1
-        if not self._ledger.was_possible(trial.resources):
+        if not self._ledger.possible(trial.resources):
             self._misfits[trial.number] = trial
         if trial.bypassed >= PATIENCE:  # as a snapshot has it
             self._starved.add(trial.number)
@@ -86,19 +86,16 @@ class Queue:
 
     @property
     def has_misfits(self) -> bool:
-        """Whether some trial waits that would not fit into an idle cluster either, with all the nodes that it had."""
+        """Whether some trial waits that would not fit into an idle cluster either."""
         return bool(self._misfits)
 
     def misfits(self) -> list[Trial]:
-        """Return the waiting trials that never fitted into the cluster, oldest first.
-
-        One that does not fit because a node is lost, or went away idle, waits until such a node is back.
-        """
+        """Return the waiting trials that would not fit into an idle cluster either, oldest first."""
         return list(self._misfits.values())
 
     def refit(self) -> None:
-        """See anew which trials could ever fit into the cluster: it has changed."""
-        possible = self._ledger.was_possible
+        """See anew which trials fit into an idle cluster: it has changed."""
+        possible = self._ledger.possible
         groups = [group for shape, group in self._waiting.items() if not possible(shape)]
         self._misfits = SortedDict(item for group in groups for item in group.items())
 

@@ -177,21 +177,6 @@ def test_a_cluster_that_has_lost_all_of_its_nodes_fails_nobody(nodes: tuple[dict
     assert play.status(0) is TrialStatus.STARTING
 
 
-def test_what_fitted_once_waits_for_such_a_node() -> None:
-    """The workers are lost and a head stays that holds none of them; what never fitted still fails."""
-    play = Play(nodes=({"memory": 9.0}, {"cpu": 2.0}), misfit_after=30.0, num_samples=3)
-    play.suggest(0, needs=Resources(cpu=2))
-    play.suggest(1, needs=Resources(cpu=2))
-    play.do(CapacityChanged(time=10.0, nodes=({"memory": 9.0}, {})))
-    play.fail(0, "node_lost")
-    play.suggest(2, needs=Resources(cpu=3))
-    play.do(Ticked(time=1000.0))
-    assert [play.status(trial) for trial in range(3)] == [TrialStatus.PENDING, TrialStatus.PENDING, TrialStatus.FAILED]
-    assert play.controller.deadline() == math.inf
-    play.do(CapacityChanged(time=1001.0, nodes=({"memory": 9.0}, {}, {"cpu": 4.0})))
-    assert [play.status(trial) for trial in range(2)] == [TrialStatus.STARTING] * 2
-
-
 def test_misfits_of_many_shapes_are_not_the_schedulers_fault() -> None:
     """More shapes than are looked at one by one wait for nodes to come up: nothing fits, so nothing was refused."""
     play = Play(misfit_after=30.0, num_samples=40)
