@@ -100,12 +100,13 @@ class Journal:
 
 
 def recover(folder: str, worker: str, trial: int, attempt: int, after: int) -> list[Item]:
-    """Return what the dead process `worker` (host:pid) had still to tell of an attempt, and delete its file.
+    """Return what the dead process `worker` had still to tell of an attempt, and delete its file.
 
-    The host may be left out where it never told it, and so may be both: then all that is there is looked through, and
-    stays. `after` is the last step that is known: reports rise from there by one.
+    `worker` is host:pid, with its GPUs behind it where it has some: host:pid gpu 0,1. The host may be left out where it
+    never told it, and so may be both: then all that is there is looked through, and stays. `after` is the last step
+    that is known: reports rise from there by one.
     """
-    host, _, pid = worker.rpartition(":")
+    host, _, pid = worker.partition(" gpu ")[0].rpartition(":")
     if not folder:
         return []
     data = b""

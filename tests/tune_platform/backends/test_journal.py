@@ -46,13 +46,14 @@ def left(tmp_path: Path, after: int = 0, attempt: int = 2) -> list[int]:
     return [item.step for item in found if isinstance(item, Report)]
 
 
-def test_what_nobody_has_fetched_is_found(channel: Channel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gpus", ["", " gpu 0", " gpu 0,1", " gpu GPU-8a2f,MIG-GPU-8a2f/1/0"])
+def test_what_nobody_has_fetched_is_found(channel: Channel, gpus: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     for step in (3, 4, 5):
         channel.put(report(step))
     written = Written(CheckpointRef(4, 5, "checkpoints/step-5", 99), 2)
     channel.put(written)
-    assert recover(str(tmp_path), HERE, 4, 2, after=2) == [report(3), report(4), report(5), written]
+    assert recover(str(tmp_path), HERE + gpus, 4, 2, after=2) == [report(3), report(4), report(5), written]
     assert list(tmp_path.iterdir()) == []  # once
 
 
