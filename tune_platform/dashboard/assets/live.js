@@ -5,9 +5,9 @@
 // sections by what they took; a change after a rest is there at once.
 (function () {
   const SOON = 1000, LATE = 1800;  // milliseconds between two small looks
-  const SMALL = 30, LARGE = 30;  // rests, in times of what a small look and one at the figures took
+  const SMALL = 30, LARGE = 40;  // rests, in times of what a small look and one at the figures took
   const SECTION = 40;  // milliseconds that a section is taken to cost, which is drawn out of sight of any clock
-  const LONGEST = 20000;
+  const LONGEST = 60000;
 
   const page = {where: null, revision: 0, state: "", log: "", stale: false, selection: [], by: "last", filter: "", options: {}};
   const figures = new Map();  // by name: what is drawn {key, kind, figure}
