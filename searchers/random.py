@@ -14,6 +14,9 @@ from tune_platform.space import Enumeration, Space
 
 #: how many points of the grid in a row may be ruled out by the constraints
 _SHIFTS = 1000
+_ORDERS = ("last", "ray")
+#: The options where nothing is said.
+_PLAIN = {"grid_order": "last", "constant_grid_search": False}
 
 
 class RandomSearcher:
@@ -22,6 +25,10 @@ class RandomSearcher:
     Ray Tune's `BasicVariantGenerator`: with `num_samples` samples there are `num_samples * multiplier`
     trials, drawn one by one and never listed. Each draw depends on (seed, trial number) alone, so it is exact
     on resume. It learns nothing: cost and memory per suggestion do not grow (8 bytes for each start point).
+
+    `grid_order` "last": the last parameter of the grid changes fastest. "ray", as in Ray Tune: they are sorted by name,
+    and the first changes fastest. With `constant_grid_search`, as in Ray Tune, all points of the grid in one round get
+    the same draws of the other parameters.
     """
 
     synchronous = True
@@ -30,10 +37,15 @@ class RandomSearcher:
     duplicates = "allow"  #: `avoid`: no config is suggested that was tried; set before `setup`
     exhausted = ""  #: why there is nothing more to try
 
+    def __init__(self, *, grid_order: str = "last", constant_grid_search: bool = False) -> None:
+        if grid_order not in _ORDERS:
+            raise SpecError(f"grid_order: got {grid_order!r}; allowed: {', '.join(_ORDERS)}")
+        self._options = {"grid_order": grid_order, "constant_grid_search": constant_grid_search}
+
     def setup(self, space: Space, *, mode: Sequence[str], seed: int) -> None:
         """Take the space and the seed. SpecError when no draw meets the constraints."""
         self._space, self._seed = space, seed
-        self._grid: Enumeration = space.grid_points()
+        self._grid: Enumeration = space.grid_points(by_name=self._options["grid_order"] == "ray")
         self._places = Places()
         self._tried = Tried(space, avoid=self.duplicates == "avoid")
         if space.constraints:
@@ -41,7 +53,7 @@ class RandomSearcher:
 
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name by which the registry builds it again."""
-        return {"name": "random"}
+        return {"name": "random", **{name: value for name, value in self._options.items() if value != _PLAIN[name]}}
 
     @property
     def multiplier(self) -> int:
@@ -55,7 +67,7 @@ class RandomSearcher:
         avoided and nothing is left.
         """
         point, total = self._places.point(number), self._grid.total
-        generator = rng(self._seed, number)
+        generator = rng(self._seed, point // total if self._options["constant_grid_search"] else number)
         problem: SpecError | None = None
         for shift in range(min(total, _SHIFTS) if self._space.constraints else 1):
             fixed = self._grid.point((point + shift) % total)

@@ -119,7 +119,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "search: {name: random, tries: 3}\n",
-        "line 6, search: searcher 'random' has no option 'tries'; its options: none",
+        "line 6, search: searcher 'random' has no option 'tries'; its options: grid_order, constant_grid_search",
     ),
     (
         "search: {name: tpe, initial: [{learning_rate: 0.1}]}\n",

@@ -21,9 +21,9 @@ _SCALARS = (bool, int, float, str, type(None))
 def export_study(results: Results, url: str) -> int:
     """Write the trials that have ended as a new study of the experiment's name; return how many there were.
 
-    Reports become intermediate values, a trial that was stopped is PRUNED, one without a value FAIL. The ranges are
-    those of the spec; where it has none they are those that were seen. Raises ExperimentError where the storage has a
-    study of this name, or cannot be written.
+    Reports become intermediate values (of a study that was imported, those that it had), a trial that was stopped is
+    PRUNED, one without a value FAIL. The ranges are those of the spec; where it has none they are those that were seen.
+    Raises ExperimentError where the storage has a study of this name, or cannot be written.
     """
     import optuna
 
@@ -31,7 +31,7 @@ def export_study(results: Results, url: str) -> int:
     trials = [trial for trial in results.trials() if trial.status in ("COMPLETED", "STOPPED", "FAILED")]
     configs = [_plain(flatten(shown(trial.config))) for trial in trials]
     ranges = _distributions(results.spec.get("space", {}), configs)
-    curves = results.curves()
+    curves = _intermediates(results)
     said = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # that a study was created is told by whoever asked for it
     try:
@@ -82,6 +82,18 @@ def _frozen(
         system_attrs={},
         intermediate_values={} if many else {step: value for step, value in curve if math.isfinite(value)},
     )
+
+
+def _intermediates(results: Results) -> dict[int, list[tuple[int, float]]]:
+    """Return the steps and the values of each trial, by its number."""
+    values = results.curves("intermediate_value")  # so called by the import of a study, with Optuna's own steps
+    if not values:
+        return results.curves()
+    steps = results.curves("trial_step")
+    return {
+        number: [(int(step), value) for (_, step), (_, value) in zip(steps[number], curve, strict=True)]
+        for number, curve in values.items()
+    }
 
 
 def _naive(time: datetime) -> datetime:

@@ -2,20 +2,22 @@
 
     RAY_TUNE_CALLBACKS=tune_platform.ray_tune.Recorder python their_script.py
 
-A callback only notes what happened; a thread of its own writes it twice a second. Whatever goes wrong here is told
+A callback only notes what happened; a thread of its own writes it every two seconds. Whatever goes wrong here is told
 once, and their run goes on without it.
 """
 
 from __future__ import annotations
 
+import atexit
 import copy
 import logging
-import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import Any
 
 from ray.tune import Callback
 
@@ -24,20 +26,15 @@ from tune_platform.recording import Recording, open_recording
 from tune_platform.recording.ray_experiment import metrics_of
 
 _LOG = logging.getLogger("tune_platform")
-_PERIOD = 0.5  # seconds between two transactions
+_PERIOD = 2.0  # seconds between two transactions
 _PATIENCE = 30.0  # seconds that the end of their run waits for the last of them
+_RUN = "ray.tune.tune"
 
 
-class _Report(NamedTuple):
-    """A report of a trial, when it came."""
-
-    number: int
-    metrics: Mapping[str, Any]
-    time: float
-
-
+#: A report: the trial's id, the result, and when it came.
+Report = tuple[str, Mapping[str, Any], float]
 #: What the thread is to do with the recording.
-Note = Callable[[Recording], None] | _Report
+Note = Callable[[Recording], Any] | Report
 
 
 class Recorder(Callback):  # type: ignore[misc]
@@ -48,11 +45,13 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def __init__(self, metric: str | None = None, mode: str | None = None, storage: str | None = None) -> None:
         self._metric, self._mode, self._storage = metric, mode, storage
-        self._notes: queue.SimpleQueue[Note | None] = queue.SimpleQueue()
+        # Nobody waits for a note: the thread looks for new ones, so a callback wakes nobody.
+        self._notes: deque[Note] = deque()
         self._thread: threading.Thread | None = None
         self._ends = threading.Event()  # their run ends: what is left is written at once
+        self._how: tuple[str, str] | None = None  # its status and why; None: it was left, nobody knows how
         self._numbers: dict[str, int] = {}
-        self._last: dict[str, bool] = {}  # whether the last result of a trial said that it is done
+        self._done: dict[int, bool] = {}  # whether the last result of a trial said that it is done, for the thread
         self._lost = False
 
     def __reduce__(self) -> Any:  # Ray Tune keeps its callbacks with its experiment: threads and queues stay here
@@ -71,8 +70,9 @@ class Recorder(Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Note a report."""
-        self._safely(self._report, trial, result)
+        """Note a report: this is called by far the most often, and so does the least."""
+        if not self._lost:
+            self._notes.append((trial.trial_id, dict(result), time.time()))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial has ended, by itself or by a decision."""
@@ -87,8 +87,8 @@ class Recorder(Callback):  # type: ignore[misc]
         self._safely(self._fail, trial, True)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """Write the rest."""
-        self._safely(self._end)
+        """Write the rest, and how it ended."""
+        self._safely(self._end, trials)
 
     # ------------------------------------------------------------------------------- what is noted
 
@@ -106,45 +106,33 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def _learn_objective(self) -> None:
         """Look for the metric in Ray Tune's own `run`, which calls this: a callback is not told of it."""
-        frame = sys._getframe()
-        while frame is not None and (self._metric is None or self._mode is None):
-            if frame.f_globals.get("__name__") == "ray.tune.tune" and frame.f_code.co_name == "run":
-                for source in (
-                    frame.f_locals,
-                    _of(frame.f_locals.get("scheduler")),
-                    _of(frame.f_locals.get("search_alg")),
-                ):
-                    self._metric = self._metric or source.get("metric") or source.get("_metric")
-                    self._mode = self._mode or source.get("mode") or source.get("_mode")
-            frame = frame.f_back  # type: ignore[assignment]
+        frame = _frame_of_run()
+        for source in () if frame is None else (
+            frame.f_locals, _of(frame.f_locals.get("scheduler")), _of(frame.f_locals.get("search_alg")),
+        ):  # fmt: skip
+            self._metric = self._metric or source.get("metric") or source.get("_metric")
+            self._mode = self._mode or source.get("mode") or source.get("_mode")
 
     def _start(self, trial: Any) -> None:
         if self._thread is None:
             name, began = str(trial.storage.experiment_dir_name), time.time()
             self._thread = threading.Thread(target=self._work, args=(name, began), name="recorder", daemon=True)
             self._thread.start()
+            atexit.register(self._leave)
         now = time.time()
         number = self._numbers.get(trial.trial_id)
         if number is None:
-            number = self._numbers[trial.trial_id] = len(self._numbers)
+            self._numbers[trial.trial_id] = len(self._numbers)
             config, key = copy.copy(trial.config), trial.trial_id
-
-            def add(recording: Recording) -> None:
-                recording.add(config, now, key=key)
-
-            self._notes.put(add)
+            self._notes.append(lambda recording: recording.add(config, now, key=key, started=True))
+            return
 
         def start(recording: Recording) -> None:
             if recording.status(number) == "RUNNING":
                 recording.pause(number, now)  # their schedulers pause a trial without a word to callbacks
             recording.start(number, now)
 
-        self._notes.put(start)
-
-    def _report(self, trial: Any, result: Mapping[str, Any]) -> None:
-        number, metrics, now = self._numbers[trial.trial_id], metrics_of(result), time.time()
-        self._last[trial.trial_id] = bool(result.get("done"))
-        self._notes.put(_Report(number, metrics, now))
+        self._notes.append(start)
 
     def _complete(self, trial: Any) -> None:
         number, now = self._numbers[trial.trial_id], time.time()
@@ -152,24 +140,33 @@ class Recorder(Callback):  # type: ignore[misc]
         met = next((name for name, most in criteria.items() if _reached(last.get(name), most)), None)
         if met is not None:
             reason = f"{met} {last[met]:g} reached the stop condition {criteria[met]:g}"
-            self._notes.put(lambda recording: recording.stop(number, now, reason, completed=True))
-        elif self._last.get(trial.trial_id):
-            reason = "Ray Tune ended it: its scheduler, or a stop condition"
-            self._notes.put(lambda recording: recording.stop(number, now, reason))
-        else:
-            self._notes.put(lambda recording: recording.complete(number, now))
+            self._notes.append(lambda recording: recording.stop(number, now, reason, completed=True))
+            return
+
+        def end(recording: Recording) -> None:
+            if self._done.get(number):
+                recording.stop(number, now, "Ray Tune ended it: its scheduler, or a stop condition")
+            else:
+                recording.complete(number, now)
+
+        self._notes.append(end)
 
     def _fail(self, trial: Any, again: bool) -> None:
         number, now = self._numbers[trial.trial_id], time.time()
         traceback = str(trial.get_error() or "") if not again else ""
         lines = traceback.strip().splitlines() or ["the attempt failed"]
-        self._notes.put(lambda recording: recording.fail(number, now, lines[-1], traceback=traceback, again=again))
+        self._notes.append(lambda recording: recording.fail(number, now, lines[-1], traceback=traceback, again=again))
 
-    def _end(self) -> None:
+    def _end(self, trials: list[Any]) -> None:
+        self._how = _ending(trials)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Have the thread write what was noted, and end."""
+        atexit.unregister(self._leave)
+        self._ends.set()
         if self._thread is None:
             return
-        self._notes.put(None)
-        self._ends.set()
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
             _LOG.warning("the Recorder has not written all within %g s; their run ends without it", _PATIENCE)
@@ -182,45 +179,67 @@ class Recorder(Callback):  # type: ignore[misc]
                 name, storage=self._storage or default_storage(), metrics=[self._metric or "training_iteration"],
                 modes=[self._mode or "max"], began=began, source="a run of Ray Tune",
             ) as recording:  # fmt: skip
-                while self._take(recording):
+                while not self._ends.wait(_PERIOD):
+                    self._take(recording)
                     recording.write()
-                recording.finish("finished", "Ray Tune's run has ended", time.time())
+                self._take(recording)
+                if self._how is None:
+                    recording.write()
+                else:
+                    recording.finish(*self._how, time.time())
         except Exception:
             self._give_up()
 
-    def _take(self, recording: Recording) -> bool:
-        """Carry out what was noted; False once there is no more to come."""
-        note = self._notes.get()
-        if note is not None and self._notes.empty():
-            self._ends.wait(_PERIOD)
-        reports: dict[int, list[_Report]] = {}  # of each trial, since anything else happened
-        try:
-            while note is not None:
-                if isinstance(note, _Report):
-                    reports.setdefault(note.number, []).append(note)
-                else:
-                    _write(recording, reports)
-                    note(recording)
-                note = self._notes.get_nowait()
-        except queue.Empty:
-            return True
-        finally:
-            _write(recording, reports)
-        return False
+    def _take(self, recording: Recording) -> None:
+        """Carry out what was noted until now."""
+        reports: dict[str, list[Report]] = {}  # of each trial, since anything else happened
+        for _ in range(len(self._notes)):
+            note = self._notes.popleft()
+            if isinstance(note, tuple):
+                reports.setdefault(note[0], []).append(note)
+            else:
+                self._write(recording, reports)
+                note(recording)
+        self._write(recording, reports)
+
+    def _write(self, recording: Recording, reports: dict[str, list[Report]]) -> None:
+        """Carry out the reports of each trial together, in the order of the last ones."""
+        for key, made in sorted(reports.items(), key=lambda item: item[1][-1][-1]):
+            number = self._numbers[key]
+            fresh, known = [], recording.step(number)
+            for _, result, at in made:
+                step = result.get("training_iteration")
+                self._done[number] = bool(result.get("done"))
+                if not isinstance(step, int) or step > known:  # else it is reported anew
+                    fresh.append((metrics_of(result), at))
+                    known += 1
+            if fresh:
+                recording.reports(number, fresh)
+        reports.clear()
 
 
-def _write(recording: Recording, reports: dict[int, list[_Report]]) -> None:
-    """Carry out the reports of each trial together, in the order of the last ones."""
-    for number, made in sorted(reports.items(), key=lambda item: item[1][-1].time):
-        fresh, known = [], recording.step(number)
-        for each in made:
-            step = each.metrics.get("training_iteration")
-            if not isinstance(step, int) or step > known:  # else it is reported anew
-                fresh.append((each.metrics, each.time))
-                known += 1
-        if fresh:
-            recording.reports(number, fresh)
-    reports.clear()
+def _frame_of_run() -> FrameType | None:
+    """Return the frame of Ray Tune's own `run`, which calls this; None where something else does."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not (frame.f_globals.get("__name__") == _RUN and frame.f_code.co_name == "run"):
+        frame = frame.f_back
+    return frame
+
+
+def _ending(trials: list[Any]) -> tuple[str, str]:
+    """Return how Ray Tune's run ends, a status and why: a callback is not told of that either."""
+    error = sys.exc_info()[1]
+    # Handled by their `run`: they may also have been called where somebody handles an error of his own.
+    if error is not None and error.__traceback__ and error.__traceback__.tb_frame.f_globals.get("__name__") == _RUN:
+        return "failed", f"Ray Tune's run has failed: {type(error).__name__}: {error}"
+    frame = _frame_of_run()
+    given: Mapping[str, Any] = {} if frame is None else frame.f_locals
+    interrupted = given.get("experiment_interrupted_event")
+    if interrupted is not None and interrupted.is_set():
+        return "stopped", "Ray Tune's run was interrupted by a signal"
+    if given.get("fail_fast") and any(getattr(trial, "status", "") == "ERROR" for trial in trials):
+        return "failed", "a trial has failed, at which Ray Tune was to end (fail_fast)"
+    return "finished", "Ray Tune's run has ended"
 
 
 def _of(value: Any) -> dict[str, Any]:

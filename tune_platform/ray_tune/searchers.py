@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tune_platform.errors import SpecError
 
+#: Random search as Ray Tune has it: its grids come in another order.
+_RANDOM = {"name": "random", "grid_order": "ray"}
+
 
 class Search(NamedTuple):
     """What a search algorithm says: `searcher` is ours or one to be wrapped, the rest was given beside it."""
 
-    searcher: Any = "random"
+    searcher: Any = _RANDOM
     start_points: Sequence[Mapping[str, Any]] = ()
     seed: int | None = None
     space: Any = None
@@ -36,7 +40,11 @@ def search_of(given: Any) -> Search:
             raise SpecError("search_alg: ConcurrencyLimiter(batch=True) is not supported: max_concurrent alone is")
         return search_of(given.searcher)._replace(max_concurrent=given.max_concurrent)
     if kind.__name__ == "BasicVariantGenerator":
-        return Search(start_points=tuple(given._points_to_evaluate or ()), max_concurrent=given.max_concurrent or None)
+        constant = {"constant_grid_search": True} if given._constant_grid_search else {}
+        return Search(
+            {**_RANDOM, **constant}, tuple(given._points_to_evaluate or ()), _seed_of(given._random_state),
+            max_concurrent=given.max_concurrent or None,
+        )  # fmt: skip
     metric, mode = getattr(given, "_metric", None), getattr(given, "_mode", None)
     if kind.__name__ != "OptunaSearch":
         return Search(given, metric=metric, mode=mode)
@@ -48,3 +56,10 @@ def search_of(given: Any) -> Search:
         "tpe" if plain else {"name": "optuna", "sampler": sampler}, tuple(given._points_to_evaluate or ()),
         getattr(given, "_seed", None), given._space, metric, mode,
     )  # fmt: skip
+
+
+def _seed_of(state: Any) -> int | None:
+    """Return a seed for a state of NumPy's, which is left as it is; None where there is none."""
+    if getattr(state, "_rng", None) is None:
+        return None
+    return int(copy.deepcopy(state).integers(2**31))

@@ -1,4 +1,8 @@
-"""Reads a study of an Optuna storage: trials with their intermediate values, one report each."""
+"""Reads a study of an Optuna storage: each trial with a report for each intermediate value, and one for its values.
+
+What a trial is judged by is what its objective returned, as for Optuna's own `best_trial`: intermediate values go by
+another name, so a trial that was pruned has no value.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ from typing import Any
 
 from tune_platform.errors import ExperimentError, did_you_mean
 from tune_platform.recording.recording import Recording
+
+#: The metrics of a report that was an intermediate value: itself, and the step that Optuna was told.
+INTERMEDIATE, STEP = "intermediate_value", "trial_step"
 
 
 class OptunaStudy:
@@ -59,7 +66,7 @@ class OptunaStudy:
             recording.start(number, began)
             beside = {f"user_attrs/{name}": value for name, value in trial.user_attrs.items()}
             for step, value in sorted(trial.intermediate_values.items()):
-                recording.report(number, {self.metrics[0]: value, "trial_step": step}, began)
+                recording.report(number, {INTERMEDIATE: value, STEP: step}, began)
             self._end(recording, number, trial, ended, beside)
             recording.write()
         recording.finish("finished", f"imported from the Optuna study {self.name}", last)

@@ -18,11 +18,11 @@ from tune_platform.errors import ExperimentError
 from tune_platform.recording.recording import Recording, seconds
 
 #: What Ray Tune puts into every result beside the metrics.
-FILLED = (
+FILLED = frozenset({
     "config", "date", "hostname", "node_ip", "pid", "trial_id", "experiment_tag", "timestamp", "done",
     "checkpoint_dir_name", "iterations_since_restore", "time_since_restore", "time_this_iter_s", "should_checkpoint",
     "timesteps_since_restore", "warmup_time", "experiment_id",
-)  # fmt: skip
+})  # fmt: skip
 
 
 class RayTrial(NamedTuple):

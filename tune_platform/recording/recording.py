@@ -56,21 +56,23 @@ class Recording:
         """How many reports a trial has."""
         return self._controller.state.trials[trial].step
 
-    def add(self, config: Mapping[str, Any], time: float, *, key: str = "") -> int:
-        """Add a trial, which waits, and return its number. `key` is what it is called there."""
+    def add(self, config: Mapping[str, Any], time: float, *, key: str = "", started: bool = False) -> int:
+        """Add a trial and return its number. `key` is what it is called there. It waits unless it has `started`."""
         number = self.trials
         memo = {"imported": key} if key else None
-        self._note(Suggested(time=time, trial=number, config=storable(config), memo=memo, resources=_NOTHING))
+        suggested = Suggested(time=time, trial=number, config=storable(config), memo=memo, resources=_NOTHING)
+        if started:
+            self._note(suggested, _launch(number, 1))
+            self._note(Started(time=time, trial=number, attempt=1, worker=""))
+        else:
+            self._note(suggested)
         return number
 
     def start(self, trial: int, time: float, worker: str = "") -> None:
         """Start a trial that waits, for the first time or again."""
         one = self._controller.state.trials[trial]
-        launched = Launched(
-            trial=trial, attempt=one.attempt + 1, nodes=(0,), until=None, save=False, resources=_NOTHING
-        )
         # An effect needs a fact: that the place of a trial came free is one of the nodes.
-        self._note(CapacityChanged(time=time, nodes=({},), fixed=True), launched)
+        self._note(CapacityChanged(time=time, nodes=({},), fixed=True), _launch(trial, one.attempt + 1))
         self._note(Started(time=time, trial=trial, attempt=one.attempt, worker=worker))
 
     def report(self, trial: int, metrics: Mapping[str, Any], time: float) -> None:
@@ -168,10 +170,17 @@ def open_recording(
             yield recording
 
 
+def _launch(trial: int, attempt: int) -> Launched:
+    return Launched(trial=trial, attempt=attempt, nodes=(0,), until=None, save=False, resources=_NOTHING)
+
+
 def storable_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a flat mapping of what JSON has words for: nested names are joined by "/", other values left out."""
     found: dict[str, Any] = {}
     for name, value in metrics.items():
+        if type(value) in _SCALARS:  # most are, and the rest of this takes far longer
+            found[prefix + name if prefix else name] = value
+            continue
         item = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
         if isinstance(item, Mapping):
             found.update(storable_metrics(item, f"{prefix}{name}/"))

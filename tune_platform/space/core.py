@@ -203,13 +203,21 @@ class Space:
         """The number of points of the cross product of the `grid_search` parameters; 1 without any."""
         return self.grid_points().total
 
-    def grid_points(self, *, everything: bool = False) -> Enumeration:
-        """Number the points of the `grid_search` parameters, or of all; SpecError if these have no end."""
+    def grid_points(self, *, everything: bool = False, by_name: bool = False) -> Enumeration:
+        """Number the points of the `grid_search` parameters, or of all; SpecError if these have no end.
+
+        The last parameter changes fastest; with `by_name`, as in Ray Tune, the first by its name. A space with
+        conditions, which Ray Tune's grids have not, stays in its own order: what a condition reads comes first.
+        """
         if self._tree is None:
             if everything:
                 raise SpecError("a grid needs a space written as a dict, not as a function")
             return Enumeration([])
-        return Enumeration([leaf for leaf in self._tree.leaves if everything or isinstance(leaf.domain, Grid)])
+        leaves = [leaf for leaf in self._tree.leaves if everything or isinstance(leaf.domain, Grid)]
+        if by_name and not any(leaf.guards for leaf in leaves):
+            leaves.sort(key=lambda leaf: [part.zfill(9) if part.isdecimal() else part for part in leaf.name.split("/")])
+            leaves.reverse()
+        return Enumeration(leaves)
 
     # -------------------------------------------------------------------------------- files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -87,13 +88,14 @@ def prepare(database: Database) -> None:
             cursor.execute(statement)
 
 
-def _creation(name: str) -> Iterator[str]:
+@functools.cache
+def _creation(name: str) -> tuple[str, ...]:
     dialect = DIALECTS[name]
+    made: list[str] = []
     for table in metadata.sorted_tables:
-        yield str(CreateTable(table).compile(dialect=dialect))
-        for index in table.indexes:
-            yield str(CreateIndex(index).compile(dialect=dialect))
-    yield f"INSERT INTO meta VALUES ({VERSION})"
+        made.append(str(CreateTable(table).compile(dialect=dialect)))
+        made += [str(CreateIndex(index).compile(dialect=dialect)) for index in table.indexes]
+    return (*made, f"INSERT INTO meta VALUES ({VERSION})")
 
 
 def _steps(found: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,3 +134,118 @@ def test_the_end_of_their_run_waits_for_no_period(tmp_path: Path, monkeypatch: p
     tell(recorder, "on_trial_complete", one)
     recorder.on_experiment_end([])
     assert load("theirs", storage=tmp_path).status == "finished"
+
+
+#: Ray Tune's own `run` as far as the Recorder looks at it: it tells callbacks of the end while it handles an error.
+RUN = """
+def run(recorder, trials, error=None, fail_fast=False, interrupted=False):
+    experiment_interrupted_event = threading.Event()
+    if interrupted:
+        experiment_interrupted_event.set()
+    try:
+        if error is not None:
+            raise error
+    except Exception:
+        recorder.on_experiment_end(trials=trials)
+        raise
+    recorder.on_experiment_end(trials=trials)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "reason"),
+    [
+        ({}, "finished", "Ray Tune's run has ended"),
+        ({"error": OSError("no disk")}, "failed", "Ray Tune's run has failed: OSError: no disk"),
+        ({"interrupted": True}, "stopped", "Ray Tune's run was interrupted by a signal"),
+        ({"fail_fast": True}, "failed", "a trial has failed, at which Ray Tune was to end (fail_fast)"),
+    ],
+)
+def test_how_their_run_ends_is_what_the_store_says(
+    tmp_path: Path, how: dict[str, Any], status: str, reason: str
+) -> None:
+    run: dict[str, Any] = {"__name__": "ray.tune.tune", "threading": threading}
+    exec(RUN, run)
+    recorder, one = Recorder("loss", "min", str(tmp_path)), trial("a", status="ERROR")
+    tell(recorder, "on_trial_start", one)
+    try:
+        raise KeyError("an error of somebody else's, who starts this run while handling it")
+    except KeyError:
+        with contextlib.suppress(OSError):
+            run["run"](recorder, [one], **how)
+    found = load("theirs", storage=tmp_path)
+    assert (found.finish.status, found.finish.reason) == (status, reason)
+    assert check_up("theirs", storage=tmp_path) == []
+
+
+LEFT = """
+import sys
+from types import SimpleNamespace
+from tune_platform.ray_tune import Recorder
+recorder = Recorder("loss", "min", sys.argv[1])
+one = SimpleNamespace(trial_id="a", config={"x": 1}, storage=SimpleNamespace(experiment_dir_name="theirs"))
+recorder.on_trial_start(iteration=0, trials=[], trial=one)
+recorder.on_trial_result(iteration=0, trials=[], trial=one, result={"loss": 2.0})
+sys.exit(3)
+"""
+
+
+def test_a_process_that_leaves_its_run_has_written_all_and_did_not_finish(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LEFT, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    found = load("theirs", storage=tmp_path)
+    assert (found.status, found[0].status, found[0].step) == ("crashed", "RUNNING", 1)
+
+
+CRASHES = """
+import os, signal, sys, time
+from ray import tune
+import ray
+from tune_platform.ray_tune import Recorder
+
+def train(config):
+    for step in range(100):
+        time.sleep(0.05)
+        if config["x"] == 2:
+            raise ValueError("two is bad")
+        tune.report({"loss": config["x"] / (step + 1)})
+
+class Breaks(tune.Callback):
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        raise OSError("no disk")
+
+class Interrupts(tune.Callback):
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        os.kill(os.getpid(), signal.SIGINT)
+
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+for name, callbacks, values, fail_fast in (
+    ("breaks", [Breaks()], [1], False), ("interrupted", [Interrupts()], [1], False), ("fast", [], [1, 2], True),
+):
+    try:
+        tune.Tuner(
+            train, param_space={"x": tune.grid_search(values)},
+            tune_config=tune.TuneConfig(metric="loss", mode="min"),
+            run_config=tune.RunConfig(name=name, storage_path=sys.argv[1] + "/theirs", verbose=0,
+                                      failure_config=tune.FailureConfig(fail_fast=fail_fast),
+                                      callbacks=[Recorder(storage=sys.argv[1] + "/ours"), *callbacks]),
+        ).fit()
+    except BaseException as error:
+        print("RAISED", name, type(error).__name__)
+print("THEIR END")
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_crashes_is_none_that_finished(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", CRASHES, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert "THEIR END" in done.stdout, done.stderr
+    found = {name: load(name, storage=tmp_path / "ours").finish for name in ("breaks", "interrupted", "fast")}
+    assert {name: finish.status for name, finish in found.items()} == {
+        "breaks": "failed", "interrupted": "stopped", "fast": "failed",
+    }  # fmt: skip
+    assert "OSError: no disk" in found["breaks"].reason

@@ -167,7 +167,7 @@ def test_what_was_judged_is_asked_for(tmp_path: Path) -> None:
 def objective(trial: optuna.Trial) -> float:
     x = trial.suggest_float("x", 0, 4)
     for step in range(3):
-        trial.report(x + step, step)
+        trial.report(x + step - 5 * trial.number, step)  # lower than any value, where it is not the best
         if trial.number == 1 and step == 1:
             raise optuna.TrialPruned
     if trial.number == 2:
@@ -186,6 +186,9 @@ def test_an_optuna_study_in_and_out_again(tmp_path: Path) -> None:
     assert [trial.step for trial in found] == [4, 2, 3, 4]
     assert found[0].config == study.trials[0].params
     assert found[0].last["value"] == study.trials[0].value
+    assert found[1].best is None  # it was pruned: Optuna has no value of it either
+    best = found.best()
+    assert (best.config, best.best) == (study.best_params, study.best_value)
 
     back = f"sqlite:///{tmp_path}/back.db"
     call("export", "theirs", "--to", "optuna", back, "--storage", storage)
@@ -193,10 +196,12 @@ def test_an_optuna_study_in_and_out_again(tmp_path: Path) -> None:
     assert [trial.state.name for trial in again.trials] == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
     assert [trial.params for trial in again.trials] == [trial.params for trial in study.trials]
     assert again.best_params == study.best_params
-    assert again.trials[1].intermediate_values == {
-        1: pytest.approx(study.trials[1].params["x"]),
-        2: pytest.approx(study.trials[1].params["x"] + 1),
-    }
+    assert [trial.intermediate_values for trial in again.trials] == [
+        trial.intermediate_values for trial in study.trials
+    ]
+    assert [trial.values for trial in again.trials] == [
+        trial.values if trial.state.name == "COMPLETE" else None for trial in study.trials
+    ]
     assert "already" in call("export", "theirs", "--to", "optuna", back, "--storage", storage, code=2).output
     assert "say with --study" not in call("import", back, "--name", "b", "--storage", storage).output
     optuna.create_study(study_name="other", storage=back)
