@@ -83,10 +83,10 @@ def _live(app: Dash, source: Source) -> None:
     @app.callback(
         Output("news", "data"), Input("aggregate", "value"), State("where", "data"), prevent_initial_call=True
     )
-    def news(by: str, where: Mapping[str, Any]) -> Any:
+    def news(by: list[str] | None, where: Mapping[str, Any]) -> Any:
         if where["trial"] is not None:
             return no_update  # the page of a trial has no table
-        return layout.news(source.known(where["name"]), 0, by or LAST) or no_update
+        return layout.news(source.known(where["name"]), 0, "\n".join(by or ()) or LAST) or no_update
 
     @app.callback(
         Output("passing", "data"), Output("filter-said", "children"), Output("filtered", "data"),
@@ -231,6 +231,12 @@ def _in_the_browser(app: Dash) -> None:
         "rows", Output("table", "rowData"), Input("news", "data"), Input("passing", "data"),
         Input("grouped", "value"),
     )  # fmt: skip
+    for kind in ("figure", "follow"):
+        client(
+            "hovered", Output({"type": f"{kind}-row", "name": MATCH}, "children"),
+            Input({"type": kind, "name": MATCH}, "hoverData"), State("columns", "value"), prevent_initial_call=True,
+        )  # fmt: skip
+    client("complete", Output("filter", "data"), Input("filter", "value"), State("names", "data"))
     client("watch", Output("watched", "data"), Input("where", "data"), State("revision", "data"))
     drawn = [{"type": f"{kind}-drawn", "name": ALL} for kind in ("figure", "follow")]
     client(

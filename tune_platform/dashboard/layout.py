@@ -73,17 +73,19 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
         tab = next(key for key, (_, inside) in TABS.items() if query["show"] in inside)
     text = query.get("filter", "")
     columns = [name for name in query.get("columns", "").split(",") if name in table.columns] or table.shown
-    by = query.get("metrics", LAST) if query.get("metrics") in AGGREGATES else LAST
+    metrics = _ways(view)
+    by = [each for each in query.get("metrics", "").split("\n") if any(each == x["value"] for x in metrics)]
     grouped = "configs" if query.get("rows") == "configs" else "trials"
     chosen = [int(each) for each in query.get("trials", "").split(",") if each.isdigit()]
     return [
         dcc.Store(id="where", data={"name": view.name, "trial": None}),
         dcc.Store(id="revision", data=view.revision),
-        dcc.Store(id="news", data=news(picture, 0, by)),
+        dcc.Store(id="news", data=news(picture, 0, "\n".join(by) or LAST)),
         dcc.Store(id="filtered", data=text),
         dcc.Store(id="passing"),
         dcc.Store(id="selection", data=chosen),
         dcc.Store(id="shown", data=table.shown),
+        dcc.Store(id="names", data=list(names(table))),
         *(dcc.Store(id=name) for name in ("address", "watched", "noted")),
         dmc.Group([dmc.Title(view.name, order=2), html.Div(id="status", role="status")], mt="xs"),
         html.Div(id="said", className="said"),
@@ -105,9 +107,9 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
                 dmc.Select(
                     id="grouped", label="Rows", data=ROWS, value=grouped, allowDeselect=False, w="10rem",
                 ),
-                dmc.Select(
-                    id="aggregate", label="Metrics", data=[{"value": k, "label": w} for k, w in AGGREGATES.items()],
-                    value=by, allowDeselect=False, w="10rem",
+                dmc.MultiSelect(
+                    id="aggregate", label="Metrics", data=metrics, value=by, searchable=True,
+                    placeholder="" if by else AGGREGATES[LAST], style={"flex": "0 1 14rem"},
                 ),
                 dmc.MultiSelect(
                     id="columns", label="Columns", data=list(table.columns), value=columns, searchable=True,
@@ -122,6 +124,18 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
     ]  # fmt: skip
 
 
+def _ways(view: View) -> list[dict[str, str]]:
+    """Return what can be wanted of all metrics or of one, as the choices of the table."""
+    every = [{"value": how, "label": f"all: {word}"} for how, word in AGGREGATES.items() if how != LAST]
+    return every + [
+        {"value": f"{how}:{name}", "label": f"{name}: {word}"}
+        for name in view.metric_names[:_CHOICES]
+        for how, word in AGGREGATES.items()
+    ]
+
+
+#: Metrics of which it can be chosen by itself what is shown of them.
+_CHOICES = 40
 #: What a row of the table is. Runs whose configs differ in their seed alone are of one config.
 ROWS = [{"value": "trials", "label": "trials"}, {"value": "configs", "label": "configs (seeds)"}]
 
@@ -134,7 +148,10 @@ def grid(table: Table, columns: Sequence[str], chosen: Sequence[int], grouped: s
         rowData=[],
         getRowId="params.data.trial + ''",
         selectedRows={"ids": [str(each) for each in chosen]},
-        defaultColDef={"sortable": True, "resizable": True, "filter": True, "minWidth": 80},
+        defaultColDef={
+            "sortable": True, "resizable": True, "filter": True, "minWidth": 80,
+            "comparator": {"function": "missingLast"},
+        },
         columnSize="responsiveSizeToFit" if len(columns) <= 8 else None,
         dashGridOptions={
             "rowSelection": {"mode": "multiRow", "enableClickSelection": True},
@@ -142,7 +159,7 @@ def grid(table: Table, columns: Sequence[str], chosen: Sequence[int], grouped: s
             "suppressFieldDotNotation": True,
         },
         style={"height": "28rem"},
-    )
+    )  # fmt: skip
 
 
 def column_defs(table: Table, columns: Sequence[str], grouped: str = "trials") -> list[dict[str, Any]]:
@@ -180,7 +197,7 @@ def column_defs(table: Table, columns: Sequence[str], grouped: str = "trials") -
 def news(picture: Picture, since: int, by: str = LAST) -> dict[str, Any] | None:
     """Return the rows of the table that have changed since a revision, packed; None where there are none.
 
-    `by`: what of each metric, see `AGGREGATES`.
+    `by`: what of which metric, see `ways`.
     """
     view = picture.view
     if view.revision <= since:
@@ -266,6 +283,7 @@ def figure(
     caption = [
         html.Figcaption(made.summary if made else "", id={"type": f"{how}-said", "name": name}),
         dcc.Store(id={"type": f"{how}-drawn", "name": name}, data=made.key if made else None),
+        html.Div(id={"type": f"{how}-row", "name": name}, className="row"),
     ]
     inner = html.Div(drawing, id=name, role="group", **{"aria-label": kind.title})
     head = html.H3(kind.title, className="figure-title")
@@ -320,7 +338,7 @@ def trial_page(view: View, trial: int) -> list[Any]:
 
 def absent() -> list[Any]:
     """Return what callbacks of an experiment's page take, empty, for a page that has the rest of what they take."""
-    kept = ("passing", "news", "shown", "address", "table", "filtered", "watched", "noted")
+    kept = ("passing", "news", "shown", "names", "address", "table", "filtered", "watched", "noted")
     stores = [dcc.Store(id=name) for name in kept]
     inputs = [dcc.Input(id=name) for name in ("filter", "tabs", "columns", "aggregate", "grouped")]
     return [*stores, *inputs, *(html.Div(id=name) for name in ("filter-said", "chosen", "body"))]

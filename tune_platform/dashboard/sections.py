@@ -24,6 +24,7 @@ from tune_platform.dashboard.source import Source
 from tune_platform.plots import FIGURES, View
 from tune_platform.plots.crashes import groups
 from tune_platform.plots.observations import is_seed, same_config, saved
+from tune_platform.plots.workers import gpus_of
 from tune_platform.protocol.configs import shown
 from tune_platform.protocol.requests import TAGS
 from tune_platform.results import Spent
@@ -58,13 +59,23 @@ def overview(scene: Scene) -> Any:
     share_saved = saved(view)
     if share_saved is not None:
         facts.append(fact("steps saved by stopping early", f"{share_saved:.0%}"))
+    ended = _how_it_ended(view)
     if view.best is None:
-        return [html.Div(facts, className="facts"), parts.alert(f"No trial has a value of {view.metric} yet.")]
+        return [*ended, html.Div(facts, className="facts"), parts.alert(f"No trial has a value of {view.metric} yet.")]
     at = trials.place(view.best)
     best = fact(f"best {view.metric} ({view.mode}), at step {trials.best_step[at]}", number(float(view.values[at])))
     facts = [best, fact("best trial", link(f"trial {view.best}", view.name, view.best)), *facts]
     config = shown(dict(scene.source.results(view.name).trial(view.best).config))
-    return [html.Div(facts, className="facts"), card(*_copies(config, "best"), title="Best config")]
+    return [*ended, html.Div(facts, className="facts"), card(*_copies(config, "best"), title="Best config")]
+
+
+def _how_it_ended(view: View) -> list[Any]:
+    """Return why an experiment is not running, as a warning where it did not come to its end."""
+    if view.running or not view.reason:
+        return []
+    if view.status == "finished":
+        return [html.P(view.reason)]
+    return [parts.alert(f"It is {view.status}: {view.reason}. To go on with it: tune-platform resume {view.name}")]
 
 
 def _to_failures(name: str, word: str, count: int) -> Any:
@@ -256,6 +267,7 @@ def trial(scene: Scene) -> Any:
         "came from": one.origin if parent < 0 else link(f"trial {parent}", view.name, parent),
         "worker": one.worker or "-",
         "node": view.trials.node[at] or "-",
+        **({"GPU": held} if (held := gpus_of(one.worker or "")) else {}),
         "ran for": lasting(float(view.trials.seconds[at])) if one.started else "-",
     }
     kept = [

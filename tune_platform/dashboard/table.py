@@ -102,12 +102,20 @@ def columns_of(view: View) -> dict[str, list[Any]]:
     }
 
 
-def aggregated(view: View, by: str) -> dict[str, list[Any]]:
-    """Return the columns of the metrics, of each trial what `by` says; None where it has no finite number.
+def ways(by: str) -> dict[str, str]:
+    """Return what is wanted of which metric, of "" for all others: lines such as `min` or `max:accuracy`."""
+    told = (each.partition(":") for each in by.split("\n"))
+    return {metric: how for how, _, metric in told if how in AGGREGATES}
 
-    Of long experiments not all reports are held (`Reports.stride`): least, greatest and mean are over those.
+
+def aggregated(view: View, by: str) -> dict[str, list[Any]]:
+    """Return the columns of the metrics of which another than the last report is wanted; None for no finite number.
+
+    `by`: see `ways`. Of long experiments not all reports are held (`Reports.stride`): least, greatest and mean are over
+    those.
     """
-    if by not in AGGREGATES or by == LAST:
+    wanted = ways(by)
+    if set(wanted.values()) <= {LAST}:
         return {}
     reports, trials = view.reports, view.trials
     first = np.searchsorted(reports.trial, trials.number)
@@ -115,21 +123,24 @@ def aggregated(view: View, by: str) -> dict[str, list[Any]]:
     there = np.flatnonzero(past > first)
     found = {}
     for name in trials.last:
+        how = wanted.get(name, wanted.get("", LAST))
+        if how == LAST:
+            continue
         column = reports.column(name)
         out = np.full(len(trials), np.nan)
-        if by == "best":
+        if how == "best":
             mine = np.flatnonzero(np.isin(reports.trial, trials.number))
             at = np.searchsorted(trials.number, reports.trial[mine])
             hit = reports.step[mine] == trials.best_step[at]
             out[at[hit]] = column[mine[hit]]
         elif len(there):
             finite = np.isfinite(column)
-            least = {"min": np.inf, "max": -np.inf, "mean": 0.0}[by]
-            fold = {"min": np.minimum, "max": np.maximum, "mean": np.add}[by]
+            least = {"min": np.inf, "max": -np.inf, "mean": 0.0}[how]
+            fold = {"min": np.minimum, "max": np.maximum, "mean": np.add}[how]
             # Every second part is what lies between two trials.
             edges = np.stack([first[there], past[there]], axis=1).ravel()
             out[there] = fold.reduceat(np.r_[np.where(finite, column, least), least], edges)[::2]
-            if by == "mean":
+            if how == "mean":
                 with np.errstate(invalid="ignore", divide="ignore"):
                     out[there] /= np.add.reduceat(np.r_[finite, False].astype(float), edges)[::2]
         found[f"metrics/{name}"] = _plain(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any, Literal
@@ -142,6 +143,11 @@ def _slice_summary(view: View) -> str:
     return f"Of the best trials {words}: the best values may lie outside of the space."
 
 
+def _decades(low: float, high: float) -> int:
+    """Return the powers of ten from tick to tick of a log axis: three or four ticks, which have room side by side."""
+    return max(1, math.ceil(math.log10(high / low) / 3))
+
+
 @figure("slice", "Slices", _slice_summary, values_there)
 def slices(view: View, *, parameters: Sequence[str] | None = None) -> go.Figure:
     """Draw the value over each parameter on the declared space; borders are marked, colour is the trial's number.
@@ -177,7 +183,13 @@ def slices(view: View, *, parameters: Sequence[str] | None = None) -> go.Figure:
             drawn.update_xaxes(tickvals=list(range(len(words))), ticktext=words, **place)
         elif dimension is not None and dimension.low is not None and dimension.high is not None:
             if dimension.log:
-                drawn.update_xaxes(type="log", dtick=1, tickangle=0, tickfont={"size": 11}, **place)
+                drawn.update_xaxes(
+                    type="log",
+                    dtick=_decades(dimension.low, dimension.high),
+                    tickangle=0,
+                    tickfont={"size": 11},
+                    **place,
+                )
             for bound in (dimension.low, dimension.high):
                 drawn.add_vline(
                     x=bound, line={"dash": "dot", "color": PALETTE[5 if name in hit else 7], "width": 1}, **place

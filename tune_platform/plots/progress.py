@@ -159,7 +159,7 @@ def curves(
         index = np.union1d(np.arange(len(at))[thin], [len(at) - 1]) if len(at) else np.arange(0)
         drawn.add_trace(
             kind(
-                x=at[index], y=values[index], customdata=step[index], name=f"trial {trial}",
+                x=at[index], y=values[index], customdata=step[index], name=f"trial {trial}", meta=trial,
                 mode="lines+markers" if len(at) < 30 else "lines", marker={"size": 4},
                 line={"width": 1.5, "color": PALETTE[place % len(PALETTE)],
                       "dash": ("solid", "dash", "dot", "dashdot")[place // len(PALETTE) % 4]},

@@ -45,7 +45,7 @@ def segments(view: View) -> Segments:
     def close(trial: int, at: float, how: str) -> None:
         if trial in held:
             start, place = held.pop(trial)
-            gpus = _gpus(began.pop(trial, worker.get(trial, "")))
+            gpus = gpus_of(began.pop(trial, worker.get(trial, "")))
             rows.append((trial, start, max(at, start), place, gpus, how))
 
     for kind, verdict, trial, at, place in zip(
@@ -80,7 +80,7 @@ def segments(view: View) -> Segments:
     )  # fmt: skip
 
 
-def _gpus(worker: str) -> str:
+def gpus_of(worker: str) -> str:
     """Return the GPUs of a worker such as "host:4711 gpu 0,1": each with its host."""
     process, _, gpus = worker.partition(" gpu ")
     host = process.rpartition(":")[0]

@@ -109,6 +109,78 @@ def test_rows_are_configs_and_a_trial_is_a_link(opened: Open) -> None:
     page.wait_for_function("() => !document.querySelector('#table').innerText.includes('runs')")
 
 
+def column(page: Any, name: str) -> Any:
+    """Return the texts of a column of the table, as it is sorted."""
+    cells = page.locator(f"#table .ag-center-cols-container .ag-row [col-id='{name}']")
+    return [
+        text
+        for _, text in sorted(cells.evaluate_all("(all) => all.map((x) => [x.getBoundingClientRect().y, x.innerText])"))
+    ]
+
+
+def test_what_is_missing_is_last_either_way(opened: Open) -> None:
+    page = opened.page
+    head = page.locator("#table .ag-header-cell[col-id='best'] .ag-header-cell-label")
+    head.click()
+    page.wait_for_selector("#table .ag-header-cell[col-id='best'][aria-sort='ascending']")
+    assert column(page, "best") == ["0.1", "0.2", "0.3", "0.5", ""]
+    head.click()
+    page.wait_for_selector("#table .ag-header-cell[col-id='best'][aria-sort='descending']")
+    assert column(page, "best") == ["0.5", "0.3", "0.2", "0.1", ""]
+    head.click()
+    page.wait_for_selector("#table .ag-header-cell[col-id='best'][aria-sort='none']")
+
+
+def test_the_filter_is_completed_at_its_last_word(opened: Open) -> None:
+    page = opened.page
+    field = page.get_by_label("Filter").first
+    field.fill("loss < 0.25 and opti")
+    page.get_by_role("option", name="loss < 0.25 and optimizer").click()
+    assert field.input_value() == "loss < 0.25 and optimizer"
+    field.fill('loss < 0.25 and optimizer == "sgd"')
+    page.get_by_text("1 of 5 trials pass").wait_for()
+    assert page.get_by_role("option").count() == 0
+    field.fill("")
+    page.wait_for_function("() => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5")
+
+
+def test_a_metric_has_an_aggregate_of_its_own(opened: Open) -> None:
+    page = opened.page
+    field = page.get_by_label("Metrics").first
+    field.click()
+    page.get_by_role("option", name="loss: greatest", exact=True).click()
+    page.keyboard.press("Escape")
+    page.wait_for_function("() => new URLSearchParams(location.search).get('metrics') === 'max:loss'")
+    page.wait_for_function(
+        """() => window.dash_ag_grid.getApi('table').getRowNode('0').data['metrics/loss'].toFixed(3) === '0.300'"""
+    )
+    page.reload()
+    page.wait_for_function(
+        """() => window.dash_ag_grid?.getApi('table')?.getRowNode('0')?.data['metrics/loss'].toFixed(3) === '0.300'"""
+    )
+    page.goto(opened.base)
+    page.wait_for_selector("#history .nsewdrag")
+
+
+def test_the_mouse_on_a_curve_shows_the_row_of_its_trial(opened: Open) -> None:
+    page = opened.page
+    page.wait_for_selector("#curves .lines path")
+    page.evaluate(
+        """() => {
+            const drawing = document.querySelector("#curves .js-plotly-plot");
+            const at = drawing._fullData.findIndex((each) => each.meta === 1);
+            drawing.emit("plotly_hover", {points: [{
+                curveNumber: at, pointNumber: 0, pointIndex: 0, x: 1, y: 1, data: drawing.data[at],
+                fullData: drawing._fullData[at],
+            }]});
+        }"""
+    )
+    page.wait_for_function(
+        "() => /^trial 1 · state completed · best 0.2 ·.* lr 0.02 · optimizer sgd/.test("
+        "document.querySelector('#curves').closest('figure').querySelector('.row').innerText)"
+    )
+
+
 def test_a_change_in_the_store_comes_and_the_selection_stays(opened: Open) -> None:
     page = opened.page
     rows(page).nth(1).click()

@@ -101,6 +101,9 @@ def test_a_metric_is_shown_as_its_last_best_least_greatest_or_mean(picture: Pict
     assert loss("max") == pytest.approx([0.3, 0.4, 0.5, None, 0.7])
     assert loss("mean") == pytest.approx([0.2, 0.3, 0.4, None, 0.6])
     assert loss("best") == pytest.approx([0.1, 0.2, 0.3, None, 0.5])
+    assert loss("min:epoch") == loss("last")
+    assert loss("min\nmax:loss") == loss("max")
+    assert aggregated(picture.view, "min\nlast:loss").keys() == {"metrics/epoch"}
     assert news(picture, 0, "max")["by"] == "max"  # type: ignore[index]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,29 @@ def test_the_overview_has_the_best_config_in_three_forms(source: Source) -> None
     assert "config = {'lr': 0.01, 'optimizer': 'adam'}" in text
     assert "lr: 0.01\\noptimizer: adam" in text
     assert "lr=0.01 optimizer=adam" in text
+
+
+def test_the_overview_says_why_a_search_does_not_run(source: Source) -> None:
+    there = scene(source)
+
+    def overview(status: str, reason: str) -> str:
+        view = replace(there.view, status=status, reason=reason)
+        return said(SECTIONS["overview"](replace(there, view=view)))
+
+    assert "driver" not in overview("running", "its driver is gone")
+    assert "all 5 trials are done" in overview("finished", "all 5 trials are done")
+    assert "It is crashed: its driver is gone. To go on with it: tune-platform resume small" in overview(
+        "crashed", "its driver is gone"
+    )
+
+
+def test_the_page_of_a_trial_has_its_gpus(source: Source) -> None:
+    there = scene(source, trial=0)
+    assert "GPU" not in said(SECTIONS["trial"](there))
+    with open_store(source.storage) as store, store.open("small") as experiment:
+        row = LogRow(experiment.last_seq() + 1, 200.0, "moved", 0, {"status": "COMPLETED"})
+        experiment.append([row], (), [trial_row(0, worker="ada:4711 gpu 0,1")])
+    assert "ada gpu 0, ada gpu 1" in said(SECTIONS["trial"](there))
 
 
 def test_the_page_of_a_trial_says_why_it_is_where_it_is(source: Source) -> None:

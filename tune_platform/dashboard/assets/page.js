@@ -170,6 +170,29 @@
     return found.size ? ids(Array.from(found)) : window.dash_clientside.no_update;
   }
 
+  // The row of the trial of a point that the mouse is on, as text: what the table shows of it.
+  function hovered(hover, columns) {
+    const cause = window.dash_clientside.callback_context.triggered[0];
+    const drawing = hover && document.querySelector("#" + JSON.parse(cause.prop_id.replace(".hoverData", "")).name + " .js-plotly-plot");
+    const trace = drawing && drawing._fullData && drawing._fullData[hover.points[0].curveNumber];
+    if (!trace) return window.dash_clientside.no_update;
+    const row = kept.rows.get(Number.isInteger(trace.meta) ? trace.meta : [].concat((trace.customdata || [])[hover.points[0].pointNumber])[0]);
+    if (!row) return window.dash_clientside.no_update;
+    const cell = (value) => (typeof value === "number" ? Number(value.toPrecision(5)) : value);
+    const there = (columns || []).filter((name) => row[name] !== null && row[name] !== undefined && row[name] !== "");
+    return there.map((name) => name.replace(/^(config|metrics)\//, "") + " " + cell(row[name])).join(" · ");
+  }
+
+  // What the filter may go on with: the names that have the letters of its last word in them.
+  function complete(text, names) {
+    if (!names) return window.dash_clientside.no_update;
+    const [, before, word] = (text || "").match(/^(.*?)([A-Za-z_][\w.]*)?$/s);
+    if (before.trim() && !word && !/(\(|\b(and|or|not))\s*$/.test(before)) return [];
+    if (/(["'])[^"']*$/.test(before.replace(/(["'])[^"']*\1/g, ""))) return [];  // inside a text
+    const found = names.filter((name) => name !== word && name.toLowerCase().includes((word || "").toLowerCase()));
+    return found.map((name) => before + name);
+  }
+
   // Write a figure as a file, with its title.
   function save() {
     const cause = window.dash_clientside.callback_context.triggered[0];
@@ -184,24 +207,25 @@
     return window.Plotly.downloadImage({data: drawing.data, layout}, {format: as, filename: name, ...size});
   }
 
-  function address(tab, filter, selection, columns, by, grouped, options, ids, shown, where) {
+  function address(tab, filter, selection, columns, wanted, grouped, options, ids, shown, where) {
+    const by = Array.isArray(wanted) ? wanted.join("\n") : "";
     window.tuneLive.choose(filter, selection, by, options, ids);
     const parts = new URLSearchParams();
     if (tab && tab !== "overview") parts.set("tab", tab);
     if (filter) parts.set("filter", filter);
     if (selection && selection.length && selection.length <= 50) parts.set("trials", selection.join(","));
     if (columns && shown && columns.join() !== shown.join()) parts.set("columns", columns.join(","));
-    if (by && by !== "last") parts.set("metrics", by);
+    if (by) parts.set("metrics", by);
     if (grouped === "configs") parts.set("rows", grouped);
     ids.forEach(({name, of}, at) => {
       if (options[at] && options[at] !== 100) parts.set(name + "." + of, options[at]);
     });
     const text = parts.toString();
-    const wanted = text ? "?" + text : "";
-    if (where && where.trial === null && wanted !== window.location.search) {
-      window.history.replaceState(null, "", window.location.pathname + wanted);
+    const query = text ? "?" + text : "";
+    if (where && where.trial === null && query !== window.location.search) {
+      window.history.replaceState(null, "", window.location.pathname + query);
     }
-    return wanted;
+    return query;
   }
 
   function versus(names, by) {
@@ -230,6 +254,15 @@
     if (document.getElementById("experiments")) window.dash_clientside.set_props("list-tick", {disabled: document.hidden});
   });
 
+  // The order of a column: numbers before texts, and what is missing at the end either way.
+  const missing = (value) => value === null || value === undefined || value === "";
+  function missingLast(a, b, first, second, descending) {
+    if (missing(a) || missing(b)) return missing(a) && missing(b) ? 0 : missing(a) === descending ? -1 : 1;
+    if (typeof a === typeof b) return a < b ? -1 : a > b ? 1 : 0;
+    return typeof a < typeof b ? -1 : 1;
+  }
+  window.dashAgGridFunctions = Object.assign(window.dashAgGridFunctions || {}, {missingLast});
+
   // What stands in two columns of the table: text of React, never markup.
   const element = (...what) => window.React.createElement(...what);
   window.dashAgGridComponentFunctions = Object.assign(window.dashAgGridComponentFunctions || {}, {
@@ -243,6 +276,6 @@
 
   window.tunePage = {cells, merge, unpacked};
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    page: {rows, chosen, brushed, marked, save, address, versus, scheme, watch: window.tuneLive.watch, noted: window.tuneLive.noted},
+    page: {rows, chosen, brushed, marked, hovered, complete, save, address, versus, scheme, watch: window.tuneLive.watch, noted: window.tuneLive.noted},
   });
 })();
