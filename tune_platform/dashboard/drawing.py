@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from tune_platform.dashboard.loading import LOADING
 from tune_platform.dashboard.source import AT_ONCE, REST, Picture
 from tune_platform.dashboard.table import only
 from tune_platform.errors import ExperimentError, SpecError
@@ -60,6 +61,8 @@ def draw(
     last: Drawing | None = picture.resting.get(same)
     if last and name in SLOW and picture.view.running and time.monotonic() < last.fresh:
         return last
+    if name in SLOW:
+        LOADING.pandas()  # Optuna, which computes them, has it
     if key not in picture.drawings:
         for kept in (picture.drawings, picture.resting):
             if len(kept) >= _KEPT:

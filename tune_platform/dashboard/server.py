@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pandas  # noqa: F401 (Plotly looks for it, and takes one that another thread is loading for a whole one)
 from dash import Dash
 from flask import Flask, Response, abort, request
 from plotly.io.json import to_json_plotly
@@ -24,6 +23,7 @@ from tune_platform.dashboard.guard import Guard
 from tune_platform.dashboard.layout import frame
 from tune_platform.dashboard.listing import sparkline
 from tune_platform.dashboard.live import Asked, changes
+from tune_platform.dashboard.loading import LOADING
 from tune_platform.dashboard.options import read
 from tune_platform.dashboard.source import Source
 from tune_platform.errors import SpecError, TunePlatformError
@@ -64,6 +64,7 @@ def make_app(source: Source, guard: Guard) -> Flask:
     add_callbacks(app, source, guard.may_control)
     flask.add_url_rule("/live", "live", lambda: _live(source), methods=["POST"])
     _files(flask, source)
+    LOADING.install(flask)
     guard.install(flask, app.csp_hashes())
     return flask
 
@@ -95,7 +96,9 @@ def _files(flask: Flask, source: Source) -> None:
     def trials(name: str, form: str) -> Response:
         if form not in ("csv", "json", "parquet"):
             abort(HTTPStatus.NOT_FOUND)
-        frame = _or_404(lambda: source.results(name)).dataframe()
+        results = _or_404(lambda: source.results(name))
+        LOADING.pandas()
+        frame = results.dataframe()
         if form == "csv":
             guarded = frame.rename(columns=no_formula).map(no_formula)
             return _download(guarded.to_csv(index=False), "text/csv; charset=utf-8", f"{name}.csv")
