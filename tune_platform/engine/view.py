@@ -42,6 +42,11 @@ class TrialLook:
         """Its present config: a copy."""
         return _copied(self._trial.config)
 
+    def config_at(self, step: int) -> Mapping[str, Any]:
+        """Return the config that report `step` was made with: a clone, which may have come since, changes it."""
+        before = (config for last, config in self._trial.configs if step <= last)
+        return _copied(next(before, self._trial.config))
+
     @property
     def status(self) -> str:
         """Where it stands: PENDING, STARTING, RUNNING, ..."""
@@ -56,6 +61,11 @@ class TrialLook:
     def attempt(self) -> int:
         """How often it was launched."""
         return self._trial.attempt
+
+    @property
+    def started(self) -> float | None:
+        """When its code began for the first time, in seconds since the epoch; None before."""
+        return self._trial.started
 
     @property
     def step(self) -> int:

@@ -107,7 +107,7 @@ class RayCallbacks(Callback):
         one = self._of(run, trial)
         self._step("on_step_begin")
         self._begin(one, trial)
-        one.config = dict(trial.config)  # PBT changes it
+        one.config = dict(trial.config_at(report.step))  # PBT changes it
         began = one.began = one.reported if one.began is None else one.began
         self._reports += 1
         one.last_result = one.run_metadata.last_result = Metrics({

@@ -13,6 +13,7 @@ from tune_platform.api import load
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.ray_tune.nesting import Metrics, flat
 from tune_platform.ray_tune.session import trial_id
+from tune_platform.ray_tune.settings import check_refused
 from tune_platform.results import Checkpoint, Results, TrialResult
 from tune_platform.results.core import NoResultError
 from tune_platform.trainable import ANONYMOUS_METRIC
@@ -44,8 +45,7 @@ class Result:
 
         Raises ExperimentError where there is none, SpecError for another file system.
         """
-        if storage_filesystem is not None:
-            raise SpecError("Result.from_path(storage_filesystem=...) is not supported: trials have folders on a disk")
+        check_refused("Result.from_path", {"storage_filesystem": storage_filesystem})
         folder = Path(path).expanduser().resolve()  # a link, where trial_dirname_creator named it
         with contextlib.suppress(IndexError, ExperimentError):
             results = load(folder.parents[1].name, storage=folder.parents[2])

@@ -12,7 +12,7 @@ from tune_platform.location import default_storage
 from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from tune_platform.ray_tune.result_grid import Result, ResultGrid
 from tune_platform.ray_tune.session import trial_id
-from tune_platform.ray_tune.settings import CHDIR
+from tune_platform.ray_tune.settings import check_refused, refused_names
 from tune_platform.ray_tune.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -45,18 +45,6 @@ _RUN = (
 )
 _TUNER = ("backend", "seed")
 _OWN = ("config", "resources_per_trial", "max_failures", "fail_fast", "resume", "raise_on_failed_trial")
-#: What Ray Tune takes and this does not, with what to do instead.
-_REFUSED = {
-    "restore": "start a search from a checkpoint by loading it in the trainable",
-    "resume_config": "give resume='AUTO', or 'AUTO+ERRORED' to try failed trials again",
-    "chdir_to_trial_dir": f"set the environment variable {CHDIR}",
-    "export_formats": "write the model with the checkpoint",
-    "local_dir": "give storage_path",
-    "keep_checkpoints_num": "give checkpoint_config=CheckpointConfig(num_to_keep=...)",
-    "checkpoint_score_attr": "give checkpoint_config=CheckpointConfig(checkpoint_score_attribute=...)",
-    "checkpoint_freq": "give checkpoint_config=CheckpointConfig(checkpoint_frequency=...)",
-    "checkpoint_at_end": "give checkpoint_config=CheckpointConfig(checkpoint_at_end=...)",
-}
 #: Values of `resume`: whether an experiment must be there, and whether its failed trials are tried again.
 _RESUME = {
     True: (True, False),
@@ -221,11 +209,10 @@ def run(run_or_experiment: Any, **options: Any) -> ExperimentAnalysis:
 
 
 def _check(options: Mapping[str, Any]) -> None:
+    check_refused("tune.run", options)
     known = (*_TUNE, *_RUN, *_TUNER, *_OWN)
-    for name, value in options.items():
-        if name in _REFUSED and value:
-            raise SpecError(f"tune.run({name}=...) is not supported: {_REFUSED[name]}")
-        if name not in known and name not in _REFUSED:
+    for name in options:
+        if name not in known and name not in refused_names("tune.run"):
             raise SpecError(f"tune.run has no argument {name!r}{did_you_mean(name, known)}")
 
 

@@ -23,8 +23,9 @@ from tune_platform.ray_tune.result_grid import ResultGrid
 from tune_platform.ray_tune.schedulers import scheduler_of
 from tune_platform.ray_tune.searchers import search_of
 from tune_platform.ray_tune.session import is_ray_class
-from tune_platform.ray_tune.settings import CHDIR, NO_FILESYSTEM, check_kinds, check_settings
+from tune_platform.ray_tune.settings import CHDIR, check_kinds, check_refused, check_settings
 from tune_platform.ray_tune.stopping import Diverged, Stopping
+from tune_platform.ray_tune.trial_files import trial_files
 from tune_platform.resources import Resources
 from tune_platform.spec import Budget, CheckpointPolicy, SearchSpec
 from tune_platform.spec.parts import DEFAULT_RETRIES, build_scheduler
@@ -123,7 +124,7 @@ class Tuner:
             made = cls.__new__(cls)
             made._results = None
             made.spec = stored_spec(folder.name, storage, registered(trainable), param_space, resources_of)
-            made.spec = made.spec.model_copy(update=options)
+            made.spec = made.spec.model_copy(update={"callbacks": tuple(trial_files(storage)), **options})
             named = made.spec.metric != _STEP
             made._objective = (made.spec.metric, made.spec.mode) if named else (None, None)
         else:
@@ -135,8 +136,7 @@ class Tuner:
     @classmethod
     def can_restore(cls, path: str, storage_filesystem: Any = None) -> bool:
         """Whether there is an experiment in the folder `path`. Raises SpecError for another file system."""
-        if storage_filesystem is not None:
-            raise SpecError(f"Tuner.restore(storage_filesystem=...) is not supported: {NO_FILESYSTEM}")
+        check_refused("Tuner.restore", {"storage_filesystem": storage_filesystem})
         folder = Path(path).expanduser().absolute()
         try:
             load(folder.name, storage=folder.parent)
@@ -211,8 +211,8 @@ def _spec_of(
 
 
 def _callbacks(trainable: Any, tune: Any, run_config: Any, storage: str, samples: int) -> list[Callback]:
-    """Return our callbacks as they are, and one that calls Ray Tune's and names trials as was asked."""
-    given = list(run_config.callbacks or ())
+    """Return our callbacks as they are, one that calls Ray Tune's and names trials as was asked, and one for files."""
+    given = [*(run_config.callbacks or ()), *_of_environment()]
     theirs = [each for each in given if not isinstance(each, Callback)]
     names, folders = tune.trial_name_creator, tune.trial_dirname_creator
     ours: list[Callback] = [each for each in given if isinstance(each, Callback)]
@@ -232,7 +232,16 @@ def _callbacks(trainable: Any, tune: Any, run_config: Any, storage: str, samples
                 objective=(tune.metric, tune.mode),
             )
         )
-    return ours
+    return [*ours, *trial_files(storage, theirs)]
+
+
+def _of_environment() -> list[Any]:
+    """Return the callbacks that Ray Tune's RAY_TUNE_CALLBACKS names: all but our Recorder, which has its work done."""
+    if not os.environ.get("RAY_TUNE_CALLBACKS"):
+        return []
+    from ray.tune.utils.callback import _initialize_env_callbacks
+
+    return [each for each in _initialize_env_callbacks() if type(each).__name__ != "Recorder"]
 
 
 def registered(trainable: Any) -> Any:

@@ -17,7 +17,7 @@ import pytest
 
 IMPORTS = {"there": "from ray import tune", "here": "from tune_platform import ray_tune as tune"}
 SCRIPT = """
-import json, math, os, random, subprocess, sys, tempfile, time, traceback
+import csv, json, math, os, random, subprocess, sys, tempfile, time, traceback
 import ray
 IMPORT
 from ray.tune import CLIReporter
@@ -125,6 +125,24 @@ def grid_with_random():
     columns = ("loss", "training_iteration", "time_total_s", "trial_id", "config/x", "config/net/width", "done")
     return [sorted(result.config["net"]["width"] for result in grid), sorted(frame["config/net/width"]),
             [name for name in columns if name not in frame], list(grid[0].metrics_dataframe["training_iteration"])]
+
+def files_in_the_folder_of_a_trial():
+    grid = tune.Tuner(
+        descend, param_space={"x": tune.grid_search([1, 2]), "net": {"width": 3}},
+        tune_config=tune.TuneConfig(metric="loss", mode="min", reuse_actors=True),
+        run_config=run_config("files", stop={"training_iteration": 3}),
+    ).fit()
+    found = []
+    for result in grid:
+        with open(os.path.join(result.path, "params.json")) as file:
+            config = json.load(file)
+        with open(os.path.join(result.path, "result.json")) as file:
+            lines = [json.loads(line) for line in file]
+        with open(os.path.join(result.path, "progress.csv"), newline="") as file:
+            rows = list(csv.DictReader(file))
+        found.append([config, [[each["training_iteration"], each["loss"], each["config"]] for each in lines],
+                      [[each["training_iteration"], each["loss"], "config/x" in each] for each in rows]])
+    return found
 
 def stoppers():
     found = {}
@@ -281,7 +299,8 @@ def restore_after_a_kill():
             by_name["c"]["started"], went_on]
 
 ALL = [asha_on_a_function, pbt_on_a_class_with_checkpoints, hyperband, conditional_space_with_optuna,
-       sample_from_with_parameters_and_resources, grid_with_random, stoppers, callbacks_and_names, failures_and_restore,
+       sample_from_with_parameters_and_resources, grid_with_random,
+       files_in_the_folder_of_a_trial, stoppers, callbacks_and_names, failures_and_restore,
        fail_fast, retried_from_its_checkpoint, returns_and_yields, older_run, scopes, restore_after_a_kill]
 if __name__ == "__main__":
     if sys.argv[2:3] == ["to_be_killed"]:
