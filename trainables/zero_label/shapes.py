@@ -2,13 +2,16 @@
 
 A class is named "circle striped" and so on: four shapes times three textures. Its attributes are which shape and which
 texture it has, so an unseen class is a new pair of things that have been seen: nearer to what attributes are to
-photographs than the bars of a digit. Colours say nothing. Everything is symmetric, so a flip keeps the label, and all
-view sets can be compared.
+photographs than the bars of a digit. Colours say nothing. Shapes and textures are symmetric, so a flip keeps the label,
+and all view sets can be compared. Turned objects, patterns behind them, a light from one side, what is hidden and noise
+keep them from being easy.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,39 +52,98 @@ def ink(texture: str, rows: Tensor, columns: Tensor) -> Tensor:
     return found
 
 
+@dataclass(frozen=True)
+class Clutter:
+    """What keeps scenes from being easy, as in photographs; the default is none of it but a little noise.
+
+    `noise`: range of the uniform noise over all. `contrast`: least and largest difference of a texture's two colours.
+    `tilt`: objects are turned by up to so many degrees, less than what makes stripes bands. `periods`: least and
+    largest width of a texture's repeat in pixels. `ground`: contrast of the patterns behind the objects, which are
+    of the same kinds as theirs. `shade`: largest share of the light that is missing at one side of a scene. `hidden`:
+    largest share of an object's width that a bar of the ground's colour covers; what is covered has no label.
+    """
+
+    noise: float = 0.15
+    contrast: tuple[float, float] = (0.4, 1.0)
+    tilt: float = 0.0
+    periods: tuple[float, float] = (4.0, 4.0)
+    ground: float = 0.0
+    shade: float = 0.0
+    hidden: float = 0.0
+
+
+#: That of the data set "shapes".
+PHOTOGRAPHED = Clutter(
+    noise=0.25, contrast=(0.3, 0.8), tilt=20.0, periods=(3.5, 6.0), ground=0.1, shade=0.5, hidden=0.3
+)
+
+
 def compose_shapes(
-    classes: Tensor, count: int, draws: torch.Generator, *, cell: int = 20, per_scene: int = 3, noise: float = 0.15
+    classes: Tensor,
+    count: int,
+    draws: torch.Generator,
+    *,
+    cell: int = 20,
+    per_scene: int = 3,
+    clutter: Clutter = PHOTOGRAPHED,
 ) -> Scenes:
     """Compose `count` colour scenes of 2 x 2 cells of `cell` pixels from the class ids in `classes`.
 
-    Radius, place and the two colours of each object are drawn, as is the background's colour; noise lies over all.
+    Radius, place, turn, texture's width and the two colours of each object are drawn, as are the ground and the light.
     Raises ValueError for no classes or a number of objects that has no room.
     """
     if not len(classes) or not 1 <= per_scene <= 4:
         raise ValueError(
             f"scenes need at least one class and 1 to 4 objects, got {len(classes)} classes, per_scene={per_scene}"
         )
+    made = [_scene(classes, draws, cell, per_scene, clutter) for _ in range(count)]
+    return Scenes(torch.stack([image for image, _ in made]), torch.stack([truth for _, truth in made]))
+
+
+def _scene(classes: Tensor, draws: torch.Generator, cell: int, objects: int, clutter: Clutter) -> tuple[Tensor, Tensor]:
+    """Return one scene (3 x H x W) and its labels (H x W)."""
+
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=draws))
+
     side = 2 * cell
-    images = torch.rand(count, 3, 1, 1, generator=draws).expand(count, 3, side, side) * 0.3 + 0.35
-    images = images.clone()
-    truth = torch.full((count, side, side), BACKGROUND)
-    grid = torch.arange(side, dtype=torch.float32)
-    for scene in range(count):
-        cells = torch.randperm(4, generator=draws)[:per_scene].tolist()
-        chosen = classes[torch.randint(len(classes), (per_scene,), generator=draws)].tolist()
-        for where, which in zip(cells, chosen, strict=True):
-            radius = cell * (0.32 + 0.13 * float(torch.rand(1, generator=draws)))
-            shifts = (torch.rand(2, generator=draws) * 2 - 1) * (cell / 2 - radius)
-            middle = [cell * (k + 0.5) + float(shift) for k, shift in zip(divmod(where, 2), shifts, strict=True)]
-            rows, columns = torch.meshgrid(grid - middle[0], grid - middle[1], indexing="ij")
-            shape, texture = CLASSES[which].split()
-            covered = inside(shape, rows / radius, columns / radius)
-            dark, light = torch.rand(3, generator=draws) * 0.3, 0.7 + torch.rand(3, generator=draws) * 0.3
-            paint = torch.where(ink(texture, rows, columns), dark[:, None, None], light[:, None, None])
-            images[scene] = torch.where(covered, paint, images[scene])
-            truth[scene][covered] = which
-    images += noise * (torch.rand(images.shape, generator=draws) - 0.5)
-    return Scenes(images.clamp(0, 1), truth)
+    rows, columns = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
+
+    def turned(by: float, middle: tuple[float, float]) -> tuple[Tensor, Tensor]:
+        c, s = math.cos(math.radians(by)), math.sin(math.radians(by))
+        down, right = rows - middle[0], columns - middle[1]
+        return c * down - s * right, s * down + c * right
+
+    def painted(texture: str, at: tuple[Tensor, Tensor], contrast: float) -> Tensor:
+        """Return a texture in two colours whose channels differ by `contrast` each, on average halfway."""
+        scale = 4 / between(*clutter.periods)
+        dark = torch.rand(3, generator=draws) * (1 - contrast)
+        return torch.where(ink(texture, at[0] * scale, at[1] * scale), 0.0, contrast) + dark[:, None, None]
+
+    def any_texture() -> str:
+        return TEXTURES[int(torch.randint(len(TEXTURES), (), generator=draws))]
+
+    image = 0.35 + 0.3 * torch.rand(3, 1, 1, generator=draws).expand(3, side, side)
+    if clutter.ground:
+        image = painted(any_texture(), turned(between(0, 180), (cell, cell)), clutter.ground)
+    truth = torch.full((side, side), BACKGROUND)
+    cells = torch.randperm(4, generator=draws)[:objects].tolist()
+    for where, which in zip(cells, torch.randint(len(classes), (objects,), generator=draws), strict=True):
+        radius = cell * between(0.32, 0.45)
+        play = cell / 2 - radius
+        down, right = (cell * (k + 0.5) + between(-play, play) for k in divmod(where, 2))
+        at = turned(between(-clutter.tilt, clutter.tilt), (down, right))
+        shape, texture = CLASSES[int(classes[which])].split()
+        covered = inside(shape, at[0] / radius, at[1] / radius)
+        if clutter.hidden:
+            along = turned(between(0, 180), (down, right))[0] / radius
+            covered &= along < 1 - 2 * between(0, clutter.hidden)
+        image = torch.where(covered, painted(texture, at, between(*clutter.contrast)), image)
+        truth[covered] = int(classes[which])
+    light = turned(between(0, 360), (cell, cell))[0] / side + 0.5
+    image = image * (1 - between(0, clutter.shade) * light.clamp(0, 1))
+    image = image + clutter.noise * (torch.rand(image.shape, generator=draws) - 0.5)
+    return image.clamp(0, 1), truth
 
 
 def shape_scenes(task: Task, part: Part, count: int | None = None, seed: int = 0) -> Scenes:

@@ -113,19 +113,21 @@ def test_the_study_of_the_trained_base_measures_all_arms(tmp_path: Path, monkeyp
     monkeypatch.setattr(regime, "jobs", lambda splits, seeds: regime_jobs(splits, seeds, regime.SETTINGS))
     page = tmp_path / "page.md"
     page.write_text("\n".join(regime.MARKERS))
-    splits = ["digits_248", "shapes_a"]
+    splits = ["digits_248", "shapes_d"]
     asked = ["--out", str(tmp_path), "--splits", *splits, "--processes", "1", "--page", str(page)]
     assert regime.main([*asked, "--seeds", "1"]) == 0
     text = page.read_text()
     assert "| digits 248" in text
-    assert "| shapes a" in text
+    assert "| shapes d" in text
     assert "nan" not in text.replace("nan,", "")
     before = (tmp_path / "regime.jsonl").read_text()
     assert regime.main([*asked, "--report"]) == 0
     assert (tmp_path / "regime.jsonl").read_text() == before
     results = Results(tmp_path / "regime.jsonl")
-    assert "Seeds: 1 of 15 planned; no result yet of shapes b. " in regime.tables(results, [*splits, "shapes_b"])
-    (cell,) = results.rows(split="shapes_a")
+    assert "Seeds: 1 of 5 of digits, 1 of 5 of shapes; no result yet of shapes e. " in regime.tables(
+        results, [*splits, "shapes_e"]
+    )
+    (cell,) = results.rows(split="shapes_d")
     assert regime.last_gain([cell], "strict", "longer") == [cell["strict"][-1]["hm"] - cell["longer"][-1]["hm"]]
     shares = regime.label_shares([cell], "view 0")
     assert shares == regime.label_shares([cell], "proposed")
