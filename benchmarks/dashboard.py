@@ -5,7 +5,10 @@
 The first view is there when the history, the curves and the table are drawn; that of optuna-dashboard when the history
 of its overview is. Medians of `--repeat`, in turn, in Chromium. The last line of the output is JSON:
 `first_view_ratio_to_optuna_dashboard` (goal: at most 0.5), `first_view_s` (goal: below 2 with 1,000 reports a trial),
-`filter_ms` (goal: below 200), `server_mb` (goal: below 500). `--quick`: 10 reports a trial, 3 turns.
+`filter_ms` (goal: below 200), `server_mb` (goal: below 500), and what a page took of memory, `page_mb`. `--quick`: 10
+reports a trial, 3 turns. `--alone` leaves optuna-dashboard out, which 100,000 trials are too many for:
+
+    uv run python -m benchmarks.dashboard --alone --trials 100000 --reports 3 --repeat 3 --json
 """
 
 from __future__ import annotations
@@ -152,7 +155,15 @@ def first_view(browser: Any, address: str, drawn: str) -> tuple[Any, float]:
     return page, time.perf_counter() - begin
 
 
-def filtered(page: Any, trials: int) -> float:
+def page_mb(page: Any) -> float:
+    """Return the megabytes that the scripts of a page hold."""
+    told = page.context.new_cdp_session(page)
+    told.send("Performance.enable")
+    found = {each["name"]: each["value"] for each in told.send("Performance.getMetrics")["metrics"]}
+    return float(found["JSHeapUsedSize"]) / 1e6
+
+
+def filtered(page: Any) -> float:
     """Return the milliseconds from the last letter of a filter, less the page's own wait for more, to the count."""
     page.wait_for_timeout(1500)  # all has been drawn; networkidle never comes to a page that looks for news
     page.get_by_label("Filter").first.fill("a < 0.5 and loss < 10")
@@ -171,27 +182,33 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--reports", type=int)
     parser.add_argument("--repeat", type=int)
+    parser.add_argument("--alone", action="store_true", help="without optuna-dashboard")
     given = parser.parse_args()
     reports, repeat = given.reports or (10 if given.quick else 1000), given.repeat or (3 if given.quick else 5)
     ours: list[float] = []
     theirs: list[float] = []
     filters: list[float] = []
+    memory: list[float] = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         write_ours(Path(folder, "ours"), given.trials, reports)
-        study = write_optuna(Path(folder, "study.log"), given.trials)
         one, other = free_port(), free_port()
         command = [sys.executable, "-m", "tune_platform", "dashboard", "many", "--port", str(one), "--storage"]
         server = stack.enter_context(served([*command, str(Path(folder, "ours"))], one))
-        program = str(Path(sys.executable).parent / "optuna-dashboard")
-        stack.enter_context(served([program, study, "--port", str(other)], other))
+        if not given.alone:
+            study = write_optuna(Path(folder, "study.log"), given.trials)
+            program = str(Path(sys.executable).parent / "optuna-dashboard")
+            stack.enter_context(served([program, study, "--port", str(other)], other))
         browser = stack.enter_context(sync_playwright()).chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox"]
         )
         for _ in range(repeat):
             page, seconds = first_view(browser, f"http://127.0.0.1:{one}/e/many", OURS)
             ours.append(seconds)
-            filters.append(filtered(page, given.trials))
+            filters.append(filtered(page))
+            memory.append(page_mb(page))
             page.context.close()
+            if given.alone:
+                continue
             page, seconds = first_view(browser, f"http://127.0.0.1:{other}/dashboard/studies/0", THEIRS)
             theirs.append(seconds)
             page.context.close()
@@ -200,11 +217,12 @@ def main() -> None:
     found = {
         "trials": given.trials,
         "reports_a_trial": reports,
-        "first_view_ratio_to_optuna_dashboard": round(median(ours) / median(theirs), 3),
+        "first_view_ratio_to_optuna_dashboard": round(median(ours) / median(theirs), 3) if theirs else None,
         "first_view_s": round(median(ours), 2),
-        "optuna_dashboard_first_view_s": round(median(theirs), 2),
+        "optuna_dashboard_first_view_s": round(median(theirs), 2) if theirs else None,
         "filter_ms": round(median(filters)),
         "server_mb": round(taken),
+        "page_mb": round(median(memory)),
     }
     if not given.json:
         print(*(f"{name}: {value}" for name, value in found.items()), sep="\n")

@@ -118,6 +118,31 @@ def column(page: Any, name: str) -> Any:
     ]
 
 
+def test_runs_of_a_config_are_one_row_with_their_mean_and_spread(opened: Open) -> None:
+    columns = {
+        "trial": [0, 1, 2, 3], "state": ["completed", "completed", "completed", "failed"],
+        "best": [0.2, 0.4, 0.3, None],
+        "config/lr": [0.1, 0.1, 0.2, 0.2], "config/model/seed": [1, 2, 1, 2], "metrics/loss": [0.5, 1.5, None, None],
+        "worker": ["a", "b", "a", "a"],
+    }  # fmt: skip
+    told = {"name": "seeds", "since": 0, "revision": 1, "columns": columns}
+    first, second = opened.page.evaluate("(told) => window.dash_clientside.page.rows(told, null, 'configs')", told)
+    assert first == {
+        "trial": 0, "runs": 2, "members": [0, 1], "state": "completed", "best": pytest.approx(0.3),
+        "deviation": pytest.approx(0.02**0.5), "config/lr": 0.1, "metrics/loss": 1.0, "worker": None,
+    }  # fmt: skip
+    assert second == {
+        "trial": 2, "runs": 2, "members": [2, 3], "state": "1 completed, 1 failed", "best": 0.3, "deviation": None,
+        "config/lr": 0.2, "metrics/loss": None, "worker": "a",
+    }  # fmt: skip
+    (alone,) = opened.page.evaluate("(told) => window.dash_clientside.page.rows({...told}, [3], 'configs')", told)
+    assert (alone["runs"], alone["best"]) == (1, None)
+    opened.page.reload()
+    opened.page.wait_for_function(
+        "() => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == 5"
+    )
+
+
 def test_what_is_missing_is_last_either_way(opened: Open) -> None:
     page = opened.page
     head = page.locator("#table .ag-header-cell[col-id='best'] .ag-header-cell-label")
@@ -155,8 +180,9 @@ def test_a_metric_has_an_aggregate_of_its_own(opened: Open) -> None:
         """() => window.dash_ag_grid.getApi('table').getRowNode('0').data['metrics/loss'].toFixed(3) === '0.300'"""
     )
     page.reload()
+    rows(page).first.wait_for()
     page.wait_for_function(
-        """() => window.dash_ag_grid?.getApi('table')?.getRowNode('0')?.data['metrics/loss'].toFixed(3) === '0.300'"""
+        """() => window.dash_ag_grid.getApi('table').getRowNode('0').data['metrics/loss'].toFixed(3) === '0.300'"""
     )
     page.goto(opened.base)
     page.wait_for_selector("#history .nsewdrag")
