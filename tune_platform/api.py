@@ -169,7 +169,7 @@ def load(name: str, *, storage: str | Path | None = None) -> Results:
 
 
 def check_up(name: str, *, storage: str | Path | None = None) -> list[str]:
-    """Return what is wrong with the rows of an experiment, one line each; nothing where it is whole.
+    """Return what is wrong with an experiment, its rows and its checkpoints, one line each; nothing where it is whole.
 
     Raises ExperimentError where there is no such experiment.
     """
@@ -177,7 +177,8 @@ def check_up(name: str, *, storage: str | Path | None = None) -> list[str]:
     from tune_platform.registry import make_scheduler
 
     with open_store(Location(storage or default_storage())) as store, store.open(name, readonly=True) as experiment:
-        return check_up(experiment, make_scheduler("fifo"))
+        found = check_up(experiment, make_scheduler("fifo"))
+    return found + _results(name, Location(storage or default_storage()), None).lost_checkpoints()
 
 
 # ------------------------------------------------------------------------------------------ inside

@@ -36,6 +36,7 @@ def settings_of(spec: SearchSpec, lookahead: int | None, backend: Backend, *, fo
         lookahead=lookahead,
         follow=follow,
         misfit_after=_misfit_after(spec, backend),
+        node_patience=spec.node_patience,
         resources=spec.resources if isinstance(spec.resources, Resources) else Resources(),
         on_bad_metric=spec.on_bad_metric,
         stop=spec.stop,

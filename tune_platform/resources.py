@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, Literal, get_args
 
 from tune_platform.errors import SpecError, did_you_mean
@@ -108,11 +109,16 @@ class Ledger:
     def __init__(self, nodes: Sequence[Mapping[str, float]] = ()) -> None:
         self._leases: dict[int, list[tuple[int, dict[str, float]]]] = {}  # trial -> (node, bundle) of each worker
         self.growing: set[int] = set()  # those of them that may grow
+        self.peak: list[dict[str, float]] = []  # the most that each node has had
         self.resize(nodes)
 
     def resize(self, nodes: Sequence[Mapping[str, float]]) -> None:
-        """Take a new capacity; leases stay, so that a shrunken node may be overdrawn until they end."""
+        """Take a new capacity; leases stay, so that a shrunken node may be overdrawn until they end.
+
+        No nodes at all: another cluster is to be told of, and what this one had does not count for it.
+        """
         self.capacity: list[dict[str, float]] = [dict(node) for node in nodes]
+        self.note_peak(nodes)
         self._free = [dict(node) for node in nodes]
         for lease in self._leases.values():
             for node, bundle in lease:
@@ -121,7 +127,18 @@ class Ledger:
         self._overdrawn = [dict(free) for free in self._free]  # as it was then: that may only become less
         self._fits: dict[Resources, bool] = {}  # what `fits` has found since the last change
         self._possible: dict[Resources, bool] = {}
+        self._once: dict[Resources, bool] = {}
         self._slots: dict[Resources, int] = {}
+
+    def note_peak(self, nodes: Sequence[Mapping[str, float]]) -> None:
+        """Note what nodes have, or had before; none: nothing is known of any."""
+        self._once = {}
+        if not nodes:
+            self.peak = []
+            return
+        none: Mapping[str, float] = {}
+        both = zip_longest(self.peak, nodes, fillvalue=none)
+        self.peak = [{**old, **{name: max(old.get(name, 0.0), new[name]) for name in new}} for old, new in both]
 
     @property
     def is_empty(self) -> bool:
@@ -141,7 +158,15 @@ class Ledger:
         known = self._possible.get(resources)
         if known is None:
             _make_room(self._possible)
-            known = self._possible[resources] = self.place(resources, empty=True) is not None
+            known = self._possible[resources] = self.place(resources, self.capacity) is not None
+        return known
+
+    def was_possible(self, resources: Resources) -> bool:
+        """Whether the gang would fit if no node were lost or smaller than it was once."""
+        known = self._once.get(resources)
+        if known is None:
+            _make_room(self._once)
+            known = self._once[resources] = self.possible(resources) or self.place(resources, self.peak) is not None
         return known
 
     def slots(self, resources: Resources, *, free: bool = False) -> int:
@@ -169,9 +194,9 @@ class Ledger:
             return sum(count // resources.workers for count in counts)
         return sum(counts) // resources.workers
 
-    def place(self, resources: Resources, *, empty: bool = False) -> list[int] | None:
-        """Return the node of each worker, or None where the gang does not fit (`empty`: not even an idle cluster)."""
-        nodes = self.capacity if empty else self._free
+    def place(self, resources: Resources, nodes: Sequence[Mapping[str, float]] | None = None) -> list[int] | None:
+        """Return the node of each worker, or None where the gang does not fit into what is free, or into `nodes`."""
+        nodes = self._free if nodes is None else nodes
         bundle, workers = resources.taken(), resources.workers
         if workers == 1 or resources.strategy == "STRICT_PACK":
             total = bundle if workers == 1 else {name: amount * workers for name, amount in bundle.items()}

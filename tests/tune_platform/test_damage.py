@@ -147,7 +147,7 @@ def test_doctor_tells_the_first_and_counts_the_others(storage: Path, monkeypatch
 def test_doctor_finds_nothing_where_all_is_whole(storage: Path) -> None:
     found = call(storage, "doctor", "e")
     assert found.exit_code == 0
-    assert found.stdout == "ok    e  whole: the log, the reports and the trials agree\n"
+    assert found.stdout == "ok    e  whole: the log, the reports and the trials agree, and no checkpoint is lost\n"
     again = call(storage, "doctor", "f")
     assert again.exit_code == 2
     assert "no experiment 'f'" in again.output
@@ -169,3 +169,48 @@ def test_without_its_spec_an_experiment_is_still_shown(storage: Path) -> None:
     assert len(Results("e", storage=storage).trials()) == 4
     with pytest.raises(ExperimentError, match="is damaged: its spec cannot be read"):
         resume("e", storage=storage, spec=spec(storage), progress="off")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """An experiment with a checkpoint of each of its two trials, in a folder that was moved since."""
+    place = tmp_path / "there"
+
+    def counting(config: dict[str, Any]) -> None:
+        for step in range(1, 3):
+            report({"loss": config["x"] / step}, checkpoint={"step": step})
+
+    run(spec(place).model_copy(update={"trainable": counting, "num_samples": 2}))
+    place.rename(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def turn(file: Path) -> None:
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+
+
+@pytest.mark.parametrize(
+    ("harm", "name", "told"),
+    [
+        (Path.unlink, "files/state.*", ""),
+        (cut, "files/state.*", "bytes"),
+        (turn, "files/state.*", ""),
+        (cut, "manifest.json", "manifest.json cannot be read"),
+        (Path.unlink, "manifest.json", "there is no checkpoint"),
+    ],
+)
+def test_doctor_finds_a_torn_checkpoint(harm: Any, name: str, told: str, saved: Path) -> None:
+    assert call(saved, "doctor", "e").exit_code == 0
+    (file,) = saved.glob(f"e/checkpoints/trial-00001/step-*/{name}")
+    harm(file)
+    found = call(saved, "doctor", "e")
+    assert found.exit_code == 1
+    (line,) = found.stdout.splitlines()
+    assert line.startswith("fail  e  trial 1: its checkpoint of step 2 is lost: ")
+    assert told in line
+    assert str(file.parent if name == "manifest.json" else file.name) in line
+    assert call(saved, "show", "e").exit_code == 0

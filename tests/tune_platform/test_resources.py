@@ -196,3 +196,15 @@ def test_what_has_nothing_to_double_cannot_grow(workers: int, custom: dict[str, 
 
 def test_a_gang_that_holds_something_of_its_own_can_grow() -> None:
     assert Resources(cpu=0, workers=2, custom={"license": 1}, grow=True).grown().workers == 4
+
+
+def test_a_ledger_knows_what_its_nodes_could_hold_once() -> None:
+    ledger = Ledger([{"cpu": 4}, {"cpu": 2, "gpu": 1}])
+    ledger.resize([{"cpu": 1}, {}])
+    ledger.resize([{"cpu": 2}, {}, {"cpu": 1}])
+    needs = Resources(cpu=1, gpu=1), Resources(cpu=4), Resources(cpu=5), Resources(cpu=1, workers=7)
+    assert [ledger.possible(each) for each in needs] == [False] * 4
+    assert [ledger.was_possible(each) for each in needs] == [True, True, False, True]
+    ledger.resize([])  # another cluster
+    ledger.resize([{"cpu": 2}])
+    assert not any(ledger.was_possible(each) for each in needs)

@@ -23,7 +23,7 @@ HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode:
 MISTAKES: list[tuple[str, str]] = [
     (
         "sheduler: asha\n",
-        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, own_folder, grace, store_patience, misfit_after, progress, log_to_driver, log_limit, track",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, own_folder, grace, store_patience, misfit_after, node_patience, progress, log_to_driver, log_limit, track",
     ),
     (
         "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
@@ -284,7 +284,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "sheduler: asha\nbudget: {trials: -5}\n",
-        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, own_folder, grace, store_patience, misfit_after, progress, log_to_driver, log_limit, track\n  line 7, budget.trials: got -5; must be at least 1",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, own_folder, grace, store_patience, misfit_after, node_patience, progress, log_to_driver, log_limit, track\n  line 7, budget.trials: got -5; must be at least 1",
     ),
 ]
 

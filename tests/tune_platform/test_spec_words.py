@@ -142,7 +142,7 @@ def test_the_schema_has_both_words() -> None:
 def test_options_of_how_long_to_wait() -> None:
     common: dict[str, Any] = {"trainable": "a:b", "metric": "m", "mode": "min"}
     spec = SearchSpec(**common)
-    assert (spec.grace, spec.store_patience, spec.misfit_after) == (60, 300, None)
+    assert (spec.grace, spec.store_patience, spec.misfit_after, spec.node_patience) == (60, 300, None, 3600)
     other = SearchSpec(**{**common, "grace": "2m", "store_patience": 0, "misfit_after": "1h"})
     assert (other.grace, other.store_patience, other.misfit_after) == (120, 0, 3600)
     assert other.fingerprint() == spec.fingerprint()

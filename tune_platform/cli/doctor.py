@@ -41,8 +41,8 @@ class Finding(NamedTuple):
 def doctor(ctx: click.Context, experiments: tuple[str, ...], storage: str | None, as_json: bool) -> None:
     """Look at this machine, or whether EXPERIMENTS are whole.
 
-    Versions, CPUs, GPUs, Ray, the storage. Of experiments: every row of the log, the reports and the trials. Starts and
-    changes nothing; exit code 1 where something is wrong.
+    Versions, CPUs, GPUs, Ray, the storage. Of experiments: every row of the log, the reports, the trials, and every
+    checkpoint that is kept. Starts and changes nothing; exit code 1 where something is wrong.
 
     \b
     Example: tune-platform doctor --storage ~/tune_results
@@ -66,7 +66,7 @@ def _looked_through(storage: Location, names: Iterable[str]) -> Iterator[Finding
         wrong = check_up(name, storage=storage)
         yield from (Finding("fail", name, line) for line in wrong)
         if not wrong:
-            yield Finding("ok", name, "whole: the log, the reports and the trials agree")
+            yield Finding("ok", name, "whole: the log, the reports and the trials agree, and no checkpoint is lost")
 
 
 def _findings(storage: Location) -> Iterator[Finding]:

@@ -189,6 +189,10 @@ def _summary(results: Results, row: ExperimentRow) -> str:
     ]
     if (spent := results.spent()) is not None:
         lines.append(f"spent      {_spent(spent)}")
+    if (found := results.out_of_places()) is not None:
+        since, nodes = found
+        have = "; ".join(", ".join(f"{amount:g} {name}" for name, amount in node.items()) for node in nodes if node)
+        lines.append(f"waits      for places: since {since:%H:%M:%S} the nodes have {have or 'nothing'}")
     lines += [f"choices    {choices_of(more)}: tried since {_clock(since)}" for since, more in results.choices_added()]
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ from tune_platform.engine.failures import allowed_retries, with_more_memory
 from tune_platform.engine.fold import fold
 from tune_platform.engine.news import accepts, deadline, given_up, overdue, target_reached
 from tune_platform.engine.persons import answer
-from tune_platform.engine.places import INSTANT, left_over, misfit, misfits_due, returning, stalling, wanted
+from tune_platform.engine.places import INSTANT, left_over, misfits, misfits_due, returning, stalling, wanted
 from tune_platform.engine.queue import PATIENCE
 from tune_platform.engine.replay import (
     Comparison,
@@ -406,14 +406,17 @@ class Controller:
                     return
 
     def _give_places(self) -> bool:
-        """Launch what the scheduler chooses; return whether it chose none of those that fit although nothing runs."""
+        """Launch what the scheduler chooses; return whether it chose none of those that fit although nothing runs.
+
+        While some wait for nodes that may come, it may well wait for these: they run later, or fail.
+        """
         state = self.state
         while state.ledger.leases() < self.settings.max_concurrent and not state.queue.stuck():
             number = returning(state)
             if number is None:
                 number = self.scheduler.choose(state.queue)
             if number is None:
-                return not state.placed and state.queue.fits_any()
+                return not state.placed and state.queue.fits_any() and misfits_due(state) == math.inf
             trial = state.trials.get(number)
             nodes = state.ledger.place(trial.resources) if trial is not None else None
             if trial is None or nodes is None or trial.status not in (TrialStatus.PENDING, TrialStatus.PAUSED):
@@ -449,12 +452,10 @@ class Controller:
 
     def _fail_misfits(self) -> None:
         """Fail the trials that not even the idle cluster could hold, once it has been the same for long enough."""
-        state = self.state
-        if not misfits_due(state):
-            return
-        for trial in state.queue.misfits():
-            self._fail(trial, misfit(state, trial))
-        self._carry_out()
+        if found := misfits(self.state):
+            for trial, reason in found:
+                self._fail(trial, reason)
+            self._carry_out()
 
     def _ask(self) -> None:
         moved, self.state.moved = self.state.moved, False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tune_platform.engine.places import misfits_due
 from tune_platform.engine.state import State
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.events import Event, Exhausted, Failed, Reported, Requested, Saved, Started, Suggested
@@ -38,9 +39,7 @@ def deadline(state: State) -> float:
         deadline = min(deadline, state.elapsed + state.spending.due(state.now, state.elapsed))
     if state.heard:
         deadline = min(deadline, next(iter(state.heard.values())) + state.settings.step_timeout)
-    if state.queue.has_misfits and not state.ledger.is_empty and state.launches:
-        deadline = min(deadline, state.stable_since + state.settings.misfit_after)
-    return deadline
+    return min(deadline, misfits_due(state))
 
 
 def overdue(state: State, time: float, elapsed: float) -> Failed | None:

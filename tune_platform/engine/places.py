@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -63,17 +64,51 @@ def demand(state: State) -> list[tuple[Resources, int]]:
     return [(resources, count) for resources, count in found.items() if count]
 
 
-def misfits_due(state: State) -> bool:
-    """Whether the cluster has been the same for so long that what can never fit in it fails."""
-    if not state.queue.has_misfits or state.ledger.is_empty or not state.launches:
-        return False
-    return state.elapsed + INSTANT >= state.stable_since + state.settings.misfit_after
+def misfits_due(state: State) -> float:
+    """Return the elapsed seconds at which trials fail that fit into no node, if the cluster stays the same until then.
+
+    What has fitted before waits longer: the nodes that were lost may come back. inf: none does.
+    """
+    queue, settings, due = state.queue, state.settings, math.inf
+    if state.ledger.is_empty or not state.launches:
+        return due
+    if queue.has_misfits:
+        due = state.stable_since + settings.misfit_after
+    if queue.has_lost:
+        due = min(due, state.stable_since + max(settings.misfit_after, settings.node_patience))
+    return due
 
 
-def misfit(state: State, trial: Trial) -> str:
-    """Say why a trial fails that not even the idle cluster could hold."""
-    nodes = "; ".join(", ".join(f"{v:g} {k}" for k, v in node.items()) for node in state.ledger.capacity)
-    return f"resources: the trial needs {trial.resources}, but the nodes have only: {nodes}"
+def misfits(state: State) -> list[tuple[Trial, str]]:
+    """Return the trials that fail now since not even the idle cluster could hold them, each with the reason."""
+    if state.elapsed + INSTANT < misfits_due(state):
+        return []
+    settings, queue = state.settings, state.queue
+    waited = state.elapsed + INSTANT - state.stable_since
+    nodes = "; ".join(", ".join(f"{v:g} {k}" for k, v in node.items()) or "nothing" for node in state.ledger.capacity)
+    found = []
+    for trial in queue.misfits():
+        said = f"resources: the trial needs {trial.resources}, but the nodes have only: {nodes}"
+        if not queue.lost(trial):
+            if waited >= settings.misfit_after:
+                found.append((trial, said))
+        elif waited >= max(settings.misfit_after, settings.node_patience):
+            found.append((trial, f"{said}; a node that could hold it was lost, and none is back (node_patience)"))
+    return found
+
+
+def lost_nodes(state: State) -> str:
+    """Say who waits for a node such as were lost, and for how long; empty where nobody does."""
+    queue, settings = state.queue, state.settings
+    lost = [trial for trial in queue.misfits() if queue.lost(trial)] if queue.has_lost else []
+    if not lost:
+        return ""
+    who = f"trial {lost[0].number} waits" if len(lost) == 1 else f"{len(lost)} trials wait"
+    said = f"{who} for nodes such as were lost: {lost[0].resources}"
+    if state.ledger.is_empty:
+        return f"{said}; no node is left"
+    patience = max(settings.misfit_after, settings.node_patience)
+    return f"{said}; unless some come back, that fails in {patience:g} s (node_patience)"
 
 
 def left_over(state: State) -> str:

@@ -34,6 +34,7 @@ class Queue:
         self._paused: dict[int, Trial] = {}
         self._paused_shapes: Counter[Resources] = Counter()
         self._misfits: SortedDict = SortedDict()  # of those that wait: what no idle cluster could hold
+        self._lost: set[int] = set()  # ... but it could once, before it lost nodes
         self._starved: SortedList = SortedList()  # numbers of waiting trials whose patience is at its end
         self.size = 0  # how many wait
 
@@ -57,6 +58,8 @@ class Queue:
         self.size += 1
         if not self._ledger.possible(trial.resources):
             self._misfits[trial.number] = trial
+            if self._ledger.was_possible(trial.resources):
+                self._lost.add(trial.number)
         if trial.bypassed >= PATIENCE:  # as a snapshot has it
             self._starved.add(trial.number)
 
@@ -72,7 +75,8 @@ class Queue:
             group = self._waiting.get(shape)
             if group is not None and group.pop(number, None) is not None:
                 self.size -= 1
-                self._misfits.pop(number, None)
+                if self._misfits.pop(number, None) is not None:
+                    self._lost.discard(number)
                 if trial.bypassed >= PATIENCE:
                     self._starved.remove(number)
                 trial.bypassed = 0
@@ -86,18 +90,28 @@ class Queue:
 
     @property
     def has_misfits(self) -> bool:
-        """Whether some trial waits that would not fit into an idle cluster either."""
-        return bool(self._misfits)
+        """Whether some trial waits that would not fit into an idle cluster either, and never did."""
+        return len(self._misfits) > len(self._lost)
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether some trial waits that would not fit into an idle cluster, but did before that lost nodes."""
+        return bool(self._lost)
 
     def misfits(self) -> list[Trial]:
         """Return the waiting trials that would not fit into an idle cluster either, oldest first."""
         return list(self._misfits.values())
 
+    def lost(self, trial: Trial) -> bool:
+        """Whether it is one of those that did fit before the cluster lost nodes."""
+        return trial.number in self._lost
+
     def refit(self) -> None:
         """See anew which trials fit into an idle cluster: it has changed."""
-        possible = self._ledger.possible
-        groups = [group for shape, group in self._waiting.items() if not possible(shape)]
-        self._misfits = SortedDict(item for group in groups for item in group.items())
+        ledger = self._ledger
+        groups = {shape: group for shape, group in self._waiting.items() if not ledger.possible(shape)}
+        self._misfits = SortedDict(item for group in groups.values() for item in group.items())
+        self._lost = {number for shape, group in groups.items() if ledger.was_possible(shape) for number in group}
 
     def all_paused(self) -> list[Trial]:
         """Return the paused trials, oldest first."""

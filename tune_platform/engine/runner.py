@@ -19,7 +19,7 @@ from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.feed import Feed
 from tune_platform.engine.log import LOGGER, Log, Turn, observed, trial_row
-from tune_platform.engine.places import demand
+from tune_platform.engine.places import demand, lost_nodes
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.engine.unseen import Unseen
 from tune_platform.engine.view import RunView, shown_effects, shown_events
@@ -96,6 +96,7 @@ class Runner:
         self._interrupted = False
         self._snapshot = 0  # the row of the last one
         self._unseen = Unseen(())
+        self._told_lost = math.nan  # since when the cluster was the same, when it was told who waits for lost nodes
 
     def listen(self, listener: Listener) -> None:
         """Have one more listener hear of the turns to come."""
@@ -264,6 +265,9 @@ class Runner:
             self._carry_out(effects)
             ended = any(count for status, count in controller.state.counts.items() if status.final)
             for line in self._unseen.look(turn.events, ended=ended):
+                LOGGER.warning("%s", line)
+            if (stable := controller.state.stable_since) != self._told_lost and (line := lost_nodes(controller.state)):
+                self._told_lost = stable
                 LOGGER.warning("%s", line)
             self._tell_listeners(turn)
             self.forget(turn.touched)

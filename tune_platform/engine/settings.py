@@ -33,7 +33,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)  # of what else may be spent
     target: float | None = None  # value of the first metric that ends the experiment
     step_timeout: float = math.inf  # seconds without a report
-    misfit_after: float = 0.0  # seconds for which the cluster has not changed before what can never fit in it fails
+    misfit_after: float = 0.0  # seconds for which the cluster has not changed before what never fitted into it fails
+    node_patience: float = 0.0  # ... and what did fit, before nodes were lost
     keep_last: int | None = 1
     keep_best: int | None = None
     keep_warm: bool = False

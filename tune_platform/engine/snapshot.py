@@ -84,6 +84,7 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         "finished": [state.finished.status, state.finished.reason] if state.finished else None,
         "spending": state.spending.to_data(),
         "capacity": state.ledger.capacity,
+        "peak": state.ledger.peak,
         "nodes": {number: state.ledger.nodes(number) for number in state.placed},
         "heard": list(state.heard.items()),
         "holders": dict(state.shelf.holders),
@@ -130,6 +131,7 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
     state.ending = Ending(status=data["ending"][0], reason=data["ending"][1]) if data["ending"] else None
     state.finished = Finish(status=data["finished"][0], reason=data["finished"][1]) if data["finished"] else None
     state.ledger.resize(data["capacity"])
+    state.ledger.note_peak(data.get("peak", ()) or data["capacity"])  # a former release did not note it
     state.shelf.holders = Counter(data["holders"])
     for entry in data["trials"]:
         _load_trial(state, entry, data["nodes"])

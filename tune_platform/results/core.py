@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tune_platform.errors import CheckpointError, ExperimentError, SpecError, did_you_mean
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.configs import Unavailable, from_json, to_json
-from tune_platform.protocol.reports import finite
+from tune_platform.protocol.reports import CheckpointRef, finite
 from tune_platform.protocol.trial_log import folder_of
 from tune_platform.results.checkpoints import Checkpoint, Origin
 from tune_platform.results.configs import ConfigResult, ranked
@@ -25,6 +25,7 @@ from tune_platform.results.places import locate
 from tune_platform.results.spent import Spent, spent_of
 from tune_platform.results.tables import flatten, frame_of, rank_of, row_columns, row_of
 from tune_platform.results.trials import TrialResult, front, last_values, moment, result_of
+from tune_platform.store.checkpoints import CheckpointStorage
 from tune_platform.store.records import CheckpointRow, ExperimentRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, open_store
 
@@ -243,6 +244,28 @@ class Results:
             return None
         now = time.time() if row.status == "running" else None
         return spent_of(*found, (row.spec.get("budget") or {}).get("cost"), now)
+
+    def lost_checkpoints(self) -> list[str]:
+        """Return which checkpoints that are to be kept are not whole, and why, one line each."""
+        with self._open() as experiment:
+            kept = experiment.checkpoints()
+        found = []
+        for row in kept:
+            uri = self._located(row.uri)
+            wrong = CheckpointStorage(uri.rsplit("/", 2)[0]).damage(CheckpointRef(row.trial, row.step, uri, row.bytes))
+            if wrong:
+                found.append(f"trial {row.trial}: its checkpoint of step {row.step} is lost: {wrong}")
+        return found
+
+    def out_of_places(self) -> tuple[datetime, list[dict[str, float]]] | None:
+        """Return what the nodes have, and since when, where trials of a running search wait and none has a place."""
+        with self._open() as experiment:
+            row = experiment.row()
+            placed = sum(row.counts.get(status, 0) for status in ("STARTING", "RUNNING", "PAUSING"))
+            if row.status != "running" or placed or not row.counts.get("PENDING"):
+                return None
+            changes = list(experiment.log_rows(("capacity",), 0, experiment.last_seq()))
+        return (moment(changes[-1].time), [dict(node) for node in changes[-1].data["nodes"]]) if changes else None
 
     def choices_added(self) -> list[tuple[datetime, dict[str, list[Any]]]]:
         """Return the values that choices of the space have got since it began, and when, by the parameter's name."""

@@ -54,6 +54,7 @@ class Shared(Strict):
     grace: Annotated[Wait, ASIDE] = 60.0
     store_patience: Annotated[Wait, ASIDE] = 300.0
     misfit_after: Annotated[Wait | None, ASIDE] = None
+    node_patience: Annotated[Wait, ASIDE] = 3600.0
     progress: Annotated[Progress, ASIDE] = "auto"
     log_to_driver: Annotated[bool, ASIDE] = False
     log_limit: Annotated[Size, ASIDE] = LOG_LIMIT

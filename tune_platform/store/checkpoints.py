@@ -125,6 +125,22 @@ class CheckpointStorage:
                     whole.rename(target)
         return target
 
+    def damage(self, ref: CheckpointRef) -> str:
+        """Return what is wrong with a checkpoint; empty where it is whole, or no answer comes.
+
+        The files of a local one are read and held against their sums; of an object store's only the manifest is read.
+        """
+        try:
+            if isinstance(self._store, Local):
+                with self.restore(ref):
+                    return ""
+            self._entries(self._name(ref.uri))
+        except StorageAway:
+            return ""
+        except CheckpointError as error:
+            return str(error)
+        return ""
+
     def delete(self, ref: CheckpointRef) -> None:
         """Delete a checkpoint; one that is not there is deleted already. Raises StorageAway where no answer comes."""
         name = self._name(ref.uri)

@@ -8,6 +8,7 @@ account of what a scheduler's decisions mean. `Referee` stands between the two a
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tune_platform.protocol.events import (
     Saved,
     Started,
     Suggested,
+    Ticked,
 )
 from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.protocol.scheduler import Candidates, Scheduler, TrialView, decisions_of
@@ -247,12 +249,13 @@ class Play:
         self.referee = Referee(scheduler)
         settings = Settings(
             metrics=("loss",), modes=(world.mode,), num_samples=world.trials, lookahead=0, retries=_RETRIES,
-            keep_last=2, seed=world.seed,
+            keep_last=2, seed=world.seed, node_patience=world.seed % 2 * 50.0,
         )  # fmt: skip
         self.controller = Controller(settings, self.referee)
         self.state = self.controller.state
         self.past: list[Fact] = []
         self._draw = random.Random(world.seed)
+        self._ahead = 0.0  # seconds that have passed in which nothing happened
 
     def retell(self, past: Sequence[Fact]) -> None:
         """Go on from a log; `difference` then says where the scheduler would have decided otherwise."""
@@ -260,6 +263,7 @@ class Play:
         for event, elapsed, effects in past:
             self.controller.replay(event, elapsed, effects)
         self.past.extend(past)
+        self._ahead = past[-1][0].time - len(past) + 1 if past else 0.0
         self.referee.told_otherwise = bool(self.difference)
 
     @property
@@ -304,6 +308,12 @@ class Play:
             self._suggest(next(iter(state.supply.asked)))
         elif active:
             self._train(state.trials[draw.choice(active)])
+        elif (due := self.controller.deadline()) < math.inf:  # all wait for a node that was lost: it comes, or does not
+            if draw.random() < 0.5:
+                self._capacity(self.world.places)
+            else:
+                self._ahead += max(0.0, due - self._time())
+                self.feed(Ticked(time=self._time()))
         else:
             held = [number for number, trial in state.trials.items() if trial.held]
             assert held, "nothing runs and nothing will happen, but the experiment is not over"
@@ -391,4 +401,4 @@ class Play:
         return CheckpointRef(trial.number, step, f"played://{trial.number}/{step}/{trial.attempt}")
 
     def _time(self) -> float:
-        return float(len(self.past))
+        return len(self.past) + self._ahead

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -341,3 +342,20 @@ def test_export_to_parquet_without_pyarrow_is_one_line(
         "error: --format parquet needs 'pyarrow', which is not installed: pip install 'tune-platform[parquet]'\n"
     )
     assert not (tmp_path / "it.parquet").exists()
+
+
+def waiting(experiment: SqlExperiment) -> None:
+    nodes = [{"cpu": 4.0, "gpu": 1.0}, {}]
+    log = [
+        LogRow(1, START, "capacity", None, {"nodes": [{"cpu": 4.0}, {"cpu": 9.0}]}),
+        LogRow(2, START + 60, "capacity", None, {"nodes": nodes}),
+    ]
+    experiment.append(log, [], [TrialRow(trial=0, status="PENDING", config={})])
+
+
+def test_show_says_what_nodes_there_are_where_all_wait(call: Call, make: Make) -> None:
+    make(status="running", write=waiting)
+    found = next(line for line in lines(call("show", "digits")) if line.startswith("waits"))
+    assert re.fullmatch(r"waits      for places: since \d\d:\d\d:\d\d the nodes have 4 cpu, 1 gpu", found)
+    make(name="runs", status="running")
+    assert not any(line.startswith("waits") for line in lines(call("show", "runs")))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.tune_platform.engine.play import Play, only
 from tune_platform.engine.controller import PATIENCE
+from tune_platform.engine.places import lost_nodes
 from tune_platform.engine.queue import Queue
 from tune_platform.engine.supply import LARGE, UNFIT
 from tune_platform.engine.trial import Trial, TrialStatus
@@ -175,6 +176,55 @@ def test_a_cluster_that_has_lost_all_of_its_nodes_fails_nobody(nodes: tuple[dict
     assert play.status(0) is TrialStatus.PENDING
     play.do(CapacityChanged(time=1001.0, nodes=(*nodes, {"cpu": 2.0})))
     assert play.status(0) is TrialStatus.STARTING
+
+
+def test_what_fitted_once_waits_longer_for_such_a_node() -> None:
+    """The workers are lost and a head stays that holds none of them; what never fitted fails first."""
+    play = Play(nodes=({"memory": 9.0}, {"cpu": 2.0}), misfit_after=30.0, node_patience=3600.0, num_samples=3)
+    play.suggest(0, needs=Resources(cpu=2))
+    play.suggest(1, needs=Resources(cpu=2))
+    play.do(CapacityChanged(time=10.0, nodes=({"memory": 9.0}, {})))
+    play.fail(0, "node_lost")
+    play.suggest(2, needs=Resources(cpu=3))
+    assert play.controller.deadline() == 40.0
+    assert "2 trials wait for nodes such as were lost: 2 cpu; " in lost_nodes(play.state)
+    assert "fails in 3600 s (node_patience)" in lost_nodes(play.state)
+    play.do(Ticked(time=40.0))
+    assert [play.status(trial) for trial in range(3)] == [TrialStatus.PENDING, TrialStatus.PENDING, TrialStatus.FAILED]
+    assert play.controller.deadline() == 3610.0
+    play.do(CapacityChanged(time=1001.0, nodes=({"memory": 9.0}, {}, {"cpu": 4.0})))
+    assert [play.status(trial) for trial in range(2)] == [TrialStatus.STARTING] * 2
+    assert lost_nodes(play.state) == ""
+
+
+def test_a_scheduler_that_waits_for_a_misfit_is_not_at_fault() -> None:
+    """One that goes on by generations chooses nobody until the last of them has run, or has failed."""
+
+    class Together(FIFO):
+        def choose(self, candidates: Any) -> None:
+            return None
+
+    play = Play(Together(), nodes=({"cpu": 1.0},), misfit_after=30.0, num_samples=2)
+    play.suggest(0, needs=Resources(cpu=2))
+    play.suggest(1)
+    assert play.finished() is None
+    play.do(Ticked(time=30.0))
+    assert play.status(0) is TrialStatus.FAILED
+    ended = play.finished()
+    assert ended is not None
+    assert "lets none of 1 trials go on" in ended.reason
+
+
+def test_what_fitted_once_fails_when_no_such_node_is_back() -> None:
+    play = Play(nodes=({"cpu": 1.0}, {"cpu": 2.0}), misfit_after=30.0, node_patience=3600.0, num_samples=1)
+    play.suggest(0, needs=Resources(cpu=2))
+    play.do(CapacityChanged(time=10.0, nodes=({"cpu": 1.0}, {})))
+    play.fail(0, "node_lost")
+    assert play.controller.deadline() == 3610.0
+    play.do(Ticked(time=3610.0))
+    assert play.status(0) is TrialStatus.FAILED
+    assert "a node that could hold it was lost, and none is back (node_patience)" in play.trial(0).reason
+    assert "the nodes have only: 1 cpu; nothing" in play.trial(0).reason
 
 
 def test_misfits_of_many_shapes_are_not_the_schedulers_fault() -> None:

@@ -18,7 +18,8 @@ from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.recovery import recover
 from tune_platform.engine.spending import Limits
-from tune_platform.protocol.events import Resumed
+from tune_platform.protocol.events import CapacityChanged, Resumed
+from tune_platform.resources import Resources
 
 WITH = snapshot.Searcher({"x": 1}, [7])
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -314,3 +315,21 @@ def test_who_has_lost_its_place_with_the_driver_is_in_a_snapshot() -> None:
     other = Controller(scenario.make_settings(), scenario.make_scheduler())
     snapshot.load(other.state, text, lambda data: None)
     assert list(other.state.returning) == list(run.controller.state.returning) == placed != []
+
+
+def test_what_a_lost_node_had_is_in_a_snapshot() -> None:
+    """A trial that waits for such a node does not fail because the driver was lost meanwhile."""
+    scenario = busy(trials=4, nodes=({"cpu": 2.0}, {"cpu": 1.0}))
+    run = scenario.build()
+    run.runner.start()
+    for _ in range(6):
+        run.runner.turn()
+    run.controller.handle(CapacityChanged(time=run.runner.backend.now(), nodes=({}, {"cpu": 1.0})))
+    text = snapshot.to_text(run.controller.state, WITH)
+    assert text is not None
+    other = Controller(scenario.make_settings(), scenario.make_scheduler())
+    snapshot.load(other.state, text, lambda data: None)
+    needs = Resources(cpu=2)
+    assert not other.state.ledger.possible(needs)
+    assert other.state.ledger.was_possible(needs)
+    assert other.state.ledger.peak == run.controller.state.ledger.peak == [{"cpu": 2.0}, {"cpu": 1.0}]
