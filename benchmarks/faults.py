@@ -6,16 +6,22 @@ processes that are killed by SIGKILL at random moments:
 - driver: another one takes over at once;
 - worker: the process of a trial; rank: one of a gang's that does not speak for it;
 - raylet, node: with all that runs there; another node takes its place;
-- gcs: the head without a store of its own, so that the cluster is lost: the driver has to end by itself and say so, and
-  another one goes on in a new cluster.
+- gcs: the head for good, so that the cluster is lost: the driver has to end by itself and say so, and another one goes
+  on in a new cluster;
+- gcs_back: the head, which is back after some seconds with what its store has kept (Ray's own RocksDB): the same driver
+  has to go on.
 
 After each kill the log is read as `doctor` reads it, and each trial's reports have to be 1, 2, 3 ... and follow from
 one another, across checkpoints and attempts; at the end no trial may have failed and all must have ended. The recovery
 is the time until those that were hit have reported again (driver, gcs: until anybody has). A kill that hit only trials
 which had just ended counts as one, and has no such time.
 
+The long form takes hours. With `--work FILE` each kill is a line of that file, and those that it has are not made
+again; `--minutes` makes a piece of it, and `--searches` of one search alone.
+
     python -m benchmarks.faults
     python -m benchmarks.faults --quick --json
+    python -m benchmarks.faults --work docs/figures/faults.jsonl --minutes 5
 """
 
 from __future__ import annotations
@@ -27,7 +33,6 @@ import math
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -45,9 +50,13 @@ if TYPE_CHECKING:
 STEPS, PAUSE_S, NODES, PLACES = 30, 0.15, 3, 4
 #: Seconds within which a search has to go on.
 PATIENCE_S = 90.0
-#: Seconds for the short form: kills that have not begun by then are left out, and said.
-QUICK_S = 420.0
-KINDS = ("driver", "worker", "raylet", "node", "rank", "gcs")
+#: Minutes for the short form: kills that have not begun by then are left out, and said.
+QUICK_MINUTES = 7.0
+KINDS = ("driver", "worker", "raylet", "node", "rank", "gcs", "gcs_back")
+#: Those of the head are fewer.
+HEADS = ("gcs", "gcs_back")
+#: Seconds for which the head is away at least and at most, where it comes back.
+AWAY_S = (1.0, 15.0)
 #: Which search is running while it is killed, in turn.
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "asha": {"scheduler": {"name": "asha", "min": 3, "max": STEPS, "eta": 3}, "num_samples": 100_000},
@@ -118,7 +127,7 @@ class Scene:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.storage = name, str(folder / "results")
-        self._log = folder / f"{name}.log"
+        self._log, self._folder, self._clusters = folder / f"{name}.log", folder, 0
         self._cluster: Any = None
         self._driver: subprocess.Popen[bytes] | None = None
         self.begin()
@@ -129,6 +138,10 @@ class Scene:
 
         if self._cluster is not None:
             self._cluster.shutdown()
+        self._clusters += 1
+        kept = self._folder / f"head{self._clusters}"  # what the head knows; nothing of a former cluster's
+        kept.mkdir()
+        os.environ |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(kept)}
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         for _ in range(NODES):
             self._cluster.add_node(num_cpus=2)
@@ -198,6 +211,8 @@ class Scene:
                 return self._kill_driver()
             case "gcs":
                 return self._kill_head()
+            case "gcs_back":
+                return self._bring_head_back(draw)
             case "worker" | "rank":
                 return self._kill_worker(draw, rank=kind == "rank")
             case _:
@@ -229,6 +244,26 @@ class Scene:
         self.begin()
         self.until("reports", lambda _, count: count > before)
         return time.monotonic() - began
+
+    def _bring_head_back(self, draw: random.Random) -> float:
+        head = self._cluster.head_node
+        head.kill_gcs_server(check_alive=False)
+        time.sleep(draw.uniform(*AWAY_S))
+        head.start_gcs_server()
+        began = time.time()
+
+        def one_was_launched(trials: dict[int, Any], _: int) -> bool:
+            # What ran has gone on without the head: that all is well again a new launch shows.
+            with self._open() as experiment:
+                later = [row for row, _ in experiment.read_log() if row.kind == "launched" and row.time > began]
+                return any(trials[row.trial].step > 0 for row in later if row.trial in trials)
+
+        if self.name == "pbt":  # there nothing is launched but what has failed
+            _, before = self.look()
+            self.until("reports", lambda _, count: count > before + PLACES)
+        else:
+            self.until("a launch", one_was_launched)
+        return time.time() - began
 
     def _kill_worker(self, draw: random.Random, *, rank: bool) -> float:
         running: list[Any] = []
@@ -365,59 +400,106 @@ def _title(pid: int) -> str:
         return ""
 
 
-def measure(
-    kills: Mapping[str, int], seed: int, say: Callable[[str], None], seconds_left: float = math.inf
-) -> dict[str, Any]:
-    """Make so many kills of each kind; return how many there were, what was wrong, and how long it took.
+class Record:
+    """What was made and found: a line for each kill and for each end of a search, in a file where there is one."""
 
-    What has not begun after `seconds_left`, of which each search has its part, is left out.
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.lines: list[dict[str, Any]] = []
+        if path is not None and path.exists():
+            self.lines = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def add(self, search: str, kind: str, seconds: float | None, wrong: Sequence[str]) -> None:
+        """Note one; `seconds` is None where nobody had to go on."""
+        rounded = None if seconds is None or math.isnan(seconds) else round(seconds, 2)
+        self.lines.append({"search": search, "kind": kind, "seconds": rounded, "wrong": list(wrong)})
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps(self.lines[-1]) + "\n")
+
+    def count(self, search: str, kind: str) -> int:
+        """Return how many there are of a kind, of one search."""
+        return sum((line["search"], line["kind"]) == (search, kind) for line in self.lines)
+
+    def summary(self, kinds: Iterable[str]) -> dict[str, Any]:
+        """Return how many kills there were, what was wrong, and how long it took."""
+        by_kind = {kind: [line for line in self.lines if line["kind"] == kind] for kind in kinds}
+        seconds = {
+            kind: [one["seconds"] for one in made if one["seconds"] is not None] for kind, made in by_kind.items()
+        }
+        every = sorted(one for times in seconds.values() for one in times)
+        wrong = [f"{line['search']}, {line['kind']}: {each}" for line in self.lines for each in line["wrong"]]
+        return {
+            "kills": sum(map(len, by_kind.values())),
+            "violations": len(wrong),
+            "recovery_median_s": _quantile(every, 0.5),
+            "recovery_p95_s": _quantile(every, 0.95),
+            "kills_by_kind": {kind: len(made) for kind, made in by_kind.items()},
+            "by_kind": seconds,
+            "what": wrong,
+        }
+
+
+def _quantile(ordered: Sequence[float], part: float) -> float | None:
+    return round(ordered[int(part * (len(ordered) - 1))], 2) if ordered else None
+
+
+def measure(
+    kills: Mapping[str, int],
+    seed: int,
+    say: Callable[[str], None],
+    seconds_left: float = math.inf,
+    record: Record | None = None,
+    searches: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Make so many kills of each kind, in these searches (none: all); return how many there were, and what was wrong.
+
+    Those that the record has are not made again. What has not begun after `seconds_left`, of which each search has its
+    part, is left out.
     """
+    record = record or Record(None)
     until = time.monotonic() + seconds_left
     left_out = 0
-    draw = random.Random(seed)
-    seconds: dict[str, list[float]] = {kind: [] for kind in kills}
-    wrong: list[str] = []
-    for number, name in enumerate(SEARCHES):
+    draw = random.Random(f"{seed} {len(record.lines)}")
+    names = searches or list(SEARCHES)
+    for number, name in enumerate(names):
         now = time.monotonic()
-        over = now + (until - now) / (len(SEARCHES) - number)
-        todo = [kind for kind, count in kills.items() for _ in range(_part(kind, name, count))]
+        over = now + (until - now) / (len(names) - number)
+        todo = [
+            kind for kind, count in kills.items() for _ in range(_part(kind, name, count) - record.count(name, kind))
+        ]
         draw.shuffle(todo)
         if not todo:
             continue
         with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
-            scene = Scene(name, Path(folder))
+            scene: Scene | None = None
             try:
+                scene = Scene(name, Path(folder))
                 scene.until("trials", lambda _, count: count > 0)
                 for place, kind in enumerate(todo):
                     if time.monotonic() >= over:
                         left_out += len(todo) - place
                         say(f"{name}: {len(todo) - place} kills are left out: the time is up")
                         break
-                    try:
-                        seconds[kind].append(scene.kill(kind, draw))
-                        found = scene.violations()
-                        say(f"{name}: {kind} killed, goes on after {seconds[kind][-1]:.1f} s")
-                    except Exception as error:
-                        found = [f"{type(error).__name__}: {error}"]
-                        say(f"{name}: {kind}: {found[0]}")
-                        scene.revive()  # the next kill needs a search to hit
-                    wrong += [f"{name}, {kind}: {line}" for line in found]
-                wrong += [f"{name}, at the end: {line}" for line in scene.end()]
+                    _one(scene, kind, draw, record, say)
+                record.add(name, "end", None, scene.end())
             except Exception as error:
-                wrong.append(f"{name}: {type(error).__name__}: {error}")
-                scene.abandon()
-    count = sum(map(len, seconds.values()))
-    seconds = {kind: [one for one in times if not math.isnan(one)] for kind, times in seconds.items()}
-    every = sorted(one for times in seconds.values() for one in times)
-    return {
-        "kills": count,
-        "left_out": left_out,
-        "violations": len(wrong),
-        "recovery_median_s": round(statistics.median(every), 2) if every else None,
-        "recovery_p95_s": round(every[int(0.95 * (len(every) - 1))], 2) if every else None,
-        "by_kind": {kind: [round(one, 2) for one in times] for kind, times in seconds.items()},
-        "what": wrong,
-    }
+                record.add(name, "end", None, [f"{type(error).__name__}: {error}"])
+                if scene is not None:
+                    scene.abandon()
+    return {**record.summary(kills), "left_out": left_out}
+
+
+def _one(scene: Scene, kind: str, draw: random.Random, record: Record, say: Callable[[str], None]) -> None:
+    """Make one kill, and note what came of it."""
+    try:
+        seconds = scene.kill(kind, draw)
+        record.add(scene.name, kind, seconds, scene.violations())
+        say(f"{scene.name}: {kind} killed, goes on after {seconds:.1f} s")
+    except Exception as error:
+        record.add(scene.name, kind, None, [f"{type(error).__name__}: {error}"])
+        say(f"{scene.name}: {kind}: {record.lines[-1]['wrong'][0]}")
+        scene.revive()  # the next kill needs a search to hit
 
 
 def _part(kind: str, name: str, count: int) -> int:
@@ -428,20 +510,31 @@ def _part(kind: str, name: str, count: int) -> int:
     return count // len(SEARCHES) + (place < count % len(SEARCHES))
 
 
-def _kinds(text: str) -> Iterable[str]:
-    kinds = text.split(",")
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; there are {', '.join(KINDS)}")
-    return kinds
+def _kinds(text: str) -> Sequence[str]:
+    return _some(text, KINDS)
+
+
+def _searches(text: str) -> Sequence[str]:
+    return _some(text, tuple(SEARCHES))
+
+
+def _some(text: str, known: Sequence[str]) -> Sequence[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; there are {', '.join(known)}")
+    return names
 
 
 def main() -> None:
     """Run it and print the table, or JSON with --json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="5 kills of each kind, one of the head, as far as that takes 7 minutes"
+        "--quick", action="store_true", help="5 kills of each kind, two of the head, as far as that takes 7 minutes"
     )
-    parser.add_argument("--kills", type=int, help="of each kind  [default: 100, and 20 of the head]")
+    parser.add_argument("--kills", type=int, help="of each kind  [default: 100, and of the head 10 and 10]")
+    parser.add_argument("--minutes", type=float, help="what has not begun by then is left out")
+    parser.add_argument("--work", type=Path, metavar="FILE", help="the kills so far: these are not made again")
+    parser.add_argument("--searches", type=_searches, default=tuple(SEARCHES), help=f"some of {','.join(SEARCHES)}")
     parser.add_argument("--kinds", type=_kinds, default=KINDS, help=f"some of {','.join(KINDS)}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last")
@@ -451,16 +544,18 @@ def main() -> None:
         drive(*args.drive)
         return
     usual = args.kills or (5 if args.quick else 100)
-    kills = {kind: (1 if args.quick else min(usual, 20)) if kind == "gcs" else usual for kind in args.kinds}
-    found = measure(kills, args.seed, lambda text: print(text, file=sys.stderr, flush=True),
-                    QUICK_S if args.quick else math.inf)  # fmt: skip
+    kills = {kind: (1 if args.quick else min(usual, 10)) if kind in HEADS else usual for kind in args.kinds}
+    minutes = args.minutes or (QUICK_MINUTES if args.quick else math.inf)
+    found = measure(kills, args.seed, lambda text: print(text, file=sys.stderr, flush=True), 60 * minutes,
+                    Record(args.work), args.searches)  # fmt: skip
     if args.json:
         print(json.dumps(found))
         return
-    table = Table("killed", "times", "median s", "longest s")
-    for kind, times in found["by_kind"].items():
-        if times:
-            table.add(kind, len(times), f"{statistics.median(times):.1f}", f"{max(times):.1f}")
+    table = Table("killed", "times", "median s", "p95 s", "longest s")
+    for kind, count in found["kills_by_kind"].items():
+        times = sorted(found["by_kind"][kind])
+        said = [f"{_quantile(times, part):.1f}" for part in (0.5, 0.95, 1.0)] if times else ["", "", ""]
+        table.add(kind, count, *said)
     table.print()
     print(f"{found['kills']} kills, {found['violations']} violations, {found['left_out']} kills left out")
     for line in found["what"]:
