@@ -1,4 +1,4 @@
-"""Checkpoints of workers on Ray where storage goes wrong under them: it hangs, it is full, it loses files."""
+"""Checkpoints of workers on Ray where storage goes wrong under them: it hangs, blocks, is full, loses files."""
 
 from __future__ import annotations
 
@@ -153,3 +153,58 @@ def test_a_search_waits_until_a_full_disk_has_room(
     check_whole(results)
     said = [record.getMessage() for record in caplog.records]
     assert sum("there is room on the disk again" in line for line in said) >= 1
+
+
+@pytest.fixture
+def blocking_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, which `fsfreeze` can block: whoever writes to it then hangs in the kernel."""
+    if os.geteuid() != 0:
+        pytest.skip("not root: no disk can be mounted")
+    place, image = tmp_path / "blocking", tmp_path / "image"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 * 2**20)
+    for words in (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(place)]):
+        if not shutil.which(words[0]):
+            pytest.skip(f"no {words[0]} on this machine")
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_disk_that_blocks_in_the_kernel_is_waited_for(blocking_disk: Path, tmp_path: Path) -> None:
+    if not shutil.which("fsfreeze"):
+        pytest.skip("no fsfreeze on this machine")
+    thawed = threading.Event()
+
+    def thaw() -> None:
+        thawed.set()
+        subprocess.run(["fsfreeze", "--unfreeze", str(blocking_disk)], check=True)
+
+    timer, frozen = threading.Timer(4.0, thaw), False
+    after: list[bool] = []  # of each later save, whether the disk had gone on by then
+
+    def listener(run: Any, events: Any, effects: Any) -> None:
+        nonlocal frozen
+        saved = [ref for event in events for ref in getattr(event, "saved", ())]
+        if not frozen and any(ref.step == 2 for ref in saved):
+            subprocess.run(["fsfreeze", "--freeze", str(blocking_disk)], check=True)
+            frozen = True
+            timer.start()
+        elif frozen and saved:
+            after.append(thawed.is_set())
+
+    try:
+        kept = CheckpointPolicy(every=1, storage=str(blocking_disk / "checkpoints"))
+        results = search(tmp_path, "", listener, checkpoint=kept)
+    finally:
+        if frozen:
+            timer.join()
+    assert frozen
+    assert after[-1], "the last save was one that had to wait"
+    assert results.counts == {"COMPLETED": 4}
+    check_whole(results)
+    last = {(ref.trial, ref.step) for ref in CheckpointStorage(str(blocking_disk / "checkpoints" / "e")).list()}
+    assert {(number, STEPS) for number in range(4)} <= last
