@@ -28,6 +28,7 @@ from tune_platform.protocol.commands import Advance, Launch, Release, Save
 from tune_platform.protocol.events import CapacityChanged, Event
 from tune_platform.protocol.milestones import halts
 from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.resources import Resources
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,9 @@ class Leases:
         return len(self._of)
 
     @property
-    def running(self) -> list[tuple[int, ...]]:
-        """Return the nodes of each trial that has a worker."""
-        return [worker.shape.nodes for worker in self._of.values()]
+    def running(self) -> list[tuple[Resources, tuple[int, ...]]]:
+        """Return what each trial holds that has a worker, and its nodes."""
+        return [(w.lease.resources, w.shape.nodes) for w in self._of.values() if w.lease is not None]
 
     @property
     def active(self) -> bool:
@@ -155,9 +156,7 @@ class Leases:
             failure = Failure("exception", str(error), fatal=True)
             self.events.append(failure.event(time.time(), launch.trial, launch.attempt))
             return
-        if launch.resources != self._job.resources and not launch.resources.grow:
-            self._capacity.forget_share()  # what is a share of the cluster is not known any more
-        elif not self._of:
+        if not self._of:
             self._capacity.look_at_once()  # the others are to know that it has something to run again
         worker.lease, worker.step, worker.saved = launch, launch.committed, set()
         worker.ended = False
@@ -394,7 +393,11 @@ class Leases:
         if self._capacity.changed():
             capacity = self._capacity
             offered, own = capacity.offered, capacity.nodes.own
-            self.events.append(CapacityChanged(time=time.time(), nodes=offered, fixed=own, reclaim=capacity.reclaim))
+            self.events.append(
+                CapacityChanged(
+                    time=time.time(), nodes=offered, fixed=own, reclaim=capacity.reclaim, shared=capacity.shared
+                )
+            )
 
     # told once
 

@@ -137,7 +137,7 @@ class RayBackend:
         self._leases = Leases(job, pool, self._results, capacity, self._grace_s)
         if job.resources is not None and job.reuse_workers:
             self.prepare(job.resources, job.max_concurrent)
-        return CapacityChanged(time=self.now(), nodes=capacity.offered, fixed=nodes.own)
+        return CapacityChanged(time=self.now(), nodes=capacity.offered, fixed=nodes.own, shared=capacity.shared)
 
     def prepare(self, resources: Resources, count: float) -> None:
         """Start up to `count` workers for trials with these resources ahead of time, as far as they fit."""

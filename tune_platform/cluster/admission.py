@@ -70,6 +70,14 @@ class Standing(NamedTuple):
     user: str = ""
 
 
+class Kind(NamedTuple):
+    """Trials of a driver that hold the same: how many of them run, wait and are to come, and where some run."""
+
+    resources: Resources
+    wanted: float = math.inf
+    running: Sequence[Place] = ()
+
+
 class Admission:
     """One driver's view of the board. `resources` are those of each of its trials, `most` how many run at a time."""
 
@@ -101,37 +109,49 @@ class Admission:
         active: bool,
         wanted: float = math.inf,
         running: Sequence[Place] = (),
+        kinds: Sequence[Kind] = (),
         about: Mapping[str, Any] | None = None,
     ) -> Share:
         """Return what this driver may take of these nodes now, and tell the others what it wants.
 
         `active`: it has something to run. One that has not leaves its share to the others until it has. `wanted`: how
-        many trials that is; `running`: where some run. `about`: what people are told, see `standing.searches_of`.
+        many trials that is; `running`: where some run. `kinds`: the same where trials hold different things, the more
+        urgent first. `about`: what people are told, see `standing.searches_of`.
         """
-        if Ledger(list(nodes.values())).slots(self._resources) == 0:
+        kinds = list(kinds) or [Kind(self._resources, wanted, running)]
+        ledger = Ledger(list(nodes.values()))
+        if not any(ledger.slots(kind.resources) for kind in kinds):
             return ALL
+        runs = sum(len(kind.running) for kind in kinds)
         now = time.monotonic()
-        self._idle_since = math.inf if running or not active else min(self._idle_since, now)
+        self._idle_since = math.inf if runs or not active else min(self._idle_since, now)
         self._beat += 1
+        left = self._most
+        asks: list[dict[str, Any]] = []
+        for kind in kinds:
+            most = min(left, max(kind.wanted, len(kind.running), 0 if asks else 1))
+            left -= most
+            asks.append({
+                "most": most, "resources": resources_to_data(kind.resources),
+                "running": Counter(map(",".join, kind.running)),
+            })  # fmt: skip
         note = {
-            "beat": self._beat, "most": min(self._most, max(wanted, len(running), 1)) if active else 0,
-            "resources": resources_to_data(self._resources), "running": Counter(map(",".join, running)),
+            "beat": self._beat, **asks[0], "others": asks[1:],
             "waited": round(max(0.0, now - self._idle_since)), **self._standing._asdict(), "about": about or {},
         }  # fmt: skip
-        self._board.write(json.dumps(note))
+        self._board.write(json.dumps(note if active else {**note, "most": 0, "others": []}))
         others = {name: note for name, note in self._board.read().items() if name != self._board.name}
-        notes = {name: json.loads(others[name]) for name in self._living(others)} | {self._board.name: note}
-        wishes = [_wish(name, notes[name]) for name in sorted(notes) if notes[name]["most"] or name == self._board.name]
-        if not active:  # its own share is known all the same, for when it has something
-            own = wishes.index(next(wish for wish in wishes if wish.name == self._board.name))
-            wishes[own] = _wish(self._board.name, {**note, "most": self._most})
+        # Its own share is known while it wants nothing, too: for when it does.
+        own = note if active else {**note, "most": self._most}
+        notes = {name: json.loads(others[name]) for name in self._living(others)} | {self._board.name: own}
+        wishes = [wish for name in sorted(notes) if notes[name]["most"] for wish in _wishes(name, notes[name])]
         quotas = self._board.quotas()
-        if len(wishes) == 1 and not quota_of(self._standing.user, quotas):
+        if len({wish.search for wish in wishes}) == 1 and not quota_of(self._standing.user, quotas):
             return ALL
         key = (nodes, wishes, quotas)
         if self._known is None or self._known[0] != key:
             self._known = key, allocate(nodes, wishes, quotas)
-        return self._take(nodes, self._known[1], wishes, notes, quotas, len(running))
+        return self._take(nodes, self._known[1], wishes, notes, quotas, runs)
 
     def _take(
         self,
@@ -143,24 +163,28 @@ class Admission:
         runs: int,
     ) -> Share:
         """Return this driver's part of what was found."""
-        own, user = found[self._board.name], self._standing.user
+        user, count, capped = self._standing.user, 0, False
         parts = {name: dict.fromkeys(node, 0.0) for name, node in nodes.items()}
-        for place in own.places:
-            for node in place:
-                for name, amount in self._resources.taken().items():
-                    parts[node][name] += amount
+        for wish in wishes:
+            if wish.search != self._board.name:
+                continue
+            count, capped = count + len(found[wish.name].places), capped or found[wish.name].capped
+            for place in found[wish.name].places:
+                for node in place:
+                    for name, amount in wish.resources.taken().items():
+                        parts[node][name] += amount
         higher = next((w for w in wishes if w.priority > self._standing.priority and found[w.name].places), None)
         why = reclaim = ""
-        if own.capped:
+        if capped:
             limits = ", ".join(f"{amount:g} {name}" for name, amount in quota_of(user, quotas).items())
             why = f"the quota of {user}: {limits}"
         elif higher is not None:
-            why = f"{_named(notes[higher.name])} has priority {higher.priority}"
-            reclaim = why if runs > len(own.places) else ""
-        elif len(wishes) > 1:
-            why = f"its share: {len(own.places)} places of the cluster, while others want some too"
-        offered = tuple(parts.values()) if own.places else ()  # of nothing it is not said that a trial does not fit
-        return Share(len(own.places), offered, reclaim, why)
+            why = f"{_named(notes[higher.search])} has priority {higher.priority}"
+            reclaim = why if runs > count else ""
+        elif len({wish.search for wish in wishes}) > 1:
+            why = f"its share: {count} places of the cluster, while others want some too"
+        offered = tuple(parts.values()) if count else ()  # of nothing it is not said that a trial does not fit
+        return Share(count, offered, reclaim, why)
 
     def close(self) -> None:
         """Take this driver's note down."""
@@ -181,12 +205,17 @@ class Admission:
         return [name for name in notes if name not in dead]
 
 
-def _wish(name: str, note: Mapping[str, Any]) -> Wish:
-    running = [tuple(place.split(",")) for place, count in sorted(note["running"].items()) for _ in range(count)]
-    return Wish(
-        name=name, resources=Resources(**note["resources"]), most=note["most"], user=note["user"],
-        weight=note["weight"], priority=note["priority"], waited=note["waited"], running=running,
-    )  # fmt: skip
+def _wishes(name: str, note: Mapping[str, Any]) -> list[Wish]:
+    """Return what a driver wants of each kind; what it has waited counts for the first."""
+    found = []
+    for number, ask in enumerate([note, *note.get("others", ())]):  # a former release says nothing of others
+        running = [tuple(place.split(",")) for place, count in sorted(ask["running"].items()) for _ in range(count)]
+        found.append(Wish(
+            name=f"{name}/{number}" if number else name, search=name, resources=Resources(**ask["resources"]),
+            most=ask["most"], user=note["user"], weight=note["weight"], priority=note["priority"],
+            waited=0 if number else note["waited"], running=running,
+        ))  # fmt: skip
+    return found
 
 
 def _named(note: Mapping[str, Any]) -> str:

@@ -29,7 +29,8 @@ Place = tuple[str, ...]  # the node of each worker
 class Wish:
     """What a search wants: `most` places for trials that hold `resources`.
 
-    `running`: where its trials are; it keeps these as far as it can. `waited`: seconds with nothing running.
+    `running`: where its trials are; it keeps these as far as it can. `waited`: seconds with nothing running. One whose
+    trials hold different things has a wish for each kind, the more urgent first; `search` says which are of one.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Wish:
     priority: int = 0
     waited: float = 0.0
     running: Sequence[Place] = ()
+    search: str = ""  # empty: the name
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ def _count(
 ) -> tuple[Counter[str], set[str]]:
     """Return how many places each of them gets, and which of them a quota keeps from more."""
     counts: Counter[str] = Counter()
+    parts: dict[str, float] = defaultdict(float)  # of each search, of its dominant resource
+    holds: dict[str, Counter[str]] = defaultdict(Counter)
     capped: set[str] = set()
     # Where all else is equal who runs something keeps it; then comes who has waited longer, then who is older.
     wishes = sorted(wishes, key=lambda wish: (not wish.running, -wish.waited))
@@ -131,8 +135,12 @@ def _count(
     heapq.heapify(queue)
     leases = 0
     while queue:
-        _, _, rank = heapq.heappop(queue)
+        first, part, rank = heapq.heappop(queue)
         wish = wishes[rank]
+        search = wish.search or wish.name
+        if part < parts[search] and not first:  # another kind of its trials has got a place since
+            heapq.heappush(queue, (0.0, parts[search], rank))
+            continue
         held = {name: amount * wish.resources.workers for name, amount in wish.resources.bundle().items()}
         if counts[wish.name] + 1 > wish.most or not held:
             continue
@@ -145,6 +153,7 @@ def _count(
             continue
         counts[wish.name] += 1
         has.update(held)
-        part = max(counts[wish.name] * amount / total[name] for name, amount in held.items())
-        heapq.heappush(queue, (0.0, part / wish.weight, rank))
+        holds[search].update(held)
+        parts[search] = max(amount / total[name] for name, amount in holds[search].items()) / wish.weight
+        heapq.heappush(queue, (0.0, parts[search], rank))
     return counts, capped

@@ -44,8 +44,8 @@ def _capacity(state: State, event: CapacityChanged) -> list[Decision]:
     state.moved = True
     state.ledger.resize(event.nodes)
     state.queue.refit()
-    state.reclaim = event.reclaim
-    state.stable_since = -math.inf if event.fixed else state.elapsed
+    state.reclaim, state.shared = event.reclaim, event.shared
+    state.stable_since = -math.inf if event.fixed and not event.shared else state.elapsed
     return []
 
 
@@ -159,7 +159,7 @@ def _resumed(state: State, event: Resumed) -> list[Decision]:
     state.interrupted = state.spending.saving = False
     state.moved = True
     state.supply.reopen()
-    state.reclaim = ""
+    state.reclaim, state.shared = "", False
     state.ledger.resize(())  # nothing can be leased until the new driver says what there is
     state.queue.refit()
     state.stable_since = state.elapsed

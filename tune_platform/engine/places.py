@@ -67,15 +67,16 @@ def demand(state: State) -> list[tuple[Resources, int]]:
 def misfits_due(state: State) -> float:
     """Return the elapsed seconds at which trials fail that fit into no node, if the cluster stays the same until then.
 
-    What has fitted before waits longer: the nodes that were lost may come back. inf: none does.
+    What has fitted before waits longer, for the nodes that were lost may come back; and so does everything while others
+    have some of the nodes. inf: none does.
     """
-    queue, settings, due = state.queue, state.settings, math.inf
+    queue, since, due = state.queue, state.stable_since, math.inf
     if state.ledger.is_empty or not state.launches:
         return due
     if queue.has_misfits:
-        due = state.stable_since + settings.misfit_after
+        due = since + (_patience(state) if state.shared else state.settings.misfit_after)
     if queue.has_lost:
-        due = min(due, state.stable_since + max(settings.misfit_after, settings.node_patience))
+        due = min(due, since + _patience(state))
     return due
 
 
@@ -83,32 +84,34 @@ def misfits(state: State) -> list[tuple[Trial, str]]:
     """Return the trials that fail now since not even the idle cluster could hold them, each with the reason."""
     if state.elapsed + INSTANT < misfits_due(state):
         return []
-    settings, queue = state.settings, state.queue
     waited = state.elapsed + INSTANT - state.stable_since
     nodes = "; ".join(", ".join(f"{v:g} {k}" for k, v in node.items()) or "nothing" for node in state.ledger.capacity)
     found = []
-    for trial in queue.misfits():
+    for trial in state.queue.misfits():
         said = f"resources: the trial needs {trial.resources}, but the nodes have only: {nodes}"
-        if not queue.lost(trial):
-            if waited >= settings.misfit_after:
-                found.append((trial, said))
-        elif waited >= max(settings.misfit_after, settings.node_patience):
-            found.append((trial, f"{said}; a node that could hold it was lost, and none is back (node_patience)"))
+        if not state.queue.lost(trial) and not state.shared:
+            found.append((trial, said))
+        elif waited >= _patience(state):
+            why = "others have the rest" if state.shared else "a node that could hold it was lost, and none is back"
+            found.append((trial, f"{said}; {why} (node_patience)"))
     return found
+
+
+def _patience(state: State) -> float:
+    return max(state.settings.misfit_after, state.settings.node_patience)
 
 
 def lost_nodes(state: State) -> str:
     """Say who waits for a node such as were lost, and for how long; empty where nobody does."""
-    queue, settings = state.queue, state.settings
-    lost = [trial for trial in queue.misfits() if queue.lost(trial)] if queue.has_lost else []
+    queue = state.queue
+    lost = [trial for trial in queue.misfits() if queue.lost(trial)] if queue.has_lost and not state.shared else []
     if not lost:
         return ""
     who = f"trial {lost[0].number} waits" if len(lost) == 1 else f"{len(lost)} trials wait"
     said = f"{who} for nodes such as were lost: {lost[0].resources}"
     if state.ledger.is_empty:
         return f"{said}; no node is left"
-    patience = max(settings.misfit_after, settings.node_patience)
-    return f"{said}; unless some come back, that fails in {patience:g} s (node_patience)"
+    return f"{said}; unless some come back, that fails in {_patience(state):g} s (node_patience)"
 
 
 def left_over(state: State) -> str:

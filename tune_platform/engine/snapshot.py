@@ -45,7 +45,17 @@ _NEW = {
     else field.default_factory()
     for field in fields(Trial)
 }  # fmt: skip
-_PLAIN_STATE = ("paused", "interrupted", "last_request", "held", "extra_time", "now", "elapsed", "stable_since")
+_PLAIN_STATE = (
+    "paused",
+    "interrupted",
+    "last_request",
+    "held",
+    "extra_time",
+    "now",
+    "elapsed",
+    "stable_since",
+    "shared",
+)
 _PLAIN_SUPPLY = (
     "next_number", "exhausted", "told", "extra", "cost", "interval", "last_launch", "newest",
 )  # fmt: skip
@@ -115,7 +125,7 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
         state.begin()
         return None
     for name in _PLAIN_STATE:
-        setattr(state, name, data["state"][name])
+        setattr(state, name, data["state"].get(name, getattr(state, name)))  # a former release lacks some
     if "spending" in data:  # not in one of a former release, which knew no limit on it
         state.spending.load(data["spending"])
     supply, saved = state.supply, data["supply"]

@@ -64,6 +64,7 @@ class State:
         self.spending = Spending(settings.limits)
         self.now = 0.0  # time of the last fact, for people
         self.elapsed = 0.0  # seconds of searching until then
+        self.shared = False  # others have some of the nodes
         self.stable_since = 0.0  # elapsed, when the capacity changed last
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first

@@ -30,13 +30,14 @@ class CapacityChanged(Event):
 
     `fixed`: there will never be more, so that what does not fit now need not be waited for. `reclaim`: why what is
     leased beyond that is to be given back soon, by trials that save and go on elsewhere or later; empty where it is to
-    be given back as trials end.
+    be given back as trials end. `shared`: these are parts of nodes, of which others have the rest.
     """
 
     kind: ClassVar[str] = "capacity"
     nodes: tuple[Mapping[str, float], ...]
     fixed: bool = False
     reclaim: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

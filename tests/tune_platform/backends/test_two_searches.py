@@ -28,7 +28,7 @@ SEARCH = """
 import json, sys, time
 from pathlib import Path
 begin = time.time()
-from tune_platform import FIFO, SearchSpec, run, uniform
+from tune_platform import FIFO, Resources, SearchSpec, run, uniform
 from tune_platform.backends.ray import RayBackend
 
 def train(config):
@@ -42,11 +42,12 @@ def note(controller, events, commands):
             cpus = [node.get("cpu", 0) for node in event.nodes] if kind == "CapacityChanged" else None
             print(json.dumps({"kind": kind, "after": time.time() - begin, "at": time.time(), "cpus": cpus}), flush=True)
 
-name, address, trials, storage, priority = sys.argv[1:]
+name, address, trials, storage, priority, mixed = sys.argv[1:]
 run(
     SearchSpec(
         name=name, trainable=train, param_space={"x": uniform(0, 1)}, metric="loss", mode="min", scheduler=FIFO(),
         num_samples=int(trials), backend=RayBackend(address, priority=int(priority)), storage=storage,
+        resources=(lambda config: Resources(cpu=0.5 if config["x"] < 0.5 else 1)) if mixed else Resources(),
     ),
     listeners=[note],
 )
@@ -62,8 +63,10 @@ def address() -> Iterator[str]:
     ray.shutdown()
 
 
-def search(name: str, address: str, trials: int, storage: Path, priority: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SEARCH, name, address, str(trials), str(storage), str(priority)]
+def search(
+    name: str, address: str, trials: int, storage: Path, priority: int = 0, mixed: str = ""
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SEARCH, name, address, str(trials), str(storage), str(priority), mixed]
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
@@ -100,6 +103,30 @@ def test_a_second_search_gets_its_share_of_a_busy_cluster(address: str, tmp_path
     assert (told["first"]["holds"], told["first"]["runs"]) == ("1 cpu", 1)
     assert told["first"]["waits"] > 1
     assert told["first"]["why"] == "its share: 1 places of the cluster, while others want some too"
+
+
+def test_searches_whose_trials_hold_different_things_share_too(address: str, tmp_path: Path) -> None:
+    """Trials of half a CPU and of a whole one."""
+    first = search("first", address, 200, tmp_path / "a", mixed="yes")
+    try:
+        assert first.stdout is not None
+        begun = ""
+        while "Reported" not in begun:
+            begun += first.stdout.readline()
+        second = search("second", address, 8, tmp_path / "b", mixed="yes")
+        of_second = lines(second.communicate(timeout=200)[0])
+        assert first.poll() is None, "the first was to be busy all the time"
+    finally:
+        first.kill()
+    of_first = lines(begun + first.communicate()[0])
+    assert sum(line["kind"] == "Reported" for line in of_second) == 8
+    offers = [sum(line["cpus"]) for line in of_second if line["kind"] == "CapacityChanged"]
+    assert offers
+    assert all(0.5 <= offer <= 1.5 for offer in offers), f"its part, as far as whole trials go: {offers}"
+    given = [sum(line["cpus"]) for line in of_first if line["kind"] == "CapacityChanged"]
+    assert given[0] == 2.0
+    assert min(given[1:]) <= 1.5, "and the first had less meanwhile"
+    assert any(line["kind"] == "Reported" and line["at"] > of_second[0]["at"] for line in of_first), "but went on"
 
 
 def top_once_both_share(address: str) -> dict[str, Any]:

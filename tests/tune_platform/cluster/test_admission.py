@@ -9,7 +9,7 @@ import pytest
 
 from tune_platform import SpecError
 from tune_platform.backends.ray import RayBackend
-from tune_platform.cluster.admission import ALL, Admission, Share, Standing
+from tune_platform.cluster.admission import ALL, Admission, Kind, Share, Standing
 from tune_platform.errors import ExperimentError
 from tune_platform.resources import Resources
 
@@ -167,3 +167,34 @@ def test_a_weight_of_nothing_is_refused(wrong: object) -> None:
 def test_a_priority_that_is_none_is_refused(wrong: object) -> None:
     with pytest.raises(SpecError, match="a whole number is wanted"):
         RayBackend(priority=wrong)  # type: ignore[arg-type]
+
+
+def test_a_driver_whose_trials_hold_different_things_takes_its_part() -> None:
+    nodes = {"n": {"cpu": 8.0, "gpu": 4.0}}
+    one, other = drivers(99, 99)
+    kinds = [Kind(Resources(cpu=1, gpu=1), 1, [("n",)]), Kind(Resources(cpu=2, gpu=1), 9)]
+    for _ in range(2):
+        found = one.share(nodes, active=True, kinds=kinds)
+        beside = other.share(nodes, active=True, kinds=[Kind(Resources(cpu=1, gpu=1), 9)])
+    assert found.parts == ({"cpu": 3.0, "gpu": 2.0},)
+    assert (found.places, beside.places) == (2, 2)
+    assert beside.parts == ({"cpu": 2.0, "gpu": 2.0},)
+    assert found.why == "its share: 2 places of the cluster, while others want some too"
+    assert one.share(nodes, active=False, kinds=[]).places > 0, "it is known what it would have"
+    assert other.share(nodes, active=True, kinds=[Kind(Resources(cpu=1, gpu=1), 9)]) == ALL
+
+
+def test_kinds_share_what_may_run_at_a_time() -> None:
+    (one,) = drivers(3, quotas={"": {"cpu": 99}})
+    found = one.share({"n": {"cpu": 9}}, active=True, kinds=[Kind(Resources(cpu=1), 2), Kind(Resources(cpu=2), 9)])
+    assert found.places == 3
+    assert found.parts == ({"cpu": 4.0},)
+
+
+def test_a_note_of_a_former_release_is_understood() -> None:
+    one, other = drivers(99, 99)
+    other.share({"n": {"cpu": 4}}, active=True)
+    note = json.loads(other._board.read()[other._board.name])
+    assert note.pop("others") == []
+    other._board.write(json.dumps(note))
+    assert one.share({"n": {"cpu": 4}}, active=True).places == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -101,7 +102,7 @@ SHAPES = [ONE, Resources(cpu=2), Resources(cpu=1, gpu=1), Resources(cpu=1, worke
           Resources(cpu=1, workers=2, strategy="STRICT_SPREAD")]  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32))
 def test_all_together_fit_nothing_usable_is_left_and_order_of_nodes_does_not_matter(seed: int) -> None:
     draw = random.Random(seed)
@@ -134,3 +135,36 @@ def test_all_together_fit_nothing_usable_is_left_and_order_of_nodes_does_not_mat
 def test_shares_follow_the_weights(weights: tuple[float, ...]) -> None:
     found = counts(800, *(wish(f"w{n}", weight=weight) for n, weight in enumerate(weights)))
     assert [count / 800 for count in found] == pytest.approx([w / sum(weights) for w in weights], abs=0.005)
+
+
+def mixed(name: str, *kinds: tuple[Resources, float], **more: Any) -> list[Wish]:
+    """The wishes of a search whose trials hold different things."""
+    return [
+        Wish(name=f"{name}/{number}", search=name, resources=resources, most=most, **more)
+        for number, (resources, most) in enumerate(kinds)
+    ]
+
+
+def test_kinds_of_one_search_count_as_one() -> None:
+    """By what each has most of: 6 of 8 GPUs by trials of both kinds, and 12 of 16 CPUs."""
+    one = mixed("one", (Resources(cpu=1, gpu=1), 2), (Resources(cpu=1, gpu=2), 99))
+    other = Wish(name="other", resources=Resources(cpu=2), most=99)
+    found = allocate({"a": {"cpu": 16, "gpu": 8}}, [*one, other])
+    counts = {name: len(each.places) for name, each in found.items()}
+    assert counts == {"one/0": 2, "one/1": 2, "other": 6}
+    two = mixed("two", (Resources(gpu=1, cpu=0), 99))
+    found = allocate({"a": {"cpu": 16, "gpu": 8}}, [*one, *two])
+    assert len(found["one/0"].places) + 2 * len(found["one/1"].places) == len(found["two/0"].places) == 4
+
+
+def test_the_first_kind_comes_first_and_what_does_not_fit_is_passed_over() -> None:
+    kinds = (Resources(cpu=3), 9.0), (Resources(cpu=8), 9.0), (Resources(cpu=1), 9.0)
+    found = allocate({"a": {"cpu": 7}}, mixed("one", *kinds))
+    assert [len(found[f"one/{number}"].places) for number in range(3)] == [2, 0, 1]
+
+
+def test_a_quota_holds_for_all_kinds_together() -> None:
+    kinds = (Resources(cpu=2), 9.0), (Resources(cpu=1), 9.0)
+    found = allocate({"a": {"cpu": 9}}, mixed("one", *kinds, user="ada"), {"ada": {"cpu": 5}})
+    assert [len(found[f"one/{number}"].places) for number in range(2)] == [2, 1]
+    assert found["one/1"].capped

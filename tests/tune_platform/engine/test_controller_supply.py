@@ -197,6 +197,19 @@ def test_what_fitted_once_waits_longer_for_such_a_node() -> None:
     assert lost_nodes(play.state) == ""
 
 
+def test_what_fits_into_no_part_of_a_shared_cluster_waits_for_the_rest() -> None:
+    play = Play(nodes=({"cpu": 9.0},), misfit_after=30.0, node_patience=3600.0, num_samples=2)
+    play.do(CapacityChanged(time=0.0, nodes=(), fixed=True))  # another cluster
+    play.do(CapacityChanged(time=0.0, nodes=({"cpu": 1.0},), fixed=True, shared=True))
+    play.suggest(0, needs=Resources(cpu=2))
+    play.suggest(1, needs=Resources(cpu=2))
+    assert play.controller.deadline() == 3600.0
+    play.do(CapacityChanged(time=10.0, nodes=({"cpu": 2.0},), shared=True))
+    assert play.status(0) is TrialStatus.STARTING
+    play.do(CapacityChanged(time=20.0, nodes=({"cpu": 1.0},)))
+    assert play.controller.deadline() == 3620.0, "it has fitted"
+
+
 def test_a_scheduler_that_waits_for_a_misfit_is_not_at_fault() -> None:
     """One that goes on by generations chooses nobody until the last of them has run, or has failed."""
 
