@@ -35,3 +35,15 @@ def flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for name, value in nested.items():
         found.update(flat(value, f"{above}{name}/") if isinstance(value, Mapping) else {f"{above}{name}": value})
     return found
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `flat` was made of."""
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        *above, last = name.split("/")
+        place = found
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return found

@@ -10,6 +10,7 @@ from tune_platform.api import load
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.location import default_storage
 from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from tune_platform.ray_tune.nesting import flat
 from tune_platform.ray_tune.result_grid import Result, ResultGrid
 from tune_platform.ray_tune.session import trial_id
 from tune_platform.ray_tune.settings import check_refused, refused_names
@@ -113,6 +114,13 @@ class ExperimentAnalysis:
     def best_result(self) -> dict[str, Any]:
         """The last report of the best trial."""
         return self.best_trial.metrics
+
+    @property
+    def best_result_df(self) -> pd.DataFrame:
+        """The last report of the best trial as a table of one row, by its trial_id."""
+        import pandas as pd
+
+        return pd.DataFrame.from_records([flat(self.best_result)], index="trial_id")
 
     @property
     def best_checkpoint(self) -> Any:

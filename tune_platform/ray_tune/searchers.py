@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tune_platform.errors import SpecError
+from tune_platform.ray_tune.nesting import flat, nested
+from tune_platform.space import Space
 
 #: Random search as Ray Tune has it: its grids come in another order.
 _RANDOM = {"name": "random", "grid_order": "ray"}
@@ -56,6 +58,25 @@ def search_of(given: Any) -> Search:
         "tpe" if plain else {"name": "optuna", "sampler": sampler}, tuple(given._points_to_evaluate or ()),
         getattr(given, "_seed", None), given._space, metric, mode,
     )  # fmt: skip
+
+
+def with_grids(points: Sequence[Mapping[str, Any]], space: Any) -> list[Mapping[str, Any]]:
+    """Return the points to begin with; one that leaves parameters of the grid out comes once for each of their values.
+
+    So Ray Tune has it.
+    """
+    if not points or not isinstance(space, Mapping):
+        return list(points)
+    grid = Space(space).grid_points(by_name=True)
+    found: list[Mapping[str, Any]] = []
+    for point in points:
+        given, mine = flat(point), list[Mapping[str, Any]]()
+        for number in range(grid.total):
+            rest = {name: value for name, value in grid.point(number).items() if name not in given}
+            if (whole := nested({**given, **rest})) not in mine:
+                mine.append(whole)
+        found += mine
+    return found
 
 
 def _seed_of(state: Any) -> int | None:

@@ -40,6 +40,7 @@ class Session:
 
     def report(self, metrics: Mapping[str, Any], checkpoint: Any = None, **_: Any) -> None:
         """Report; `training_iteration` and `time_total_s` are known of every report anyway."""
+        metrics = listed(metrics)
         if checkpoint is None or not hasattr(checkpoint, "as_directory"):
             report(metrics, checkpoint)
             return
@@ -85,6 +86,14 @@ class Session:
 
 
 _session = Session()
+
+
+def listed(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics with lists for arrays and tensors, which Ray Tune takes as well; the rest as it is."""
+    return {
+        name: listed(value) if isinstance(value, Mapping) else value.tolist() if getattr(value, "shape", ()) else value
+        for name, value in metrics.items()
+    }
 
 
 def trial_id(number: int) -> str:
@@ -181,7 +190,7 @@ class RayTrainable(Trainable):
         kept = {name: value for name, value in result.items() if name not in _ASIDE}
         if not kept.get("done"):
             kept.pop("done", None)
-        return kept
+        return listed(kept)
 
     def save_checkpoint(self, directory: Path) -> bool:
         """Let it write into `directory`, or keep the dict that it gives back."""

@@ -21,7 +21,7 @@ from tune_platform.ray_tune.mutations import mutations_of, with_mutated
 from tune_platform.ray_tune.restoring import stored_spec
 from tune_platform.ray_tune.result_grid import ResultGrid
 from tune_platform.ray_tune.schedulers import scheduler_of
-from tune_platform.ray_tune.searchers import search_of
+from tune_platform.ray_tune.searchers import search_of, with_grids
 from tune_platform.ray_tune.session import is_ray_class
 from tune_platform.ray_tune.settings import CHDIR, check_kinds, check_refused, check_settings
 from tune_platform.ray_tune.stopping import Diverged, Stopping
@@ -192,7 +192,7 @@ def _spec_of(
         metric=metric or (ANONYMOUS_METRIC if mode and (tune.search_alg or scheduler) else _STEP),
         mode=mode or "max",
         searcher=search.searcher,
-        start_points=list(search.start_points),
+        start_points=with_grids(search.start_points, space),
         scheduler=rule,
         num_samples=samples,
         budget=Budget(time=seconds, failures=0 if failure.fail_fast else _FOR_EVER),

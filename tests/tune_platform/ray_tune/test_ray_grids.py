@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ray import tune as theirs
+from ray.tune.experiment import Experiment
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.variant_generator import generate_variants
 
@@ -64,6 +65,27 @@ def test_their_random_state_decides_the_draws(tmp_path: Path) -> None:
     )
     assert first == same
     assert first != other
+
+
+@pytest.mark.parametrize(
+    ("points", "first"),
+    [
+        ([{"x": 0.5}], [(0.5, 1, 3), (0.5, 2, 3), (0.5, 1, 4), (0.5, 2, 4)]),
+        ([{"x": 0.5, "a": 2}, {"x": 0.25, "a": 1, "net": {"b": 4}}], [(0.5, 2, 3), (0.5, 2, 4), (0.25, 1, 4)]),
+    ],
+)
+def test_a_point_to_begin_with_goes_through_the_grid(
+    tmp_path: Path, points: list[dict[str, Any]], first: list[Any]
+) -> None:
+    space = {"x": theirs.uniform(0, 1), "a": GRID([1, 2]), "net": {"b": GRID([3, 4])}}
+    search = BasicVariantGenerator(points_to_evaluate=points)
+    search.add_configurations([
+        Experiment("theirs", lambda config: None, config=space, num_samples=3, storage_path=str(tmp_path))
+    ])  # fmt: skip
+    other = [trial.config for trial in iter(search.next_trial, None)][: len(first)]
+    found = configs(tmp_path, space, num_samples=3, search_alg=BasicVariantGenerator(points_to_evaluate=points))
+    assert [(each["x"], each["a"], each["net"]["b"]) for each in found[: len(first)]] == first
+    assert found[: len(first)] == other
 
 
 def test_our_own_searcher_keeps_its_order() -> None:

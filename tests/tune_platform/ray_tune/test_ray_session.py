@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ray import tune
 
@@ -101,3 +102,18 @@ def test_ray_tunes_session_is_left_alone_afterwards(tmp_path: Path) -> None:
     search(tmp_path, endless, {"lr": 1.0}, stop={"step": 1})
     with pytest.warns(UserWarning, match="meant to only be called inside"):
         tune.report({"loss": 1.0})
+
+
+def arrays(config: dict[str, Any]) -> None:
+    tune.report({"loss": np.float32(0.5), "confusion": np.eye(2, dtype=int), "net": {"norms": np.array([1.0, 2.0])}})
+
+
+class Arrays(tune.Trainable):  # type: ignore[misc]
+    def step(self) -> dict[str, Any]:
+        return {"loss": 0.5, "confusion": np.eye(2, dtype=int), "net": {"norms": np.array([1.0, 2.0])}, "done": True}
+
+
+@pytest.mark.parametrize("trainable", [arrays, Arrays])
+def test_arrays_are_kept_as_lists(tmp_path: Path, trainable: Any) -> None:
+    last = search(tmp_path, trainable)[0].last
+    assert (last["loss"], last["confusion"], last["net/norms"]) == (0.5, [[1, 0], [0, 1]], [1.0, 2.0])

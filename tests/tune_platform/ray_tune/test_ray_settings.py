@@ -228,6 +228,11 @@ def test_every_name_of_a_result_grid_is_there(name: str) -> None:
     assert hasattr(tune.ResultGrid, name)
 
 
+@pytest.mark.parametrize("name", [each for each in dir(theirs.ExperimentAnalysis) if not each.startswith("_")])
+def test_every_name_of_an_analysis_is_there(name: str) -> None:
+    assert hasattr(tune.ExperimentAnalysis, name)
+
+
 @pytest.mark.parametrize("name", [*(each.name for each in dataclasses.fields(theirs.Result)), "from_path"])
 def test_every_name_of_a_result_is_there(name: str) -> None:
     assert name.startswith("_") or hasattr(tune.Result, name)

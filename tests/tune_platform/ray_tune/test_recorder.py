@@ -21,6 +21,7 @@ from tune_platform.ray_tune import Recorder
 from tune_platform.ray_tune import recorder as recorder_module
 
 SCRIPT = """
+import os, signal, time
 from pathlib import Path
 from ray import tune
 import ray
@@ -32,12 +33,40 @@ def train(config):
             raise ValueError("three is bad")
         tune.report({"loss": config["x"] / step})
 
-ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 tune.Tuner(
     train, param_space={"x": tune.grid_search([1, 2, 3])},
     tune_config=tune.TuneConfig(metric="loss", mode="min", scheduler=ASHAScheduler(max_t=4, reduction_factor=2)),
     run_config=tune.RunConfig(name="theirs", storage_path=str(Path("ray_results").absolute()), verbose=0),
 ).fit()
+
+def go_on(config):
+    for step in range(100):
+        time.sleep(0.05)
+        if config["x"] == 2:
+            raise ValueError("two is bad")
+        tune.report({"loss": config["x"] / (step + 1)})
+
+class Breaks(tune.Callback):
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        raise OSError("no disk")
+
+class Interrupts(tune.Callback):
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        os.kill(os.getpid(), signal.SIGINT)
+
+for name, callbacks, values, fail_fast in (
+    ("breaks", [Breaks()], [1], False), ("interrupted", [Interrupts()], [1], False), ("fast", [], [1, 2], True),
+):
+    try:
+        tune.Tuner(
+            go_on, param_space={"x": tune.grid_search(values)},
+            tune_config=tune.TuneConfig(metric="loss", mode="min"),
+            run_config=tune.RunConfig(name=name, storage_path=str(Path("ray_results").absolute()), verbose=0,
+                                      failure_config=tune.FailureConfig(fail_fast=fail_fast), callbacks=callbacks),
+        ).fit()
+    except BaseException as error:
+        print("RAISED", name, type(error).__name__)
 print("THEIR END")
 """
 
@@ -109,7 +138,7 @@ def test_ray_tune_keeps_it_with_its_experiment() -> None:
 
 
 @pytest.mark.slow
-def test_an_unmodified_script(tmp_path: Path) -> None:
+def test_an_unmodified_script_and_runs_that_crash(tmp_path: Path) -> None:
     set_ = {"RAY_TUNE_CALLBACKS": "tune_platform.ray_tune.Recorder", "TUNE_PLATFORM_STORAGE": str(tmp_path / "ours")}
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | set_
     command = [sys.executable, "-c", SCRIPT]
@@ -124,6 +153,11 @@ def test_an_unmodified_script(tmp_path: Path) -> None:
     assert (by_x[1].step, by_x[1].best) == (4, 0.25)
     assert by_x[3].status in ("FAILED", "STOPPED")
     assert sorted(by_x) == [1, 2, 3]
+    ends = {name: load(name, storage=tmp_path / "ours").finish for name in ("breaks", "interrupted", "fast")}
+    assert {name: end.status for name, end in ends.items()} == {
+        "breaks": "failed", "interrupted": "stopped", "fast": "failed",
+    }  # fmt: skip
+    assert "OSError: no disk" in ends["breaks"].reason
 
 
 def test_the_end_of_their_run_waits_for_no_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,57 +229,3 @@ def test_a_process_that_leaves_its_run_has_written_all_and_did_not_finish(tmp_pa
     assert done.returncode == 3, done.stderr
     found = load("theirs", storage=tmp_path)
     assert (found.status, found[0].status, found[0].step) == ("crashed", "RUNNING", 1)
-
-
-CRASHES = """
-import os, signal, sys, time
-from ray import tune
-import ray
-from tune_platform.ray_tune import Recorder
-
-def train(config):
-    for step in range(100):
-        time.sleep(0.05)
-        if config["x"] == 2:
-            raise ValueError("two is bad")
-        tune.report({"loss": config["x"] / (step + 1)})
-
-class Breaks(tune.Callback):
-    def on_trial_result(self, iteration, trials, trial, result, **info):
-        raise OSError("no disk")
-
-class Interrupts(tune.Callback):
-    def on_trial_result(self, iteration, trials, trial, result, **info):
-        os.kill(os.getpid(), signal.SIGINT)
-
-ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-for name, callbacks, values, fail_fast in (
-    ("breaks", [Breaks()], [1], False), ("interrupted", [Interrupts()], [1], False), ("fast", [], [1, 2], True),
-):
-    try:
-        tune.Tuner(
-            train, param_space={"x": tune.grid_search(values)},
-            tune_config=tune.TuneConfig(metric="loss", mode="min"),
-            run_config=tune.RunConfig(name=name, storage_path=sys.argv[1] + "/theirs", verbose=0,
-                                      failure_config=tune.FailureConfig(fail_fast=fail_fast),
-                                      callbacks=[Recorder(storage=sys.argv[1] + "/ours"), *callbacks]),
-        ).fit()
-    except BaseException as error:
-        print("RAISED", name, type(error).__name__)
-print("THEIR END")
-"""
-
-
-@pytest.mark.slow
-def test_a_run_that_crashes_is_none_that_finished(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", CRASHES, str(tmp_path)]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200
-    )
-    assert "THEIR END" in done.stdout, done.stderr
-    found = {name: load(name, storage=tmp_path / "ours").finish for name in ("breaks", "interrupted", "fast")}
-    assert {name: finish.status for name, finish in found.items()} == {
-        "breaks": "failed", "interrupted": "stopped", "fast": "failed",
-    }  # fmt: skip
-    assert "OSError: no disk" in found["breaks"].reason

@@ -1,6 +1,6 @@
 """Ray Tune's searchers around other libraries, in the drop-in Tuner: used as they are, and resumed exactly.
 
-The libraries are brought for the test; the two that take longest only with TUNE_PLATFORM_FRAMEWORKS=all.
+The libraries are brought for the tests: all in one environment, which is that of the examples that need them.
 """
 
 from __future__ import annotations
@@ -13,61 +13,72 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ray_examples import EXAMPLES
 from tune_platform import SpecError
 from tune_platform import ray_tune as tune
 
 ROOT = Path(__file__).parents[3]
-#: What is installed for each, and how it is made with a seed.
+#: How the searcher of each library is made with a seed, and half of its trials: the model of Ax is slow.
 LIBRARIES = {
-    "hyperopt": (["hyperopt", "setuptools<70"], "hyperopt.HyperOptSearch(random_state_seed=1, n_initial_points=4)"),
-    "nevergrad": (["nevergrad"], "nevergrad.NevergradSearch(optimizer=__import__('nevergrad').optimizers.OnePlusOne)"),
-    "bohb": (["hpbandster", "ConfigSpace"], "bohb.TuneBOHB(seed=1)"),
-    "bayesopt": (["bayesian-optimization==1.4.3"], "bayesopt.BayesOptSearch(random_state=1)"),
-    "ax": (["ax-platform==0.5.0", "pandas<3"], "ax.AxSearch(random_seed=1)"),
+    "hyperopt": ("hyperopt.HyperOptSearch(random_state_seed=1, n_initial_points=4)", 6),
+    "nevergrad": ("nevergrad.NevergradSearch(optimizer=__import__('nevergrad').optimizers.OnePlusOne)", 6),
+    "bohb": ("bohb.TuneBOHB(seed=1)", 6),
+    "bayesopt": ("bayesopt.BayesOptSearch(random_state=1)", 6),
+    "ax": ("ax.AxSearch(random_seed=1)", 2),
 }
-SHORT = ["hyperopt", "nevergrad", "bohb"]
+#: What of RLlib's is not installed with Ray.
+RLLIB = ("dm_tree", "lz4", "ormsgpack")
+PACKAGES = list(dict.fromkeys([*(package for needed in EXAMPLES.values() for package in needed), *RLLIB]))
+WITH = ["uv", "run", "--no-sync", *(word for package in PACKAGES for word in ("--with", package))]
 CODE = """
-import logging, sys
+import importlib, logging, sys, traceback
 logging.basicConfig()
-from ray.tune.search import {name}
-from tune_platform import load, ray_tune as tune, resume
+from tune_platform import ray_tune as tune, resume
 
 def train(config):
     for step in range(1, 5):
-        tune.report({{"loss": (config["x"] - 1) ** 2 + config["net"]["c"] / step}})
+        tune.report({"loss": (config["x"] - 1) ** 2 + config["net"]["c"] / step})
 
-def tuner(folder, trials):
+def tuner(folder, trials, search):
     return tune.Tuner(
-        train, param_space={{"x": tune.uniform(-5, 5), "net": {{"c": 3.0}}}},
-        tune_config=tune.TuneConfig(metric="loss", mode="min", num_samples=trials, search_alg={made},
+        train, param_space={"x": tune.uniform(-5, 5), "net": {"c": 3.0}},
+        tune_config=tune.TuneConfig(metric="loss", mode="min", num_samples=trials, search_alg=search(),
                                     max_concurrent_trials=1),
         run_config=tune.RunConfig(storage_path=folder, name="it", verbose=0), backend="inline",
     )
 
-whole = tuner(sys.argv[1] + "/whole", 2 * {half}).fit()
-assert whole.num_errors == 0, whole.errors
-cut = sys.argv[1] + "/cut"
-tuner(cut, {half}).fit()
-again = resume("it", storage=cut, spec=tuner(cut, {half}).spec, extend={{"trials": {half}}})
-configs = [result.config for result in whole]
-assert len({{config["x"] for config in configs}}) == 2 * {half} and configs[0]["net"] == {{"c": 3.0}}, configs
-print("SAME", [trial.config for trial in again] == configs)
+def check(name, made, half):
+    module = importlib.import_module("ray.tune.search." + name)
+    search = lambda: eval(made, {name: module})
+    whole = tuner(sys.argv[1] + "/whole_" + name, 2 * half, search).fit()
+    assert whole.num_errors == 0, whole.errors
+    cut = sys.argv[1] + "/cut_" + name
+    tuner(cut, half, search).fit()
+    again = resume("it", storage=cut, spec=tuner(cut, half, search).spec, extend={"trials": half})
+    configs = [result.config for result in whole]
+    assert len({config["x"] for config in configs}) == 2 * half and configs[0]["net"] == {"c": 3.0}, configs
+    assert [trial.config for trial in again] == configs
+
+for name, (made, half) in LIBRARIES.items():
+    try:
+        check(name, made, half)
+        print("SAME", name, flush=True)
+    except Exception:
+        traceback.print_exc()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(LIBRARIES) if os.environ.get("TUNE_PLATFORM_FRAMEWORKS") else SHORT)
-def test_a_searcher_with_its_library_brought(tmp_path: Path, name: str) -> None:
+@pytest.mark.timeout(600)
+def test_each_searcher_with_its_library_brought(tmp_path: Path) -> None:
     if shutil.which("uv") is None:
-        pytest.skip("uv brings the library")
-    packages, made = LIBRARIES[name]
-    withs = [word for package in packages for word in ("--with", package)]
-    code = CODE.format(name=name, made=made, half=2 if name == "ax" else 6)  # its model is slow
+        pytest.skip("uv brings the libraries")
     done = subprocess.run(
-        ["uv", "run", "--no-sync", *withs, "python", "-c", code, str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=280,
+        [*WITH, "python", "-c", f"LIBRARIES = {LIBRARIES!r}{CODE}", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=550,
     )  # fmt: skip
-    assert "SAME True" in done.stdout, done.stderr[-3000:]
+    same = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("SAME")]
+    assert same == list(LIBRARIES), done.stderr[-6000:]
     assert "does not suggest again" not in done.stderr
 
 
@@ -93,14 +104,13 @@ print("PPO", grid.num_errors, [result.metrics["training_iteration"] for result i
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("TUNE_PLATFORM_FRAMEWORKS"), reason="brings what RLlib needs")
+@pytest.mark.timeout(400)
 def test_an_algorithm_of_rllib_by_its_name(tmp_path: Path) -> None:
     if shutil.which("uv") is None:
         pytest.skip("uv brings the library")
-    withs = [word for package in ("dm_tree", "lz4", "ormsgpack") for word in ("--with", package)]
     done = subprocess.run(
-        ["uv", "run", "--no-sync", *withs, "python", "-c", PPO, str(tmp_path)],
+        [*WITH, "python", "-c", PPO, str(tmp_path)],
         cwd=ROOT, env={**os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}, capture_output=True, text=True, check=False,
-        timeout=280,
+        timeout=380,
     )  # fmt: skip
     assert "PPO 0 [2, 2]" in done.stdout, done.stderr[-3000:]
