@@ -217,11 +217,16 @@ class PolicyGradientGangTrainable(DistributedTrainable):
     #: What is trained; a strategy may have another one made for itself.
     _first: tuple[Agent, Networks] | None = None
     _judged: Environments | None = None
+    #: The settings, and the config that they were read from.
+    _settings: tuple[Settings, Mapping[str, Any]] | None = None
 
     @property
     def settings(self) -> Settings:
-        """The hyperparameters of each worker."""
-        return Settings.of({name: value for name, value in self.config.items() if name not in OF_THE_GANG})
+        """The hyperparameters of each worker, read once: each minibatch asks for them."""
+        if self._settings is None or self._settings[1] is not self.config:
+            given = {name: value for name, value in self.config.items() if name not in OF_THE_GANG}
+            self._settings = Settings.of(given), self.config
+        return self._settings[0]
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise SpecError or ValueError for a hyperparameter that there is not, and for what cannot be."""

@@ -20,9 +20,10 @@ of one worker each, or `global_period` equal to `period`, have `global_pull` eve
 authors' programs, that of 2019 does the former with one group and the later one the latter.)
 
 `asynchronous` is Algorithm 1's trigger, as the authors' server does it: worker 0 counts the steps of *all* workers. A
-worker asks before each step; after W period steps, whoever took them, the next W answers are "exchange", one for each
-worker. Fast workers take more steps in between; the exchange itself is the same collective, entered once by each. A run
-is over when the workers together have taken W until steps; the learning rate schedule goes by a worker's own.
+worker asks before it steps, where answers take long for several steps at once; after W period steps, whoever took
+them, the next W answers are "exchange", one for each worker. Fast workers take more steps in between; the exchange
+itself is the same collective, entered once by each. A run is over when the workers together have taken W until steps;
+the learning rate schedule goes by a worker's own.
 
 When a worker is lost, the others elect among themselves; one that dies between its election and its broadcast is
 replaced at once by the best of the rest, and the pull takes place. One that joins has no loss yet: it follows.

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tune_platform.errors import SpecError
+from tune_platform.trainables.any_data import imported
 from tune_platform.trainables.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,13 @@ class ProjectionNet(nn.Module):
     def forward(self, images: Tensor, among: Among = "all") -> Tensor:
         """Return the scores of the seen, the unseen or all classes on the network's own map: B x classes x h x w."""
         chosen = {"seen": self.vectors[: self.seen], "unseen": self.vectors[self.seen :], "all": self.vectors}[among]
-        return self.scale * torch.einsum("bdhw,cd->bchw", self.backbone(images), chosen)
+        phi = self.backbone(images)
+        if phi.ndim != 4 or phi.shape[1] != chosen.shape[1]:
+            raise ValueError(
+                f"a network gives a map of {chosen.shape[1]} channels, as many as the embeddings have numbers "
+                f"(batch x {chosen.shape[1]} x height x width), got {' x '.join(map(str, phi.shape))}"
+            )
+        return self.scale * torch.einsum("bdhw,cd->bchw", phi, chosen)
 
     def scores(self, images: Tensor, among: Among = "all") -> Tensor:
         """Return the scores on the images' pixels (B x classes x H x W, float32), interpolated bilinearly."""
@@ -159,15 +167,34 @@ class DeepLabPlus(nn.Module):
         return phi
 
 
+def own_backbone(name: str, channels: int, dims: int, weights: str | None = None) -> nn.Module:
+    """Return what "module:function" returns for `channels=` and `dims=`; `weights` names a file to begin with.
+
+    It maps images (B x channels x H x W, in [0, 1]) to B x dims x h x w, at any size and stride. It may have the
+    attributes `head` (see `head`) and `cell_side` (see `cell_side`). Raises SpecError where there is no such function,
+    or it returns something else than a module.
+    """
+    made: nn.Module = imported(name, "network")(channels=channels, dims=dims)
+    if not isinstance(made, nn.Module):
+        raise SpecError(f"network: {name} returns {type(made).__name__}, not a torch.nn.Module")
+    if weights is not None:
+        logger.info("weights of %s: %s", weights, load_weights(made, weights))
+    return made
+
+
 def head(backbone: nn.Module) -> nn.Module:
-    """Return the layers that start untrained where the rest may be pretrained: their rate may be higher."""
+    """Return the layers that start untrained where the rest may be pretrained: their rate may be higher.
+
+    Of a network of one's own these are its `head`, else the last layer of a Sequential, else all of it.
+    """
     if isinstance(backbone, DeepLab):
         return backbone.net.get_submodule("classifier")
     if isinstance(backbone, DeepLabPlus):
         return backbone.classifier
-    if isinstance(backbone, nn.Sequential):
-        return backbone[-1]
-    raise TypeError(f"a backbone is a small_backbone, a DeepLab or a DeepLabPlus, got {type(backbone).__name__}")
+    own = getattr(backbone, "head", None)
+    if isinstance(own, nn.Module):
+        return own
+    return backbone[-1] if isinstance(backbone, nn.Sequential) else backbone
 
 
 def cell_side(backbone: nn.Module) -> int:
@@ -175,8 +202,10 @@ def cell_side(backbone: nn.Module) -> int:
 
     The small network's are 2 x 2 pixels. A ResNet's lie around every eighth pixel and not between pixels: they are
     mirrored exactly at sizes of 8 k + 1 (DeepLabv3+: 16 k + 1), such as 513, and a multiple of 8 would spoil that. So
-    any size will do for it.
+    any size will do for it, and for a network of one's own that does not say its `cell_side`.
     """
+    if isinstance(own := getattr(backbone, "cell_side", None), int):
+        return own
     if isinstance(backbone, nn.Sequential):
         return math.prod(int(layer.stride[0]) for layer in backbone if isinstance(layer, nn.Conv2d))
     return 1

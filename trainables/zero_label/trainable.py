@@ -26,7 +26,13 @@ from tune_platform.trainables.runtime import check_names, stream_seed, use_threa
 from tune_platform.trainables.zero_label.datasets import Data, load_data, load_vectors
 from tune_platform.trainables.zero_label.diagnostics import diagnose
 from tune_platform.trainables.zero_label.metrics import iou, scores
-from tune_platform.trainables.zero_label.network import DeepLab, DeepLabPlus, ProjectionNet, small_backbone
+from tune_platform.trainables.zero_label.network import (
+    DeepLab,
+    DeepLabPlus,
+    ProjectionNet,
+    own_backbone,
+    small_backbone,
+)
 from tune_platform.trainables.zero_label.self_training import SelfTraining, check_config
 from tune_platform.trainables.zero_label.splits import Task, load_split
 
@@ -44,9 +50,9 @@ DEFAULTS: Mapping[str, Any] = {
     "train_scenes": 800,
     "data_seed": 0,
     # The network.
-    "network": "small",  # or a name in NETWORKS
+    "network": "small",  # or a name in NETWORKS, or "module:function", called with channels= and dims=
     "width": 32,  # channels of the small network
-    "weights": None,  # file of ImageNet weights for the ResNet: a state dict or .safetensors; the log says what fits
+    "weights": None,  # file for the ResNet, or your own network: a state dict or .safetensors; what fits is logged
     "logit_scale": 5.0,
     # Its training.
     "method": "strict",  # "spnet", "longer", "self_training", "strict"
@@ -122,8 +128,12 @@ def build_model(config: Mapping[str, Any], task: Task, channels: int, device: st
                 raise ValueError(f"DeepLab takes images of 3 channels, these have {channels}: use network 'small'")
             kind, depth = NETWORKS[config["network"]]
             backbone = kind(dims, depth, config["weights"])
+        elif ":" in str(config["network"]):
+            backbone = own_backbone(str(config["network"]), channels, dims, config["weights"])
         else:
-            raise ValueError(f"network is 'small', {', '.join(map(repr, NETWORKS))}, got {config['network']!r}")
+            raise ValueError(
+                f"network is 'small', {', '.join(map(repr, NETWORKS))} or 'module:function', got {config['network']!r}"
+            )
     # Channels last: a quarter faster here on a CPU, and what tensor cores want.
     backbone = backbone.to(memory_format=torch.channels_last)
     if config["compile"]:

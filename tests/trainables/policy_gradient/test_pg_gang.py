@@ -54,6 +54,23 @@ def processes() -> Iterator[Gang]:
     gang.close()
 
 
+def test_settings_are_read_once_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainable = make(Gang("threads", 1))
+    trainable.step()
+    read: list[Any] = []
+
+    def of(kind: type[Settings], given: Any) -> Settings:
+        read.append(given)
+        return kind(**given)
+
+    monkeypatch.setattr(Settings, "of", classmethod(of))
+    trainable.step()
+    assert not read
+    trainable.config = {**SMALL, "lr": 0.5}
+    assert trainable.settings.lr == trainable.settings.lr == 0.5
+    assert len(read) == 1
+
+
 def test_a_gang_of_one_takes_the_steps_of_the_single_process() -> None:
     gang = make(Gang("threads", 1), strategy="all_reduce", lr=0.01)
     networks: Networks = workers(gang)[0].model
@@ -189,3 +206,20 @@ def test_what_cannot_be_is_refused_by_name(config: dict[str, Any], why: str) -> 
 def test_the_single_process_names_it() -> None:
     named = f"{PolicyGradientGangTrainable.__module__}:{PolicyGradientGangTrainable.__name__}"
     assert named in PolicyGradientTrainable.one_process
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_trains_on_gpus(workers: int) -> None:
+    if workers > torch.cuda.device_count():
+        pytest.skip("a GPU for each worker")
+    gang = Gang("processes", workers, {"cpu": 1, "gpu": 1})
+    try:
+        trainable = make(gang, strategy="all_reduce", evaluation="sharded")
+        told = [report(trainable) for _ in range(4)]
+        assert told[-1][DONE]
+        assert all(np.isfinite(each["train_loss"]) for each in told)
+        assert told[-1]["test_return"] > 0
+    finally:
+        gang.close()

@@ -187,3 +187,21 @@ def test_what_cannot_be_is_refused_by_name(config: dict[str, Any], why: str) -> 
 def test_the_single_process_names_it() -> None:
     named = f"{ZeroLabelGangTrainable.__module__}:{ZeroLabelGangTrainable.__name__}"
     assert named in ZeroLabelTrainable.one_process
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("count", [1, 2])
+def test_it_trains_on_gpus(count: int) -> None:
+    if count > torch.cuda.device_count():
+        pytest.skip("a GPU for each worker")
+    gang = Gang("processes", count, {"cpu": 1, "gpu": 1})
+    try:
+        trainable = make(gang, evaluation="sharded", precision="bfloat16", stage="final")
+        told = [report(trainable) for _ in range(3)]
+        assert told[-1][DONE]
+        assert all(each["train_loss"] >= 0 for each in told)
+        assert 0 < told[-1]["coverage"] <= 1
+        assert told[-1]["test_seen_miou"] >= 0
+    finally:
+        gang.close()

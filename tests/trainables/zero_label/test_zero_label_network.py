@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +16,14 @@ from tune_platform.trainables.zero_label.network import (
     DeepLab,
     DeepLabPlus,
     ProjectionNet,
+    cell_side,
     enlarge,
     head,
     nearest,
+    own_backbone,
     small_backbone,
 )
+from tune_platform.trainables.zero_label.study import start
 
 
 def vectors(classes: int = 5, dims: int = 7) -> torch.Tensor:
@@ -116,5 +120,66 @@ def test_deeplab_takes_the_same_place(tmp_path: Path) -> None:
     assert 0 < len(last) < len(list(net.parameters()))
     with pytest.raises(ValueError, match="depth 50 or 101, got 34"):
         DeepLab(7, 34)
-    with pytest.raises(TypeError, match="a backbone is"):
-        head(nn.ReLU())
+
+
+class Tiny(nn.Module):
+    """A network of one's own: stride 4, a head by name."""
+
+    cell_side = 4
+
+    def __init__(self, channels: int, dims: int) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(channels, 6, 4, 4), nn.Conv2d(6, dims, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.body(images).relu())
+        return found
+
+
+def tiny(channels: int, dims: int) -> nn.Module:
+    return Tiny(channels, dims)
+
+
+def no_network(channels: int, dims: int) -> object:
+    return object()
+
+
+def flat(channels: int, dims: int) -> nn.Module:
+    return nn.Flatten()
+
+
+def test_a_network_of_ones_own_is_trained_by_its_name(tmp_path: Path) -> None:
+    there = Tiny(1, 7)
+    torch.save({**there.state_dict(), "more": torch.zeros(1)}, tmp_path / "there.pt")
+    made = own_backbone(f"{__name__}:tiny", 1, 7, str(tmp_path / "there.pt"))
+    assert isinstance(made, Tiny)
+    assert torch.equal(made.body.weight, there.body.weight)
+    assert head(made) is made.head
+    assert cell_side(made) == 4
+    small: dict[str, Any] = {"network": f"{__name__}:tiny", "base_steps": 2, "round_steps": 2, "train_scenes": 8}
+    training, _ = start("digits_248", "final", 1, {**small, "batch_size": 4, "head_lr": 3.0, "views": "scale_shift"})
+    training.round()
+    before = training.model.backbone.get_parameter("head.weight").detach().clone()
+    assert training.round()["coverage"] > 0
+    assert not torch.equal(training.model.backbone.get_parameter("head.weight"), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (f"{__name__}:tyni", "network: .*tyni"),
+        ("nowhere:tiny", "network: 'nowhere:tiny' names the module 'nowhere'"),
+        (f"{__name__}:no_network", "returns object, not a torch.nn.Module"),
+    ],
+)
+def test_what_is_no_network_is_told(name: str, told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        own_backbone(name, 1, 7)
+
+
+def test_a_network_whose_map_does_not_fit_the_embeddings_is_told() -> None:
+    net = ProjectionNet(flat(1, 7), vectors(), seen=3)
+    with pytest.raises(ValueError, match=r"a map of 7 channels, .* got 2 x 16"):
+        net(torch.rand(2, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"a map of 7 channels, .* got 2 x 6 x 1 x 1"):
+        ProjectionNet(Tiny(1, 6), vectors(), seen=3)(torch.rand(2, 1, 4, 4))
