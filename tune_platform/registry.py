@@ -208,7 +208,21 @@ BACKENDS = Registry(
         "inline": "tune_platform.backends.inline:InlineBackend",
     },
     check_backend,
-    options={"ray": ("address", "num_cpus", "num_gpus"), "inline": ("num_cpus", "num_gpus", "custom", "gang")},
+    options={
+        "ray": (
+            "address",
+            "num_cpus",
+            "num_gpus",
+            "grace_s",
+            "idle_s",
+            "refresh_s",
+            "connect_s",
+            "autoscale",
+            "weight",
+            "priority",
+        ),
+        "inline": ("num_cpus", "num_gpus", "custom", "gang"),
+    },
 )
 
 

@@ -24,6 +24,7 @@ from tune_platform.registry import (
     make_searcher,
 )
 from tune_platform.searchers import GridSearcher, RandomSearcher
+from tune_platform.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
 ALL = pytest.mark.parametrize("parts", [SEARCHERS, SCHEDULERS, BACKENDS], ids=lambda parts: parts.what)
@@ -193,3 +194,18 @@ def test_a_scheduler_of_the_first_protocol_is_told_what_to_change(given: Any) ->
 def test_a_searcher_of_the_first_protocol_is_told_what_to_change(given: Any) -> None:
     with pytest.raises(SpecError, match="OldSearcher is written for the first searcher protocol: it has no"):
         make_searcher(given)
+
+
+def test_a_spec_takes_every_option_of_the_shipped_backends(tmp_path: Path) -> None:
+    """The names stand in the registry too, so that a spec is read without importing Ray."""
+    for name, known in BACKENDS.options.items():
+        parameters = inspect.signature(BACKENDS.factory(name)).parameters.values()
+        assert set(known) == {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "version: 1\nname: e\nentrypoint: json:dumps\nobjective: {metric: m, mode: min}\nspace: {x: 1}\n"
+        "backend: {autoscale: 16, weight: 2, priority: 1, refresh_s: 1.5, connect_s: 3}\n"
+    )
+    assert load_spec(path).backend == {
+        "name": "ray", "autoscale": 16, "weight": 2, "priority": 1, "refresh_s": 1.5, "connect_s": 3,
+    }  # fmt: skip

@@ -219,7 +219,23 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "backend: {name: ray, cpus: 2}\n",
-        "line 6, backend: backend 'ray' has no option 'cpus' (did you mean 'num_cpus'?); its options: address, num_cpus, num_gpus",
+        "line 6, backend: backend 'ray' has no option 'cpus' (did you mean 'num_cpus'?); its options: address, num_cpus, num_gpus, grace_s, idle_s, refresh_s, connect_s, autoscale, weight, priority",
+    ),
+    (
+        "backend: {weight: 0}\n",
+        "line 6, backend: weight: got 0; a number above 0 is wanted: 2 has twice the share of 1",
+    ),
+    (
+        "backend: {name: ray, priority: high}\n",
+        "line 6, backend: priority: got 'high'; a whole number is wanted: 0 for most, more for who goes first",
+    ),
+    (
+        "backend: {autoscale: 0}\n",
+        "line 6, backend: autoscale: got 0; true, false, or the number of trials that are asked for",
+    ),
+    (
+        "backend: {connect_s: never}\n",
+        "line 6, backend: connect_s: got 'never'; a number of seconds is wanted, at least 0",
     ),
     (
         "name: a/b\n",

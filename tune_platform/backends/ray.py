@@ -32,7 +32,7 @@ from tune_platform.backends._ray_nodes import Nodes
 from tune_platform.backends._ray_noise import Quiet
 from tune_platform.backends._ray_pool import Pool
 from tune_platform.backends._ray_worker import RayWorker, Results
-from tune_platform.cluster.address import check_address
+from tune_platform.cluster.address import check_address, check_options
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Job, Work
 from tune_platform.protocol.commands import Advance, Launch, Release, Save
@@ -81,20 +81,14 @@ class RayBackend:
     ) -> None:
         if address is not None:
             address = check_address(address)
-        if not isinstance(autoscale, bool) and (not isinstance(autoscale, int) or autoscale < 1):
-            raise SpecError(f"autoscale: got {autoscale!r}; true, false, or the number of trials that are asked for")
+        seconds = {"grace_s": grace_s, "idle_s": idle_s, "refresh_s": refresh_s, "connect_s": connect_s}
+        check_options({**seconds, "autoscale": autoscale, "weight": weight, "priority": priority})
         amounts = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self._init = {name: amount for name, amount in amounts.items() if amount is not None} | init_kwargs
         if address is None and self._init and not os.environ.get("RAY_ADDRESS"):
             address = "local"
         self._address = address
         self._grace_s, self._idle_s, self._refresh_s = grace_s, idle_s, refresh_s
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
-            raise SpecError(f"weight: got {weight!r}; a number above 0 is wanted: 2 has twice the share of 1")
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise SpecError(
-                f"priority: got {priority!r}; a whole number is wanted: 0 for most, more for who goes first"
-            )
         self._priority = priority
         self._connect_s, self._autoscale, self._weight = connect_s, autoscale, float(weight)
         self._connection: Connection | None = None  # where this backend has made it

@@ -1,10 +1,13 @@
 """Addresses of Ray: which forms there are, who has named one, and whether this process could join what is there.
 
+Also the values of the Ray backend's other options: a spec is read without Ray.
+
 Ray itself tries a dead address for minutes, deaf to Ctrl-C; so each is tried here first. Nothing here imports Ray.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -12,8 +15,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tune_platform.errors import ExperimentError, SpecError
 
@@ -156,3 +160,23 @@ def reason(said: str) -> str:
     if "Version mismatch" in said:
         return f"{said[said.index('Version mismatch') :].rstrip('.')}. Both sides need the same"
     return said
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise SpecError for values that the Ray backend does not take; those that are not there are not looked at."""
+    for name in ("grace_s", "idle_s", "refresh_s", "connect_s"):
+        if name in options and not (_is_number(options[name]) and 0 <= options[name] < math.inf):
+            raise SpecError(f"{name}: got {options[name]!r}; a number of seconds is wanted, at least 0")
+    autoscale = options.get("autoscale", False)
+    if not isinstance(autoscale, bool) and (not isinstance(autoscale, int) or autoscale < 1):
+        raise SpecError(f"autoscale: got {autoscale!r}; true, false, or the number of trials that are asked for")
+    weight = options.get("weight", 1)
+    if not _is_number(weight) or not 0 < weight < math.inf:
+        raise SpecError(f"weight: got {weight!r}; a number above 0 is wanted: 2 has twice the share of 1")
+    priority = options.get("priority", 0)
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise SpecError(f"priority: got {priority!r}; a whole number is wanted: 0 for most, more for who goes first")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import AfterValidator, BeforeValidator
 
-from tune_platform.cluster.address import check_address
+from tune_platform.cluster.address import check_address, check_options
 from tune_platform.errors import SpecError
 from tune_platform.registry import BACKENDS, SCHEDULERS, SEARCHERS, Registry
 from tune_platform.resources import Resources
@@ -221,6 +221,8 @@ def take_backend(value: Any) -> Any:
         for key in ("num_cpus", "num_gpus"):
             if options.get(key) is not None and _prefixed(key, number, options[key]) < 0:
                 raise SpecError(f"{key}: got {options[key]!r}; must not be negative")
+        if name == "ray":
+            check_options(options)
     elif not isinstance(name, type):
         BACKENDS.check(name, BACKENDS.names())
     return value

@@ -176,6 +176,8 @@ def _check_parts(data: Mapping[str, Any], broken: set[str | int]) -> list[Proble
                 (key,), _named, {name: value for name, value in block.items() if name not in (*ours, "name")}, key
             )
             continue
+        elif key == "backend" and isinstance(block, dict) and block.get("name") is None:
+            block = {**block, "name": "ray"}
         elif not isinstance(block, str):
             continue
         found.check((key,), check, block)
