@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from tune_platform.plots.effects import range_text
 from tune_platform.plots.registry import figure, some_trial
-from tune_platform.plots.theme import LINE, text
+from tune_platform.plots.theme import LINE, text, whole
 from tune_platform.plots.view import View
 
 _CHANGING = re.compile(r"0x[0-9a-fA-F]+|\d+(\.\d+)?")
@@ -111,8 +111,9 @@ def failures(view: View) -> go.Figure:
             text="<br>".join(lines), x=0, y=place - 0.25, xref="paper", xanchor="left", yanchor="bottom", align="left",
             showarrow=False,
         )  # fmt: skip
+    most = max(len(group.trials) for group in found)
     drawn.update_layout(
-        xaxis={"title": "failed trials", "rangemode": "tozero"}, height=160 + 70 * len(found),
+        xaxis={"title": "failed trials", "rangemode": "tozero", **whole(most)}, height=160 + 70 * len(found),
         yaxis={"visible": False, "range": [len(found) - 0.7, -0.9]},
     )  # fmt: skip
     return drawn

@@ -163,7 +163,7 @@ def curves(
                 mode="lines+markers" if len(at) < 30 else "lines", marker={"size": 4},
                 line={"width": 1.5, "color": PALETTE[place % len(PALETTE)],
                       "dash": ("solid", "dash", "dot", "dashdot")[place // len(PALETTE) % 4]},
-                hovertemplate=f"trial {trial}, step %{{customdata}}<br>%{{y:.6g}}",
+                hovertemplate=f"trial {trial}, step %{{customdata}}<br>%{{y:.6g}}<extra></extra>",
             )
         )  # fmt: skip
     logged = wants_log(view.reports.column(metric)) if log is None else log

@@ -54,6 +54,11 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else text(value)
 
 
+def whole(most: float) -> dict[str, Any]:
+    """Return the ticks of an axis that counts up to `most`: no halves of a trial."""
+    return {"dtick": 1} if most <= 5 else {}
+
+
 def scatter(count: int) -> Any:
     """Return the kind of trace for so many points."""
     return go.Scattergl if count > MANY else go.Scatter

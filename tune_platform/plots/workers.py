@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from tune_platform.plots.columns import Floats, Objects, Whole
 from tune_platform.plots.registry import figure
-from tune_platform.plots.theme import PALETTE, nothing, state_style, text
+from tune_platform.plots.theme import PALETTE, nothing, state_style, text, whole
 from tune_platform.plots.view import View
 
 _BARS = 5_000
@@ -193,5 +193,7 @@ def utilisation_figure(view: View, *, by: By = "node") -> go.Figure:
     )  # fmt: skip
     for node, share in list(busy.items())[:30]:
         drawn.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=f"{text(node)}: {share:.0%} busy"))
-    drawn.update_layout(xaxis_title="seconds since the start", yaxis_title="trials that run")
+    drawn.update_layout(
+        xaxis_title="seconds since the start", yaxis={"title": "trials that run", **whole(running.max(initial=0))}
+    )
     return drawn
