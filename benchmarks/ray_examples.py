@@ -1,6 +1,6 @@
 """The examples that Ray Tune ships, unchanged but for the import line, under Ray Tune and here: do they run, how fast?
 
-    python -m benchmarks.ray_examples [NAME ...] [--here] [--json]
+    python -m benchmarks.ray_examples [NAME ...] [--here] [--seconds 240] [--json]
 
 Taken are those that need no download; libraries that are not installed are brought by uv. Each runs with its own
 `--smoke-test`, in a process and with a Ray of its own. Trials/s count from the beginning of `Tuner.fit` to its end.
@@ -173,12 +173,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(EXAMPLES))
     parser.add_argument("--here", action="store_true", help="only here, not under Ray Tune")
+    parser.add_argument("--seconds", type=float, default=240.0, help="how long one side of an example may take")
     parser.add_argument("--json", action="store_true", help="the last line is a JSON object")
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     for name in options.names:
         sides = {"here": True} if options.here else {"there": False, "here": True}
-        found[name] = {side: run_example(name, here=here) for side, here in sides.items()}
+        found[name] = {side: run_example(name, here=here, seconds=options.seconds) for side, here in sides.items()}
         for side, figures in found[name].items():
             rate = f"{figures['trials'] / figures['seconds']:.2f} trials/s" if "trials" in figures else ""
             print(f"{name} {side}: {rate} {figures}", flush=True)

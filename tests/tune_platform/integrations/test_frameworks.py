@@ -17,6 +17,7 @@ import pytest
 from tune_platform import ASHA, CheckpointPolicy, Results, SearchSpec, choice, load, loguniform, run
 from tune_platform.errors import SpecError
 from tune_platform.integrations._saving import Reporting
+from tune_platform.trainable import get_checkpoint
 
 ROOT = Path(__file__).parents[3]
 
@@ -99,35 +100,36 @@ def test_it_reports_saves_and_ends_on_a_verdict(tmp_path: Path, trainable: Any, 
     assert any(tmp_path.rglob(file))
 
 
-def boost_again(config: dict[str, Any]) -> None:
-    import xgboost
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("trainable", "metric", "counter", "last"),
+    [
+        (boost, "valid-rmse", "round", 14),  # 9 rounds more, as asked for
+        pytest.param(fit_lightning, "loss", "epoch", 9, marks=pytest.mark.slow),  # Lightning knows how far it came
+    ],
+)
+def test_it_goes_on_from_what_the_framework_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainable: Any, metric: str, counter: str, last: int
+) -> None:
+    whole = Reporting.__call__
 
-    from tune_platform.integrations.xgboost import XGBoostCallback, saved_model
+    def breaking(self: Reporting, metrics: Any, save: Any) -> None:
+        whole(self, metrics, save)
+        if self._count == 5 and get_checkpoint() is None:
+            raise RuntimeError("the node is lost")
 
-    class Breaks(xgboost.callback.TrainingCallback):  # type: ignore[misc]
-        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            if epoch == 4 and saved_model() is None:
-                raise RuntimeError("the node is lost")
-            return False
-
-    matrix = xgboost.DMatrix(*data())
-    callbacks = [XGBoostCallback(save_every=1), Breaks()]
-    xgboost.train(
-        {"nthread": 1}, matrix, 3 if saved_model() else 9, evals=[(matrix, "valid")], xgb_model=saved_model(),
-        callbacks=callbacks, verbose_eval=False,
-    )  # fmt: skip
-
-
-def test_it_goes_on_from_what_the_framework_saved(tmp_path: Path) -> None:
+    monkeypatch.setattr(Reporting, "__call__", breaking)
     found = run(
         SearchSpec(
-            name="it", trainable=boost_again, metric="valid-rmse", mode="min", num_samples=1, backend="inline",
-            retries={"exception": 1}, checkpoint=CheckpointPolicy(every=1), storage=str(tmp_path), progress="off",
+            name="it", trainable=trainable, param_space={"lr": 0.3}, metric=metric, mode="min", num_samples=1,
+            backend="inline", retries={"exception": 1}, checkpoint=CheckpointPolicy(every=1), storage=str(tmp_path),
+            progress="off",
         )
     )  # fmt: skip
     assert (found[0].status, found[0].attempt) == ("COMPLETED", 2)
-    rounds = found.curves("round")[0]
-    assert [value for _, value in rounds] == [1, 2, 3, 4, 5, 6, 7, 8]  # 5 of the first attempt, 3 more of the second
+    assert [value for _, value in found.curves(counter)[0]] == list(range(1, last + 1))
+    losses = [value for _, value in found.curves(metric)[0]]
+    assert losses[5] < losses[4]  # it did not begin anew
 
 
 def test_a_number_below_zero_is_refused() -> None:
@@ -167,6 +169,8 @@ def test_tune_search_cv_finds_the_best(tmp_path: Path) -> None:
         TuneSearchCV(LogisticRegression(), {"C": choice(["no"])}, n_trials=1, cv=3, error_score="raise").fit(x, y)
 
 
+#: How many reports there are in all where the sixth is the first of a second attempt.
+REPORTS = {"lightgbm": 14, "keras": 14, "transformers,accelerate": 9}  # the Trainer alone knows how far it came
 OTHERS = {
     "lightgbm": """
 import lightgbm
@@ -180,11 +184,14 @@ def train(config):
 """,
     "keras": """
 import keras
-from tune_platform.integrations.keras import KerasCallback
+from tune_platform.integrations.keras import KerasCallback, saved_model
 FILE, METRIC = "model.keras", "loss"
 def train(config):
-    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
-    model.compile(optimizer=keras.optimizers.SGD(config["lr"]), loss="mse")
+    if saved_model():
+        model = keras.models.load_model(saved_model())
+    else:
+        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+        model.compile(optimizer=keras.optimizers.SGD(config["lr"]), loss="mse")
     model.fit(X, Y, epochs=9, verbose=0, callbacks=[KerasCallback(save_every=1)])
 """,
     "transformers,accelerate": """
@@ -221,6 +228,20 @@ found = run(SearchSpec(name="it", trainable=train, param_space={{"lr": choice([0
     checkpoint=CheckpointPolicy(every=3), progress="off"))
 print("FOUND", sorted((trial.status, trial.step) for trial in found), found.best().config,
       any(Path(sys.argv[1]).rglob(FILE)))
+
+from tune_platform.integrations._saving import Reporting
+from tune_platform.trainable import get_checkpoint
+whole = Reporting.__call__
+def breaking(self, metrics, save):
+    whole(self, metrics, save)
+    if self._count == 5 and get_checkpoint() is None:
+        raise RuntimeError("the node is lost")
+Reporting.__call__ = breaking
+again = run(SearchSpec(name="again", trainable=train, param_space={{"lr": 0.3}}, metric=METRIC, mode="min",
+    num_samples=1, backend="inline", storage=sys.argv[1], checkpoint=CheckpointPolicy(every=1), progress="off",
+    retries={{"exception": 1}}))
+losses = [value for _, value in again.curves(METRIC)[0]]
+print("AGAIN", again[0].status, again[0].attempt, again[0].step, losses[5] < losses[4])
 """
 
 
@@ -235,3 +256,4 @@ def test_others_with_their_library_brought(tmp_path: Path, libraries: str) -> No
     command = ["uv", "run", "--no-sync", *withs, "python", "-c", code, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=250)
     assert "FOUND [('COMPLETED', 9), ('STOPPED', 3)] {'lr': 0.3} True" in done.stdout, done.stderr[-3000:]
+    assert f"AGAIN COMPLETED 2 {REPORTS[libraries]} True" in done.stdout, done.stdout + done.stderr[-3000:]

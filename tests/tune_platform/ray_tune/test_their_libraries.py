@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,14 @@ LIBRARIES = {
     "bayesopt": ("bayesopt.BayesOptSearch(random_state=1)", 6),
     "ax": ("ax.AxSearch(random_seed=1)", 2),
 }
-#: What of RLlib's is not installed with Ray.
-RLLIB = ("dm_tree", "lz4", "ormsgpack")
-PACKAGES = list(dict.fromkeys([*(package for needed in EXAMPLES.values() for package in needed), *RLLIB]))
-WITH = ["uv", "run", "--no-sync", *(word for package in PACKAGES for word in ("--with", package))]
+
+
+def brought(packages: Iterable[str]) -> list[str]:
+    return ["uv", "run", "--no-sync", *(word for package in packages for word in ("--with", package)), "python", "-c"]
+
+
+#: As `run_together` names them, so that uv makes the environment once.
+LIBRARIES_OF_EXAMPLES = dict.fromkeys(package for needed in EXAMPLES.values() for package in needed)
 CODE = """
 import importlib, logging, sys, traceback
 logging.basicConfig()
@@ -74,7 +79,7 @@ def test_each_searcher_with_its_library_brought(tmp_path: Path) -> None:
     if shutil.which("uv") is None:
         pytest.skip("uv brings the libraries")
     done = subprocess.run(
-        [*WITH, "python", "-c", f"LIBRARIES = {LIBRARIES!r}{CODE}", str(tmp_path)],
+        [*brought(LIBRARIES_OF_EXAMPLES), f"LIBRARIES = {LIBRARIES!r}{CODE}", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=550,
     )  # fmt: skip
     same = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("SAME")]
@@ -109,7 +114,7 @@ def test_an_algorithm_of_rllib_by_its_name(tmp_path: Path) -> None:
     if shutil.which("uv") is None:
         pytest.skip("uv brings the library")
     done = subprocess.run(
-        [*WITH, "python", "-c", PPO, str(tmp_path)],
+        [*brought(("dm_tree", "lz4", "ormsgpack")), PPO, str(tmp_path)],
         cwd=ROOT, env={**os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}, capture_output=True, text=True, check=False,
         timeout=380,
     )  # fmt: skip
