@@ -24,7 +24,7 @@ from tune_platform.space import Space, choice, loguniform, randint, uniform
 
 ASKS = 20
 OPTIONS = {"priorband": {"prior": {"lr": 1e-3}}}
-MODELS = "tpe,bohb,screen,evolution,cqr,forest,portfolio,bo,turbo,priorband,gp,cmaes,nsgaii"
+MODELS = "tpe,bohb,screen,evolution,cqr,forest,portfolio,bo,mfes,dehb,turbo,priorband,gp,cmaes,nsgaii,nsgaiii"
 LEVELS = (1.0, 3.0, 9.0, 27.0)
 SPACE = Space(
     {

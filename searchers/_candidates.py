@@ -7,7 +7,7 @@ a few parameters: SMAC's local search (Hutter et al., LION 2011, section 4.3), i
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,11 @@ class Modelled(Learner):
     @abstractmethod
     def scores(self, points: Floats, generator: np.random.Generator) -> Floats:
         """Return the score of each of the points, (points,)."""
+
+    def features(self, numbers: Sequence[int]) -> Floats:
+        """Return the features of trials, (trials, features)."""
+        rows = [self._history.rows[number] for number in numbers]
+        return self._encoding.features(np.array(rows).reshape(-1, len(self._encoding)))
 
     def parents(self) -> list[int]:
         """Return the numbers of the best trials, at the highest fidelity that is known of enough of them."""

@@ -167,6 +167,8 @@ SEARCHERS = Registry(
         "forest": "tune_platform.searchers.forest:Forest",
         "portfolio": "tune_platform.searchers.portfolio:Portfolio",
         "bo": "tune_platform.searchers.bo:BO",
+        "mfes": "tune_platform.searchers.mfes:MFES",
+        "dehb": "tune_platform.searchers.dehb:DEHB",
         "turbo": "tune_platform.searchers.turbo:TuRBO",
         "priorband": "tune_platform.searchers.priorband:PriorBand",
     },

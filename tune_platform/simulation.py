@@ -96,14 +96,20 @@ class Outcome:
 
 
 def simulate(
-    spec: SearchSpec, curves: CurveTable | str | Path, *, seeds: int = 1, conditions: Conditions | None = None
+    spec: SearchSpec,
+    curves: CurveTable | str | Path,
+    *,
+    seeds: int = 1,
+    conditions: Conditions | None = None,
+    between: str = "nearest",
 ) -> list[Outcome]:
     """Run a search `seeds` times over known curves, with seeds that count up from the spec's own.
 
-    `curves` is a table, its file, or (see `curves.experiment.table_of`) what an experiment's trials did. The spec's
-    budgets count in simulated seconds, and its GPU hours and cost what the simulated trials hold of the spec's
-    resources; its deadline is as far from the beginning as it is from now. Its concurrency, backend, callbacks and
-    storage have no part in it.
+    `curves` is a table, its file, or (see `curves.experiment.table_of`) what an experiment's trials did; a config that
+    it does not have is answered with the nearest that it has, or with `between="surrogate"` by trees that are fitted to
+    it (`CurveTable.lookup`). The spec's budgets count in simulated seconds, and its GPU hours and cost what the
+    simulated trials hold of the spec's resources; its deadline is as far from the beginning as it is from now. Its
+    concurrency, backend, callbacks and storage have no part in it.
     Raises SpecError where the curves do not fit the spec, and for a budget that cannot be simulated.
     """
     table = curves if isinstance(curves, CurveTable) else CurveTable.load(curves)
@@ -122,7 +128,7 @@ def simulate(
         raise SpecError("the search has no end: give it a number of trials, or a budget of (simulated) time")
     if seeds < 1:
         raise SpecError(f"seeds: got {seeds}; at least 1 is wanted")
-    curve, step_time = table.lookup(spec.space)
+    curve, step_time = table.lookup(spec.space, between=between)
     wanted = conditions or Conditions()
     return [_run(spec, spec.seed + each, curve, step_time, wanted) for each in range(seeds)]
 

@@ -39,14 +39,14 @@ def known(trials: int = 40) -> BO:
 
 def test_the_process_orders_what_it_has_not_seen_and_knows_where_it_knows_little() -> None:
     searcher = known()
-    mean, _ = searcher._predict(np.array([[0.3, 0.9], [0.6, 0.1], [0.95, 0.5]]))
+    mean, _ = searcher._process.predict(np.array([[0.3, 0.9], [0.6, 0.1], [0.95, 0.5]]))
     assert mean[0] < mean[1] < mean[2]
-    here, far = searcher._predict(np.array([searcher._x[0], [3.0, 3.0]]))[1]
+    here, far = searcher._process.predict(np.array([searcher._process.x[0], [3.0, 3.0]]))[1]
     assert here < 0.5 < far
 
 
 def test_a_feature_that_matters_has_a_shorter_length_than_one_that_does_not() -> None:
-    scales = known()._scales
+    scales = known()._process.scales
     assert scales[0] > 2 * scales[1]
 
 
@@ -68,7 +68,7 @@ def test_the_process_is_fitted_to_a_bounded_number_of_trials() -> None:
     for number in range(1000, 1100):
         searcher.observe(number, {"x": number / 1100, "y": 0.5})
     assert searcher.fit(np.random.default_rng(0))
-    assert len(searcher._x) == bo._MOST + bo._PENDING
+    assert len(searcher._process.x) == bo._MOST + bo._PENDING
 
 
 @pytest.mark.parametrize(

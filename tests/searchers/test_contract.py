@@ -167,6 +167,26 @@ class TestBoOnAConditionalSpace(TestBo):
         return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
 
 
+class TestMfes(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("mfes", candidates=40)
+
+
+class TestMfesOnAConditionalSpace(TestMfes):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
+class TestDehb(TestBohb):
+    def make_searcher(self) -> Searcher:
+        return make_searcher("dehb", population=6)
+
+
+class TestDehbOnAConditionalSpace(TestDehb):
+    def make_space(self) -> Space:
+        return Space({"x": uniform(0, 1), **self.make_conditional_space().param_space})  # type: ignore[dict-item]
+
+
 class TestTurbo(TestBohb):
     def make_searcher(self) -> Searcher:
         return make_searcher("turbo", candidates=40, failures=1)

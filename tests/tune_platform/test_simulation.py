@@ -178,3 +178,62 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
         done = CliRunner().invoke(main, [*words, curves])
         assert done.exit_code == 2
         assert message in done.stderr
+
+
+def test_several_specs_are_compared_in_one_call(tmp_path: Path) -> None:
+    """Each spec is a row, a band and lines of the CSV; two of one name are told apart by their files."""
+    table().save(tmp_path / "line.npz")
+    words = ["simulate"]
+    for name, text in (
+        ("halving", SPEC.replace("toy", "halving")),
+        ("plain", SPEC.replace("toy", "plain").replace("name: asha, resource: epoch, max: 4, eta: 2", "name: fifo")),
+        ("again", SPEC.replace("toy", "plain").replace("trials: 12", "trials: 5")),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        words.append(str(tmp_path / f"{name}.yaml"))
+    words += ["--curves", str(tmp_path / "line.npz"), "--seeds", "2", "--csv", str(tmp_path / "all.csv")]
+    found = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
+    again = f"{tmp_path / 'again.yaml'}: plain"
+    assert list(found) == ["halving", "plain", again]
+    assert [runs[0]["trials"] for runs in found.values()] == [12, 12, 5]
+    assert found["halving"][0]["steps"] < found["plain"][0]["steps"] == 48
+    rows = list(csv.DictReader((tmp_path / "all.csv").read_text().splitlines()))
+    assert {row["search"] for row in rows} == {"halving", "plain", again}
+    assert {row["seed"] for row in rows} == {"0", "1"}
+
+
+def test_between_the_rows_a_surrogate_answers(tmp_path: Path) -> None:
+    """Of three rows nearest knows three values; the trees know many, none below the best."""
+    few = CurveTable(
+        space=Space({"x": uniform(0, 1)}), metric="loss", mode="min", configs=[{"x": 0.1}, {"x": 0.5}, {"x": 0.9}],
+        values={"loss": np.array([[1, 0.5], [3, 2], [9, 8]], dtype=np.float32)},
+        seconds=np.ones((3, 2), dtype=np.float32),
+    )  # fmt: skip
+    few.save(tmp_path / "few.npz")
+    (tmp_path / "toy.yaml").write_text(SPEC.replace("resource: epoch, max: 4", "max: 2"))
+    values = {}
+    for between in ("nearest", "surrogate"):
+        words = ["simulate", str(tmp_path / "toy.yaml"), "--curves", str(tmp_path / "few.npz"), "--workers", "1"]
+        words += ["--csv", str(tmp_path / "few.csv"), "--between", between]
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+        values[between] = [
+            float(row["best"]) for row in csv.DictReader((tmp_path / "few.csv").read_text().splitlines())
+        ]
+    assert set(values["nearest"]) <= {1, 0.5, 3, 2, 9, 8}
+    assert not set(values["surrogate"]) <= {1, 0.5, 3, 2, 9, 8}
+    assert min(values["surrogate"]) >= 0.5 - 1e-9
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"name": "asha", "type": "promotion", "max": 4, "eta": 2},
+        {"name": "pbt", "interval": 1, "mutations": {"x": uniform(0, 1)}},
+    ],
+)
+def test_checkpoints_of_a_simulation_are_names_that_nobody_deletes(
+    schedule: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    simulate(spec(scheduler=schedule), table())
+    assert not caplog.records

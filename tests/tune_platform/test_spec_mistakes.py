@@ -103,7 +103,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "search: random_search\n",
-        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, nsgaiii, qmc, bohb, screen, evolution, cqr, forest, portfolio, bo, turbo, priorband",
+        "line 6, search: there is no searcher 'random_search' (did you mean 'random'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, nsgaiii, qmc, bohb, screen, evolution, cqr, forest, portfolio, bo, mfes, dehb, turbo, priorband",
     ),
     (
         "schedule: {name: pbt, interval: 5, mutations: {lrr: null}}\n",
@@ -272,7 +272,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "searcher: tpee\n",
-        "line 6, searcher: there is no searcher 'tpee' (did you mean 'tpe'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, nsgaiii, qmc, bohb, screen, evolution, cqr, forest, portfolio, bo, turbo, priorband",
+        "line 6, searcher: there is no searcher 'tpee' (did you mean 'tpe'?); known: random, grid, optuna, tpe, gp, cmaes, nsgaii, nsgaiii, qmc, bohb, screen, evolution, cqr, forest, portfolio, bo, mfes, dehb, turbo, priorband",
     ),
     (
         "seed: seven\nscheduler: {name: asha, min: one}\n",

@@ -41,6 +41,13 @@ def _curves(given: Mapping[str, Any]) -> Iterator[str]:
     help="Learning curves: a table (.npz, .parquet), or what the trials of an experiment did.",
 )
 @click.option(
+    "--between",
+    type=click.Choice(["nearest", "surrogate"]),
+    default="nearest",
+    show_default=True,
+    help="What a config that the curves do not have is answered with: its nearest, or trees that are fitted to them.",
+)
+@click.option(
     "--workers",
     multiple=True,
     type=click.IntRange(min=1),
@@ -73,9 +80,9 @@ def _curves(given: Mapping[str, Any]) -> Iterator[str]:
 @storage_option
 @json_option
 def simulate(
-    specs: Sequence[Path], curves: str, workers: Sequence[int], seeds: int, trials: int | None, sets: tuple[str, ...],
-    vary: tuple[str, ...], png: Path | None, csv_file: Path | None, storage: str | None, as_json: bool,
-    **conditions: float,
+    specs: Sequence[Path], curves: str, between: str, workers: Sequence[int], seeds: int, trials: int | None,
+    sets: tuple[str, ...], vary: tuple[str, ...], png: Path | None, csv_file: Path | None, storage: str | None,
+    as_json: bool, **conditions: float,
 ) -> None:  # fmt: skip
     """Run searches on a virtual clock over known learning curves; nothing is trained.
 
@@ -99,7 +106,9 @@ def simulate(
         label = ", ".join(words + [f"{count} workers"] * (len(workers) > 1))
         if label in runs:
             label = f"{spec}: {label}"
-        runs[label] = simulated(search, known, seeds=seeds, conditions=Conditions(workers=count, **conditions))
+        runs[label] = simulated(
+            search, known, seeds=seeds, conditions=Conditions(workers=count, **conditions), between=between
+        )
     if csv_file is not None:
         _write_csv(csv_file, runs)
         talk(f"{csv_file}: the best value over simulated time")

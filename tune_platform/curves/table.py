@@ -2,7 +2,7 @@
 
 A file holds a header (JSON: `format`, `space` in the form of spec files, `metric`, `mode`, `resource`, `name`), and for
 each config its parameters, one row of values a metric, and one row of seconds. `docs/simulate.md` describes both forms,
-npz and Parquet. A config that is not in the table is answered with its nearest row.
+npz and Parquet. A config that is not in the table is answered with its nearest row, or with what a surrogate gives.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tune_platform.curves.nearest import Nearest
+from tune_platform.curves.surrogate import Surrogate
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.extras import require
 from tune_platform.space import Domain, Float, Int, Space
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1
+#: What a config that is not in the table is answered with.
+BETWEEN = ("nearest", "surrogate")
 _HEADER = ("format", "space", "metric", "mode")
 _VALUES = "values/"
 
@@ -76,13 +79,18 @@ class CurveTable:
 
     # -------------------------------------------------------------------------------------- looked up
 
-    def lookup(self, space: Space | None = None) -> tuple[Callable[..., Any], Callable[..., float]]:
+    def lookup(
+        self, space: Space | None = None, *, between: str = "nearest"
+    ) -> tuple[Callable[..., Any], Callable[..., float]]:
         """Return `curve(config, step)` and `step_time(config, step)` as `SimulatedBackend` takes them.
 
-        Both answer with the nearest row of the table: the distance of two configs is the mean over the parameters, of
-        numbers on their own scale (log or not) within the domain, of choices 0 or 1. `space` is the one that is
-        searched; raises SpecError where it does not fit the table's.
+        A config `between` the rows of the table is answered with the nearest of them: the distance of two configs is
+        the mean over the parameters, of numbers on their own scale (log or not) within the domain, of choices 0 or 1.
+        With `surrogate` it is answered with what trees that are fitted to the table expect of it, and ends where its
+        nearest row does. `space` is the one that is searched; raises SpecError where it does not fit the table's.
         """
+        if between not in BETWEEN:
+            raise SpecError(f"between: got {between!r}{did_you_mean(between, BETWEEN)}; allowed: {', '.join(BETWEEN)}")
         self.check_space(space or self.space)
         nearest = Nearest(self.space, self.configs)
         ends = np.isfinite(self.values[self.metric]).cumprod(axis=1).sum(axis=1)
@@ -100,7 +108,17 @@ class CurveTable:
         def step_time(config: Mapping[str, Any], step: int) -> float:
             return float(seconds[nearest(config), step - 1])
 
-        return curve, step_time
+        if between == "nearest":
+            return curve, step_time
+        surrogate = Surrogate(self.space, self.configs, self.values, self.seconds)
+
+        def expected(config: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
+            if step > ends[nearest(config)]:
+                return None
+            found = {name: each[step - 1] for name, each in surrogate(config)[0].items()}
+            return found if self.resource == "step" else {**found, self.resource: step}
+
+        return expected, lambda config, step: surrogate(config)[1][step - 1]
 
     def check_space(self, space: Space) -> None:
         """Raise SpecError where a space has other parameters than the table, or values outside its domains."""
