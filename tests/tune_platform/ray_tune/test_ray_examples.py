@@ -40,18 +40,19 @@ REFUSED = {
     "xgboost_dynamic_resources_example": "ResourceChangingScheduler needs Ray Tune's own controller",
 }
 WHOLE = os.environ.get("TUNE_PLATFORM_EXAMPLES") == "all"
-#: Those that run as the project is installed, those that libraries are brought for, and both: under Ray Tune itself.
+#: Those that run as the project is installed, and those that libraries are brought for.
 GROUPS = {"installed": [name for name in EXAMPLES if not EXAMPLES[name]],
-          "brought": [name for name in EXAMPLES if EXAMPLES[name]], "all": list(EXAMPLES)}  # fmt: skip
+          "brought": [name for name in EXAMPLES if EXAMPLES[name]]}  # fmt: skip
 #: How many trials the short form makes where it is not two: grids, two searches, one sample.
 FEW = {"cifar10_pytorch": 1, "lightgbm_example": 4, "mlflow_example": 4, "tune_basic_example": 4}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("group", "here"), [("installed", True), ("brought", True), ("all", False)])
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_example_runs_in_a_short_form(group: str, here: bool) -> None:
-    if group != "installed" and shutil.which("uv") is None:
+    if group == "brought" and shutil.which("uv") is None:
         pytest.skip("uv brings the libraries")
     found = run_together(GROUPS[group], here=here, seconds=850)
     assert list(found) == GROUPS[group]
