@@ -131,6 +131,7 @@ def test_failures_are_grouped_by_where_and_how_they_were_raised(tmp_path: Path) 
     assert group.trials == [5, 6, 7, 8]
     assert group.shared == {"lr": "0.5 to 0.8", "layers": "4", "opt": "sgd"}
     assert failures(view).data[0].x == (4,)
+    assert failures(view).layout.xaxis.dtick == 1, "no halves of a trial"
     told = {each.kind: each.text for each in insights(view)}
     assert "4 of 9 trials failed of one cause, RuntimeError: CUDA out of memory: # MiB" in told["failures"]
 
@@ -146,6 +147,7 @@ def test_slices_mark_the_declared_borders_and_a_best_that_lies_there(tmp_path: P
     drawn = slices(view, parameters=["lr"])
     assert sorted(shape.x0 for shape in drawn.layout.shapes) == [1e-5, 1.0]
     assert drawn.layout.xaxis.type == "log"
+    assert drawn.layout.xaxis.dtick == 2, "of five powers of ten every second one: all have no room side by side"
     assert "border" in [each.kind for each in insights(view)]
 
 
