@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 
 @dataclass
@@ -60,3 +60,19 @@ class RunConfig:
     progress_reporter: Any = None
     log_to_file: Any = False
     local_dir: Any = None
+
+
+Settings = TypeVar("Settings", TuneConfig, CheckpointConfig, FailureConfig, RunConfig)
+
+
+def plain(given: Any, kind: type[Settings]) -> Settings:
+    """Return settings as an object of ours: defaults for None, and for what Ray Train's class of this name gave up.
+
+    Ray Tune takes that class too; its fields that mean nothing any more say so.
+    """
+    found = {field.name: getattr(given, field.name) for field in fields(kind) if hasattr(given, field.name)}
+    return kind(**{name: value for name, value in found.items() if not _is_given_up(value)})
+
+
+def _is_given_up(value: Any) -> bool:
+    return isinstance(value, str) and value == "DEPRECATED"

@@ -16,7 +16,7 @@ from tune_platform.callbacks import Callback
 from tune_platform.errors import ExperimentError, SpecError, did_you_mean
 from tune_platform.location import default_storage
 from tune_platform.ray_tune.callbacks import RayCallbacks
-from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from tune_platform.ray_tune.configs import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, plain
 from tune_platform.ray_tune.mutations import mutations_of, with_mutated
 from tune_platform.ray_tune.restoring import stored_spec
 from tune_platform.ray_tune.result_grid import ResultGrid
@@ -37,6 +37,8 @@ _FOR_EVER = 1_000_000
 _STEP = "training_iteration"
 #: Seconds that no trial lasts.
 _NEVER = 1e15
+#: How a path may begin that is one of this machine.
+_FILE = "file://"
 
 
 class Tuner:
@@ -63,12 +65,16 @@ class Tuner:
         self._retry_failed = False
         self._results: ResultGrid | None = None
         check_kinds(tune_config=tune_config, run_config=run_config)
-        tune = tune_config or TuneConfig()
+        tune, where = plain(tune_config, TuneConfig), plain(run_config, RunConfig)
         self._objective = _objective(tune)
-        self.spec = _spec_of(trainable, param_space, tune, run_config or RunConfig(), backend, seed, resources)
+        self._raises = str(plain(where.failure_config, FailureConfig).fail_fast).lower() == "raise"
+        self.spec = _spec_of(trainable, param_space, tune, where, backend, seed, resources)
 
     def fit(self) -> ResultGrid:
-        """Run the search to its end, or go on with a restored one; return what came of it."""
+        """Run the search to its end, or go on with a restored one; return what came of it.
+
+        With FailureConfig(fail_fast="raise") a trial's failure is raised, as a TrialError with its traceback.
+        """
         if self._restored is None:
             results = run(self.spec)
         else:
@@ -77,6 +83,8 @@ class Tuner:
         if results.finish.status == "failed":
             _LOG.warning("the search has ended early: %s", results.finish.reason)
         self._results = ResultGrid(results, *self._objective)
+        if self._raises and self._results.errors:
+            raise self._results.errors[0]
         return self._results
 
     def get_results(self) -> ResultGrid:
@@ -113,7 +121,7 @@ class Tuner:
             raise ExperimentError(f"there is no experiment to go on with in {path}")
         if not resume_unfinished:
             raise SpecError("resume_unfinished=False: trials that have not ended go on here; stop them by number")
-        folder = Path(path).expanduser().absolute()
+        folder = Path(str(path).removeprefix(_FILE)).expanduser().absolute()
         storage = str(folder.parent)
         if restart_errored and (kept := _failed_with_checkpoints(folder.name, storage)):
             raise SpecError(
@@ -122,7 +130,7 @@ class Tuner:
             )
         if tune_config is None and run_config is None:
             made = cls.__new__(cls)
-            made._results = None
+            made._results, made._raises = None, False
             made.spec = stored_spec(folder.name, storage, registered(trainable), param_space, resources_of)
             made.spec = made.spec.model_copy(update={"callbacks": tuple(trial_files(storage)), **options})
             named = made.spec.metric != _STEP
@@ -137,7 +145,7 @@ class Tuner:
     def can_restore(cls, path: str, storage_filesystem: Any = None) -> bool:
         """Whether there is an experiment in the folder `path`. Raises SpecError for another file system."""
         check_refused("Tuner.restore", {"storage_filesystem": storage_filesystem})
-        folder = Path(path).expanduser().absolute()
+        folder = Path(str(path).removeprefix(_FILE)).expanduser().absolute()
         try:
             load(folder.name, storage=folder.parent)
         except ExperimentError:
@@ -167,7 +175,7 @@ def _spec_of(
     if mutated := mutations_of(scheduler):
         space = with_mutated(space, mutated)
     samples = -1 if tune.num_samples is None else tune.num_samples
-    failure = run_config.failure_config or FailureConfig()
+    failure = plain(run_config.failure_config, FailureConfig)
     options: dict[str, Any] = {}
     if run_config.name:
         options["name"] = run_config.name
@@ -185,6 +193,8 @@ def _spec_of(
         rule = Stopping(build_scheduler(rule), stop.stopper)
     seconds = tune.time_budget_s if stop.seconds is None else stop.seconds
     storage = run_config.storage_path or default_storage()
+    if str(storage).startswith(_FILE):
+        storage = str(storage).removeprefix(_FILE)
     callbacks = _callbacks(found, tune, run_config, str(storage), samples)
     return SearchSpec(
         trainable=found,
@@ -199,7 +209,7 @@ def _spec_of(
         resources=resources_of(found) if resources is None else _resources(resources),
         retries=dict.fromkeys(DEFAULT_RETRIES, retries) if retries else DEFAULT_RETRIES,
         stop=dict(stop.conditions),
-        checkpoint=_policy(run_config.checkpoint_config or CheckpointConfig(), metric, mode),
+        checkpoint=_policy(plain(run_config.checkpoint_config, CheckpointConfig), metric, mode),
         storage=storage,
         callbacks=tuple(callbacks),
         if_exists="new",

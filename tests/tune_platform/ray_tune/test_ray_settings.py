@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import train as train_classes
 from ray import tune as theirs
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -181,6 +182,42 @@ def test_a_setting_has_its_meaning_or_is_refused(kind: Any, put: Any, name: str,
 def test_settings_of_another_kind_are_refused(name: str) -> None:
     with pytest.raises(SpecError, match=f"{name}={{'num_samples': 3}}.*is wanted"):
         spec_of(**{name: {"num_samples": 3}})
+
+
+def test_ray_trains_classes_of_these_names_are_taken_as_ray_tune_takes_them(tmp_path: Path) -> None:
+    where = train_classes.RunConfig(
+        name="mine", storage_path=f"file://{tmp_path}",
+        checkpoint_config=train_classes.CheckpointConfig(num_to_keep=2),
+        failure_config=train_classes.FailureConfig(max_failures=3),
+    )  # fmt: skip
+    spec = spec_of(run_config=where)
+    assert (spec.name, str(spec.storage), spec.checkpoint.keep_last) == ("mine", str(tmp_path), 2)
+    assert set(spec.retries.values()) == {3}
+    assert len(tune.Tuner(train, param_space={"x": 1}, run_config=where, backend="inline").fit()) == 1
+    assert tune.Tuner.can_restore(f"file://{tmp_path}/mine")
+    assert len(tune.Tuner.restore(f"file://{tmp_path}/mine", train).get_results()) == 1
+
+
+def breaks(config: dict[str, Any]) -> None:
+    raise ValueError("it breaks")
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_failure_is_raised_where_that_is_asked_for(tmp_path: Path, restored: bool) -> None:
+    where = tune.RunConfig(
+        name="mine", storage_path=str(tmp_path), verbose=0, failure_config=tune.FailureConfig(fail_fast="raise")
+    )
+    tuner = tune.Tuner(breaks, run_config=where, backend="inline")
+    if restored:
+        with pytest.raises(RuntimeError):
+            tuner.fit()
+        tuner = tune.Tuner.restore(
+            str(tmp_path / "mine"), breaks, resume_errored=True, tune_config=tune.TuneConfig(), run_config=where,
+            backend="inline",
+        )  # fmt: skip
+    with pytest.raises(RuntimeError, match="ValueError: it breaks"):
+        tuner.fit()
+    assert len(tuner.get_results()) == 1
 
 
 def test_every_argument_of_run_is_looked_at() -> None:
