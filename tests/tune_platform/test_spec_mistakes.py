@@ -23,8 +23,10 @@ HEAD = "version: 1\nentrypoint: my_module:train\nobjective: {metric: loss, mode:
 MISTAKES: list[tuple[str, str]] = [
     (
         "sheduler: asha\n",
-        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, own_folder, grace, store_patience, misfit_after, node_patience, progress, log_to_driver, log_limit, track",
+        "line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, tags, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, own_folder, grace, store_patience, misfit_after, node_patience, progress, log_to_driver, log_limit, track",
     ),
+    ('tags: [paper, " b"]\n', "line 6, tags: ' b' is no tag; 1 to 40 letters on one line are wanted"),
+    ("tags: 3\n", "line 6, tags: got 3 (a whole number); a list is wanted"),
     (
         "version: 2\nentrypoint: a:b\nobjective: {metric: loss, mode: min}\n",
         "line 1, version: got 2 (a whole number); allowed: 1",
@@ -300,7 +302,7 @@ MISTAKES: list[tuple[str, str]] = [
     ),
     (
         "sheduler: asha\nbudget: {trials: -5}\n",
-        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, own_folder, grace, store_patience, misfit_after, node_patience, progress, log_to_driver, log_limit, track\n  line 7, budget.trials: got -5; must be at least 1",
+        "2 problems\n  line 6, sheduler: unknown key (did you mean 'schedule'?); known: version, name, if_exists, description, tags, entrypoint, objective, space, constraints, search, schedule, budget, resources, stop, on_bad_metric, checkpoint, retries, storage, backend, step_timeout, reuse_workers, keep_warm, own_folder, grace, store_patience, misfit_after, node_patience, progress, log_to_driver, log_limit, track\n  line 7, budget.trials: got -5; must be at least 1",
     ),
 ]
 

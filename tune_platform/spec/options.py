@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from tune_platform.protocol.milestones import OnBadMetric
+from tune_platform.protocol.requests import refusal
 from tune_platform.protocol.trial_log import LOG_LIMIT
 from tune_platform.spec.blocks import CheckpointPolicy
 from tune_platform.spec.parts import Name
@@ -38,12 +39,21 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+def _tags(value: object) -> object:
+    """Tags that an experiment may have; one text is a list of one."""
+    several = _several(value)
+    if isinstance(several, tuple) and (problem := refusal("tag", None, {"add": several})):
+        raise ValueError(problem.removeprefix("tag: "))
+    return several
+
+
 class Shared(Strict):
     """Options that have the same name and the same form in Python and in a file."""
 
     name: Annotated[Name, ASIDE] = ""
     if_exists: Annotated[IfExists, ASIDE] = "error"
     description: Annotated[Text, ASIDE] = ""
+    tags: Annotated[tuple[Text, ...], BeforeValidator(_tags), ASIDE] = ()
     stop: Mapping[Text, Number] = Field(default_factory=dict)
     on_bad_metric: OnBadMetric = "fail"
     checkpoint: CheckpointPolicy = CheckpointPolicy()
@@ -73,7 +83,7 @@ def _shared(*names: str) -> tuple[Option, ...]:
     return tuple(Option(name, name, ASIDE in Shared.model_fields[name].metadata) for name in names)
 
 
-_FIRST = ("name", "if_exists", "description")
+_FIRST = ("name", "if_exists", "description", "tags")
 _MIDDLE = ("stop", "on_bad_metric", "checkpoint")
 #: All options, in the order of the file. `version` is the file's own.
 OPTIONS = (

@@ -134,6 +134,7 @@ def _storage(location: Location) -> dict[str, str]:
 
 #: What has another form in the file than in Python.
 _FORMS: Mapping[str, Callable[[SearchSpec], Any]] = {
+    "tags": lambda spec: list(spec.tags),
     "track": lambda spec: list(spec.track),
     "trainable": lambda spec: _entrypoint(spec.trainable),
     "metric": lambda spec: spec.metrics,

@@ -362,14 +362,16 @@ def read_experiment(database: Database, number: int, name: str) -> ExperimentRow
     ((spec, status, reason, created, heartbeat, driver),) = database.fetch(schema.READ_EXPERIMENT, number)
     if status == "running" and not lease.is_held(driver, heartbeat):
         status, reason = "crashed", reason or f"its driver {lease.shown(driver)} is gone"
+    given = _read(spec)
+    asked = (_read(data) for (data,) in database.fetch(schema.READ_TAGS, number))
     return ExperimentRow(
         name=name,
-        spec=_read(spec),
+        spec=given,
         status=status,
         reason=reason,
         created=created,
         heartbeat=heartbeat,
         driver=lease.shown(driver),
         counts=_read_counts(database, number),
-        tags=tagged(_read(data) for (data,) in database.fetch(schema.READ_TAGS, number)),
+        tags=tagged([{"add": given.get("tags", ())}, *asked]),
     )

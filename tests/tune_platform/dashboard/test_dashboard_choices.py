@@ -30,6 +30,7 @@ from tune_platform.plots import FIGURES
 from tune_platform.plots.data import as_csv
 from tune_platform.plots.observations import same_config
 from tune_platform.results.spent import spent_of
+from tune_platform.spec import SearchSpec
 from tune_platform.store.records import ExperimentRow, LogRow
 from tune_platform.store.sql import open_store
 
@@ -226,6 +227,19 @@ def test_tags_are_found_and_stand_in_the_audit_trail(storage: Path, source: Sour
         tag(str(storage), "small", ["x" * 41])
     scene = Scene(source, source.picture("small").view, None, (), True)
     assert '"value": ["<b>", "paper"]' in said(SECTIONS["control"](scene))
+
+
+def test_tags_of_the_spec_are_there_from_the_start_and_can_be_taken_off(tmp_path: Path) -> None:
+    spec = SearchSpec(trainable="my:train", metric="loss", mode="min", tags=("paper",))
+    assert spec.tags == ("paper",)
+    written = spec.to_dict()
+    assert written["tags"] == ["paper"]
+    with open_store(tmp_path) as store, store.create("tagged", written, created=time.time()) as experiment:
+        assert experiment.row().tags == ("paper",)
+    source = Source(str(tmp_path))
+    assert "tagged" in said(listing.rows(source, "paper"))
+    assert tag(str(tmp_path), "tagged", ["draft"]) == "Tags: draft"
+    assert "None of 1" in said(listing.rows(source, "paper"))
 
 
 def test_the_budget_is_extended_by_time_and_to_a_deadline() -> None:
