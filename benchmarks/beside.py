@@ -145,7 +145,7 @@ def looked_at(kind: str, address: str, browser: Any) -> Iterator[None]:
         page.close()
     elif kind == "asked":
         ended = threading.Event()
-        client = threading.Thread(target=look, args=(address, ended))
+        client = threading.Thread(target=look, args=(address, ended), daemon=True)
         client.start()
         yield
         ended.set()
