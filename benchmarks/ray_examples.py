@@ -156,7 +156,8 @@ def _python(
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    with tempfile.TemporaryDirectory() as folder:
+    # What was stopped in its midst may still write there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for name, text in scripts.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         if not here:

@@ -14,8 +14,9 @@ of the one's time divided by the other's, minus 1. `recorder_spread` is half the
 lists `..._interval` are where the median lies with a probability of 95 % (order statistics: no shape is assumed).
 
 `recorder_share` says the same more exactly: the processor time of the Recorder's callbacks and of its thread, read from
-the clocks of their threads, by the processor time of the driver in the same search. What it cannot see is what the
-thread costs others, by waiting for its turn. A first pair, in which all is imported, does not count.
+the clocks of their threads without what reading these takes, by the processor time of the driver in the same search.
+What it cannot see is what the thread costs others, by waiting for its turn. A first pair, in which all is imported,
+does not count.
 """
 
 from __future__ import annotations
@@ -68,11 +69,12 @@ class Timed(Recorder):
 def timed(name):
     inner = getattr(Recorder, name)
     def call(self, *words, **options):
+        before = time.thread_time()
         began = time.thread_time()
         try:
             return inner(self, *words, **options)
         finally:
-            self.spent += time.thread_time() - began
+            self.spent += (time.thread_time() - began) - (began - before)
     setattr(Timed, name, call)
 
 for name in ("setup", "on_trial_start", "on_trial_result", "on_trial_complete", "on_experiment_end", "_work"):
