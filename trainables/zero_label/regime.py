@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from tune_platform.trainables.stats import holm, mean_interval, paired_difference
 from tune_platform.trainables.studies.results import Found, Inputs, Results, measure
@@ -39,6 +40,8 @@ from tune_platform.trainables.zero_label.study import measure as scores_of
 DIGITS = ("digits_248", "digits_069", "digits_359")
 SHAPES = ("shapes_d", "shapes_e", "shapes_f")
 SPLITS = (*DIGITS, *SHAPES)
+#: Cells without which no correlation over them is told.
+MANY = 6
 FAMILIES = {"digits": DIGITS, "shapes": SHAPES}
 #: Not those of any earlier study.
 FIRST_SEED, SEEDS = 41, 5
@@ -58,6 +61,8 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "strict": {"method": "strict"},
     "mended": {"method": "strict", **MENDED},
 }
+#: What is tested, each arm less another.
+TESTS = (("strict", "self_training"), ("mended", "strict"))
 NAMES = {"longer": "longer (control)", "self_training": "self-training", "strict": "STRICT", "mended": "STRICT, mended"}
 MARKERS = ("<!-- tables of the trained base -->", "<!-- end of the tables of the trained base -->")
 
@@ -92,30 +97,25 @@ def work(job: Inputs) -> Found:
 def tables(results: Results, splits: Sequence[str] = SPLITS) -> str:
     """Return all tables, of digits and of shapes, each of the seeds that all its triples have; what is not is named."""
     missing = [split.replace("_", " ") for split in splits if not results.rows(split=split)]
-    scores, gains, labels, seeds, tests = [], [], [], {}, []
-    for family, among in FAMILIES.items():
-        chosen = [split for split in among if split in splits and results.rows(split=split)]
-        found = {split: {row["seed"]: row for row in results.rows(split=split)} for split in chosen}
-        common = sorted(set.intersection(*(set(rows) for rows in found.values()))) if found else []
-        if not common:
-            continue
-        seeds[family] = len(common)
-        cells = {split: [rows[seed] for seed in common] for split, rows in found.items()}
-        groups = {**{split.replace("_", " "): [split] for split in chosen}, f"all {family}": chosen}
+    families = {family: cells for family in FAMILIES if (cells := cells_of(results, family, splits))}
+    if not families:
+        raise ValueError("there is no seed that all triples of digits or of shapes have: let the study run on")
+    scores, gains, labels, tests = [], [], [], []
+    for family, cells in families.items():
+        groups = {**{split.replace("_", " "): [split] for split in cells}, f"all {family}": [*cells]}
         for name, members in groups.items():
             last = {arm: _last([cells[split] for split in members], arm) for arm in ("spnet", *ARMS)}
             scores.append([name, *(_short(mean_interval(values)) for values in last.values())])
-            pairs = [paired_difference(last[a], last[b]) for a, b in _TESTS]
+            pairs = [paired_difference(last[a], last[b]) for a, b in TESTS]
             gains.append([name, *map(_short, pairs), "", ""])
         tests.append((len(gains) - 1, [one.p for one in pairs]))
-        for split in chosen:
-            labels += [[split.replace("_", " "), *row] for row in _of_labels(cells[split])]
-    if not seeds:
-        raise ValueError("there is no seed that all triples of digits or of shapes have: let the study run on")
+        for split, own in cells.items():
+            labels += [[split.replace("_", " "), *row] for row in _of_labels(own)]
     corrected = iter(holm([p for _, each in tests for p in each if p == p]))  # NaN: one seed is no test
     for row, each in tests:
         gains[row][-2:] = [f"{next(corrected):.2g}" if p == p else "" for p in each]
-    told = ", ".join(f"{number} of {SEEDS} of {family}" for family, number in seeds.items())
+    told = ", ".join(f"{len(next(iter(cells.values())))} of {SEEDS} of {family}" for family, cells in families.items())
+    everything = [cell for cells in families.values() for each in cells.values() for cell in each]
     return "\n\n".join([
         f"Seeds: {told}"
         + (f"; no result yet of {', '.join(missing)}" if missing else "")
@@ -126,7 +126,27 @@ def tables(results: Results, splits: Sequence[str] = SPLITS) -> str:
         "STRICT's pseudo-labels, by class and then averaged, before and after the filter, %; last, the precision of "
         "each view by itself, the image first:",
         markdown(["unseen", "round", "precision", "recall", "precision, kept", "recall, kept", "by view"], labels),
+        *_what_tells(everything),
     ])  # fmt: skip
+
+
+def cells_of(results: Results, family: str, splits: Sequence[str] = SPLITS) -> dict[str, list[dict[str, Any]]]:
+    """Return the cells of each triple of a family that was begun, by seed, of those seeds that all of these have."""
+    rows = {split: {row["seed"]: row for row in results.rows(split=split)} for split in FAMILIES[family]}
+    rows = {split: each for split, each in rows.items() if each and split in splits}
+    common = sorted(set.intersection(*map(set, rows.values()))) if rows else []
+    return {split: [each[seed] for seed in common] for split, each in rows.items()} if common else {}
+
+
+def gain_by_seed(cells: Mapping[str, Sequence[Mapping[str, Any]]], arm: str, other: str) -> list[float]:
+    """Return by seed how many points `arm` is ahead after the last round, on average over the triples."""
+    return [float(np.mean(last_gain(each, arm, other))) for each in zip(*cells.values(), strict=True)]
+
+
+def shares_by_seed(cells: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> list[tuple[float, float]]:
+    """Return by seed precision and recall, in %, of the first round's labels, on average over the triples."""
+    each = [np.mean(label_shares(one, name), axis=0) for one in zip(*cells.values(), strict=True)]
+    return [(100 * float(precision), 100 * float(recall)) for precision, recall in each]
 
 
 def last_gain(cells: Sequence[Mapping[str, Any]], arm: str, other: str) -> list[float]:
@@ -146,9 +166,6 @@ def _gamma(split: str, settings: str) -> float:
     return float(calibrate(split, {**changes, "base_steps": int(changes["base_steps"]) // 3})["gamma"])
 
 
-_TESTS = (("strict", "self_training"), ("mended", "strict"))
-
-
 def _last(triples: Sequence[Sequence[Mapping[str, Any]]], arm: str) -> list[float]:
     """Return by seed the harmonic mean after the last round, averaged over triples."""
     return [float(np.mean([cell[arm][-1]["hm"] for cell in cells])) for cells in zip(*triples, strict=True)]
@@ -162,6 +179,27 @@ def _of_labels(cells: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
         views = [_shares([one[name] for one in each])[0] for name in each[0] if name.startswith("view")]
         text = " ".join(f"{100 * share:.0f}" for share in views)
         yield [str(number + 1), *(f"{100 * share:.0f}" for pair in shares for share in pair), text]
+
+
+def _what_tells(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the rank correlations of the filter's gain with what its labels were worth in the first round."""
+    if len(cells) < MANY:
+        return []
+    before, after = (np.array(label_shares(cells, name)) for name in ("proposed", "kept"))
+    known = {
+        "precision before the filter": before[:, 0],
+        "recall before the filter": before[:, 1],
+        "what the filter adds to precision": after[:, 0] - before[:, 0],
+        "what it takes of recall": before[:, 1] - after[:, 1],
+        "share of the right labels that it keeps": after[:, 1] / before[:, 1],
+    }
+    gains = last_gain(cells, *TESTS[0])
+    rows = []
+    for name, values in known.items():
+        rho, p = spearmanr(values, gains)
+        rows.append([name, f"{rho:.2f}", f"{p:.2g}"])
+    told = f"Over the {len(cells)} cells, the rank correlation of what STRICT gains over self-training with the labels "
+    return [told + "of the first round:", markdown(["first round", "rho", "p"], rows)]
 
 
 def _shares(tables: Sequence[Sequence[Sequence[int]]]) -> tuple[float, float]:
