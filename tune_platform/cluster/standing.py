@@ -76,6 +76,8 @@ def searches_of(notes: Mapping[str, str]) -> list[Search]:
 def joined(address: str | None, seconds: float) -> Iterator[None]:
     """Join the cluster for a moment. Raises ExperimentError where there is none, or it cannot be joined."""
     place = find_address(address)
+    if place.text == address:
+        place = place._replace(named="--address")
     if place.text == "local":
         raise ExperimentError("no Ray runs on this machine: give its --address, or set RAY_ADDRESS")
     try:

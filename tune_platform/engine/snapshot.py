@@ -46,16 +46,8 @@ _NEW = {
     for field in fields(Trial)
 }  # fmt: skip
 _PLAIN_STATE = (
-    "paused",
-    "interrupted",
-    "last_request",
-    "held",
-    "extra_time",
-    "now",
-    "elapsed",
-    "stable_since",
-    "shared",
-)
+    "paused", "interrupted", "last_request", "held", "extra_time", "now", "elapsed", "stable_since", "shared",
+)  # fmt: skip
 _PLAIN_SUPPLY = (
     "next_number", "exhausted", "told", "extra", "cost", "interval", "last_launch", "newest",
 )  # fmt: skip

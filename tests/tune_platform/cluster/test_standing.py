@@ -64,7 +64,7 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_no_ray_is_it_says_so() -> None:
     done = CliRunner().invoke(main, ["top", "--address", "127.0.0.1:1"])
     assert done.exit_code == 2
-    assert "no Ray can be joined at 127.0.0.1:1" in done.output
+    assert "no Ray can be joined at 127.0.0.1:1 (from --address): " in done.output
 
 
 @pytest.mark.parametrize("amount", ["cpu=0", "cpu", "=3", "gpu=-1", "gpu=many", "gpu=inf"])
