@@ -70,12 +70,11 @@ def with_grids(points: Sequence[Mapping[str, Any]], space: Any) -> list[Mapping[
     grid = Space(space).grid_points(by_name=True)
     found: list[Mapping[str, Any]] = []
     for point in points:
-        given, mine = flat(point), list[Mapping[str, Any]]()
+        given, mine = flat(point), dict[str, Mapping[str, Any]]()
         for number in range(grid.total):
             rest = {name: value for name, value in grid.point(number).items() if name not in given}
-            if (whole := nested({**given, **rest})) not in mine:
-                mine.append(whole)
-        found += mine
+            mine.setdefault(repr(rest), nested({**given, **rest}))
+        found += mine.values()
     return found
 
 
