@@ -10,7 +10,7 @@ of all-reduce in test accuracy, and within 0.01 in test NLL. Superiority (Holm o
 codistillation without the schedule above all-reduce, and above itself with it; NLL below all-reduce's on a quarter
 of the data. Controls: alpha = 0, and the schedule with all-reduce.
 
-    python -m benchmarks.studies.codistillation [--quick] [--seeds N] [--out FOLDER]
+    python -m benchmarks.studies.codistillation [--quick] [--seeds N] [--out FOLDER] [--report]
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.counted_bytes import resnet50_bytes_ratio
-from benchmarks.studies.common import Arguments, arguments, save, training
+from benchmarks.studies.common import Arguments, arguments, kept, save, training
 from tune_platform.distributed import DistributedTrainable, ShardedBatches
 from tune_platform.trainables.stats import Interval, equivalent, holm, mean_interval, paired_difference
 from tune_platform.trainables.strategies import STRATEGIES
@@ -275,30 +275,35 @@ def draw_stability(found: Mapping[str, Sequence[Sequence[float]]]) -> Any:
     return figure
 
 
-def main() -> None:
+def measured(given: Arguments) -> dict[str, Any]:
     """Run the study, on two cores."""
-    given: Arguments = arguments(__doc__, seeds=16)
     updates = 100 if given.quick else UPDATES
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         full = run_all(pool, METHODS, given.seeds, updates)
-        print(f"all of the data, {given.seeds} seeds: all-reduce, and paired differences to it\n\n{table(full)}\n")
         quarter = run_all(pool, QUARTER, given.seeds, updates)
-        print(f"a quarter of the data\n\n{table(quarter)}\n")
         rang = stability(pool, min(given.seeds, 3), updates // 2)
-    stated = claims(full, quarter)
-    print(markdown(["claim, stated beforehand", "difference", "p", "holds"], stated), "\n")
-    sent = {name: each[0]["bytes_per_step"] for name, each in full.items()}
-    print(markdown(["method", "bytes per step, both workers"], [[name, f"{b:.0f}"] for name, b in sent.items()]), "\n")
-    counted = resnet50_bytes_ratio(steps=100 if given.quick else None)
-    print("ResNet-50 tensors, exchange at 1 % of 45 epochs:", counted, "\n")
-    rows = [[name, *(f"{statistics.fmean(one):.1f} ({min(one):.1f})" for one in each)] for name, each in rang.items()]
-    print(markdown(["mean (lowest) accuracy by period", *map(str, PERIODS)], rows), "\n")
-    results = {
+    return {
         "seeds": given.seeds, "updates": updates, "margins": MARGINS, "runs": full, "quarter": quarter,
-        "claims": stated, "resnet50": counted, "periods": PERIODS, "stability": rang,
+        "claims": claims(full, quarter), "resnet50": resnet50_bytes_ratio(steps=100 if given.quick else None),
+        "periods": PERIODS, "stability": rang,
         "core_seconds": sum(each["core_seconds"] for runs in (full, quarter) for one in runs.values() for each in one),
     }  # fmt: skip
+
+
+def main() -> None:
+    """Print the tables of the study, and draw its figures."""
+    given: Arguments = arguments(__doc__, seeds=16, keeps=True)
+    results = kept(given.out, "codistillation") if given.report else measured(given)
+    full, quarter, rang = results["runs"], results["quarter"], results["stability"]
+    print(f"all of the data, {results['seeds']} seeds: all-reduce, and paired differences to it\n\n{table(full)}\n")
+    print(f"a quarter of the data\n\n{table(quarter)}\n")
+    print(markdown(["claim, stated beforehand", "difference", "p", "holds"], claims(full, quarter)), "\n")
+    sent = {name: each[0]["bytes_per_step"] for name, each in full.items()}
+    print(markdown(["method", "bytes per step, both workers"], [[name, f"{b:.0f}"] for name, b in sent.items()]), "\n")
+    print("ResNet-50 tensors, exchange at 1 % of 45 epochs:", results["resnet50"], "\n")
+    rows = [[name, *(f"{statistics.fmean(one):.1f} ({min(one):.1f})" for one in each)] for name, each in rang.items()]
+    print(markdown(["mean (lowest) accuracy by period", *map(str, results["periods"])], rows), "\n")
     save(given.out, "codistillation", results, figure=draw(full, quarter), stability=draw_stability(rang))
     print(f"{results['core_seconds'] / 60:.1f} core-minutes of training, without the study of stability")
 

@@ -35,19 +35,22 @@ class Arguments:
     seeds: int
     quick: bool
     out: Path
+    report: bool = False  # train nothing: the tables and figures of what is kept
 
 
-def arguments(description: str | None, *, seeds: int, quick_seeds: int = 2) -> Arguments:
-    """Parse the command line of a study; `seeds` are those of the full one."""
+def arguments(description: str | None, *, seeds: int, quick_seeds: int = 2, keeps: bool = False) -> Arguments:
+    """Parse the command line of a study; `seeds` are those of the full one, `keeps`: its json has all that it found."""
     first = (description or "").strip().split("\n")[0]
     parser = argparse.ArgumentParser(description=first)
     parser.add_argument("--quick", action="store_true", help=f"few steps, {quick_seeds} seeds: does it run at all?")
     parser.add_argument("--seeds", type=int, help=f"number of paired seeds (default {seeds})")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder for the png and the json (default {OUT})")
+    if keeps:
+        parser.add_argument("--report", action="store_true", help="train nothing: tables and figures of the json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     count = given.seeds if given.seeds is not None else (quick_seeds if given.quick else seeds)
-    return Arguments(count, given.quick, given.out)
+    return Arguments(count, given.quick, given.out, keeps and given.report)
 
 
 class _Held(Gang):
@@ -105,6 +108,15 @@ def spread(function: Callable[[Job], Found], jobs: Sequence[Job], processes: int
     context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
         return list(executor.map(function, jobs))
+
+
+def kept(out: Path, name: str) -> dict[str, Any]:
+    """Return what `save` has written. Raises SystemExit where nothing is kept."""
+    path = out / f"{name}.json"
+    if not path.is_file():
+        raise SystemExit(f"{path}: nothing is kept there; without --report the study runs")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def save(out: Path, name: str, results: Mapping[str, Any], **figures: Any) -> None:

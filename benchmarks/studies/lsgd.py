@@ -5,7 +5,7 @@ four workers on a quarter of the data each, and with the baseline that the paper
 parts: all methods at one learning rate; each at the best of a grid (chosen on other seeds, by the validation images);
 and one worker five times slower than the others, in seconds of a virtual clock.
 
-    python -m benchmarks.studies.lsgd [--quick] [--seeds N] [--out FOLDER]
+    python -m benchmarks.studies.lsgd [--quick] [--seeds N] [--out FOLDER] [--report]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import matplotlib.pyplot as plt
 import torch
 
-from benchmarks.studies.common import Stopwatch, arguments, save, spread, training
+from benchmarks.studies.common import Arguments, Stopwatch, arguments, kept, save, spread, training
 from tune_platform.distributed import Cost, Strategy
 from tune_platform.trainables.classification import ClassificationTrainable
 from tune_platform.trainables.stats import Interval, holm, mean_interval, paired_ratio
@@ -236,42 +236,44 @@ def draw(runs: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Any:
     return figure
 
 
-def main() -> None:
+def measured(given: Arguments) -> dict[str, Any]:
     """Run the study."""
-    given, watch = arguments(__doc__, seeds=8), Stopwatch()
-    steps = 64 if given.quick else STEPS
-    titles = ["method", "steps", f"ratio to {REFERENCE}", "p (Holm)", "never", "final accuracy, %"]
-
-    seeds = range(given.seeds)
+    steps, seeds = 64 if given.quick else STEPS, range(given.seeds)
     at_one = fixed(seeds, steps)
+    at_best, chosen = tuned(seeds, RATES[:2] if given.quick else RATES, steps)
+    slow, slow_rates = straggling(seeds, SLOW_RATES[:2] if given.quick else SLOW_RATES, steps)
+    return {
+        "seeds": given.seeds, "target": TARGET, "steps": steps, "rate": RATE, "fixed": at_one, "rates": chosen,
+        "tuned": at_best, "straggler": slow, "straggler_rates": slow_rates,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Print the tables of the study, and draw its figure."""
+    given, watch = arguments(__doc__, seeds=8, keeps=True), Stopwatch()
+    results = kept(given.out, "lsgd") if given.report else measured(given)
+    steps, at_one, chosen = results["steps"], results["fixed"], results["rates"]
+    titles = ["method", "steps", f"ratio to {REFERENCE}", "p (Holm)", "never", "final accuracy, %"]
     for init, runs in at_one.items():
         final = {name: mean_interval([100 * one["curve"][-1][1] for one in each]) for name, each in runs.items()}
         extra = {name: f"{each.mean:.1f} ± {each.half:.1f}" for name, each in final.items()}
-        print(f"lr {RATE}, {init} initial parameters, {given.seeds} seeds\n")
+        print(f"lr {RATE}, {init} initial parameters, {results['seeds']} seeds\n")
         print(markdown(titles, rows(runs, steps, extra)), "\n")
     switches = mean_interval([one["switches"] for one in at_one["same"][REFERENCE]])
     print(f"the leader changes in a share {switches} of the exchanges")
     sent = {name: each[0]["bytes"] for name, each in at_one["same"].items()}
     print("bytes per step over all links:", {name: round(value) for name, value in sent.items()}, "\n")
-
-    at_best, chosen = tuned(seeds, RATES[:2] if given.quick else RATES, steps)
-    for init, runs in at_best.items():
+    for init, runs in results["tuned"].items():
         print(f"each at its best lr, {init} initial parameters, target {HIGH_TARGET:.0%}\n")
         print(markdown([*titles[:-1], "lr"], rows(runs, steps, {k: f"{v:g}" for k, v in chosen[init].items()})), "\n")
-
-    slow, slow_rates = straggling(seeds, SLOW_RATES[:2] if given.quick else SLOW_RATES, steps)
     table = []
-    for name, each in slow.items():
+    for name, each in results["straggler"].items():
         came = [one["seconds"] for one in each if one["seconds"] is not None]
         text = str(mean_interval(came)) if came else "-"
-        table.append([name, text, sum(one["steps"] is None for one in each), f"{slow_rates[name]:g}"])
+        never = sum(one["steps"] is None for one in each)
+        table.append([name, text, never, f"{results['straggler_rates'][name]:g}"])
     print("one worker five times slower\n")
     print(markdown(["method", f"virtual seconds to {HIGH_TARGET:.0%}", "never", "lr"], table), "\n")
-
-    results = {
-        "seeds": given.seeds, "target": TARGET, "steps": steps, "rate": RATE, "fixed": at_one, "rates": chosen,
-        "tuned": at_best, "straggler": slow, "straggler_rates": slow_rates,
-    }  # fmt: skip
     save(given.out, "lsgd", results, figure=draw(at_one))
     print(watch)
 
