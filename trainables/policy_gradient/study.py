@@ -65,7 +65,7 @@ _CARTPOLE = Plan(
 )  # fmt: skip
 _HOPPER = Plan(
     "Hopper", {"env_id": "Hopper-v5", "variant": "ppo", "envs": 1, "iterations": 488, "minibatches": 8},
-    stages=(0, 15, 45, 150), seeds=5, sizes=(250, 500, 1000, 2000), reference=20_000, repetitions=2,
+    stages=(0, 15, 45, 150, 300, 450), seeds=5, sizes=(250, 500, 1000, 2000), reference=20_000, repetitions=2,
     along=(0, 0.5, 1, 2, 3), episodes=20, steps=4, plane=4, plane_episodes=16,
 )  # fmt: skip
 _TRPO = {"variant": "trpo"}
