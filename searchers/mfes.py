@@ -7,8 +7,10 @@ Feurer et al. 2018). The process of the highest resource itself is judged by wha
 The predictions are put together as a product of experts (MFES-HB, Li et al., AAAI 2021), so the cheap values of many
 trials say where to look as long as the dear ones are few, and no longer than they are right.
 
-It departs from the papers in the processes (theirs are random forests) and in that trials that run are taken to end as
-each process expects (there, with the median).
+It departs from the papers in the processes (theirs are random forests), in that trials that run are taken to end as
+each process expects (there, with the median), and in what is suggested: of a few random draws the one with the least
+value in a draw from what is predicted (Thompson sampling); theirs is the highest expected improvement of many, which
+came back to the same spots while trials were stopped early, and was worse than random search.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 
 from tune_platform.searchers._candidates import Modelled
 from tune_platform.searchers._history import spread
-from tune_platform.searchers._normal import improvement, normal_scores
+from tune_platform.searchers._normal import normal_scores
 from tune_platform.searchers._process import Process
 from tune_platform.space.encoding import Floats
 
@@ -34,14 +36,15 @@ _DRAWS = 64  # of these trials, with replacement
 class MFES(Modelled):
     """Gaussian processes by fidelity in NumPy; needs no extra. One metric; a space that is written as a dict.
 
-    `random_fraction` of the suggestions are drawn at random. `candidates`: points that are judged for a suggestion.
+    `random_fraction` of the suggestions are drawn at random. `candidates`: random draws that one is chosen from.
     SpecError on bad values. A suggestion takes the same time however many trials there are, for each process is fitted
     to 80 of them at most, at the five highest resources at most.
     """
 
     name = "mfes"
+    near = 0.0
 
-    def __init__(self, *, random_fraction: float = 0.2, candidates: int = 400) -> None:
+    def __init__(self, *, random_fraction: float = 0.2, candidates: int = 24) -> None:
         super().__init__(random_fraction)
         self.check("candidates", candidates, 1, 10_000, whole=True)
         self.candidates = candidates
@@ -67,12 +70,12 @@ class MFES(Modelled):
         self._weights = weigh([*predicted, self._processes[-1].left_out()], values, generator)
         for process in self._processes:
             process.believe(pending)
-        self._best = float(self._together(x)[0].min())
         return True
 
     def scores(self, points: Floats, generator: np.random.Generator) -> Floats:
-        """Return the negated expected improvement of each point."""
-        scores: Floats = -improvement(*self._together(self._encoding.features(points)), self._best)
+        """Return a draw of the value of each point."""
+        mean, deviation = self._together(self._encoding.features(points))
+        scores: Floats = mean + deviation * generator.standard_normal(len(mean))
         return scores
 
     def _together(self, x: Floats) -> tuple[Floats, Floats]:
