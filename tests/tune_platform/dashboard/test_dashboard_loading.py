@@ -88,4 +88,7 @@ def test_it_waits_for_other_requests_and_not_for_its_own(alone: Loading) -> None
 def test_who_has_it_waits_for_nobody(alone: Loading) -> None:
     alone.pandas()
     alone._inside.add(-1)
-    alone.pandas()
+    again = threading.Thread(target=alone.pandas, daemon=True)
+    again.start()
+    again.join(60)
+    assert not again.is_alive()
