@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -24,6 +25,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # Before Ray is imported: under `uv run` it would otherwise build an environment anew for every worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# In this folder a Ray notes its address, and searches on the same machine join it: each process that runs tests has its
+# own. Its path is short, as Ray's sockets lie in it.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["RAY_TMPDIR"] += f"/{worker}"
+elif "RAY_TMPDIR" not in os.environ:
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="tp", dir="/tmp")
+    atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 # Commands that are told to people begin with `uv run` where that is how they began.
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 
