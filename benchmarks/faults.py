@@ -40,6 +40,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from benchmarks.report import Table
 from tune_platform.trainable import Trainable
@@ -139,19 +140,31 @@ class Scene:
         if self._cluster is not None:
             self._cluster.shutdown()
         self._clusters += 1
-        kept = self._folder / f"head{self._clusters}"  # what the head knows; nothing of a former cluster's
-        kept.mkdir()
-        os.environ |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(kept)}
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        for _ in range(NODES):
-            self._cluster.add_node(num_cpus=2)
+        with self._environment():
+            self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+            for _ in range(NODES):
+                self._cluster.add_node(num_cpus=2)
         self._cluster.wait_for_nodes()
         self.start_driver()
+
+    @contextlib.contextmanager
+    def _environment(self) -> Iterator[None]:
+        """Set what the head and the nodes are started with; whatever Ray this process starts later has its own.
+
+        The head keeps what it knows, and has nothing of a former cluster's. The folder is where Ray notes its address,
+        which searches that name none would join.
+        """
+        kept = self._folder / f"head{self._clusters}"
+        kept.mkdir(exist_ok=True)
+        ours = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(kept), "RAY_TMPDIR": str(self._folder)}
+        with mock.patch.dict(os.environ, ours):
+            yield
 
     def start_driver(self) -> None:
         """Start a driver."""
         words = [sys.executable, "-m", "benchmarks.faults", "--drive", self.name, self._cluster.address, self.storage]
         env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        env["RAY_TMPDIR"] = str(self._folder)
         with self._log.open("a") as log:
             self._driver = subprocess.Popen(words, env=env, stdout=log, stderr=subprocess.STDOUT)
 
@@ -249,7 +262,8 @@ class Scene:
         head = self._cluster.head_node
         head.kill_gcs_server(check_alive=False)
         time.sleep(draw.uniform(*AWAY_S))
-        head.start_gcs_server()
+        with self._environment():
+            head.start_gcs_server()
         began = time.time()
 
         def one_was_launched(trials: dict[int, Any], _: int) -> bool:
@@ -325,7 +339,8 @@ class Scene:
         if not whole:
             with contextlib.suppress(Exception):  # what is left of it
                 self._cluster.remove_node(nodes[raylet], allow_graceful=False)
-        self._cluster.add_node(num_cpus=2)
+        with self._environment():
+            self._cluster.add_node(num_cpus=2)
         return taken
 
     @staticmethod
@@ -344,7 +359,7 @@ class Scene:
         from tune_platform.api import check_up
 
         found = check_up(self.name, storage=self.storage)
-        with self._open() as experiment:
+        with self._open() as experiment, experiment.frozen():
             configs = {trial.trial: trial.config for trial in experiment.trials()}
             last: dict[int, tuple[int, float, int]] = {}
             for report in experiment.reports():

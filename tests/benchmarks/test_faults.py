@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from benchmarks import faults
 @pytest.mark.timeout(400)
 def test_a_search_survives_a_kill_of_each_kind_with_its_store_whole() -> None:
     said: list[str] = []
+    folder = os.environ["RAY_TMPDIR"]
     found = faults.measure({"driver": 1, "worker": 1, "raylet": 1, "node": 1, "gcs_back": 1}, 1, said.append)
     assert found["what"] == []
     assert (found["kills"], found["violations"], len(said)) == (5, 0, 5)
     assert found["recovery_median_s"] > 0
+    left = [name for name in os.environ if name.startswith("RAY_gcs")]
+    assert (left, os.environ["RAY_TMPDIR"]) == ([], folder), "a Ray that is started here later would take them over"
 
 
 def test_kills_are_divided_among_the_searches() -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tune_platform import ASHA, Results, SearchSpec, report, resume, run, uniform
+from tune_platform.api import check_up
 from tune_platform.cli import main
 from tune_platform.engine import checkup
+from tune_platform.engine.view import RunView
 from tune_platform.errors import ExperimentError
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.store import reader
+from tune_platform.store.checkpoints import CheckpointStorage
 
 
 def train(config: dict[str, Any]) -> None:
@@ -153,6 +158,36 @@ def test_doctor_finds_nothing_where_all_is_whole(storage: Path) -> None:
     assert "no experiment 'f'" in again.output
 
 
+def test_doctor_finds_nothing_while_the_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial ends, and others begin, between the reading of the log and that of the trials."""
+    found: list[list[str]] = []
+    numbers: list[int] = []
+
+    def look(view: RunView, events: Any, effects: Any) -> None:
+        def meanwhile(experiment: Any, **words: Any) -> list[Any]:
+            monkeypatch.undo()  # the driver goes on while the other thread waits here
+            goes_on.set()
+            assert ended.wait(60)
+            rows = trials(experiment, **words)
+            numbers.extend(row.trial for row in rows)
+            return rows
+
+        if view.counts.get("COMPLETED") == 1 and not looking:
+            monkeypatch.setattr(reader.ExperimentReader, "trials", meanwhile)
+            looking.append(threading.Thread(target=lambda: found.append(check_up("e", storage=tmp_path))))
+            looking[0].start()
+            assert goes_on.wait(60)
+
+    trials, goes_on, ended = reader.ExperimentReader.trials, threading.Event(), threading.Event()
+    looking: list[threading.Thread] = []
+    run(spec(tmp_path).model_copy(update={"scheduler": "fifo"}), listeners=[look])
+    assert len(Results("e", storage=tmp_path).trials()) == 4
+    ended.set()
+    looking[0].join()
+    assert found == [[]]
+    assert numbers != [0, 1, 2, 3]
+
+
 def test_a_gap_in_the_log_is_told_by_whatever_reads_it(storage: Path, caplog: pytest.LogCaptureFixture) -> None:
     break_it(storage, "DELETE FROM log WHERE seq IN (5, 6, 9)")
     assert call(storage, "show", "e").exit_code == 0
@@ -214,3 +249,13 @@ def test_doctor_finds_a_torn_checkpoint(harm: Any, name: str, told: str, saved: 
     assert told in line
     assert str(file.parent if name == "manifest.json" else file.name) in line
     assert call(saved, "show", "e").exit_code == 0
+
+
+def test_a_checkpoint_that_a_driver_deletes_meanwhile_is_not_lost(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(storage: CheckpointStorage, ref: CheckpointRef) -> str:
+        if ref.trial == 1:  # as a driver does: first it says so, then it deletes
+            break_it(saved, "UPDATE checkpoints SET deleted = 1 WHERE trial = 1")
+        return "there is no checkpoint"
+
+    monkeypatch.setattr(CheckpointStorage, "damage", gone)
+    assert check_up("e", storage=saved) == ["trial 0: its checkpoint of step 2 is lost: there is no checkpoint"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from itertools import groupby
 from typing import Any, Protocol
@@ -25,6 +26,9 @@ class Readable(Protocol):
     """The part of the store that is read here; see `store.ExperimentReader`."""
 
     spec: dict[str, Any]
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Have all that is read inside be of one moment."""
 
     @property
     def log_format(self) -> int:
@@ -50,12 +54,13 @@ def check_up(experiment: Readable, scheduler: Scheduler) -> list[str]:
     def damaged(table: str, row: Sequence[Any], what: str) -> None:
         found.append(f"{place_of(table, row)} {what}")
 
-    log = list(experiment.read_log(damaged=damaged))
+    with experiment.frozen():  # its driver may be writing: a row of the log and what follows from it come together
+        log = list(experiment.read_log(damaged=damaged))
+        rows = {row.trial: row for row in experiment.trials(damaged=damaged)}
     found += _gaps([row for row, _ in log], found)
     for row, reports in log:
         missing = missing_reports(row.data, [report.step for report in reports])
         found += [f"trial {row.trial}: its report {step} is missing, or cannot be read" for step in missing]
-    rows = {row.trial: row for row in experiment.trials(damaged=damaged)}
     if not found and experiment.log_format == LOG_FORMAT:
         found += _replayed(log, experiment.spec, scheduler, rows)
     return found if len(found) <= _MOST else [*found[:_MOST], f"... and {len(found) - _MOST} more"]

@@ -249,13 +249,16 @@ class Results:
         """Return which checkpoints that are to be kept are not whole, and why, one line each."""
         with self._open() as experiment:
             kept = experiment.checkpoints()
-        found = []
+        found = {}
         for row in kept:
             uri = self._located(row.uri)
             wrong = CheckpointStorage(uri.rsplit("/", 2)[0]).damage(CheckpointRef(row.trial, row.step, uri, row.bytes))
             if wrong:
-                found.append(f"trial {row.trial}: its checkpoint of step {row.step} is lost: {wrong}")
-        return found
+                found[row.uri] = f"trial {row.trial}: its checkpoint of step {row.step} is lost: {wrong}"
+        if found:  # a driver that runs says which it does not need any more, then deletes them
+            with self._open() as experiment:
+                kept = experiment.checkpoints()
+        return [found[row.uri] for row in kept if row.uri in found]
 
     def out_of_places(self) -> tuple[datetime, list[dict[str, float]]] | None:
         """Return what the nodes have, and since when, where trials of a running search wait and none has a place."""

@@ -80,6 +80,7 @@ class Database:
         self._dbapi: ModuleType = sqlite3 if self.dialect == "sqlite" else _psycopg()
         self._connection: Any = None
         self._closed = False
+        self._frozen = False
         self._open()
 
     @property
@@ -116,6 +117,26 @@ class Database:
             finally:
                 cursor.close()
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have all that is read inside be of one moment, whatever is written meanwhile; other threads wait so long.
+
+        Not to be nested. Raises StoreAway where the connection is lost, or where nobody wrote to a SQLite file before
+        and somebody does now.
+        """
+        with self._lock, self._translated():
+            self._renew()
+            postgresql = self.dialect == "postgresql"
+            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if postgresql else "BEGIN")
+            self._frozen = True
+            try:
+                yield
+            finally:
+                self._frozen = False
+                with suppress(self._dbapi.Error):
+                    if not self._lost():
+                        self._connection.execute("ROLLBACK")
+
     def fetch(self, statement: sa.ClauseElement, *values: Any) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows.
 
@@ -132,7 +153,7 @@ class Database:
             try:
                 return self._query(text, values)
             except self._dbapi.Error:
-                if self._immutable is None and not self._lost():
+                if self._frozen or (self._immutable is None and not self._lost()):
                     raise
                 self._open()  # a writer came in the middle, or the server was started again: once more
                 return self._query(text, values)
@@ -207,7 +228,10 @@ class Database:
     def _renew(self) -> None:
         if self._closed:
             raise ExperimentError(f"{self.where} is closed.")
-        if self._lost() or (self._immutable is not None and self._look() != self._immutable):
+        changed = self._immutable is not None and self._look() != self._immutable
+        if self._frozen and (changed or self._lost()):
+            raise StoreAway(f"{self.where}: somebody has begun to write to it, or it went away: ask again")
+        if changed or self._lost():
             self._open()
 
     def _lost(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -63,6 +64,10 @@ class ExperimentReader:
 
     def _fetch(self, statement: sa.ClauseElement, *values: Any) -> list[tuple[Any, ...]]:
         return self._db.fetch(statement, *values)
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Have all that is read inside be of one moment, while its driver appends; see `Database.frozen`."""
+        return self._db.frozen()
 
     def _read_spec(self) -> dict[str, Any]:
         text = self._db.fetch(schema.READ_SPEC, self._id)[0][0]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tune_platform.errors import ExperimentError, MissingLibraryError, SpecError
 from tune_platform.store import reader as reading_side
+from tune_platform.store.database import StoreAway
 from tune_platform.store.records import LOG_FORMAT, CheckpointRow, LogRow, ReportRow, TrialRow
 from tune_platform.store.sql import SqlExperiment, SqlStore, open_store
 
@@ -244,6 +245,40 @@ def test_rows_appended_meanwhile_are_read(experiment: SqlExperiment, monkeypatch
     next(reading)
     experiment.append([log_row(2)], [report(0, 1, 2, x=1)])
     assert next(reading)[1] == (report(0, 1, 2, x=1),)
+
+
+def test_what_is_frozen_is_of_one_moment(store: SqlStore, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if location == "sqlite://":
+        pytest.skip("in memory there is one connection: who reads keeps everybody from writing")
+    monkeypatch.setattr(reading_side, "_CHUNK", {"sqlite": 1, "postgresql": 1})
+    with store.create("e", {}, 1.0) as experiment, store.open("e", readonly=True) as reader:
+        experiment.append([log_row(1)], trials=[TrialRow(trial=0, status="RUNNING", config={})])
+        with reader.frozen():
+            reading = reader.read_log()
+            next(reading)
+            experiment.append([log_row(2)], trials=[TrialRow(trial=1, status="RUNNING", config={})])
+            assert list(reading) == []
+            assert [trial.trial for trial in reader.trials()] == [0]
+        assert [row.seq for row, _ in reader.read_log()] == [1, 2]
+        assert [trial.trial for trial in reader.trials()] == [0, 1]
+        with pytest.raises(ZeroDivisionError), reader.frozen():
+            raise ZeroDivisionError
+        with reader.frozen():
+            assert reader.last_seq() == 2
+
+
+def test_a_frozen_file_that_somebody_begins_to_write_is_told(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        with store.create("e", {}, 1.0) as experiment:
+            experiment.append([log_row(1)])
+        with store.open("e", readonly=True) as reader:
+            with reader.frozen():
+                assert reader.last_seq() == 1
+                with store.open("e") as experiment:
+                    experiment.append([log_row(2)])
+                    with pytest.raises(StoreAway, match="somebody has begun to write to it"):
+                        reader.last_seq()
+            assert reader.last_seq() == 2
 
 
 @pytest.mark.parametrize("double", ["seq", "report"])
