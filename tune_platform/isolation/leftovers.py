@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 #: Seconds that a process has to end after SIGTERM, and a thread to come to its end.
 _TERM_S = 2.0
 _JOIN_S = 1.0
+#: And one that has ended, to be gone from the system, too.
+_EXIT_S = 0.2
 #: How often children that there are, but are not listed, are looked for, every 10 ms.
 _LOOKS = 20
 #: Processes that serve all of a process and not a trial, by words of their command lines: those of multiprocessing and
@@ -41,6 +43,7 @@ class Leftovers:
     def __init__(self, *, alone: bool = True) -> None:
         self._alone = alone
         self._children: set[int] = set()
+        self._lasting: set[int] = set()  # threads in the system that are not Python's
         self._threads: WeakSet[threading.Thread] = WeakSet()
 
     def begin(self) -> None:
@@ -51,6 +54,8 @@ class Leftovers:
     def end(self, trial: int) -> str:
         """End the processes; return the names of threads in which training code still runs, or nothing."""
         if has_children():
+            if not self._alone:
+                self._await_exits()
             self._end_children(trial)
         return ", ".join(thread.name for thread in self._running())
 
@@ -59,6 +64,12 @@ class Leftovers:
 
     def _listed(self) -> set[int]:
         return children("*" if self._alone else str(threading.get_native_id()))
+
+    def _await_exits(self) -> None:
+        """Wait for threads that have ended in Python, but not in the system: then their children pass to this one."""
+        ended = {task for task in _tasks() if task not in {thread.native_id for thread in threading.enumerate()}}
+        _comes_true(lambda: not (ended - self._lasting) & _tasks(), _EXIT_S)
+        self._lasting = ended & _tasks()
 
     def _end_children(self, trial: int) -> None:
         if not self._new_children():
@@ -113,6 +124,13 @@ def children(task: str = "*") -> set[int]:
             break
         time.sleep(0.01)
     return found
+
+
+def _tasks() -> set[int]:
+    """Return the threads of this process by the system's numbers; none where it does not list them."""
+    with suppress(OSError):
+        return {int(path.name) for path in Path("/proc/self/task").iterdir()}
+    return set()
 
 
 def _command(pid: int) -> bytes:
