@@ -48,7 +48,7 @@ class Losses:
             cause = "node_lost"
         said = plain(str(error))
         message = obituary(worker.name, said, trial_folder(self._job, trial), cause)
-        self.mourn(message)
+        self.mourn(message, node_lost=cause == "node_lost")
         # What Ray has to say goes where a traceback would be; the last line is the one that is shown in short.
         return Failure(cause, message, f"{said.strip()}\n{message}")
 
@@ -77,8 +77,13 @@ class Losses:
         )  # fmt: skip
         return True
 
-    def mourn(self, message: str) -> None:
-        """Note how a worker died. Raises ExperimentError where several in a row could not be started."""
+    def mourn(self, message: str, *, node_lost: bool = False) -> None:
+        """Note how a worker died. Raises ExperimentError where several in a row could not be started.
+
+        Those that were to start on a node that is lost say nothing of the others: there may be many of them.
+        """
+        if node_lost:
+            return
         self._never_ran = self._never_ran + 1 if "never ran" in message else 0
         if self._never_ran >= _CLUSTER_IS_GONE:
             raise ExperimentError(

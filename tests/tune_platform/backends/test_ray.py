@@ -16,10 +16,13 @@ from typing import Any
 import cloudpickle
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
 from tests.tune_platform.backends import spoiling
 from tune_platform.backends._ray_losses import Losses
 from tune_platform.backends._ray_nodes import Nodes
+from tune_platform.backends._ray_placement import Shape
+from tune_platform.backends._ray_worker import RayWorker
 from tune_platform.backends.ray import RayBackend
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.protocol.backend import Backend, Job
@@ -414,6 +417,23 @@ def test_a_cluster_that_is_gone_ends_the_driver_and_not_every_trial() -> None:
     losses.mourn("the actor never ran")
     with pytest.raises(ExperimentError, match="is the Ray cluster gone"):
         losses.mourn("the actor never ran")
+
+
+def test_many_workers_that_were_to_start_on_a_lost_node_are_no_sign_of_a_lost_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = Nodes(5.0)
+    monkeypatch.setattr(nodes, "lose", lambda places: 1 in places)
+    losses = Losses(Job(experiment="e", trainable=reads_its_data, metrics=("loss",)), nodes)
+    never = RayActorError(error_msg="The actor never ran - it was cancelled before it started running.")
+
+    def fail(node: int) -> str:
+        return losses.failure(RayWorker(None, Shape((node,), ())), 0, never).cause
+
+    assert [fail(1) for _ in range(5)] == ["node_lost"] * 5
+    assert [fail(0), fail(1), fail(0)] == ["worker_died", "node_lost", "worker_died"]
+    with pytest.raises(ExperimentError, match="is the Ray cluster gone"):
+        fail(0)
 
 
 def test_a_trainable_that_cannot_be_sent_is_refused_at_the_start() -> None:
