@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import faults
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults.record import Record
+from benchmarks.faults.search import SEARCHES
 
 
 @pytest.mark.slow
@@ -24,7 +26,7 @@ def test_a_search_survives_a_kill_of_each_kind_with_its_store_whole() -> None:
 
 
 def test_kills_are_divided_among_the_searches() -> None:
-    parts = {kind: [faults._part(kind, name, 5) for name in faults.SEARCHES] for kind in ("worker", "rank")}
+    parts = {kind: [faults._part(kind, name, 5) for name in SEARCHES] for kind in ("worker", "rank")}
     assert parts == {"worker": [2, 2, 1], "rank": [0, 0, 5]}
 
 
@@ -39,31 +41,30 @@ def test_kills_that_the_record_has_are_not_made_again(tmp_path: Path, monkeypatc
         def until(self, what: str, happened: object) -> float:
             return 0.0
 
-        def kill(self, kind: str, draw: object) -> float:
-            made.append(kind)
-            if made.count("worker") == 2:
-                raise RuntimeError("nobody went on")
-            return float(len(made))
-
-        def violations(self) -> list[str]:
-            return []
-
         def revive(self) -> None:
             made.append("revived")
 
         def end(self) -> list[str]:
             return []
 
+    def kill(scene: object, kind: str, draw: object) -> float:
+        made.append(kind)
+        if made.count("worker") == 2:
+            raise RuntimeError("nobody went on")
+        return float(len(made))
+
     monkeypatch.setattr(faults, "Scene", Stand)
+    monkeypatch.setattr(faults, "kill", kill)
+    monkeypatch.setattr(faults, "violations", lambda scene: [])
     monkeypatch.setattr(faults, "SEARCHES", {"asha": {}})
     path = tmp_path / "kills.jsonl"
-    first = faults.measure({"worker": 2}, 1, print, record=faults.Record(path))
+    first = faults.measure({"worker": 2}, 1, print, record=Record(path))
     assert made == ["worker", "worker", "revived"]
     assert (first["kills"], first["violations"], first["recovery_median_s"]) == (2, 1, 1.0)
     assert first["what"] == ["asha, worker: RuntimeError: nobody went on"]
-    again = faults.measure({"worker": 3, "node": 1}, 1, print, record=faults.Record(path))
+    again = faults.measure({"worker": 3, "node": 1}, 1, print, record=Record(path))
     assert sorted(made[3:]) == ["node", "worker"]
     assert again["kills_by_kind"] == {"worker": 3, "node": 1}
     assert again["violations"] == 1
-    late = faults.measure({"worker": 9}, 1, print, seconds_left=0.0, record=faults.Record(path))
+    late = faults.measure({"worker": 9}, 1, print, seconds_left=0.0, record=Record(path))
     assert (late["kills"], late["left_out"]) == (3, 6)
