@@ -131,6 +131,10 @@ class Position:
             return
         self.load_state_dict({"epoch": state["epoch"], "batch": int(examples // per_batch), "generator": None})
 
+    def close(self) -> None:
+        """Let the epoch go; with it end the processes of a DataLoader that was in the middle of it."""
+        self._iterator = None
+
     def _begin(self) -> None:
         self._generator = torch.get_rng_state()
         for part in (self.data, getattr(self.data, "sampler", None), getattr(self.data, "batch_sampler", None)):

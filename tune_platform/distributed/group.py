@@ -230,7 +230,9 @@ class LocalGroup(WorkerGroup):
         if method == "call":
             session, name, arguments = args
             return getattr(sessions[session], name)(*arguments)
-        sessions.pop(args[0], None)
+        close = getattr(sessions.pop(args[0], None), "close", None)
+        if close is not None:
+            close()
         return None
 
 

@@ -141,6 +141,7 @@ class Member:
             served = self._sessions.pop(session, None)
             if served is not None:
                 getattr(served, "let_go", lambda: None)()
+                getattr(served, "close", lambda: None)()
             del served
             if not self._sessions:
                 release_subgroups()

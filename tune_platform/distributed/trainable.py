@@ -117,7 +117,7 @@ class DistributedTrainable(Trainable):
     def to_device(self, batch: Any, device: str) -> Any:
         """Return the batch on the device; tensors in tuples, lists and dicts are moved."""
         if isinstance(batch, Tensor):
-            return batch.to(device, non_blocking=True)
+            return batch if batch.is_cpu and device == "cpu" else batch.to(device, non_blocking=True)
         if isinstance(batch, (tuple, list)):
             return [self.to_device(value, device) for value in batch]
         if isinstance(batch, Mapping):
@@ -139,7 +139,9 @@ class DistributedTrainable(Trainable):
         """Return the strategy of the config. Raises SpecError for an unknown name or option."""
         chosen = config.get("strategy", Strategy.name)
         options = dict(chosen) if isinstance(chosen, Mapping) else {"name": chosen}
-        name = options.pop("name", None)
+        if "name" not in options:
+            raise SpecError(f"strategy: a dict has a `name` and its options, got {dict(options)!r}")
+        name = options.pop("name")
         if name not in self.strategies:
             hint = did_you_mean(str(name), self.strategies)
             raise SpecError(f"strategy: one of {', '.join(sorted(self.strategies))}, got {name!r}{hint}")

@@ -57,7 +57,10 @@ class TrainingWorker:
             self.optimizer = recipe.build_optimizer(self.config, self.model)
             self.scheduler = recipe.build_scheduler(self.config, self.optimizer, self.total_updates)
             self._output = _LastOutput()
-            self.model.register_forward_hook(self._output)
+            # Whether the strategy has a part in the loss: else no hook has to look at what the model returns.
+            self._adds_loss = type(self.strategy).extra_loss is not Strategy.extra_loss
+            if self._adds_loss:
+                self.model.register_forward_hook(self._output)
             if not place.fresh:
                 self.strategy.setup(self)
             self._state = _generator_states(self.device)
@@ -123,9 +126,10 @@ class TrainingWorker:
 
     def losses(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the loss of a batch, and what is differentiated: the same with the strategy's part."""
-        strategy = self.strategy
-        loss = self.recipe.loss(strategy.module, batch)
-        extra = strategy.extra_loss(batch, self._output.value)
+        loss = self.recipe.loss(self.strategy.module, batch)
+        if not self._adds_loss:
+            return loss, loss
+        extra = self.strategy.extra_loss(batch, self._output.value)
         return loss, loss if extra is None else loss + extra
 
     def predict(self, model: torch.nn.Module, batch: Any) -> Any:
@@ -262,6 +266,10 @@ class TrainingWorker:
         """Forget what holds the process group: a call has failed here."""
         self._output.value = None
         self.strategy.let_go()
+
+    def close(self) -> None:
+        """End what reads the data: worker and strategy know each other, and may lie in memory for a while."""
+        self.position.close()
 
     def rejoin(self) -> int:
         """Agree with the others after some were lost or joined; return the inner steps that this worker skips.

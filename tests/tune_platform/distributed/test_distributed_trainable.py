@@ -239,7 +239,7 @@ def test_mistakes_in_the_config() -> None:
     for strategy, message in (
         ("averagin", "strategy: one of .*averaging, .* got 'averagin'.*averaging"),
         ({"name": "averaging", "periods": 2}, "strategy 'averaging' has no option 'periods'.*period"),
-        ({"period": 2}, "strategy: one of .* got None"),
+        ({"period": 2}, "strategy: a dict has a `name` and its options, got {.period.: 2}"),
     ):
         with pytest.raises(SpecError, match=message):
             begin(Gang("threads", 2), strategy=strategy)
