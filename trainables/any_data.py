@@ -37,14 +37,20 @@ def imported(name: str, what: str) -> Callable[..., Any]:
     return cast("Callable[..., Any]", made)
 
 
-def named_images(name: str, root: str | None, seed: int = 0, size: int | None = None, val: float = 0.1) -> Images:
+def named_images(
+    name: str, root: str | None, seed: int = 0, size: int | None = None, val: float = 0.1, train_size: int | None = None
+) -> Images:
     """Return "torchvision:NAME" or what "module:function" returns, called with `root`: an `Images`.
 
     Of a torchvision data set a share `val` of the training images, drawn by `seed`, is held out; images become RGB, or
-    grey where they are, and with `size` are resized and centrally cropped. Nothing is downloaded. Raises SpecError for
-    a name that there is not, DataError for files that are not there.
+    grey where they are, and with `size` are resized and centrally cropped; `train_size` keeps so many of the training
+    images. Nothing is downloaded. Raises SpecError for a name that there is not, and for a size that a function decides
+    itself; DataError for files that are not there.
     """
     if not name.startswith("torchvision:"):
+        for setting, value in (("size", size), ("train_size", train_size)):
+            if value is not None:
+                raise SpecError(f"{setting}: {name} returns its images as they are trained on; leave it out")
         made = imported(name, "task")(root)
         if not isinstance(made, Images):
             raise SpecError(f"task: {name} returns {type(made).__name__}, not a tune_platform.trainables.data.Images")
@@ -59,11 +65,14 @@ def named_images(name: str, root: str | None, seed: int = 0, size: int | None = 
     train, test = (_part(kind, folder, first, size) for first in (True, False))
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
     held_out = max(1, round(val * len(train)))
+    if train_size is not None and not 1 <= train_size <= len(train) - held_out:
+        raise SpecError(f"train_size: 1 to {len(train) - held_out} of {name}, got {train_size!r}")
+    kept = order[held_out:] if train_size is None else order[held_out : held_out + train_size]
     first_image, _ = train[0]
     labels = {int(train[index][1]) for index in order[: min(len(train), 2000)]} | {int(test[0][1])}
     classes = len(getattr(kind, "classes", ())) or max(labels) + 1
     shape = cast("tuple[int, int, int]", tuple(first_image.shape))
-    return Images(name, Subset(train, order[held_out:]), Subset(train, order[:held_out]), test, classes, shape)
+    return Images(name, Subset(train, kept), Subset(train, order[:held_out]), test, classes, shape)
 
 
 def _part(kind: Any, folder: Path, first: bool, size: int | None) -> Any:
@@ -104,3 +113,9 @@ class _Labelled(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         image, label = self.data[index]
         return image, int(np.asarray(label))
+
+    @property
+    def targets(self) -> Any:
+        """All labels, where the data set has them apart from the images; else None."""
+        found = getattr(self.data, "targets", None)
+        return found if found is not None and len(found) == len(self) else None

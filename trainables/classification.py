@@ -9,7 +9,8 @@ Hyperparameters, all with a default:
   BatchNorm), the name of a torchvision classifier ("resnet50"), or "module:function", called with `num_classes`;
   `dropout` for the first two; `weights`: a file of a state dict or of safetensors to begin with, where what does not
   fit (a head of other classes) is logged by name; `channels_last`; `compile`: by torch.compile;
-- `size`: pixels that the images of a folder are resized and centrally cropped to (needed where sizes differ);
+- `size`: pixels that the images of a folder, or of torchvision:NAME, are resized and centrally cropped to (needed where
+  sizes differ); `train_size`: so many training images alone. A task that has no use for them refuses them;
 - `crop`: training images are moved by up to so many pixels; `flip`: the chance that one is mirrored;
 - `optimizer`: "sgd" (`momentum`, `nesterov`) or "adamw"; `lr`; `weight_decay`; `warmup`: share of the training in
   which the rate rises; `drops`: shares at which it falls to a tenth; `schedule`: "constant", "cosine" (to zero at the
@@ -109,7 +110,17 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": PRECISIONS,
     "test": ("last", "always", "never"),
 }
-_TASKS = ("digits", "cifar10", "mnist", "fashion_mnist", "svhn", "image_folder", "synthetic")
+#: Of those that are numbers: the least and the most.
+_NUMBERS: Mapping[str, tuple[float, float]] = {
+    "lr": (0, math.inf), "weight_decay": (0, math.inf), "momentum": (0, 1), "dropout": (0, 1), "warmup": (0, 1),
+    "label_smoothing": (0, 1),
+}  # fmt: skip
+#: Of those that are whole numbers: the least.
+_WHOLE: Mapping[str, int] = {
+    "width": 1, "layers": 0, "channels": 1, "batch_size": 1, "examples": 1, "classes": 2, "size": 1, "train_size": 1,
+    "epochs": 1, "updates": 1, "report_every": 1, "workers": 1,
+}  # fmt: skip
+_TASKS = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "image_folder", "synthetic")
 
 
 class Task(NamedTuple):
@@ -134,9 +145,12 @@ def load_task(
     if ":" not in name and name not in _TASKS:
         raise SpecError(f"task: one of {', '.join(_TASKS)}, got {name!r}{did_you_mean(str(name), _TASKS)}")
     if name == "synthetic":
+        if size is not None or train_size is not None:
+            given = "size" if size is not None else "train_size"
+            raise SpecError(f"{given}: task 'synthetic' has `shape` and `examples` instead")
         return _synthetic(examples, shape, classes, split_seed)
     if ":" in name:
-        images = named_images(name, root, seed=split_seed, size=size)
+        images = named_images(name, root, seed=split_seed, size=size, train_size=train_size)
     else:
         images = load_images(name, root, seed=split_seed, train_size=train_size, size=size)
     if images.size("train") > _IN_MEMORY or name == "image_folder" or ":" in name:
@@ -172,6 +186,7 @@ class ClassificationTrainable(DistributedTrainable):
     at_end = False
     #: The hyperparameters that there are.
     settings: ClassVar[Sequence[str]] = (*DEFAULTS, *_OF_THE_GANG)
+    _filled: tuple[Any, dict[str, Any]] = (None, {})
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise SpecError for a hyperparameter that there is not, and for a value that cannot be."""
@@ -180,6 +195,7 @@ class ClassificationTrainable(DistributedTrainable):
         for name, allowed in _CHOICES.items():
             if whole[name] not in allowed:
                 raise SpecError(f"{name}: {' or '.join(map(repr, allowed))}, got {whole[name]!r}")
+        _check_numbers(whole)
         check_step(whole, self.build_strategy(config))
 
     def task(self) -> Task:
@@ -192,7 +208,10 @@ class ClassificationTrainable(DistributedTrainable):
 
     @property
     def _config(self) -> dict[str, Any]:
-        return {**DEFAULTS, **self.config}
+        """The config with its defaults: filled in once, for each step asks."""
+        if self._filled[0] is not self.config:
+            self._filled = (self.config, {**DEFAULTS, **self.config})
+        return self._filled[1]
 
     def build_model(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the network, with the weights of a file. Raises SpecError for a model or file that there is not."""
@@ -214,6 +233,8 @@ class ClassificationTrainable(DistributedTrainable):
             return _mlp(channels * height * width, task.classes, config)
         if config["model"] == "cnn":
             return _cnn(task.shape, task.classes, config)
+        if float(config["dropout"]):
+            raise SpecError(f"dropout: a rate of 'mlp' and 'cnn'; {config['model']!r} has its own: leave it 0")
         return named_model(str(config["model"]), task.classes, ("mlp", "cnn"))
 
     def build_optimizer(self, config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
@@ -275,9 +296,12 @@ class ClassificationTrainable(DistributedTrainable):
         config, (images, labels) = self._config, batch
         if config["channels_last"]:
             images = images.to(memory_format=torch.channels_last)
-        with autocast(images.device, config["precision"]):
+        if config["precision"] == "float32":
             logits = model(images)
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=float(config["label_smoothing"]))
+        else:
+            with autocast(images.device, config["precision"]):
+                logits = model(images).float()
+        return functional.cross_entropy(logits, labels, label_smoothing=float(config["label_smoothing"]))
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -311,6 +335,31 @@ class ClassificationTrainable(DistributedTrainable):
     def _loaders(self) -> int:
         """Return how many processes read images: as many as the trial's CPUs leave; they end with the epoch."""
         return max(0, int(self.context.resources.get("cpu", 1)) - 1)
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """Raise SpecError, which names it, for a number that cannot be."""
+    for name, (low, high) in _NUMBERS.items():
+        if not low <= _number(config[name]) <= high:
+            reach = f"from {low:g} on" if high == math.inf else f"from {low:g} to {high:g}"
+            raise SpecError(f"{name}: a number {reach}, got {config[name]!r}")
+    for name, least in _WHOLE.items():
+        value = config.get(name)
+        if value is not None and not (_number(value).is_integer() and _number(value) >= least):
+            raise SpecError(f"{name}: a whole number, {least} or more, got {value!r}")
+    drops, shape = config["drops"], config["shape"]
+    if not isinstance(drops, Sequence) or not all(0 <= _number(drop) <= 1 for drop in drops):
+        raise SpecError(f"drops: a list of shares of the training, each from 0 to 1, got {drops!r}")
+    if not isinstance(shape, Sequence) or len(shape) != 3 or not all(_number(side) >= 1 for side in shape):
+        raise SpecError(f"shape: channels, height and width of the images, such as [1, 8, 8], got {shape!r}")
+
+
+def _number(value: Any) -> float:
+    """Return a number, also where YAML took it for text (3e-4); NaN for what is none."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _mlp(inputs: int, classes: int, config: Mapping[str, Any]) -> nn.Module:

@@ -6,8 +6,8 @@ Every dataset comes as three map-style datasets of (image, label): images are fl
 stratified by label; the test images are the dataset's own.
 
 Nothing is downloaded. What is missing, corrupt, of the wrong shape or labelled out of range is one `DataError`, which
-shows the files that are expected. Checksums are always checked where torchvision knows them (CIFAR-10 and SVHN): a
-CIFAR-10 batch is a pickle, and opening an unknown one runs its code.
+shows the files that are expected. Checksums are always checked where torchvision knows them (CIFAR and SVHN): a
+CIFAR batch is a pickle, and opening an unknown one runs its code.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tune_platform.extras import require
+from tune_platform.trainables import checked
 from tune_platform.trainables.pixels import (
     Example,
     Indices,
@@ -43,7 +44,7 @@ from tune_platform.trainables.pixels import (
 
 Split = Literal["train", "val", "test"]
 #: What `load_images` knows.
-NAMES = ("digits", "cifar10", "mnist", "fashion_mnist", "svhn", "image_folder")
+NAMES = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "image_folder")
 #: Where the files lie when no `root` is given: this variable, else the folder `data`.
 ROOT_VARIABLE = "TUNE_PLATFORM_DATA"
 #: GiB that the images of a split may take as one tensor, unless a caller says otherwise.
@@ -58,6 +59,7 @@ _MNIST_FILES = "\n".join(
 _LAYOUTS = {
     "digits": "  (nothing: it comes with scikit-learn)",
     "cifar10": "  {root}/cifar-10-batches-py/data_batch_1 ... data_batch_5, test_batch, batches.meta",
+    "cifar100": "  {root}/cifar-100-python/train, test, meta",
     "mnist": _MNIST_FILES.replace("{folder}", "MNIST"),
     "fashion_mnist": _MNIST_FILES.replace("{folder}", "FashionMNIST"),
     "svhn": "  {root}/train_32x32.mat\n  {root}/test_32x32.mat",
@@ -224,8 +226,10 @@ def _read_torchvision(name: str, folder: Path, seed: int, size: int | None) -> _
     from torchvision import datasets
 
     shape = (1, 28, 28) if "mnist" in name else (3, 32, 32)
-    kinds = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "SVHN"}
-    kind = getattr(datasets, kinds[name])
+    kinds = {
+        "cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "SVHN",
+    }  # fmt: skip
+    kind, classes = getattr(datasets, kinds[name]), 100 if name == "cifar100" else 10
     parts = []
     for part in ("train", "test"):
         choice = {"split": part} if name == "svhn" else {"train": part == "train"}
@@ -245,13 +249,13 @@ def _read_torchvision(name: str, folder: Path, seed: int, size: int | None) -> _
             pickle.PickleError,
         ) as e:
             raise _bad(name, folder, f"the {part} files are missing or corrupt ({_first_line(e)})") from e
-        if name == "cifar10":  # torchvision keeps the channels last
+        if name.startswith("cifar"):  # torchvision keeps the channels last
             images = images.permute(0, 3, 1, 2)
         elif images.ndim == 3:
             images = images.unsqueeze(1)
-        parts.append(_checked(name, folder, images, labels, 255.0, 10, shape))
+        parts.append(_checked(name, folder, images, labels, 255.0, classes, shape))
     train, test = parts
-    return _Source(train, train.labels.numpy(), test, 10, shape)
+    return _Source(train, train.labels.numpy(), test, classes, shape)
 
 
 def _read_folder(name: str, folder: Path, seed: int, size: int | None) -> _Source:
@@ -269,6 +273,7 @@ def _read_folder(name: str, folder: Path, seed: int, size: int | None) -> _Sourc
             found[part] = ImageFolder(str(folder / part), transform=transform, loader=partial(_read_image, folder))
         except (OSError, RuntimeError) as e:
             raise _bad(name, folder, f"{part}/ has no images or an empty class ({_first_line(e)})") from e
+        found[part].in_threads = True  # nothing is shared between two reads
         if found[part].classes != found["train"].classes:
             odd = set(found[part].classes) ^ set(found["train"].classes)
             raise _bad(name, folder, f"train/ and {part}/ have different classes: {', '.join(sorted(odd)[:5])}")
@@ -305,31 +310,47 @@ def _read_image(folder: Path, path: str) -> Any:
 
 
 def _common_shape(folder: Path, paths: Sequence[str], size: int | None) -> tuple[int, int, int]:
-    """Open each image (its header only) so that an unreadable one, or one of another size, is told now."""
+    """Open each image (its header only) so that an unreadable one, or one of another size, is told now.
+
+    In threads, and once: what was found good is not opened again while the files stay as they are (see `checked`).
+    """
+    note = checked.note_of(map(Path, paths), b"one size" if size is None else b"any size")
+    if (known := checked.kept(note)) is None:
+        first: tuple[int, int] | None = None
+        for path, here in zip(paths, checked.each(_image_size, paths, "image_folder"), strict=True):
+            if isinstance(here, Exception):
+                raise _bad("image_folder", folder, f"{path} is not an image ({_first_line(here)})") from here
+            first = first or here
+            if size is None and here != first:
+                raise _bad(
+                    "image_folder",
+                    folder,
+                    f"{path} is {here[0]} x {here[1]} pixels, {paths[0]} is {first[0]} x {first[1]}: "
+                    "give a `size` in pixels (of the robustness trainables it is `image_size`) to resize and crop all "
+                    "to it",
+                )
+        assert first is not None
+        known = f"{first[0]} {first[1]}"
+        checked.keep(note, known)
+    width, height = map(int, known.split())
+    return (3, size, size) if size is not None else (3, height, width)
+
+
+def _image_size(path: str) -> tuple[int, int] | OSError:
+    """Return width and height of an image, or what it cannot be opened for."""
     from PIL import Image
 
-    first: tuple[int, int] | None = None
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                here = image.size
-        except OSError as e:
-            raise _bad("image_folder", folder, f"{path} is not an image ({_first_line(e)})") from e
-        first = first or here
-        if size is None and here != first:
-            raise _bad(
-                "image_folder",
-                folder,
-                f"{path} is {here[0]} x {here[1]} pixels, {paths[0]} is {first[0]} x {first[1]}: "
-                "give a `size` in pixels (`image_size` in a config) to resize and crop all to it",
-            )
-    assert first is not None
-    return (3, size, size) if size is not None else (3, first[1], first[0])
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as e:
+        return e
 
 
 _SOURCES: dict[str, Callable[[str, Path, int, int | None], _Source]] = {
     "digits": _read_digits,
     "cifar10": _read_torchvision,
+    "cifar100": _read_torchvision,
     "mnist": _read_torchvision,
     "fashion_mnist": _read_torchvision,
     "svhn": _read_torchvision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
@@ -68,11 +69,15 @@ class Stored:
 
 
 def stack(dataset: Dataset[Example], indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-    """Read some examples as one batch: images (n x C x H x W, float32) and labels (n); at once where in memory."""
+    """Read some examples as one batch: images (n x C x H x W, float32) and labels (n); at once where in memory.
+
+    Images of a folder are read in as many threads as torch has, the trial's CPUs.
+    """
     if isinstance(dataset, TensorImages):
         chosen = torch.as_tensor(indices)
         return dataset.pixels(chosen), dataset.labels[chosen]
-    examples = [dataset[int(index)] for index in indices]
+    with ThreadPoolExecutor(torch.get_num_threads() if _in_threads(dataset) else 1) as pool:
+        examples = list(pool.map(lambda index: dataset[int(index)], indices))
     return torch.stack([image for image, _ in examples]), torch.tensor([label for _, label in examples])
 
 
@@ -103,6 +108,12 @@ def labels_of(dataset: Dataset[Example]) -> Tensor:
         return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices)]
     known = getattr(dataset, "targets", None)
     return torch.as_tensor([dataset[at][1] for at in range(length(dataset))] if known is None else known).long()
+
+
+def _in_threads(dataset: Dataset[Example]) -> bool:
+    """Whether two threads may read from a dataset at once: ours say so, one of a user's own may share a file."""
+    inner = dataset.dataset if isinstance(dataset, Subset) else dataset
+    return bool(getattr(inner, "in_threads", False))
 
 
 def in_memory(dataset: Dataset[Example]) -> bool:

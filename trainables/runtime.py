@@ -31,7 +31,11 @@ _ELSEWHERE = {
     "wd": "weight_decay",
     "bs": "batch_size",
     "image_size": "size",
+    "size": "image_size",
+    "path": "root",
+    "data_dir": "root",
     "dataset": "task",
+    "task": "dataset",
 }
 
 

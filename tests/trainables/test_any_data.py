@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
 from tune_platform.distributed import Gang
 from tune_platform.errors import SpecError
@@ -16,7 +17,8 @@ from tune_platform.trainable import TrialContext
 from tune_platform.trainables.any_data import imported, named_images
 from tune_platform.trainables.classification import ClassificationTrainable
 from tune_platform.trainables.data import DataError, Images
-from tune_platform.trainables.pixels import TensorImages
+from tune_platform.trainables.pixels import TensorImages, labels_of
+from tune_platform.trainables.robustness import RobustnessTrainable
 
 HERE = __name__
 
@@ -43,6 +45,16 @@ def test_a_function_of_ones_own_gives_data_and_model() -> None:
     assert trainable.step()["val_accuracy"] > 0.9
 
 
+def test_robust_training_takes_them_too() -> None:
+    trainable = RobustnessTrainable(TrialContext(seed=1, resources={"cpu": 1}))
+    trainable.setup({
+        "dataset": f"{HERE}:squares", "model": "mlp", "width": 4, "epochs": 12, "allow_overlap": True, "pgd_steps": 1,
+        "targeted_steps": 1, "lipschitz_steps": 1, "analysis_images": 10, "batch_size": 10, "lr": 0.01,
+    })  # fmt: skip
+    reports = [trainable.step() for _ in range(12)]
+    assert reports[-1]["train_loss"] < reports[0]["train_loss"] / 2
+
+
 def test_a_data_set_of_torchvision_by_name(tmp_path: Path) -> None:
     from torchvision.datasets import SEMEION  # any other than those with a name of their own
 
@@ -66,6 +78,15 @@ def test_a_data_set_of_torchvision_by_name(tmp_path: Path) -> None:
     read, given = images.tensors("test")
     assert float(read.max()) <= 1
     assert given.tolist() == [n % 10 for n in range(12)]
+    few = named_images("torchvision:KMNIST", str(tmp_path), train_size=7)
+    assert (few.size("train"), few.size("val"), few.size("test")) == (7, 4, 12)
+    with pytest.raises(SpecError, match="train_size: 1 to 36 of torchvision:KMNIST, got 37"):
+        named_images("torchvision:KMNIST", str(tmp_path), train_size=37)
+    # Labels come without the images being read.
+    train = few.train
+    assert isinstance(train, Subset)
+    assert labels_of(train).tolist() == [train[index][1] for index in range(7)]
+    assert train.dataset.targets is not None  # type: ignore[attr-defined]
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
@@ -79,6 +100,9 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(SpecError, match=told):
             imported(name, "task")
+    for setting in ("size", "train_size"):
+        with pytest.raises(SpecError, match=f"{setting}: .*squares returns its images as they are trained on"):
+            named_images(f"{HERE}:squares", None, **{setting: 4})
     with pytest.raises(SpecError, match="returns dict, not a"):
         named_images(f"{HERE}:wrong", None)
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import gc
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -149,6 +152,63 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     assert reports[-1]["test_accuracy"] == 1.0
 
 
+def colours(tmp_path: Path) -> dict[str, Any]:
+    """A folder of noise in two classes, and a config that crops, flips and drops out, read by two processes."""
+    draws = np.random.default_rng(0)
+    for part, count in (("train", 24), ("val", 4)):
+        for name in ("one", "two"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{index}.png")
+    return {
+        "task": "image_folder", "root": str(tmp_path), "batch_size": 4, "model": "cnn", "dropout": 0.5, "crop": 2,
+        "flip": 0.5, "updates": 20, "report_every": 4, "workers": 1,
+    }  # fmt: skip
+
+
+def test_what_reads_images_fits_the_cpus_and_ends_with_the_trial(tmp_path: Path) -> None:
+    config = colours(tmp_path)
+    trainable = ClassificationTrainable(TrialContext(seed=5, resources={"cpu": 3}))
+    trainable.setup(config)
+    before = set(multiprocessing.active_children())
+    gc.disable()  # it is not left to chance
+    try:
+        trainable.step()  # 4 of the 12 batches of an epoch
+        assert len(set(multiprocessing.active_children()) - before) == 2
+        trainable.reset_config({**config, "lr": 0.01})
+        assert set(multiprocessing.active_children()) == before
+        trainable.step()
+        trainable.cleanup()
+        assert set(multiprocessing.active_children()) == before
+    finally:
+        gc.enable()
+
+
+def test_a_training_with_processes_that_read_is_resumed_exactly(tmp_path: Path) -> None:
+    config = colours(tmp_path)
+
+    def run(*cuts: int) -> list[float]:
+        losses = []
+        trainable = ClassificationTrainable(TrialContext(seed=5, resources={"cpu": 3}))
+        trainable.setup(config)
+        for report in range(5):
+            if report in cuts:
+                folder = tmp_path / f"checkpoint-{report}"
+                folder.mkdir()
+                trainable.save_checkpoint(folder)
+                trainable.cleanup()
+                trainable = ClassificationTrainable(TrialContext(seed=5, resources={"cpu": 3}))
+                trainable.setup(config)
+                trainable.load_checkpoint(folder)
+            found = trainable.step()
+            losses += [found["train_loss"], found["val_loss"]]
+        trainable.cleanup()
+        return losses
+
+    assert run(1, 2, 4) == run()
+
+
 def test_mistakes() -> None:
     mistakes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"task": "cifar"}, "task: one of .*cifar10.*, got 'cifar'.*cifar10"),
@@ -163,6 +223,21 @@ def test_mistakes() -> None:
         ({"image_size": 32}, "unknown hyperparameter 'image_size'.*did you mean 'size'"),
         ({"precision": "float8"}, "precision: 'float32' or 'bfloat16' or 'float16', got 'float8'"),
         ({"schedule": "cosin"}, "schedule: 'constant' or 'cosine' or 'step' or 'one_cycle', got 'cosin'"),
+        ({"size": 32}, "size: task 'synthetic' has `shape` and `examples` instead"),
+        ({"train_size": 32}, "train_size: task 'synthetic' has"),
+        ({"task": "digits", "size": 32}, "size is a number of pixels, and only for image_folder, got 32 for digits"),
+        ({"path": "data"}, "unknown hyperparameter 'path'.*did you mean 'root'"),
+        ({"model": "resnet18", "dropout": 0.5}, "dropout: a rate of 'mlp' and 'cnn'; 'resnet18' has its own"),
+        ({"strategy": {"name": "local_sgd", "perid": 3}}, "has no option 'perid' .did you mean 'period'"),
+        ({"warmup": 1.5}, "warmup: a number from 0 to 1, got 1.5"),
+        ({"lr": "fast"}, "lr: a number from 0 on, got 'fast'"),
+        ({"label_smoothing": float("nan")}, "label_smoothing: a number from 0 to 1, got nan"),
+        ({"width": 0}, "width: a whole number, 1 or more, got 0"),
+        ({"epochs": "ten"}, "epochs: a whole number, 1 or more, got 'ten'"),
+        ({"batch_size": 1.5}, "batch_size: a whole number, 1 or more, got 1.5"),
+        ({"drops": 0.5}, "drops: a list of shares of the training, each from 0 to 1, got 0.5"),
+        ({"shape": [1, 8]}, r"shape: channels, height and width of the images, such as \[1, 8, 8\], got \[1, 8\]"),
+        ({"strategy": {"nme": "local_sgd"}}, "strategy: a dict has a `name` and its options, got {'nme': 'local_sgd'}"),
         ({"flip": 2}, "flip is a chance between 0 and 1, got 2"),
         ({"crop": 8}, "crop is below the 8 pixels of the images' shorter side, got 8"),
         ({"task": "cifar10", "root": "/nowhere"}, "cifar-10-batches-py"),

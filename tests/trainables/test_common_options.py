@@ -17,6 +17,7 @@ from tune_platform.trainables.policy_gradient.settings import ABSENT as NOT_OF_A
 from tune_platform.trainables.robustness import RobustnessTrainable
 from tune_platform.trainables.robustness.trainable import ABSENT as NOT_OF_ROBUSTNESS
 from tune_platform.trainables.robustness.trainable import DEFAULTS as ROBUSTNESS
+from tune_platform.trainables.robustness.trainable import rate_factor
 from tune_platform.trainables.zero_label.trainable import ABSENT as NOT_OF_ZERO_LABEL
 from tune_platform.trainables.zero_label.trainable import DEFAULTS as ZERO_LABEL
 from tune_platform.trainables.zero_label.trainable import ZeroLabelTrainable
@@ -76,6 +77,16 @@ def test_the_clip_is_of_the_gradient_and_not_of_the_scaled_one() -> None:
 def test_the_rate_of_robust_training_rises() -> None:
     trainable = make(RobustnessTrainable, {**ROBUST, "warmup": 0.5})
     assert [trainable.step()["lr"] for _ in range(3)] == pytest.approx([0.005, 0.01, 0.01])
+
+
+def test_one_cycle_of_robust_training_goes_up_and_down_to_nothing() -> None:
+    trainable = make(RobustnessTrainable, {**ROBUST, "schedule": "one_cycle", "warmup": 0.5})
+    rates = [trainable.step()["lr"] for _ in range(4)]
+    assert rates == pytest.approx([0.01 * (0.04 + 0.96 / 2), 0.01, 0.01, 0.005])
+    shares = [rate_factor({"schedule": "one_cycle", "warmup": 0.0}, step / 1000, 1 / 1000) for step in range(1000)]
+    assert max(range(1000), key=shares.__getitem__) in (299, 300)
+    assert shares[0] == pytest.approx(0.04 + 0.96 / 300)
+    assert shares[-1] < 1e-4
 
 
 def test_channels_last_changes_the_layout_and_not_the_result() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import pickle
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 from torchvision import datasets
 
+from tune_platform.trainables import data
 from tune_platform.trainables.data import NAMES, DataError, Images, load_images
 from tune_platform.trainables.pixels import TensorImages
 
@@ -35,8 +38,8 @@ def write_cifar(
     folder.mkdir(parents=True)
     lists: dict[str, list[list[str]]] = {"train_list": [], "test_list": []}
     for name in [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]:
-        data = RNG.integers(0, 256, (20, width), dtype=np.uint8)
-        batch = {"data": data, "labels": labels or [index % 10 for index in range(20)]}
+        pixels = RNG.integers(0, 256, (20, width), dtype=np.uint8)
+        batch = {"data": pixels, "labels": labels or [index % 10 for index in range(20)]}
         (folder / name).write_bytes(pickle.dumps(batch))
         lists["test_list" if name == "test_batch" else "train_list"].append([name, md5(folder / name)])
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {index}" for index in range(10)]}))
@@ -140,6 +143,19 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(images.tensors("test")[0], torch.tensor(raw["data"].reshape(-1, 3, 32, 32)) / 255)
 
 
+def test_cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    for part, count in (("train", 1000), ("test", 200)):
+        pixels = RNG.integers(0, 256, (count, 3072), dtype=np.uint8)
+        batch = {"data": pixels, "fine_labels": [index % 100 for index in range(count)]}
+        (folder / part).write_bytes(pickle.dumps(batch))
+        monkeypatch.setattr(datasets.CIFAR100, f"{part}_list", [[part, md5(folder / part)]])
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {index}" for index in range(100)]}))
+    monkeypatch.setattr(datasets.CIFAR100, "meta", {**datasets.CIFAR100.meta, "md5": md5(folder / "meta")})
+    check(load_images("cifar100", tmp_path, val=0.2), (800, 200, 200), 100, (3, 32, 32))
+
+
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
 def test_mnist(tmp_path: Path, name: str, folder: str) -> None:
     write_mnist(tmp_path, folder)
@@ -158,6 +174,48 @@ def test_image_folder(tmp_path: Path) -> None:
     check(load_images("image_folder", tmp_path), (20, 20, 20), 2, (3, 6, 5))
     assert load_images("image_folder", tmp_path, size=4).shape == (3, 4, 4)
     assert load_images("image_folder", tmp_path, size=4).tensors("val")[0].shape == (20, 3, 4, 4)
+
+
+def test_a_folder_that_was_found_good_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, ("train", "val"))
+    opened: list[str] = []
+    plain = data._image_size
+
+    def noting(path: str) -> Any:
+        opened.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(data, "_image_size", noting)
+    assert load_images("image_folder", tmp_path).shape == (3, 6, 5)
+    assert len(opened) == 40
+    assert load_images("image_folder", tmp_path).shape == (3, 6, 5)
+    assert len(opened) == 40
+    other = tmp_path / "val" / "dog" / "3.png"
+    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(other)
+    with pytest.raises(DataError, match=r"3\.png is 9 x 9 pixels"):
+        load_images("image_folder", tmp_path)
+    assert load_images("image_folder", tmp_path, size=4).shape == (3, 4, 4)
+
+
+def test_images_of_a_folder_are_read_in_threads_and_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, ("train", "val"))
+    threads: set[str] = set()
+    plain = data._read_image
+
+    def noting(folder: Path, path: str) -> Any:
+        threads.add(threading.current_thread().name)
+        time.sleep(0.01)
+        return plain(folder, path)
+
+    monkeypatch.setattr(data, "_read_image", noting)
+    images = load_images("image_folder", tmp_path)
+    read = []
+    for count in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
+        threads.clear()
+        read.append(images.read("train", limit_gib=1e-9)[0][torch.arange(18)])
+        assert len(threads) == count
+    assert torch.equal(*read)
 
 
 @pytest.mark.parametrize("other", ["val", "test"])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_platform.trainable import DONE, Trainable
+from tune_platform.trainables.any_data import named_images
 from tune_platform.trainables.data import Images, load_images
 from tune_platform.trainables.robustness.attacks import check_radius
 from tune_platform.trainables.robustness.evaluate import Evaluation, Part, build_evaluation
@@ -42,7 +43,7 @@ from tune_platform.trainables.stepping import Averages, split
 
 #: The hyperparameters, each with its default.
 DEFAULTS: Mapping[str, Any] = {
-    # data: a name that `tune_platform.trainables.data.load_images` knows
+    # data: a name that `tune_platform.trainables.data.load_images` knows, "torchvision:NAME" or "module:function"
     "dataset": "digits",
     "root": None,
     "split_seed": 0,  # draws the validation (for digits: and test) images
@@ -74,7 +75,9 @@ DEFAULTS: Mapping[str, Any] = {
     "lr": 1e-3,
     "momentum": 0.9,  # sgd
     "weight_decay": 0.0,
-    "schedule": "constant",  # constant | step (a tenth after 1/3, 2/3 and 5/6 of the epochs) | cosine
+    # constant | step (a tenth after 1/3, 2/3 and 5/6 of the epochs) | cosine | one_cycle (up from 1/25 in `warmup`, 0.3
+    # where that is 0, and down to zero)
+    "schedule": "constant",
     "batch_size": 64,
     "epochs": 20,
     "shift": 0,
@@ -150,8 +153,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"warmup is a share of the epochs, 0 to below 1, got {whole['warmup']!r}")
     if whole["compile"] and whole["method"] == "llr" and not whole["as_released"]:
         raise ValueError("compile: llr differentiates its gradients once more, which compiled graphs cannot")
-    if whole["schedule"] not in ("constant", "step", "cosine"):
-        raise ValueError(f"schedule is 'constant', 'step' or 'cosine', got {whole['schedule']!r}")
+    if whole["schedule"] not in ("constant", "step", "cosine", "one_cycle"):
+        raise ValueError(f"schedule is 'constant', 'step', 'cosine' or 'one_cycle', got {whole['schedule']!r}")
     if whole["precision"] not in ("float32", "bfloat16"):
         raise ValueError(
             f"precision is 'float32' or 'bfloat16', got {whole['precision']!r}: in float16 the small input gradients "
@@ -162,13 +165,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_parts(config: Mapping[str, Any], device: str) -> Parts:
     """Load the data of a complete `config` onto `device`, and check that `eps` fits it."""
-    images: Images = load_images(
-        str(config["dataset"]),
-        config["root"],
-        int(config["split_seed"]),
-        config["val"],
-        config["train_size"],
-        config["image_size"],
+    name, root, seed = str(config["dataset"]), config["root"], int(config["split_seed"])
+    val, train_size, size = config["val"], config["train_size"], config["image_size"]
+    images: Images = (
+        named_images(name, root, seed, size, 0.1 if val is None else float(val), train_size)
+        if ":" in name
+        else load_images(name, root, seed, val, train_size, size)
     )
     parts = Parts(
         images.read("train", device),
@@ -366,12 +368,17 @@ def sample(config: Mapping[str, Any], name: str, part: Part) -> Part:
 
 def rate_factor(config: Mapping[str, Any], share: float, step: float) -> float:
     """Return what the rate is multiplied by where a `share` of the training is done, and the next `step` comes."""
+    warmup = float(config["warmup"])
+    if config["schedule"] == "one_cycle":
+        warmup = warmup or 0.3
+        rise = min(1.0, (share + step) / warmup)
+        past = min(1.0, max(0.0, share - warmup) / (1 - warmup))
+        return (1 / 25 + 24 / 25 * rise) * 0.5 * (1 + math.cos(math.pi * past))
     factors = {
         "constant": 1.0,
         "step": 0.1 ** sum(share >= milestone - 1e-9 for milestone in (1 / 3, 2 / 3, 5 / 6)),
         "cosine": 0.5 * (1 + math.cos(math.pi * min(share, 1.0))),
     }
-    warmup = float(config["warmup"])
     rise = min(1.0, (share + step) / warmup) if warmup else 1.0
     return rise * factors[config["schedule"]]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from tune_platform.errors import SpecError
+from tune_platform.trainables.any_data import imported
 from tune_platform.trainables.data import Split as Part
 from tune_platform.trainables.zero_label.coco_stuff import coco_stuff
 from tune_platform.trainables.zero_label.embeddings import (
@@ -57,7 +59,17 @@ def load_data(config: Mapping[str, Any], task: Task) -> Data:
         for part, files in found.items():  # after all are found: it may take minutes
             files.check(part)
         return Data(found["train"], found["val"], found.get("test"))
-    raise ValueError(f"dataset is one of {', '.join(DATASETS)}, got {name!r}")
+    if ":" in name:
+        own, root, size = imported(name, "dataset"), config["root"], config["size"]
+        read_parts = {part: own(root, part, task, size) for part in ("train", "val", *(("test",) if final else ()))}
+        for part, found_images in read_parts.items():
+            if not all(hasattr(found_images, wanted) for wanted in ("channels", "size", "take", "__len__")):
+                raise SpecError(
+                    f"dataset: {name} returns {type(found_images).__name__} for {part!r}, not images with channels, "
+                    "size, take(indices) and a length: see LabelledImages in zero_label/scenes.py"
+                )
+        return Data(read_parts["train"], read_parts["val"], read_parts.get("test"))
+    raise ValueError(f"dataset is one of {', '.join(DATASETS)}, or 'module:function', got {name!r}")
 
 
 def load_vectors(config: Mapping[str, Any], task: Task) -> Tensor:

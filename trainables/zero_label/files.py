@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_platform.cache import cache_folder
+from tune_platform.trainables import checked
 from tune_platform.trainables.data import UNREADABLE, DataError
 from tune_platform.trainables.zero_label.network import enlarge, nearest
 from tune_platform.trainables.zero_label.splits import VOID
 
 #: Pixels or labels of one image, one byte each.
 Array = np.ndarray[Any, np.dtype[np.uint8]]
-logger = logging.getLogger(__name__)
-#: Seconds between two lines of the log while the files of a large set are checked.
-_TELL_EVERY = 20.0
 
 
 class ImageFiles:
@@ -48,8 +41,12 @@ class ImageFiles:
         return len(self.pairs)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images (n x 3 x H x W in [0, 1]) and labels (n x H x W: class ids, VOID or BACKGROUND)."""
-        read = [self._read(*self.pairs[index]) for index in indices.tolist()]
+        """Return images (n x 3 x H x W in [0, 1]) and labels (n x H x W: class ids, VOID or BACKGROUND).
+
+        They are read in as many threads as torch has, the trial's CPUs.
+        """
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            read = list(pool.map(lambda index: self._read(*self.pairs[index]), indices.tolist()))
         return torch.stack([image for image, _ in read]), torch.stack([labels for _, labels in read])
 
     def check(self, part: str) -> None:
@@ -58,36 +55,16 @@ class ImageFiles:
         Files that were found good are not opened again while their sizes and dates stay: a note of it is kept in
         `cache_folder()`. Raises one DataError with the number of bad pairs and the first few of them.
         """
-        note = cache_folder() / "checked" / self._state()
-        if note.exists():
+        note = checked.note_of((path for pair in self.pairs for path in pair), self._allowed.tobytes())
+        if checked.kept(note) is not None:
             return
-        bad: list[str] = []
-        told = time.monotonic()
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for done, wrong in enumerate(pool.map(self._fault, self.pairs), 1):
-                if wrong:
-                    bad.append(wrong)
-                if time.monotonic() - told > _TELL_EVERY:
-                    told = time.monotonic()
-                    logger.info("checked %d of %d %s images", done, len(self.pairs), part)
+        bad = [wrong for wrong in checked.each(self._fault, self.pairs, part) if wrong]
         if bad:
             more = f"\n  ... and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise DataError(
                 f"{len(bad)} of the {len(self.pairs)} {part} images cannot be used:\n  " + "\n  ".join(bad[:5]) + more
             )
-
-        with suppress(OSError):  # it is checked again, where nothing can be kept
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.touch()
-
-    def _state(self) -> str:
-        """Return a digest of what the check depends on: the files by name, size and date, and the labels allowed."""
-        digest = hashlib.blake2b(self._allowed.tobytes(), digest_size=20)
-        for path in (path for pair in self.pairs for path in pair):
-            with suppress(OSError):  # one that is missing is told by the check
-                found = path.stat()
-                digest.update(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        checked.keep(note)
 
     def _fault(self, pair: tuple[Path, Path]) -> str | None:
         """Return what is wrong with a pair, or None; the image is decoded at the lowest resolution that it offers."""

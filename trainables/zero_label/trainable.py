@@ -39,7 +39,9 @@ from tune_platform.trainables.zero_label.splits import Task, load_split
 #: Every hyperparameter and its default.
 DEFAULTS: Mapping[str, Any] = {
     # What is learnt, from what.
-    "dataset": "scenes",  # "scenes", "shapes", "voc", "coco_stuff"
+    # "scenes", "shapes", "voc", "coco_stuff", or "module:function", called with (root, part, task, size) for the parts
+    # "train", "val" and "test", and returning LabelledImages
+    "dataset": "scenes",
     "root": None,  # folder of voc or coco_stuff
     "size": None,  # pixels that their images are warped to; 513 if None
     "split": "digits_248",  # a name in splits/, or the path of a .json

@@ -220,7 +220,7 @@ def test_bad_files_are_told_before_training(voc_root: Path, spoil: Callable[[Pat
 def test_the_check_of_many_files_tells_its_progress(
     voc_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tune_platform.trainables.zero_label.files._TELL_EVERY", -1.0)
+    monkeypatch.setattr("tune_platform.trainables.checked.TELL_EVERY", -1.0)
     with caplog.at_level("INFO"):
         voc(str(voc_root), "test", VOC, 16).check("test")
     assert [record.getMessage() for record in caplog.records] == [f"checked {i} of 2 test images" for i in (1, 2)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tune_platform.errors import SpecError
 from tune_platform.spec import load_spec
 from tune_platform.trainable import TrialContext, plain_metrics
 from tune_platform.trainables.zero_label.datasets import Data
@@ -50,6 +51,23 @@ def test_reports_within_rounds() -> None:
     assert [report["done"] for report in parts] == [False, False, True]
     assert [report["val_hm"] for report in parts[1:]] == [report["val_hm"] for report in whole]
     assert ["hidden_coverage" in report for report in parts] == [False, False, True]
+
+
+def own_scenes(root: str | None, part: Any, task: Any, size: int | None) -> Any:
+    return digit_scenes(task, part, 24) if part == "train" else digit_scenes(task, part)
+
+
+def no_scenes(root: str | None, part: Any, task: Any, size: int | None) -> Any:
+    return [root, part]
+
+
+def test_images_by_a_function_of_ones_own() -> None:
+    own = make(dataset=f"{__name__}:own_scenes")
+    assert own.data.test is None
+    assert own.step()["train_loss"] == make().step()["train_loss"]
+    assert make(dataset=f"{__name__}:own_scenes", stage="final").data.test is not None
+    with pytest.raises(SpecError, match="no_scenes returns list for 'train', not images with channels"):
+        make(dataset=f"{__name__}:no_scenes")
 
 
 def test_what_is_reported_in_the_final_stage() -> None:
@@ -170,7 +188,7 @@ def test_spnet_ends_after_its_only_round() -> None:
         ({"metod": "strict"}, "unknown hyperparameter 'metod' .*did you mean 'method'.*Allowed: dataset"),
         ({"method": "st"}, "method is one of spnet, longer, self_training, strict, got 'st'"),
         ({"views": "upside"}, "views is one of"),
-        ({"dataset": "cityscapes"}, "dataset is one of scenes, shapes, voc, coco_stuff, got 'cityscapes'"),
+        ({"dataset": "cityscapes"}, "dataset is one of scenes, .*, or 'module:function', got 'cityscapes'"),
         ({"dataset": "voc", "split": "voc12"}, "voc needs `root`"),
         ({"dataset": "scenes", "split": "coco_stuff"}, "the embeddings lack the class|at least one digit"),
         ({"split": "digits_000"}, "there is no split 'digits_000'"),
