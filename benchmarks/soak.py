@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import statistics
@@ -312,6 +313,8 @@ def main() -> None:
         parser.error(f"unknown {', '.join(unknown)}; there are {', '.join(PARTS)}")
     given = {name: getattr(args, name) for name in Sizes._fields if getattr(args, name) is not None}
     sizes = (QUICK if args.quick else Sizes())._replace(**given)
+    # What the drivers of thousands of made-up searches have to say of nodes and trials is no news.
+    logging.getLogger("tune_platform").setLevel(logging.CRITICAL)
     found = measure(sizes, parts, args.work, lambda text: print(text, file=sys.stderr, flush=True))
     if args.json:
         print(json.dumps(found))

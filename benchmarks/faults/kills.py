@@ -128,8 +128,7 @@ def _kill_node(scene: Scene, draw: random.Random, *, whole: bool) -> float:
         if not whole:
             with contextlib.suppress(Exception):  # what is left of it
                 scene.cluster.remove_node(nodes[raylet], allow_graceful=False)
-        with scene.environment():
-            scene.cluster.add_node(num_cpus=2)
+        scene.add_node()
 
 
 def _time(scene: Scene, hit: Sequence[Any], dead: set[int], killed: float) -> float:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from tune_platform.store.sql import SqlExperiment
 
 NODES = 3
-#: Seconds within which a search has to go on.
-PATIENCE_S = 90.0
-#: Attempts to start a cluster: Ray gives up a node that is not up within 30 s, as on a machine that has much to do.
+#: Seconds after which a search does not go on any more: many, as a gang's processes take a minute to import torch where
+#: twenty others want the same core.
+PATIENCE_S = 240.0
+#: Attempts to start a node: Ray gives one up that is not up within 30 s, as on a machine that has much to do.
 STARTS = 3
 
 
@@ -34,27 +35,28 @@ class Scene:
 
     def begin(self) -> None:
         """Start the cluster, a new one where there was one, and a driver."""
+        from ray.cluster_utils import Cluster
+
+        if self.cluster is not None:
+            self.cluster.shutdown()
+        self.cluster = Cluster()
+        self.add_node(num_cpus=0, include_dashboard=False)
+        for _ in range(NODES):
+            self.add_node()
+        self.cluster.wait_for_nodes()
+        self.start_driver()
+
+    def add_node(self, num_cpus: int = 2, **arguments: Any) -> None:
+        """Start a node; the first one is the head."""
         for left in reversed(range(STARTS)):
-            if self.cluster is not None:
-                self.cluster.shutdown()
+            self._clusters += self.cluster.head_node is None
             try:
-                self._start_cluster()
-                break
+                with self.environment():
+                    self.cluster.add_node(num_cpus=num_cpus, **arguments)
+                return
             except Exception:
                 if not left:
                     raise
-        self.start_driver()
-
-    def _start_cluster(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._clusters += 1
-        with self.environment():
-            self.cluster = Cluster()
-            self.cluster.add_node(num_cpus=0, include_dashboard=False)
-            for _ in range(NODES):
-                self.cluster.add_node(num_cpus=2)
-        self.cluster.wait_for_nodes()
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:

@@ -110,7 +110,7 @@ def drive(name: str, address: str, storage: str) -> None:
     spec = SearchSpec(
         name=name, trainable=Gang if gang else Walk, param_space={"x": uniform(0, 1), "steps": steps},
         metric="loss", mode="min", searcher="random", resources=Resources(cpu=0.5, workers=2 if gang else 1),
-        max_concurrent=PLACES, checkpoint=CheckpointPolicy(every=2), if_exists="resume", storage=storage,
-        progress="off", backend=RayBackend(address, refresh_s=1.0), seed=3, **SEARCHES[name],
+        max_concurrent=PLACES // 2 if gang else PLACES, checkpoint=CheckpointPolicy(every=2), if_exists="resume",
+        storage=storage, progress="off", backend=RayBackend(address, refresh_s=1.0), seed=3, **SEARCHES[name],
     )  # fmt: skip
     run(spec)

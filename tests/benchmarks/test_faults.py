@@ -13,7 +13,7 @@ from benchmarks.faults.search import SEARCHES
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_a_search_survives_a_kill_of_each_kind_with_its_store_whole() -> None:
     said: list[str] = []
     folder = os.environ["RAY_TMPDIR"]
