@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.search_peers import drive, random_draws
-from benchmarks.search_quality import DEFAULT, Race, Run, goals, own_seconds, ranks, to_best_peer
+from benchmarks.search_quality import DEFAULT, Race, Run, goals, own_seconds, ranks, to_best_peer, to_default
 from tune_platform.curves.table import CurveTable
 from tune_platform.registry import make_searcher
 from tune_platform.space import Space, choice, uniform
@@ -91,3 +91,13 @@ def test_the_best_peer_is_that_of_the_least_median_time() -> None:
     ratio, low, high = to_best_peer(races)
     assert ratio == pytest.approx(0.75)
     assert low <= ratio <= high
+
+
+def test_a_pairing_is_compared_with_the_default_by_the_geometric_mean_over_tables() -> None:
+    def races(table: str, times: float) -> list[Race]:
+        return [
+            Race(table, 8, seed, 10.0, {DEFAULT: Run(1.0, None, 0.0), "other, asha": Run(times, None, 0.0)})
+            for seed in range(3)
+        ]
+
+    assert to_default([*races("t", 4.0), *races("u", 1.0)], "other, asha") == pytest.approx((2.0, 2.0, 2.0))
