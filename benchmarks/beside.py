@@ -1,17 +1,25 @@
-"""How much slower a search runs while its page is open: in one run, by turns, without it, with it, and with its looks.
+"""How much slower a search runs while its page is open: within one run, by turns of some seconds, with and without it.
 
-    uv run python -m benchmarks.beside --rounds 12 --json
+    uv run python -m benchmarks.beside --json                          # 9.5 minutes
+    uv run python -m benchmarks.beside --page elsewhere --json         # a browser on another machine
+    uv run python -m benchmarks.beside --page none --json              # nothing is open: the interval has to cover 0
+    uv run python -m benchmarks.beside --page none --plant 0.05 --json # a loss of 5 % is made: it has to be seen
 
-Each round is one run with `--dashboard` on the inline backend, whose trials take some 10 ms of processor time, so that
-there is a change of the page at each look. It goes through three parts of `--seconds`, in an order that changes from
-round to round, so that what the run gets slower by as it grows falls on each alike. `alone`: nobody has the page open.
-`watched`: Chromium on the same processors has. `asked`: a browser elsewhere has, played by something that asks for what
-a page asks for, as often, and draws nothing. Between two parts is a pause in which the page opens or closes.
+A run is `--dashboard` on the inline backend, whose trials take some 10 ms of processor time, so that there is a change
+of the page at each look. Its page is opened once. Then it goes on for `--turn` seconds, and is halted for as long
+(SIGSTOP to its server and to Chromium), in the order off, on, on, off. Each such block of four turns gives one ratio of
+trials a second, on to off: what the run gets slower by as it grows, and what drifts on the machine over more than some
+seconds, falls on both alike. A page that goes on after a halt has more to catch up with than one that is always open.
+There are `--runs` runs of `--blocks` blocks each, so that the experiment does not outgrow what is common.
 
-The last line is JSON. `loss`: one less the geometric mean over the rounds of the trials a second, watched to alone
-(goal: below 0.03), with its 95 % interval (Student t of the logarithms); `loss_browser_elsewhere` the same of asked to
-alone. `opening_s`: so many seconds of the run, once, an opening costs: the trials that were not run in the pause.
-`server_cores` and `browser_cores` are what the page's server and Chromium took while watched, in processors, and
+`--page`: `here`, Chromium on the same processors; `elsewhere`, something asks for what a page asks for, as often, and
+draws nothing; `none`, nothing does, to test the estimate itself, with `--plant` by halting the run for that share of
+the turns that are on.
+
+The last line is JSON. `loss`: one less the mean of the logarithms of the ratios, of which a fifth at either end is left
+out (goal: below 0.03), with its 95 % interval (Student t of a trimmed mean: Tukey and McLaughlin 1963, Sankhya A 25).
+`opening_s`: so many seconds of the run, once, an opening costs: the trials that were not run meanwhile. `server_cores`
+and `browser_cores` are what the page's server and Chromium took while they went on, in processors, and
 `more_processor_time` what the run itself worked more a trial.
 """
 
@@ -28,19 +36,19 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count, permutations
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 import tune_platform
 from benchmarks.dashboard import CHROMIUM
 from tune_platform.store.sql import open_store
-from tune_platform.trainables.stats import paired_ratio
 
 _SPEC: dict[str, Any] = {
     "version": 1,
@@ -51,9 +59,12 @@ _SPEC: dict[str, Any] = {
     "search": {"name": "random", "seed": 0},
     "budget": {"trials": 10_000_000, "concurrency": 1},
 }
-ORDERS = tuple(permutations(("alone", "watched", "asked")))
-#: Seconds between two parts: a page that was opened has drawn everything once, one that was closed is gone.
-PAUSE_S = 8.0
+#: Whether the page goes on, of the turns of a block: what drifts evenly falls on both alike.
+BLOCK = (False, True, True, False)
+#: Seconds until a page that was opened has drawn everything once.
+OPENING_S = 10.0
+#: The share that is left out at either end, of the ratios in order.
+TRIM = 0.2
 
 
 def train(config: dict[str, Any]) -> None:
@@ -71,79 +82,137 @@ class Used(NamedTuple):
     browser: float
 
 
-class Part(NamedTuple):
-    """A part of a run: when its pause began, when it began and ended (seconds since the epoch), and what was used."""
+class Turn(NamedTuple):
+    """When a turn began and ended (seconds since the epoch), whether the page went on, and what was used."""
 
-    opened: float
+    on: bool
     began: float
     ended: float
     before: Used
     after: Used
 
 
-class Found(NamedTuple):
-    """What a part did: trials a second, processor seconds of the run a trial, processors taken beside it.
+class Block(NamedTuple):
+    """What a block tells: trials a second with the page and without, and processor seconds of the run a trial."""
 
-    `opening`: seconds of the run that its pause cost, had it gone on as in the part.
-    """
-
-    rate: float
-    worked: float
-    server: float
+    on: float
+    off: float
+    worked_on: float
+    worked_off: float
+    server: float  #: processors that the page's server took while it went on
     browser: float
-    opening: float
 
 
-def round_of(folder: Path, order: tuple[str, ...], seconds: float, browser: Any) -> dict[str, Found]:
-    """Return what the parts of one run did, which is ended after them."""
+class Interval(NamedTuple):
+    """A loss with its 95 % interval; NaN where there are too few blocks for one."""
+
+    loss: float
+    low: float
+    high: float
+
+
+def run_of(folder: Path, given: argparse.Namespace, browser: Any) -> tuple[list[Block], float]:
+    """Return the blocks of one run, which is ended after them, and the seconds that opening its page cost."""
     file = folder / "run.yaml"
     file.write_text(json.dumps(_SPEC))
     command = [sys.executable, "-m", "tune_platform", "run", str(file), "--backend", "inline", "--storage", str(folder)]
     process = subprocess.Popen([*command, "--dashboard"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
+    turns = []
     try:
         found = (re.search(r"http://127\.0\.0\.1:\S+", line) for line in process.stdout)
         address = next(each.group() for each in found if each)
         threading.Thread(target=process.stdout.read, daemon=True).start()
         urllib.request.urlopen(address, timeout=120).close()  # the server has begun
-        parts = {}
-        for kind in order:
-            opened = time.time()
-            with looked_at(kind, address, browser):
-                time.sleep(max(0.0, opened + PAUSE_S - time.time()))
-                began, before = time.time(), used(process.pid)
-                time.sleep(seconds)
-                parts[kind] = Part(opened, began, time.time(), before, used(process.pid))
+        time.sleep(2)
+        opened = time.time()
+        with looked_at(given.page, address, browser):
+            time.sleep(max(0.0, opened + OPENING_S - time.time()))
+            for on in BLOCK * given.blocks:
+                turns.append(turn_of(on, process.pid, given))
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
     with open_store(folder) as store, store.open("run", readonly=True) as reader:
         times = np.array([row.time for row in reader.log_rows(("launched",), 0, reader.last_seq())])
-    rates = {kind: np.sum((times >= a.began) & (times < a.ended)) / (a.ended - a.began) for kind, a in parts.items()}
-    if min(rates.values()) <= 0:
-        raise SystemExit("no trial began in a part of the run: give more --seconds")
-    return {kind: found_in(part, times, rates[kind], rates["alone"]) for kind, part in parts.items()}
+    blocks = [block_of(turns[at : at + len(BLOCK)], times) for at in range(0, len(turns), len(BLOCK))]
+    inside = np.sum((times >= opened) & (times < opened + OPENING_S))
+    return blocks, OPENING_S - float(inside) / median(each.off for each in blocks)
 
 
-def found_in(part: Part, times: np.ndarray[Any, Any], rate: float, alone: float) -> Found:
-    """Return what a part did; `alone`: trials a second of the same run without its page."""
-    seconds = part.ended - part.began
-    run, server, browser = (after - before for before, after in zip(part.before, part.after, strict=True))
-    paused = np.sum((times >= part.opened) & (times < part.began)) / alone
-    opening = part.began - part.opened - float(paused)
-    return Found(rate, run / (rate * seconds), server / seconds, browser / seconds, opening)
+def turn_of(on: bool, run: int, given: argparse.Namespace) -> Turn:
+    """Let one turn pass; afterwards everything goes on."""
+    beside = [] if on or given.page == "none" else [each for kind in members(run).values() for each in kind]
+    with halted(beside):
+        began, before = time.time(), used(run)
+        if on and given.plant:
+            planted(run, given.plant, began + given.turn)
+        else:
+            time.sleep(given.turn)
+        return Turn(on, began, time.time(), before, used(run))
+
+
+@contextmanager
+def halted(processes: Sequence[int]) -> Iterator[None]:
+    """Halt processes of ours meanwhile."""
+    for each in processes:
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in processes:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGCONT)
+
+
+def planted(run: int, share: float, until: float) -> None:
+    """Halt the run for a share of the time, in pieces of some 20 ms."""
+    while (began := time.time()) < until:
+        with halted([run]):
+            time.sleep(0.02)
+        time.sleep(max(0.0, min((time.time() - began) * (1 / share - 1), until - time.time())))
+
+
+def block_of(turns: Sequence[Turn], times: np.ndarray[Any, Any]) -> Block:
+    """Return what some turns tell; `times`: when the trials began. Raises SystemExit where none did in a turn."""
+
+    def of(on: bool) -> tuple[float, float, Used]:
+        mine = [each for each in turns if each.on is on]
+        seconds = sum(each.ended - each.began for each in mine)
+        trials = sum(int(np.sum((times >= each.began) & (times < each.ended))) for each in mine)
+        if not trials:
+            raise SystemExit("no trial began in a turn: give a longer --turn")
+        taken = Used(*(sum(each.after[at] - each.before[at] for each in mine) for at in range(3)))
+        return trials / seconds, taken.run / trials, Used(*(each / seconds for each in taken))
+
+    (rate, worked, taken), (rate_off, worked_off, _) = of(True), of(False)
+    return Block(rate, rate_off, worked, worked_off, taken.server, taken.browser)
+
+
+def loss_of(blocks: Sequence[Block], level: float = 0.95) -> Interval:
+    """Return the loss with its interval: of a trimmed mean of logarithms; its error is that of winsorised ones."""
+    logs = np.sort([np.log(each.on / each.off) for each in blocks])
+    n, cut = len(logs), int(TRIM * len(logs))
+    mean = float(np.mean(logs[cut : n - cut]))
+    if n - 2 * cut < 2:
+        return Interval(1 - float(np.exp(mean)), float("nan"), float("nan"))
+    winsorised = np.clip(logs, logs[cut], logs[n - 1 - cut])
+    error = float(np.std(winsorised, ddof=1)) * np.sqrt(n) / (n - 2 * cut)
+    reach = float(stats.t.ppf(0.5 + level / 2, n - 2 * cut - 1)) * error
+    return Interval(*(1 - float(np.exp(each)) for each in (mean, mean + reach, mean - reach)))
 
 
 @contextmanager
 def looked_at(kind: str, address: str, browser: Any) -> Iterator[None]:
     """Have the page open in Chromium, ask for what it asks for, or do nothing."""
-    if kind == "watched":
+    if kind == "here":
         page = browser.new_page()
         page.goto(address)
         page.wait_for_selector("#history .js-plotly-plot", timeout=120_000)
         yield
         page.close()
-    elif kind == "asked":
+    elif kind == "elsewhere":
         ended = threading.Event()
         client = threading.Thread(target=look, args=(address, ended), daemon=True)
         client.start()
@@ -168,67 +237,78 @@ def look(address: str, ended: threading.Event) -> None:
             return
 
 
-def used(run: int) -> Used:
-    """Return the processor seconds so far of a run, of its page's server, and of this process's Chromium."""
-    parents, seconds, commands = {}, {}, {}
+def members(run: int) -> dict[str, list[int]]:
+    """Return the processes of a run's page server, and of this process's Chromium."""
+    parents, commands = {}, {}
     for place in Path("/proc").iterdir():
         if place.name.isdigit():
             with suppress(OSError):
-                fields = (place / "stat").read_text().rpartition(")")[2].split()
                 number = int(place.name)
-                parents[number], ticks = int(fields[1]), sum(map(int, fields[11:13]))
-                seconds[number] = ticks / os.sysconf("SC_CLK_TCK")
+                parents[number] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
                 commands[number] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
     def below(number: int, top: int) -> bool:
         return number == top or (number in parents and below(parents[number], top))
 
-    def all_of(words: str, top: int) -> float:
-        return sum(seconds[each] for each, command in commands.items() if words in command and below(each, top))
+    def all_of(words: str, top: int) -> list[int]:
+        return [each for each, command in commands.items() if words in command and below(each, top)]
 
-    return Used(seconds[run], all_of("tune_platform dashboard", run), all_of("chrom", os.getpid()))
+    return {"server": all_of("tune_platform dashboard", run), "browser": all_of("chrom", os.getpid())}
+
+
+def used(run: int) -> Used:
+    """Return the processor seconds so far of a run, of its page's server, and of this process's Chromium."""
+    found = members(run)
+    return Used(*(sum(map(seconds_of, each)) for each in ([run], found["server"], found["browser"])))
+
+
+def seconds_of(process: int) -> float:
+    """Return the processor seconds of a process so far; none of one that has ended."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / float(os.sysconf("SC_CLK_TCK"))
+    return 0.0
 
 
 def main() -> None:
-    """Run the rounds, and print what was found."""
+    """Go through the runs, and print what was found."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the three parts of a round")
+    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--blocks", type=int, default=6, help="of each run, of four turns each")
+    parser.add_argument("--turn", type=float, default=5.0, help="seconds of a turn")
+    parser.add_argument("--page", choices=("here", "elsewhere", "none"), default="here")
+    parser.add_argument("--plant", type=float, default=0.0, help="a loss that is made, such as 0.05")
     parser.add_argument("--json", action="store_true", help="only the last line")
     given = parser.parse_args()
-    rounds: list[dict[str, Found]] = []
+    blocks: list[Block] = []
+    opening: list[float] = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for turn in range(given.rounds):
+        for _ in range(given.runs):
             with tempfile.TemporaryDirectory() as folder:
-                rounds.append(round_of(Path(folder), ORDERS[turn % len(ORDERS)], given.seconds, browser))
+                more, cost = run_of(Path(folder), given, browser)
+            blocks += more
+            opening.append(cost)
             if not given.json:
-                said = (f"{kind} {each.rate:.1f} trials/s" for kind, each in sorted(rounds[-1].items()))
-                print(*said, sep=", ", flush=True)
+                print(*(f"{each.on:.1f}/{each.off:.1f}" for each in more), "trials/s, on/off", flush=True)
         browser.close()
-    print(json.dumps(told(rounds)))
+    print(json.dumps(told(blocks, opening)))
 
 
-def told(rounds: list[dict[str, Found]]) -> dict[str, Any]:
+def told(blocks: Sequence[Block], opening: Sequence[float]) -> dict[str, Any]:
     """Return the last line."""
-    rates = {kind: [each[kind].rate for each in rounds] for kind in ORDERS[0]}
-    watched, asked = (paired_ratio(rates[kind], rates["alone"]) for kind in ("watched", "asked"))
-    middle = {
-        "opening_s": median(each["watched"].opening for each in rounds),
-        "server_cores": median(each["watched"].server for each in rounds),
-        "browser_cores": median(each["watched"].browser for each in rounds),
-        "more_processor_time": median(each["watched"].worked / each["alone"].worked for each in rounds) - 1,
-        "trials_a_second": median(rates["alone"]),
-    }
+    loss, low, high = loss_of(blocks)
     found: dict[str, Any] = {
-        "loss": 1 - watched.mean,
-        "loss_interval": [1 - watched.high, 1 - watched.low],
-        "loss_browser_elsewhere": 1 - asked.mean,
-        "loss_browser_elsewhere_interval": [1 - asked.high, 1 - asked.low],
-        **middle,
-        "ratios": [each["watched"].rate / each["alone"].rate for each in rounds],
+        "loss": loss,
+        "loss_interval": [low, high],
+        "opening_s": median(opening),
+        "server_cores": median(each.server for each in blocks),
+        "browser_cores": median(each.browser for each in blocks),
+        "more_processor_time": median(each.worked_on / each.worked_off for each in blocks) - 1,
+        "trials_a_second": median(each.off for each in blocks),
+        "ratios": [each.on / each.off for each in blocks],
     }
     return {
         name: [rounded(x) for x in each] if isinstance(each, list) else rounded(each) for name, each in found.items()
@@ -236,7 +316,7 @@ def told(rounds: list[dict[str, Found]]) -> dict[str, Any]:
 
 
 def rounded(value: float) -> float | None:
-    """Return a number of four digits after the point; None for what one round does not tell."""
+    """Return a number of four digits after the point; None for what one block does not tell."""
     return round(float(value), 4) if np.isfinite(value) else None
 
 
