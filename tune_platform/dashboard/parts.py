@@ -10,20 +10,17 @@ from urllib.parse import quote, urlencode
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-#: A state is told by a word, a sign and a colour of the Okabe-Ito palette, which the colour-blind tell apart too.
+from tune_platform.plots.theme import STATES
+
+#: A state is told by a word, a sign, and the colour that it has in the figures; an experiment has some more states.
+_LIKE = {"finished": "completed", "interrupted": "stopped", "crashed": "failed"}
 SIGNS: Mapping[str, tuple[str, str]] = {
-    "pending": ("○", "#777777"),
-    "starting": ("◔", "#0072B2"),
-    "running": ("▶", "#0072B2"),
-    "pausing": ("◫", "#CC79A7"),
-    "paused": ("❚❚", "#CC79A7"),
-    "completed": ("✓", "#009E73"),
-    "finished": ("✓", "#009E73"),
-    "stopped": ("■", "#B07A00"),
-    "interrupted": ("■", "#B07A00"),
-    "failed": ("✕", "#D55E00"),
-    "crashed": ("✕", "#D55E00"),
-}
+    word: (sign, STATES[_LIKE.get(word, word)][0])
+    for word, sign in (
+        ("pending", "○"), ("starting", "◔"), ("running", "▶"), ("pausing", "◫"), ("paused", "❚❚"), ("completed", "✓"),
+        ("finished", "✓"), ("stopped", "■"), ("interrupted", "■"), ("failed", "✕"), ("crashed", "✕"),
+    )
+}  # fmt: skip
 
 
 def sign(word: str) -> tuple[str, str]:
@@ -125,7 +122,7 @@ def lasting(seconds: float) -> str:
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
-    return f"{max(0.0, seconds):.1f} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{max(0.0, seconds):.2g} s"
 
 
 def _cell(value: Any) -> Any:

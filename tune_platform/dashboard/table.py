@@ -49,8 +49,9 @@ class Table:
             for name, cells in self.columns.items()
             if name in FIRST[:4] or not many or any(cell != cells[0] for cell in cells)
         ]
-        # The reason is the longest and comes last.
-        return sorted(varied[:_SHOWN], key=lambda name: name == "reason")
+        # Why it ended stands beside what came of it, so that nobody has to move the table; where it ran comes last.
+        order = {"reason": 1, "seconds": 3, "worker": 3}
+        return sorted(varied[:_SHOWN], key=lambda name: order.get(name, 0 if name in FIRST else 2))
 
 
 def pack(cells: list[Any]) -> Any:

@@ -109,9 +109,9 @@ def read_reports(reader: ExperimentReader, stride: int, after: int | None = None
     return found
 
 
-def read_curve(reader: ExperimentReader, trial: int, until: int, stride: int) -> Reports:
-    """Return all reports of one trial, as rows of a table of `stride`."""
-    rows = [row for row in reader.reports(trial) if row.seq <= until]
+def read_curve(reader: ExperimentReader, trial: int, until: int, stride: int, above: int = 0) -> Reports:
+    """Return all reports of one trial above a step, as rows of a table of `stride`."""
+    rows = [row for row in reader.reports(trial, above) if row.seq <= until]
     return Reports(
         trial=np.full(len(rows), trial, np.int64),
         step=np.array([row.step for row in rows], np.int64),

@@ -95,11 +95,17 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
+_SIMPLE = (float, int, str, bool)
+
+
 def cells(config: Mapping[str, Any], prefix: str = "") -> dict[str, Cell]:
     """Return the leaves of a stored config by their paths: {"a": {"b": 1}} is {"a/b": 1}."""
     found: dict[str, Cell] = {}
     for key, value in config.items():
         name = f"{prefix}/{key}" if prefix else str(key)
+        if type(value) in _SIMPLE:  # most are
+            found[name] = value
+            continue
         special = isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in (OBJECT, TUPLE, DICT)
         if isinstance(value, Mapping) and value and not special:
             found.update(cells(value, name))

@@ -72,6 +72,7 @@ def _template(theme: Theme) -> go.layout.Template:
     }  # fmt: skip
     scale = [[at / (len(SCALES[theme]) - 1), colour] for at, colour in enumerate(SCALES[theme])]
     return go.layout.Template(
+        data={"parcoords": [{"line": {"colorscale": scale}}]},  # it does not take that of the layout
         layout={
             "font": {"color": ink, "family": "system-ui, sans-serif", "size": 13},
             "paper_bgcolor": paper, "plot_bgcolor": paper, "colorway": PALETTE, "xaxis": axis, "yaxis": axis,

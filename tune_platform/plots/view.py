@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tune_platform.plots import reading
-from tune_platform.plots.columns import KINDS, Floats, Log, Objects, Reports, Trials, join, take
+from tune_platform.plots.columns import KINDS, Floats, Log, Objects, Reports, Trials, exchanged, join, take
 from tune_platform.plots.space import Cell, Dimension, read_space
 from tune_platform.results import Results, locate
 from tune_platform.results.lineage import Lineage
@@ -103,9 +103,11 @@ class View:
             changed = None if whole else reader.touched(self.revision, revision)
             rows = reader.trial_chunks() if changed is None else [reader.trials_of(changed)]
             fresh = reading.read_trials(rows, log, _now(row, log))
-            trials = fresh if changed is None else _merged(self.trials, fresh)
             came = reading.read_reports(reader, self.reports.stride, self.revision, revision)
-            reports = with_last(_sorted(join(self.reports, came)), trials)
+            if changed is None:
+                trials, reports = fresh, with_last(_sorted(join(self.reports, came)), fresh)
+            else:
+                trials, reports = exchanged(self.trials, fresh, "number"), _followed(self.reports, came, fresh)
             family = _family(reader, log) if (more.verdict == "clone").any() or self.family is not None else None
             view = replace(self, **_row(row), revision=revision, trials=trials, reports=reports, log=log, family=family)
             return view if len(reports) < 2 * self.limit else View.of(self.name, storage=self.storage, limit=self.limit)
@@ -182,14 +184,27 @@ class View:
         found = self.trials.parameters.get(name)
         return np.full(len(self.trials), None, object) if found is None else found
 
-    def whole(self, trials: Sequence[int]) -> View:
-        """Return the view with all reports of these trials, of which a long experiment holds only some."""
+    def whole(self, trials: Sequence[int], known: dict[int, Reports] | None = None) -> View:
+        """Return the view with all reports of these trials, of which a long experiment holds only some.
+
+        `known`: what this call found for an earlier picture; only what came since is read, and noted there.
+        """
         if self.reports.stride == 1 or not len(trials):
             return self
+        before = {} if known is None else {each: known[each] for each in trials if each in known}
+        found = {}
         with open_store(self.storage) as store, store.open(self.name, readonly=True) as reader:
-            found = [reading.read_curve(reader, each, self.revision, self.reports.stride) for each in trials]
-        kept = take(self.reports, ~np.isin(self.reports.trial, np.array(trials, np.int64)))
-        return replace(self, reports=_sorted(join(kept, *found)))
+            for each in sorted(set(trials)):
+                had = before.get(each)
+                above = int(had.step[-1]) if had is not None and len(had) else 0
+                if above < self.trials.step[self.trials.place(each)] or had is None:
+                    came = reading.read_curve(reader, each, self.revision, self.reports.stride, above)
+                    had = came if had is None else join(had, came)
+                found[each] = had
+        if known is not None:
+            known.clear()
+            known.update(found)
+        return replace(self, reports=exchanged(self.reports, join(*found.values()), "trial"))
 
     def curve(self, trial: int, metric: str | None = None) -> tuple[np.ndarray[Any, Any], Floats]:
         """Return the steps and values of one trial, in order, as far as they are held here."""
@@ -236,10 +251,10 @@ def _sorted(reports: Reports) -> Reports:
     return found
 
 
-def _merged(old: Trials, fresh: Trials) -> Trials:
-    kept = take(old, ~np.isin(old.number, fresh.number))
-    both = join(kept, fresh)
-    found: Trials = take(both, np.argsort(both.number, kind="stable"))
+def _followed(reports: Reports, came: Reports, fresh: Trials) -> Reports:
+    """Return the reports with those that came, which are of the trials in `fresh`: all others stay where they are."""
+    mine = take(reports, np.isin(reports.trial, np.union1d(fresh.number, came.trial)))
+    found: Reports = exchanged(reports, with_last(_sorted(join(mine, came)), fresh), "trial")
     return found
 
 

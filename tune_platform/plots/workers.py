@@ -159,7 +159,8 @@ def timeline(view: View, *, by: By = "node") -> go.Figure:
             go.Bar(
                 base=found.start[mine[:, 0]], x=(found.end - found.start)[mine[:, 0]],
                 y=[text(list(nodes)[at]) for at in mine[:, 1]], orientation="h", name=name, opacity=0.8,
-                marker={"color": colour, "line": {"width": 0.5, "color": "white"}}, customdata=found.trial[mine[:, 0]],
+                marker={"color": colour, "line": {"width": 0.5, "color": "rgba(128,128,128,0.5)"}},
+                customdata=found.trial[mine[:, 0]],
                 hovertemplate="trial %{customdata}<br>from %{base:.4g} s, for %{x:.4g} s",
             )
         )  # fmt: skip

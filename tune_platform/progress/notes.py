@@ -146,14 +146,15 @@ def last_line(text: str) -> str:
 
 
 def values_of(node: Mapping[str, float]) -> str:
-    """Return "8 CPU, 1 GPU, 15.4 GiB of memory"."""
+    """Return "8 CPU, 1 GPU, 15.4 GiB of memory"; what a share has none of is left out, little memory is in MiB."""
 
     def text(name: str, amount: float) -> str:
         if name.endswith("memory"):
-            return f"{amount / 2**30:.1f} GiB of {name}"
+            size = f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{math.ceil(amount / 2**20)} MiB"
+            return f"{size} of {name}"
         return f"{amount:g} {name.upper() if name in ('cpu', 'gpu') else name}"
 
-    return ", ".join(text(name, amount) for name, amount in node.items())
+    return ", ".join(text(name, amount) for name, amount in node.items() if amount)
 
 
 def _round(count: int) -> bool:

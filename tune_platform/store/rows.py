@@ -152,6 +152,12 @@ def to_reports(found: Sequence[Sequence[Any]], damaged: Damaged) -> list[ReportR
 
 def to_trials(found: Sequence[Sequence[Any]], damaged: Damaged) -> list[TrialRow]:
     """Build trials from their columns."""
+    columns: list[Any] = list(zip(*found, strict=True))
+    for place, name in enumerate(_FIELDS) if found else ():
+        if name in _DECODED:
+            columns[place] = _at_once(columns[place])
+    if None not in columns:
+        return [TrialRow(**dict(zip(_FIELDS, row, strict=True))) for row in zip(*columns, strict=True)]
     trials = []
     for row in found:
         values = dict(zip(_FIELDS, row, strict=True))
@@ -182,11 +188,9 @@ def _decode_all(
     table: str, found: Sequence[Sequence[Any]], place: int, damaged: Damaged
 ) -> tuple[Sequence[Sequence[Any]], list[dict[str, Any]]]:
     """Return the rows that can be read, and the values of their column `place`."""
-    with suppress(TypeError, ValueError):
-        # One call for all rows: twice as fast as one each.
-        values: list[dict[str, Any]] = decode(f"[{','.join([row[place] for row in found])}]")
-        if len(values) == len(found) and set(map(type, values)) <= {dict}:
-            return found, values
+    at_once = _at_once([row[place] for row in found])
+    if at_once is not None:
+        return found, at_once
     good, values = [], []
     for row in found:
         try:
@@ -196,6 +200,15 @@ def _decode_all(
         else:
             good.append(row)
     return good, values
+
+
+def _at_once(texts: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Return the objects that are written as JSON by one call, twice as fast as one each; None where one is none."""
+    with suppress(TypeError, ValueError):
+        values: list[dict[str, Any]] = decode(f"[{','.join(texts)}]")
+        if len(values) == len(texts) and set(map(type, values)) <= {dict}:
+            return values
+    return None
 
 
 def to_checkpoint(row: Sequence[Any]) -> CheckpointRow:

@@ -90,6 +90,8 @@ def test_the_table_has_plain_cells_and_shows_what_varies(picture: Picture) -> No
     json.dumps(columns, allow_nan=False)
     assert "config/lr" in picture.table.shown
     assert "worker" not in picture.table.shown  # the same everywhere
+    order = [name for name in picture.table.shown if name in ("step", "reason", "config/lr", "seconds")]
+    assert order == ["step", "reason", "config/lr", "seconds"]
 
 
 def test_only_what_changed_is_sent(source: Source, storage: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.odd_experiments import START, Experiment, Made, normal, store, write
 from tune_platform.errors import ExperimentError
+from tune_platform.plots.columns import Reports
 from tune_platform.plots.view import View
 from tune_platform.results import Results
 from tune_platform.store.records import LogRow, ReportRow, TrialRow
@@ -121,6 +122,35 @@ def test_of_a_long_experiment_steps_are_left_out_but_no_end(tmp_path: Path) -> N
     whole = view.whole([1])
     assert whole.curve(1)[0].tolist() == list(range(1, 100))
     assert whole.curve(2)[0].tolist() == steps.tolist()
+
+
+def test_of_a_long_experiment_that_goes_on_the_same_is_held_as_if_it_were_read_anew(tmp_path: Path) -> None:
+    curve = [{"loss": 100.0 - step} for step in range(1, 36)]
+    made = Experiment(trials=[Made(config={"lr": 0.1}, curve=curve) for _ in range(3)])
+    name = store("long", made, tmp_path)
+    view, known = View.of(name, storage=tmp_path, limit=30), dict[int, Reports]()
+    assert view.reports.stride == 4
+    assert view.whole([1, 2], known).curve(1)[0].tolist() == list(range(1, 36))
+    with open_store(tmp_path) as place, place.open(name) as experiment:
+        experiment.acquire("test:2")
+        old = experiment.trial(1)
+        for step in range(36, 40):
+            seq, at = experiment.last_seq() + 1, START + 900 + step
+            log = [LogRow(seq, at, "reported", 1, {"attempt": 1, "first": step, "last": step})]
+            report = {"loss": 100.0 - step}
+            row = TrialRow(trial=1, status="RUNNING", config=old.config, step=step, metrics=report, best=100.0 - step,
+                           best_step=step, created=old.created, started=old.started, ended=at, attempt=1)  # fmt: skip
+            experiment.append(log, [ReportRow(1, step, seq, at, report)], [row])
+            view = view.newer()
+            steps = [1, *range(4, step + 1, 4)] + ([step] if step % 4 else [])
+            assert view.curve(1)[0].tolist() == steps
+            assert view.curve(1)[1].tolist() == [100.0 - each for each in steps]
+            assert view.curve(0)[0].tolist() == view.curve(2)[0].tolist() == [1, *range(4, 33, 4), 35]
+            assert view.trials.number.tolist() == [0, 1, 2]
+            whole = view.whole([1], known)
+            assert whole.curve(1)[0].tolist() == list(range(1, step + 1))
+            assert whole.curve(2)[0].tolist() == view.curve(2)[0].tolist()
+            assert list(known) == [1], "of others nothing is kept"
 
 
 def test_a_log_of_clones_has_their_parents(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tests.tune_platform.cli.conftest import TRACEBACK
 from tests.tune_platform.progress.drive import Clock, Drive
-from tune_platform.progress.notes import LONG_GAP, Notes, where
+from tune_platform.progress.notes import LONG_GAP, Notes, values_of, where
 from tune_platform.progress.text import Differences
 from tune_platform.protocol.events import Requested
 
@@ -12,6 +12,12 @@ def test_the_users_own_frame_is_named() -> None:
     library = TRACEBACK.split("ValueError")[0] + '  File "/x/site-packages/torch/nn.py", line 7, in forward\n'
     assert where(library) == "train.py:31 in step"
     assert where("boom") == ""
+
+
+def test_a_node_is_told_without_what_it_has_none_of() -> None:
+    assert values_of({"cpu": 8, "gpu": 1, "memory": 15.43 * 2**30}) == "8 CPU, 1 GPU, 15.4 GiB of memory"
+    assert values_of({"cpu": 0.5, "gpu": 0.0, "memory": 0.0}) == "0.5 CPU"
+    assert values_of({"memory": 40 * 2**20}) == "40 MiB of memory"
 
 
 def test_a_failure_is_told_once_then_counted() -> None:
