@@ -15,8 +15,8 @@ Hyperparameters, all with a default:
 - `optimizer`: "sgd" (`momentum`, `nesterov`) or "adamw"; `lr`; `weight_decay`; `warmup`: share of the training in
   which the rate rises; `drops`: shares at which it falls to a tenth; `schedule`: "constant", "cosine" (to zero at the
   end, after the warm-up), "step" (to a tenth after a half and three quarters) or "one_cycle" (up from 1/25 in `warmup`,
-  0.3 where that is 0, and down to zero). The end is that of `epochs` or `updates`: with a scheduler that stops trials
-  early, give as many as its `max`; `label_smoothing`;
+  0.3 where that is 0, and down to zero). The end is that of `epochs` or `updates`, which are best left out with a
+  scheduler: then it is the scheduler's `max`; `label_smoothing`;
 - `precision`: "float32", "bfloat16" or "float16" (of the forward pass; parameters stay float32; the loss of float16 is
   scaled); `accumulate`: a batch is computed in so many parts, which changes memory and not the step;
   `max_grad_norm`: gradients are clipped to it (0: not); `ema`: decay of averaged weights, which are then evaluated (0:
@@ -25,7 +25,8 @@ Hyperparameters, all with a default:
 - `evaluation`: by the "first" worker while the others wait, or "sharded" over all; `test`: test images are read at the
   "last" report (default), at each ("always") or "never";
 - `batch_size` per worker; `partition`: "shard" (each worker its part) or "same" (all data, an order of its own);
-- `epochs`, or `updates` for a number of inner steps; `report_every` inner steps (default: an epoch);
+- `epochs`, or `updates` for a number of inner steps (default: until the scheduler, or `stop`, ends a trial at the
+  latest, where one counts epochs, updates or steps; else 10 epochs); `report_every` inner steps (default: an epoch);
 - `strategy`: a name of `tune_platform.trainables.strategies`, or a dict with a `name` and its options; `workers`: how
   many, where the trial's resources do not say.
 

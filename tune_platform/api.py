@@ -288,6 +288,7 @@ def _assemble(spec: SearchSpec, experiment: SqlExperiment, listeners: Sequence[L
         trainable=spec.trainable,
         metrics=spec.metrics,
         resource=scheduler.resource,
+        max=_latest(scheduler),
         on_bad_metric=spec.on_bad_metric,
         step_timeout=math.inf if spec.step_timeout is None else spec.step_timeout,
         stop=spec.stop,
@@ -362,6 +363,12 @@ def _make_folders(*folders: str) -> None:
             private_folder(folder.parent, folder.name)
         except OSError as error:
             raise ExperimentError(f"{folder} cannot be made: {error.strerror or error}") from error
+
+
+def _latest(scheduler: Any) -> float:
+    """Return the amount of its resource at which a scheduler ends a trial at the latest; infinite if it says none."""
+    latest = getattr(scheduler, "max", None)
+    return float(latest) if isinstance(latest, int | float) else math.inf
 
 
 def _folder(spec: SearchSpec, name: str) -> str:

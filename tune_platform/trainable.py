@@ -59,6 +59,8 @@ class TrialContext:
     scikit-learn's `random_state` take no more than 32 bits: `seed % 2**32`.
     `resources` are those of the lease (`cpu`, `gpu`, custom ones), of each worker where there are several; `gang`
     are then the workers (see `tune_platform.distributed`).
+    `horizon` are the values at which the trial ends at the latest, by the names under which they are reported ("step"
+    counts reports): the scheduler's `max` and what the spec's `stop` says. A learning-rate schedule can end there.
     """
 
     experiment: str = ""
@@ -68,6 +70,7 @@ class TrialContext:
     resources: Mapping[str, float] = field(default_factory=dict)
     folder: str = ""
     gang: Gang | None = None
+    horizon: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:

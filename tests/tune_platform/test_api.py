@@ -22,6 +22,7 @@ from tune_platform import (
     Trainable,
     choice,
     get_checkpoint,
+    get_context,
     grid_search,
     load,
     report,
@@ -517,3 +518,32 @@ def test_postgresql_from_end_to_end(
         shown = CliRunner().invoke(main, [*words, "--storage", empty_postgresql], prog_name="tune-platform")
         assert shown.exit_code == 0, shown.output
         assert "toy" in shown.output or words[0] == "best"
+
+
+@pytest.mark.parametrize(
+    ("options", "horizon"),
+    [
+        ({"scheduler": {"name": "asha", "resource": "epoch", "max": 9}, "stop": {"step": 5}}, {"epoch": 9, "step": 5}),
+        ({"scheduler": {"name": "asha", "max": 9}, "stop": {"step": 5}}, {"step": 5}),
+        ({"scheduler": {"name": "asha", "max": 9}}, {"step": 9}),
+        ({"scheduler": "asha"}, {}),
+        ({"scheduler": "fifo"}, {}),
+    ],
+)
+def test_a_trial_knows_when_it_ends_at_the_latest(
+    options: dict[str, Any], horizon: dict[str, float], tmp_path: Path
+) -> None:
+    seen: list[Mapping[str, float]] = []
+
+    def train(config: dict[str, Any]) -> None:
+        seen.append(dict(get_context().horizon))
+        for epoch in range(1, 4):
+            report({"loss": config["x"], "epoch": epoch})
+
+    run(
+        SearchSpec(
+            name="e", trainable=train, param_space={"x": uniform(0, 1)}, metric="loss", mode="min", num_samples=1,
+            searcher="random", storage=str(tmp_path), backend="inline", progress="off", **options,
+        )
+    )  # fmt: skip
+    assert seen == [horizon]

@@ -79,7 +79,7 @@ DEFAULTS: Mapping[str, Any] = {
     # where that is 0, and down to zero)
     "schedule": "constant",
     "batch_size": 64,
-    "epochs": 20,
+    "epochs": 20,  # where no scheduler, and no `stop`, says when a trial ends at the latest
     "shift": 0,
     "flip": False,
     "warmup": 0.0,  # share of the epochs in which the rate rises
@@ -329,7 +329,13 @@ class RobustnessTrainable(Trainable):
         self.reset_config(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
-        """Begin a new training with `config` and the context's present seed; data that are the same are kept."""
+        """Begin a new training with `config` and the context's present seed; data that are the same are kept.
+
+        Where it names no `epochs`, they are those after which the scheduler, or `stop`, ends the trial at the latest.
+        """
+        latest = self.context.horizon
+        if "epochs" not in config and (epochs := latest.get("epoch", latest.get("step"))) is not None:
+            config = {**config, "epochs": math.ceil(epochs)}
         whole = complete(config)
         build_method(whole)  # so that a mistake is told before anything is loaded
         key = tuple(whole[name] for name in (*DATA_KEYS, "eps", "allow_overlap"))

@@ -209,6 +209,7 @@ class Executor:
             experiment=self.job.experiment, trial=launch.trial, attempt=launch.attempt,
             seed=derive(self.job.seed, "trial", launch.trial), resources=launch.resources.bundle(),
             folder=trial_folder(self.job, launch.trial), gang=self._gang_for(launch.resources),
+            horizon=self.job.horizon,
         )  # fmt: skip
         config = dict(launch.config)
         found = resolve(self.job.trainable)  # first: what its import does to the process is no trial's doing

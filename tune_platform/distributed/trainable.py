@@ -97,10 +97,17 @@ class DistributedTrainable(Trainable):
         return {}
 
     def total_updates(self, config: Mapping[str, Any], data: Iterable[Any]) -> int:
-        """Return the inner steps of a whole training. Default: `updates`, or `epochs`, of the config."""
-        if "updates" in config:
-            return int(config["updates"])
-        return int(config.get("epochs", 10)) * self.epoch_length(data)
+        """Return the inner steps of a whole training. Default: `updates`, or `epochs`, of the config.
+
+        Where it has neither, the training ends where the scheduler, or the spec's `stop`, ends it at the latest: the
+        first of `updates`, `epoch` and `step` (reports) that one of them counts; else after 10 epochs.
+        """
+        latest = self.context.horizon
+        if "updates" in config or ("updates" in latest and "epochs" not in config):
+            return math.ceil(float(config.get("updates", latest.get("updates"))))
+        if "epochs" not in config and "epoch" not in latest and "step" in latest:
+            return math.ceil(latest["step"]) * self.report_every(config, data)
+        return math.ceil(float(config.get("epochs", latest.get("epoch", 10)))) * self.epoch_length(data)
 
     def report_every(self, config: Mapping[str, Any], data: Iterable[Any]) -> int:
         """Return the inner steps between two reports. Default: `report_every` of the config, else one epoch."""

@@ -33,6 +33,7 @@ class Job:
     an attempt reports a better value of the first metric than before. `flush_s` bounds how long a report may wait in a
     worker while the driver is there; one that is away finds all of them, in order.
     `keep_warm` paused trials stay in the memory of each worker. `own_folder`: a trial works in its own folder.
+    `max` is the amount of the resource at which the scheduler ends a trial at the latest.
     `memory`: bytes of checkpoints of which each process keeps a copy, for trials that go on from them (0: none).
     `log_limit`: bytes of what a trial prints that are kept.
     """
@@ -41,6 +42,7 @@ class Job:
     trainable: Any
     metrics: tuple[str, ...]
     resource: str = "step"
+    max: float = math.inf
     stop: Mapping[str, float] = field(default_factory=dict)
     on_bad_metric: OnBadMetric = "fail"
     step_timeout: float = math.inf  # seconds; for backends in the loop's own time: the engine watches the others
@@ -59,6 +61,12 @@ class Job:
     reuse_workers: bool = True
     resources: Resources | None = None  # of every trial, where all hold the same: workers can be started ahead
     max_concurrent: float = math.inf
+
+    @property
+    def horizon(self) -> Mapping[str, float]:
+        """The values at which a trial ends at the latest, by the name under which they are reported."""
+        latest = min(self.max, self.stop.get(self.resource, math.inf))
+        return {**self.stop, self.resource: latest} if latest < math.inf else self.stop
 
     @property
     def timed(self) -> bool:

@@ -87,6 +87,15 @@ def test_measurements_change_no_training() -> None:
     assert [set(report) >= PAPER for report in after] == [True, True, True]
 
 
+@pytest.mark.parametrize(("horizon", "epochs"), [({"epoch": 2.0, "step": 5.0}, 2), ({"step": 2.0}, 2), ({}, 20)])
+def test_where_no_epochs_are_named_the_scheduler_says_how_many(horizon: dict[str, float], epochs: int) -> None:
+    trainable = RobustnessTrainable(TrialContext(seed=3, resources={"cpu": 1}, horizon=horizon))
+    trainable.setup({name: value for name, value in SMALL.items() if name != "epochs"})
+    assert trainable.training.config["epochs"] == epochs
+    if epochs == 2:
+        assert [report["done"] for report in steps(trainable, 2)] == [False, True]
+
+
 def test_methods_are_paired_by_seed() -> None:
     """Natural training and TRADES without weight are one training: same batches, augmentations and dropout masks."""
     natural, trades = make({"method": "natural"}), make({"method": "trades", "beta": 0.0})

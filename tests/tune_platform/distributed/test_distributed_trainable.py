@@ -47,6 +47,31 @@ def parameters(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     return [torch.load(path, weights_only=True)["model"] for path in sorted(folder.glob("worker-*.pt"))]
 
 
+@pytest.mark.parametrize(
+    ("config", "horizon", "updates"),
+    [
+        ({"updates": 24, "report_every": 6}, {"updates": 5.0}, 24),
+        ({"epochs": 3}, {"epoch": 7.0, "updates": 5.0}, 3 * 16),
+        ({}, {"updates": 40.0, "epoch": 7.0}, 40),
+        ({}, {"epoch": 6.5, "step": 3.0}, 7 * 16),
+        ({"report_every": 5}, {"step": 3.0}, 15),
+        ({}, {"step": 3.0, "accuracy": 0.9}, 3 * 16),
+        ({}, {"accuracy": 0.9}, 10 * 16),
+    ],
+)
+def test_a_training_that_names_no_end_ends_with_the_scheduler(
+    config: dict[str, Any], horizon: dict[str, float], updates: int
+) -> None:
+    gang = Gang("threads", 2)
+    try:
+        recipe = Recipe(TrialContext(seed=3, gang=gang, horizon=horizon))
+        recipe.setup({"strategy": "averaging", "lr": 0.1, **config})
+        assert recipe._total == updates
+        recipe.cleanup()
+    finally:
+        gang.close()
+
+
 def test_reports(gang: Gang) -> None:
     recipe = begin(gang)
     reports = rest(recipe)
