@@ -526,6 +526,7 @@ def test_postgresql_from_end_to_end(
         ({"scheduler": {"name": "asha", "resource": "epoch", "max": 9}, "stop": {"step": 5}}, {"epoch": 9, "step": 5}),
         ({"scheduler": {"name": "asha", "max": 9}, "stop": {"step": 5}}, {"step": 5}),
         ({"scheduler": {"name": "asha", "max": 9}}, {"step": 9}),
+        ({"scheduler": {"name": "asha", "max": 9}, "stop": {"training_iteration": 5}}, {"step": 5}),
         ({"scheduler": "asha"}, {}),
         ({"scheduler": "fifo"}, {}),
     ],

@@ -64,9 +64,12 @@ class Job:
 
     @property
     def horizon(self) -> Mapping[str, float]:
-        """The values at which a trial ends at the latest, by the name under which they are reported."""
-        latest = min(self.max, self.stop.get(self.resource, math.inf))
-        return {**self.stop, self.resource: latest} if latest < math.inf else self.stop
+        """The values at which a trial ends at the latest, by the names of their metrics; of steps, "step" alone."""
+        found: dict[str, float] = {}
+        for name, value in ((self.resource, self.max), *self.stop.items()):
+            name = "step" if name == "training_iteration" else name
+            found[name] = min(value, found.get(name, math.inf))
+        return {name: value for name, value in found.items() if value < math.inf}
 
     @property
     def timed(self) -> bool:
