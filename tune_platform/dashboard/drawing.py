@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +36,7 @@ class Drawing:
     key: str
     fresh: float = 0.0  #: until when (monotonic seconds) it need not be drawn anew
     seen: Any = None  #: what it shows; while that stays, it need not be drawn anew
+    at: float = field(default_factory=time.monotonic, compare=False)  #: when it was drawn
 
     @cached_property
     def plain(self) -> Mapping[str, Any]:
@@ -90,7 +91,8 @@ def _draw(
         seen = None if options.get("bands") else _shown(view, shown or view.ranking[: options["top"]], options)
         if last and seen is not None and seen == last.seen:
             return replace(last, summary=told)
-        view = view.whole(shown or view.ranking[: options["top"]])  # of a long experiment not all steps are held
+        # Of a long experiment not all steps are held.
+        view = view.whole(shown or view.ranking[: options["top"]], picture.curves)
         if trials:
             options["trials"] = shown
     try:

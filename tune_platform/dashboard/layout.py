@@ -176,7 +176,7 @@ def column_defs(table: Table, columns: Sequence[str], grouped: str = "trials") -
             "headerName": name.removeprefix("config/").removeprefix("metrics/"),
             "headerTooltip": name,
             **({"valueFormatter": digits} if name in table.fractions or (means and name not in drawn) else {}),
-            "width": 90 if name in ("trial", "step") else 320 if name == "reason" else 130,
+            "width": 90 if name in ("trial", "step") else 280 if name == "reason" else 120,
             **drawn.get(name, {}),
         }
         for name in columns
@@ -205,7 +205,10 @@ def news(picture: Picture, since: int, by: str = LAST) -> dict[str, Any] | None:
     table = picture.since(since) if since else picture.table
     columns = {**table.columns, **aggregated(table.view, by)}
     packed = {name: pack(cells) for name, cells in columns.items()}
-    return {"name": view.name, "since": since, "revision": view.revision, "by": by, "columns": packed}
+    return {
+        "name": view.name, "since": since, "revision": view.revision, "by": by, "metric": view.metric,
+        "mode": view.mode, "columns": packed,
+    }  # fmt: skip
 
 
 #: Figures that are drawn at once: they come with their tab.
@@ -283,6 +286,7 @@ def figure(
     caption = [
         html.Figcaption(made.summary if made else "", id={"type": f"{how}-said", "name": name}),
         dcc.Store(id={"type": f"{how}-drawn", "name": name}, data=made.key if made else None),
+        html.Div(className="age"),
         html.Div(id={"type": f"{how}-row", "name": name}, className="row"),
     ]
     inner = html.Div(drawing, id=name, role="group", **{"aria-label": kind.title})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tune_platform.dashboard import parts
-from tune_platform.dashboard.drawing import Drawing, draw
+from tune_platform.dashboard.drawing import SLOW, Drawing, draw
 from tune_platform.dashboard.files import log_of, log_path
 from tune_platform.dashboard.layout import FOLLOW, news, size
 from tune_platform.dashboard.options import read
@@ -123,9 +123,11 @@ def _figure(picture: Picture, name: str, given: Mapping[str, Any], asked: Asked)
     if len(picture.sent) >= _SENT:
         picture.sent.clear()
     picture.sent[made.key] = made
-    told = {"key": made.key, "summary": made.summary, "style": size(made)}
+    told: dict[str, Any] = {"key": made.key, "summary": made.summary, "style": size(made)}
+    if name in SLOW and not made.key.startswith(f"{picture.view.revision} "):
+        told["age"] = round(time.monotonic() - made.at, 1)  # it rests
     if made.key == had:
-        return None if old is not None and old.summary == made.summary else told
+        return None if old is not None and old.summary == made.summary and "age" not in told else told
     # One that was drawn otherwise than by an answer of this kind, the page does not know well enough to change.
     changed = difference(old.plain, made.plain) if old is not None and given.get("known") else None
     return {**told, "whole": made.plain} if changed is None else {**told, "changes": changed}

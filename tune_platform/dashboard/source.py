@@ -15,7 +15,7 @@ from tune_platform.dashboard.filtering import passing
 from tune_platform.dashboard.table import Table
 from tune_platform.errors import ExperimentError, did_you_mean
 from tune_platform.plots import Insight, insights
-from tune_platform.plots.columns import Trials, Whole, take
+from tune_platform.plots.columns import Reports, Trials, Whole, take
 from tune_platform.plots.view import View
 from tune_platform.results import Results
 from tune_platform.store.records import ExperimentRow
@@ -33,7 +33,8 @@ class Picture:
     """A view, and for each of its trials the revision that changed it last. Nothing changes: threads share it.
 
     What was made of it is kept with it: its figures in `drawings`. What outlives the revision: in `resting` the last of
-    each figure, in `sent` figures that browsers may have, by their keys, in `passed` the trials that pass a filter.
+    each figure, in `sent` figures that browsers may have, by their keys, in `passed` the trials that pass a filter, in
+    `curves` all reports of the trials whose curves were drawn last.
     """
 
     view: View
@@ -42,11 +43,12 @@ class Picture:
     resting: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     sent: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     passed: dict[str, tuple[int, list[int] | None]] = field(default_factory=dict, repr=False, compare=False)
+    curves: dict[int, Reports] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def kept(self) -> dict[str, Any]:
         """What outlives the revision."""
-        return {"resting": self.resting, "sent": self.sent, "passed": self.passed}
+        return {"resting": self.resting, "sent": self.sent, "passed": self.passed, "curves": self.curves}
 
     @cached_property
     def table(self) -> Table:

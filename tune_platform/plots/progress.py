@@ -63,7 +63,7 @@ def history(view: View, *, x: Literal["trial", "time"] = "trial", log: bool | No
         if mine.any():
             drawn.add_trace(
                 scatter(len(trials))(
-                    x=at[mine], y=values[mine], customdata=trials.number[mine], mode="markers", name=word,
+                    x=at[mine], y=values[mine], customdata=trials.number[mine], mode="markers", name=word, meta=state,
                     marker={"color": colour, "symbol": symbol, "size": 6},
                     hovertemplate="trial %{customdata}<br>%{y:.6g}",
                 )
@@ -84,13 +84,15 @@ def history(view: View, *, x: Literal["trial", "time"] = "trial", log: bool | No
         kept = np.union1d(kept[np.r_[True, np.diff(best[kept]) != 0]], kept[-1:])
     drawn.add_trace(
         go.Scatter(
-            x=at[order][kept], y=best[kept], mode="lines", name="best so far",
+            x=at[order][kept], y=best[kept], mode="lines", name="best so far", meta=view.mode,
             line={"color": BEST, "width": 2, "shape": "hv"},
         )
     )  # fmt: skip
     logged = wants_log(values) if log is None else log
+    # Room for those that come until it is drawn anew: a page puts them over it.
+    room = {"autorangeoptions": {"include": [1.1 * len(trials)]}} if view.running and x == "trial" else {}
     drawn.update_layout(
-        xaxis_title="trial" if x == "trial" else "hours",
+        xaxis={"title": "trial" if x == "trial" else "hours", **(room if len(trials) > MANY else {})},
         yaxis={"title": text(view.metric), "type": "log" if logged else "linear"},
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
@@ -107,7 +109,7 @@ def _some_report(view: View) -> str:
 
 
 def _curves_summary(view: View) -> str:
-    count = len(np.unique(view.reports.trial))
+    count = int(np.count_nonzero(np.diff(view.reports.trial))) + 1  # they are in order
     longest = int(view.trials.step.max()) if len(view.trials) else 0
     times = int(view.trials.step.sum())
     if count == 1:
@@ -160,7 +162,7 @@ def curves(
         drawn.add_trace(
             kind(
                 x=at[index], y=values[index], customdata=step[index], name=f"trial {trial}", meta=trial,
-                mode="lines+markers" if len(at) < 30 else "lines", marker={"size": 4},
+                mode="lines+markers" if len(at) < 30 else "lines", marker={"size": 4 if len(at) > 1 else 8},
                 line={"width": 1.5, "color": PALETTE[place % len(PALETTE)],
                       "dash": ("solid", "dash", "dot", "dashdot")[place // len(PALETTE) % 4]},
                 hovertemplate=f"trial {trial}, step %{{customdata}}<br>%{{y:.6g}}<extra></extra>",

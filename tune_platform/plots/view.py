@@ -191,13 +191,15 @@ class View:
         """
         if self.reports.stride == 1 or not len(trials):
             return self
-        before = {} if known is None else {each: known[each] for each in trials if each in known}
         found = {}
         with open_store(self.storage) as store, store.open(self.name, readonly=True) as reader:
             for each in sorted(set(trials)):
-                had = before.get(each)
+                at = self.trials.place(each)
+                # A trial that went on from a checkpoint may have reported a step twice.
+                straight = self.trials.attempt[at] <= 1 and self.trials.parent[at] < 0
+                had = known.get(each) if known is not None and straight else None
                 above = int(had.step[-1]) if had is not None and len(had) else 0
-                if above < self.trials.step[self.trials.place(each)] or had is None:
+                if had is None or above < self.trials.step[at]:
                     came = reading.read_curve(reader, each, self.revision, self.reports.stride, above)
                     had = came if had is None else join(had, came)
                 found[each] = had

@@ -2,17 +2,23 @@
 //
 // A look costs time of the server and of the browser, which a search on the same machine lacks. So after a look the
 // page rests for many times as long as it took: small looks (state, table) at least every two seconds, figures and
-// sections by what they took; a change after a rest is there at once.
+// sections by what they took; a change after a rest is there at once. Over figures that rest is put what the rows of the
+// table tell (see ahead.js); of others it is said how old they are.
 (function () {
-  const SOON = 1000, LATE = 1800;  // milliseconds between two small looks
-  const SMALL = 30, LARGE = 40;  // rests, in times of what a small look and one at the figures took
-  const SECTION = 40;  // milliseconds that a section is taken to cost, which is drawn out of sight of any clock
-  const LONGEST = 60000;
+  const SOON = 1000, LATE = 1500;  // milliseconds between two small looks
+  // Rests, in times of what a small look and one at the figures took, and one at those only that lack something; the
+  // longest in milliseconds.
+  const rests = {SMALL: 30, LARGE: 40, LACKING: 20, LONGEST: 60000};
+  const SECTION = 20;  // milliseconds that a section is taken to cost, which is drawn out of sight of any clock
+  const OLD = 4000;  // milliseconds from which on it is said how old a figure is
+  const AHEAD = ["history", "curves"];
 
   const page = {where: null, revision: 0, state: "", log: "", stale: false, selection: [], by: "last", filter: "", options: {}};
-  const figures = new Map();  // by name: what is drawn {key, kind, figure}
+  // By name what is drawn, {key, kind, figure}; when something came that it does not show, {since}; whether that is
+  // more than can be put over it, {lacks}.
+  const figures = new Map();
   const stored = new Map();  // by name: the key that the server has given last
-  let restUntil = 0, timer = null, asking = false, missed = 0;
+  let restUntil = 0, lackUntil = 0, wordsUntil = 0, timer = null, asking = false, missed = 0;
 
   const dash = () => window.dash_clientside;
   const shared = () => window.tunePage;
@@ -20,7 +26,7 @@
   function watch(where, revision) {
     Object.assign(page, {where, revision, state: "", log: "", stale: false});
     missed = 0;
-    restUntil = 0;
+    restUntil = lackUntil = wordsUntil = 0;
     next(50);
     return null;
   }
@@ -31,7 +37,8 @@
       const name = ids[at].name;
       if (!key || stored.get(name) === key) return;
       stored.set(name, key);
-      figures.set(name, {key, kind, figure: null});
+      figures.set(name, {key, kind, figure: null, since: null, lacks: false});
+      window.tuneAhead.drawn(name);
     });
     take("figure", keys, ids);
     take("follow", others, otherIds);
@@ -55,13 +62,13 @@
     return box && box.width > 0 && box.bottom > 0 && box.top < window.innerHeight;
   }
 
-  // The figures that somebody sees, with what they are drawn from.
-  function wanted() {
+  // The figures that somebody sees, with what they are drawn from; of late only those that lack something.
+  function wanted(now) {
     const found = {};
     for (const [name, had] of figures) {
       const place = document.getElementById(name);
       if (!place) figures.delete(name), stored.delete(name);
-      else if (seen(place)) found[name] = told(name, had);
+      else if (seen(place) && (now >= restUntil || (had.lacks && now >= lackUntil))) found[name] = told(name, had);
     }
     return found;
   }
@@ -93,7 +100,7 @@
     if (!there() || document.hidden || asking) return;
     asking = true;
     const large = window.performance.now() >= restUntil;
-    const drawn = large ? wanted() : {};
+    const drawn = wanted(window.performance.now());
     const {where, by, filter, selection} = page;
     const asked = {
       ...where, by, filter, selection, revision: page.revision, state: page.state, log: page.log,
@@ -115,6 +122,7 @@
     } finally {
       asking = false;
     }
+    tellAges();
     if (there()) next(wait);
   }
 
@@ -123,38 +131,72 @@
     const begin = window.performance.now();
     if (news.state) state(news.state);
     if (news.log !== undefined) log(news);
-    if (page.where.trial === null ? news.revision !== asked.revision : news.changed) page.stale = true;
+    const changed = page.where.trial === null ? news.revision !== asked.revision : news.changed;
+    if (changed) page.stale = true;
+    const shown = new Set();  // figures that show all that has come, though they were not drawn
     if (asked.by === page.by && asked.filter === page.filter) {  // else what was chosen meanwhile asks for the same again
-      if (news.rows) shared().merge(news.rows, news.passing);
+      const rows = news.rows ? shared().merge(news.rows, news.passing) : [];
+      for (const name of AHEAD) {
+        const had = figures.get(name);
+        if (!had || !rows.length || !seen(document.getElementById(name))) continue;
+        const {metric, mode} = news.rows, chosen = page.selection.length > 0;
+        const told = {options: page.options[name] || {}, metric: asked.by === "last" ? metric : null, mode, chosen};
+        const whole = window.tuneAhead.put(name, rows, told);
+        had.lacks = had.lacks || whole === false;
+        if (whole) shown.add(name);
+      }
       if (news.said !== undefined) dash().set_props("filter-said", {children: news.said});
       page.revision = news.revision;
     }
+    for (const [name, had] of figures) {
+      if (asked.figures[name]) had.since = null, had.lacks = false;  // it is drawn below
+      else if (changed && !shown.has(name)) had.since = had.since === null ? begin : had.since;
+    }
     const small = news.ms + await busy(begin);
-    if (!large) return Math.min(LATE, Math.max(SOON, SMALL * small));
-    const second = window.performance.now();
-    for (const [name, change] of Object.entries(news.figures || {})) redraw(name, change, asked);
-    let cost = 0;
-    if (page.stale) {
+    if (page.stale && window.performance.now() >= wordsUntil) {
       page.stale = false;
       dash().set_props("revision", {data: news.revision});
-      cost += SECTION * document.querySelectorAll('[id*="section-mark"]').length || SECTION;
+      const cost = SECTION * Math.max(1, document.querySelectorAll('[id*="section-mark"]').length);
+      wordsUntil = window.performance.now() + rests.LARGE * cost;
     }
-    cost += news.ms + await busy(second);
-    if (news.running) restUntil = window.performance.now() + Math.min(LONGEST, LARGE * cost);
-    return SOON;
+    if (Object.keys(asked.figures).length) {
+      const second = window.performance.now();
+      for (const [name, change] of Object.entries(news.figures || {})) redraw(name, change, asked);
+      const cost = news.ms + await busy(second), now = window.performance.now();
+      if (news.running) {
+        lackUntil = now + Math.min(rests.LONGEST, rests.LACKING * cost);
+        if (large) restUntil = now + Math.min(rests.LONGEST, rests.LARGE * cost);
+      }
+      return SOON;
+    }
+    const lacking = Array.from(figures).some(([name, had]) => had.lacks && seen(document.getElementById(name))) && window.performance.now() >= lackUntil;
+    return lacking ? 0 : Math.min(LATE, Math.max(SOON, rests.SMALL * small));
   }
 
   function redraw(name, change, asked) {
     const had = figures.get(name);
     if (!had || had.key !== asked.figures[name].key) return;  // it has been drawn anew meanwhile
-    if (JSON.stringify(told(name, had)) !== JSON.stringify(asked.figures[name])) return;
+    if (JSON.stringify(told(name, had)) !== JSON.stringify(asked.figures[name])) return void (had.lacks = true);
     const id = {type: had.kind, name};
+    had.since = change.age ? window.performance.now() - 1000 * change.age : null;
     if (change.whole || change.changes) {
       const figure = change.whole || changed(had.figure, change.changes);
       figures.set(name, {...had, key: change.key, figure});
+      window.tuneAhead.drawn(name);
       dash().set_props(id, {figure: zoomed(copied(figure), name), style: change.style});
     }
     dash().set_props({type: had.kind + "-said", name}, {children: change.summary});
+  }
+
+  // Say below a figure how old it is.
+  function tellAges() {
+    for (const [name, had] of figures) {
+      const place = document.getElementById(name), word = place && place.closest("figure").querySelector(".age");
+      if (!word) continue;
+      const age = had.since === null ? 0 : window.performance.now() - had.since;
+      const told = age < OLD ? "" : `as of ${Math.round(age / 1000)} s ago`;
+      if (word.textContent !== told) word.textContent = told;
+    }
   }
 
   // A figure with the parts of its axes that somebody has zoomed to: Dash draws anew after a zoom, so that Plotly does
@@ -227,5 +269,5 @@
 
   // A page that nobody sees asks for nothing.
   document.addEventListener("visibilitychange", () => document.hidden || next(0));
-  window.tuneLive = {watch, noted, choose, behind};
+  window.tuneLive = {watch, noted, choose, behind, rests};
 })();

@@ -1,6 +1,6 @@
 // What runs in the browser: it keeps the trials of the table, so that only those that changed are sent.
 (function () {
-  const kept = {name: null, sent: null, passing: null, rows: new Map(), grouped: false, groups: new Map()};
+  const kept = {name: null, sent: null, passing: null, rows: new Map(), columns: new Set(), grouped: false, groups: new Map()};
 
   function bytes(text) {
     const found = window.atob(text), out = new Uint8Array(found.length);
@@ -97,8 +97,12 @@
 
   // Take rows that have changed; return their trials.
   function take(news) {
-    if (news.since === 0 || kept.name !== news.name) kept.rows = new Map();
+    if (news.since === 0 || kept.name !== news.name) kept.rows = new Map(), kept.columns = new Set();
     kept.name = news.name;
+    const known = kept.columns.size;
+    Object.keys(news.columns).forEach((name) => kept.columns.add(name));
+    // A metric that nobody had reported before can be picked.
+    if (known && kept.columns.size > known) window.dash_clientside.set_props("columns", {data: Array.from(kept.columns)});
     const columns = Object.entries(news.columns).map(([name, column]) => [name, unpacked(column)]);
     const trials = unpacked(news.columns.trial);
     for (let at = 0; at < trials.length; at++) {
@@ -109,16 +113,17 @@
     return trials;
   }
 
-  // Put rows that have changed into the table, of which those in `passing` pass the filter.
+  // Put rows that have changed into the table, of which those in `passing` pass the filter; return these.
   function merge(news, passing) {
     const trials = take(news);
     const grid = window.dash_ag_grid && document.getElementById("table") && window.dash_ag_grid.getApi("table");
-    if (!grid) return;
     const now = new Set(passing || []);
+    const pass = trials.filter((trial) => !kept.passing || now.has(trial)).map((trial) => kept.rows.get(trial));
+    if (!grid) return pass;
     if (kept.grouped) {
       if (kept.passing) trials.forEach((trial) => (now.has(trial) ? kept.passing.add(trial) : kept.passing.delete(trial)));
       grid.setGridOption("rowData", shown());
-      return;
+      return pass;
     }
     const change = {add: [], update: [], remove: []};
     for (const trial of trials) {
@@ -129,6 +134,7 @@
       else if (there) change.remove.push(there.data);
     }
     grid.applyTransaction(change);
+    return pass;
   }
 
   function chosen(selected) {
@@ -189,7 +195,9 @@
     const [, before, word] = (text || "").match(/^(.*?)([A-Za-z_][\w.]*)?$/s);
     if (before.trim() && !word && !/(\(|\b(and|or|not))\s*$/.test(before)) return [];
     if (/(["'])[^"']*$/.test(before.replace(/(["'])[^"']*\1/g, ""))) return [];  // inside a text
-    const found = names.filter((name) => name !== word && name.toLowerCase().includes((word || "").toLowerCase()));
+    const came = Array.from(kept.columns).filter((name) => /^(config|metrics)\/./.test(name));
+    const all = new Set([...names, ...came.map((name) => name.replace(/^\w+\//, "").replaceAll("/", "."))]);
+    const found = Array.from(all).filter((name) => name !== word && name.toLowerCase().includes((word || "").toLowerCase()));
     return found.map((name) => before + name);
   }
 
@@ -274,7 +282,7 @@
     },
   });
 
-  window.tunePage = {cells, merge, unpacked};
+  window.tunePage = {cells, merge, row: (trial) => kept.rows.get(trial), unpacked};
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     page: {rows, chosen, brushed, marked, hovered, complete, save, address, versus, scheme, watch: window.tuneLive.watch, noted: window.tuneLive.noted},
   });
