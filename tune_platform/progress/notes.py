@@ -86,7 +86,7 @@ class Notes:
                 more = f"; choices got more values: {choices_of(event.choices)}" if event.choices else ""
                 return [self._note("resumed", f"going on from the log; what was running starts again{more}", {})]
             case CapacityChanged():
-                nodes = "; ".join(values_of(node) for node in event.nodes) or "nothing yet"
+                nodes = "; ".join(filter(None, map(values_of, event.nodes))) or "nothing yet"
                 return [self._note("resources", f"resources: {shorten(nodes, 200)}", {"nodes": len(event.nodes)})]
             case Exhausted():
                 return [self._note("search", f"no further suggestions: {event.reason}", {})]
