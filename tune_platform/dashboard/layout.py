@@ -162,6 +162,10 @@ def grid(table: Table, columns: Sequence[str], chosen: Sequence[int], grouped: s
     )  # fmt: skip
 
 
+#: Pixels of the columns that have less or more to say than a number.
+_WIDTHS = {"trial": 90, "step": 90, "state": 140, "reason": 280}
+
+
 def column_defs(table: Table, columns: Sequence[str], grouped: str = "trials") -> list[dict[str, Any]]:
     """Return the columns as the table of the page wants them; of configs also how many runs, and how they differ."""
     digits = {"function": "params.value == null ? '' : d3.format('.5~g')(params.value)"}
@@ -176,7 +180,7 @@ def column_defs(table: Table, columns: Sequence[str], grouped: str = "trials") -
             "headerName": name.removeprefix("config/").removeprefix("metrics/"),
             "headerTooltip": name,
             **({"valueFormatter": digits} if name in table.fractions or (means and name not in drawn) else {}),
-            "width": 90 if name in ("trial", "step") else 280 if name == "reason" else 120,
+            "width": _WIDTHS.get(name, 120),
             **drawn.get(name, {}),
         }
         for name in columns
