@@ -313,6 +313,7 @@ def main() -> None:
         parser.error(f"unknown {', '.join(unknown)}; there are {', '.join(PARTS)}")
     given = {name: getattr(args, name) for name in Sizes._fields if getattr(args, name) is not None}
     sizes = (QUICK if args.quick else Sizes())._replace(**given)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, each process of Ray compiles all that it imports
     # What the drivers of thousands of made-up searches have to say of nodes and trials is no news.
     logging.getLogger("tune_platform").setLevel(logging.CRITICAL)
     found = measure(sizes, parts, args.work, lambda text: print(text, file=sys.stderr, flush=True))
