@@ -121,8 +121,10 @@ def test_the_end_of_a_curve_that_is_shown_follows(live: Live) -> None:
     write(experiment, new, 0.0001, first=31, last=31)
     page.wait_for_function(f"() => ({CURVE})({new}) >= 31 || ({ends})() === 1")
     page.wait_for_timeout(2_000)
+    line = "() => (document.querySelector('#curves svg.ahead polyline')?.getAttribute('points') ?? '')"
+    before = page.evaluate(line)
     write(experiment, new, 0.0001, first=32, last=40)
-    page.wait_for_function(f"() => ({ends})() === 1 || ({CURVE})({new}) === 40")
+    page.wait_for_function(f"(before) => ({line})() !== before || ({CURVE})({new}) === 40", arg=before)
 
 
 def test_a_figure_that_does_not_follow_says_how_old_it_is(live: Live) -> None:
