@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.populations import Generations, Synchronous, Thaw
 from tune_platform.backends.simulated import Faults, SimulatedBackend
+from tune_platform.engine.clones import held_for_clones
 from tune_platform.engine.controller import PATIENCE, Controller
 from tune_platform.engine.failures import LOST_AT_ONCE
 from tune_platform.engine.feed import Feed
@@ -312,7 +313,9 @@ class CheckedController(Controller):
         for trial in self.state.trials.values():
             assert not self.dropped & {kept.ref.uri for kept in trial.checkpoints}, "a needed checkpoint was dropped"
             if keep_last is not None or keep_best is not None:
-                assert len(trial.checkpoints) <= max(1, keep_last or 0) + (keep_best or 0)
+                held = held_for_clones(self.state, trial)
+                kept = [entry for entry in trial.checkpoints if entry.step not in held]
+                assert len(kept) <= max(1, keep_last or 0) + (keep_best or 0)
             assert trial.bypassed <= PATIENCE
             for cause, times in trial.failures.items():
                 own = "worker_died" if cause == "out_of_memory" and cause not in self.settings.retries else cause

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_platform.backends import _writer
+from tune_platform.backends._writer import _keep
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -70,7 +73,20 @@ class Walk(Trainable):
 
 
 class Handed(Walk):
-    """Hands its state over in memory; to take one over lasts a while, so that a kill hits it in the middle."""
+    """Hands its state over in memory; to take one over lasts a while, so that a kill hits it in the middle.
+
+    `write`: seconds that its storage takes to have a checkpoint behind the training.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        super().setup(config)
+        if _writer._keep is _keep:
+
+            def slowly(*args: Any) -> CheckpointRef:
+                time.sleep(config["write"])
+                return _keep(*args)
+
+            setattr(_writer, "_keep", slowly)  # noqa: B010 (its type is narrower)
 
     def get_state(self) -> Any:
         return [self.now, self.state]
@@ -82,9 +98,16 @@ class Handed(Walk):
 
 
 def spec_of(
-    kind: str, storage: str, *, pause: float = 0.03, trials: int = 20, places: int = 2, backend: Any = "inline"
+    kind: str,
+    storage: str,
+    *,
+    pause: float = 0.03,
+    trials: int = 20,
+    places: int = 2,
+    write: float = 0.0,
+    backend: Any = "inline",
 ) -> SearchSpec:
-    """The experiment of that kind; `pause` is the length of a step in seconds.
+    """The experiment of that kind; `pause` is the length of a step in seconds, `write` that of writing a checkpoint.
 
     With one place nothing depends on who is quicker: trials come one after the other, and none is suggested ahead.
     """
@@ -92,7 +115,7 @@ def spec_of(
 
     return SearchSpec(
         trainable=f"tests.tune_platform.killing:{'Handed' if kind == 'family' else 'Walk'}",
-        param_space={"x": uniform(0, 1), "pause": pause},
+        param_space={"x": uniform(0, 1), "pause": pause, "write": write},
         metric="loss",
         mode="min",
         name=kind,

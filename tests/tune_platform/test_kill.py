@@ -263,14 +263,15 @@ def verdicts(storage: Path, kind: str) -> list[tuple[Any, ...]]:
     return [(row.trial, row.data["step"], row.data["verdict"], row.data["reason"]) for row in rows]
 
 
-@pytest.mark.xfail(
-    strict=False, reason="beside other tests another family than the calm one came from step 6 on: not understood yet"
-)
+@pytest.mark.parametrize("write", [0.0, 0.5])
 def test_a_driver_that_is_killed_while_trials_are_cloned_goes_on_with_the_same_family(
-    drivers: Callable[..., Driver], tmp_path: Path
+    write: float, drivers: Callable[..., Driver], tmp_path: Path
 ) -> None:
-    """Killed as soon as the log says that one is cloned: its weights are on their way from memory to memory."""
-    options: dict[str, Any] = {"pause": 0.1, "trials": 4, "places": 4}
+    """Killed as soon as the log says that one is cloned: its weights are on their way from memory to memory.
+
+    Where it takes long to write a checkpoint, those of the milestone are lost with the memory, and written again.
+    """
+    options: dict[str, Any] = {"pause": 0.1, "trials": 4, "places": 4, "write": write}
     driver = drivers("family", **options)
     seen = 0
     for _ in range(3):

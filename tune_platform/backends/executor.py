@@ -338,6 +338,7 @@ class Executor:
                     (state == "waiting" and save)
                     or (state != "running" and self.job.checkpoint_at_end)  # at a milestone it may be told to end
                     or (every > 0 and run.step > 0 and run.step % every == 0)
+                    or run.step in run.launch.again
                     or run.better
                     or run.draft is not None
                 ):

@@ -259,7 +259,7 @@ class SimulatedBackend:
             halted = step >= launch.committed and halts(report, job.resource, worker.until, job.stop, job.pruned)
             answers = not cause and worker.asked is not None and time >= worker.asked
             worker.halted = not cause and (halted or (answers and worker.halt))
-            if not cause and ((halted and worker.save) or (every and step % every == 0)):
+            if not cause and ((halted and worker.save) or (every and step % every == 0) or step in launch.again):
                 saved.append(self._checkpoint(number, step))
         if cause == "hang" and not (reports or worker.serial):
             # The only word that comes of it, so that it can be missed: else a report says that the code has begun.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tune_platform.engine.state import State
+from tune_platform.engine.clones import saved_at, to_save_again
+from tune_platform.engine.state import Awaited, State
 from tune_platform.engine.trial import HELD, SAVED_FIRST, STOPPING, Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Advance, Ask, DropCheckpoints, Finish, Launch, Release, Save
 from tune_platform.protocol.effects import (
@@ -18,6 +19,7 @@ from tune_platform.protocol.effects import (
     Finished,
     Launched,
     Moved,
+    Regained,
     SupplyEnded,
 )
 from tune_platform.protocol.reports import CheckpointRef, finite
@@ -39,6 +41,7 @@ def _asked(state: State, effect: Asked) -> list[Decision]:
 
 def _launch(state: State, effect: Launched) -> list[Decision]:
     trial = state.trials[effect.trial]
+    state.awaiting.pop(trial.number, None)  # as a driver of a former release decided
     if not trial.status.placed:  # else it begins anew where it is
         state.queue.pass_over(trial.number)
         state.move(trial, TrialStatus.STARTING, "")
@@ -51,6 +54,7 @@ def _launch(state: State, effect: Launched) -> list[Decision]:
     trial.until, trial.save = effect.until, effect.save
     trial.waits = trial.sent_on = False
     kept = trial.checkpoint
+    trial.again, trial.known = to_save_again(state, trial), trial.step
     launch = Launch(
         trial=trial.number,
         attempt=trial.attempt,
@@ -63,6 +67,7 @@ def _launch(state: State, effect: Launched) -> list[Decision]:
         resources=effect.resources,
         nodes=effect.nodes,
         seconds=(finite(trial.last.value("time_total_s")) or 0.0) if trial.last else 0.0,
+        again=trial.again,
     )
     state.commands.append(launch)
     return []
@@ -70,7 +75,8 @@ def _launch(state: State, effect: Launched) -> list[Decision]:
 
 def _decide(state: State, effect: Decided) -> list[Decision]:
     trial, verdict = state.trials[effect.trial], effect.verdict
-    _awaits_no_more(state, trial)
+    stays = isinstance(verdict, Resize) and not trial.status.placed
+    awaited = None if stays else _awaits_no_more(state, trial)
     match verdict:
         case Stop():
             status = TrialStatus.COMPLETED if verdict.completed else TrialStatus.STOPPED
@@ -85,11 +91,14 @@ def _decide(state: State, effect: Decided) -> list[Decision]:
             else:
                 _send_on(state, trial, verdict.reason)
         case Clone():
-            _clone(state, trial, verdict)
-        case Resize() if not trial.status.placed:
+            _clone(state, trial, verdict, awaited)
+        case Resize() if stays:
             state.queue.discard(trial)
             trial.resources = verdict.resources
-            (state.queue.add if trial.status is TrialStatus.PENDING else state.queue.add_paused)(trial)
+            if trial.status is TrialStatus.PAUSED:
+                state.queue.add_paused(trial)
+            elif trial.number not in state.awaiting:
+                state.queue.add(trial)
         case Pause() | Resize():
             trial.resize = verdict.resources if isinstance(verdict, Resize) else None
             trial.resizing = trial.resize is not None
@@ -98,8 +107,13 @@ def _decide(state: State, effect: Decided) -> list[Decision]:
 
 
 def _awaits(state: State, effect: Awaits) -> list[Decision]:
-    source = state.trials.get(effect.verdict.source)
-    state.awaiting[effect.trial] = effect.verdict, source.milestone if source is not None else 0
+    source, step = state.trials.get(effect.verdict.source), effect.lost
+    if step is None:
+        step = source.milestone if source is not None else 0
+    trial = state.trials[effect.trial]
+    if trial.status is TrialStatus.PENDING:
+        state.queue.discard(trial)
+    state.awaiting[effect.trial] = Awaited(effect.verdict, step, None if effect.lost is None else effect.step)
     state.heard.pop(effect.trial, None)  # it is no fault of its own that nothing is heard of it
     return []
 
@@ -137,15 +151,38 @@ def _finished(state: State, effect: Finished) -> list[Decision]:
     return []
 
 
-def _awaits_no_more(state: State, trial: Trial) -> None:
-    if state.awaiting.pop(trial.number, None) is not None and trial.status is TrialStatus.RUNNING:
+def _regained(state: State, effect: Regained) -> list[Decision]:
+    trial = state.trials[effect.trial]
+    _lend(state.trials[effect.checkpoint.trial], effect.checkpoint)
+    state.shelf.put(trial, Kept(effect.step, effect.checkpoint, None))
+    _awaits_no_more(state, trial)
+    return []
+
+
+def _lend(source: Trial, ref: CheckpointRef) -> None:
+    if ref in source.fresh:
+        source.lent.append(ref.step)
+
+
+def _awaits_no_more(state: State, trial: Trial) -> Awaited | None:
+    """Have a trial wait no longer, and return what it waited for."""
+    found = state.awaiting.pop(trial.number, None)
+    if found is None:
+        return None
+    if trial.status is TrialStatus.RUNNING:
         state.hear(trial)
+    elif trial.status is TrialStatus.PENDING:
+        state.queue.add(trial)
+    return found
 
 
-def _clone(state: State, trial: Trial, verdict: Clone) -> None:
-    taken = state.trials[verdict.source].newest
+def _clone(state: State, trial: Trial, verdict: Clone, awaited: Awaited | None) -> None:
+    """Have a trial go on from the checkpoint that it waited for, where there is that very one, else the newest."""
+    source = state.trials[verdict.source]
+    taken = (saved_at(source, awaited.step) if awaited is not None else None) or source.newest
     assert taken is not None, "the controller sees to it"
-    trial.fresh = []  # what it was is not what it goes on from
+    _lend(source, taken)
+    trial.fresh, trial.lent, trial.again = [], [], ()  # what it was is not what it goes on from
     trial.configs.append((trial.step, trial.config))
     trial.config = verdict.config
     state.shelf.put(trial, Kept(trial.step, taken, None))
@@ -203,6 +240,7 @@ _APPLY: dict[type[Any], Callable[..., list[Decision]]] = {
     Launched: _launch,
     Decided: _decide,
     Awaits: _awaits,
+    Regained: _regained,
     Moved: _moved,
     Dropped: _dropped,
     SupplyEnded: _supply_ended,

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tune_platform.engine.apply import apply
+from tune_platform.engine.clones import can_await, cloneable, cloned_again, held_for_clones, is_coming, saved_at
 from tune_platform.engine.failures import allowed_retries, with_more_memory
 from tune_platform.engine.fold import fold
 from tune_platform.engine.news import accepts, deadline, given_up, overdue, target_reached
@@ -26,10 +27,6 @@ from tune_platform.engine.queue import PATIENCE
 from tune_platform.engine.replay import (
     Comparison,
     behind,
-    can_await,
-    cloneable,
-    cloned_again,
-    is_coming,
     moot,
     problem,
     pruning,
@@ -50,6 +47,7 @@ from tune_platform.protocol.effects import (
     Finished,
     Launched,
     Moved,
+    Regained,
     SupplyEnded,
 )
 from tune_platform.protocol.events import (
@@ -216,7 +214,7 @@ class Controller:
             if event.cause == "out_of_memory" and (more := with_more_memory(self.settings, trial.resources)):
                 self._act(trial, more, "engine")
             if lost is not None and (clone := cloned_again(self.state, trial, lost.ref.trial)):
-                self._act(trial, clone, "engine")
+                self._emit(Awaits(trial=trial.number, step=lost.step, verdict=clone, lost=lost.ref.step))
 
     def _on_requested(self, event: Requested) -> None:
         if event.refused:
@@ -279,7 +277,8 @@ class Controller:
             self._emit(Awaits(trial=trial.number, step=trial.step, verdict=verdict))
             return
         if isinstance(verdict, Clone) and not cloneable(self.state, verdict.source):
-            if trial.waits or trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
+            waits = trial.waits or trial.number in self.state.awaiting
+            if waits or trial.status in (TrialStatus.PAUSING, TrialStatus.PAUSED):
                 self._go_on(trial, f"trial {verdict.source} has no checkpoint to clone")
             return
         self._emit(Decided(trial=trial.number, step=trial.step, verdict=verdict, by=by))
@@ -295,9 +294,15 @@ class Controller:
     def _clone_those_that_wait(self) -> bool:
         """Have clones go on whose source has the checkpoint by now, in memory or written, or writes none any more."""
         went_on = False
-        for number, (clone, step) in list(self.state.awaiting.items()):
+        for number, (clone, step, lost_at) in list(self.state.awaiting.items()):
             if not is_coming(self.state, number, clone.source, step):
-                self._act(self.state.trials[number], clone, "engine")
+                source = self.state.trials.get(clone.source)
+                if lost_at is not None and source is not None and (again := saved_at(source, step)) is not None:
+                    self._emit(Regained(trial=number, step=lost_at, checkpoint=again))
+                else:
+                    self._act(self.state.trials[number], clone, "engine")
+                if source is not None:
+                    self._let_go(source)
                 went_on = True
         return went_on
 
@@ -318,7 +323,9 @@ class Controller:
     def _let_go(self, trial: Trial) -> None:
         """Let a trial go of the checkpoints that no policy keeps."""
         if surplus := self.state.shelf.surplus(trial):
-            self._emit(Dropped(trial=trial.number, uris=tuple(ref.uri for ref in surplus)))
+            held = held_for_clones(self.state, trial) if trial.again or self.state.awaiting else ()
+            if uris := tuple(ref.uri for ref in surplus if ref.step not in held or ref.trial != trial.number):
+                self._emit(Dropped(trial=trial.number, uris=uris))
 
     def _emit(self, effect: Effect) -> None:
         self.effects.append(effect)
@@ -383,7 +390,9 @@ class Controller:
                 stalled = self._give_places()
             if state.supply.over and not state.queue.size:
                 self._grow()
-        if not state.placed:
+        if not state.placed and state.launches and self._clone_those_that_wait():
+            self._schedule()  # what they waited for does not come any more
+        elif not state.placed:
             self._finish_if_done(stalled)
 
     def _grow(self) -> None:

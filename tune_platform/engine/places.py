@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tune_platform.engine.state import State
-from tune_platform.engine.trial import Trial
+from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.resources import Resources
 
 #: Seconds within which two times are the same: sums of times are not exact.
@@ -21,7 +21,7 @@ _WANTED = 1000
 def returning(state: State) -> int | None:
     """Return a trial that had a place already when the driver was lost, and fits: what it had is not given away."""
     for number in state.returning:
-        if state.ledger.fits(state.trials[number].resources):
+        if number not in state.awaiting and state.ledger.fits(state.trials[number].resources):
             return number
     return None
 
@@ -116,7 +116,7 @@ def lost_nodes(state: State) -> str:
 
 def left_over(state: State) -> str:
     """Say how many trials there are that go on only if a person extends a search whose budget is used up."""
-    left = state.queue.size + state.queue.paused_size
+    left = state.counts[TrialStatus.PENDING] + state.queue.paused_size
     if not left or state.ending is None or state.ending.status != "finished":
         return ""
     return f"; {left} {'trial waits' if left == 1 else 'trials wait'}, and would go on if it were extended"

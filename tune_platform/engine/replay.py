@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from tune_platform.engine.clones import can_await, cloneable
 from tune_platform.engine.state import State
 from tune_platform.engine.trial import Trial, TrialStatus
 from tune_platform.protocol.effects import Awaits, Decided, Effect, Launched, verdict_to_data
@@ -69,40 +70,6 @@ def moot(state: State, decision: Decision) -> bool:
     return runs and isinstance(decision.verdict, Continue)
 
 
-def can_await(state: State, number: int, source: int) -> bool:
-    """Whether a trial can wait for the checkpoint that another is writing: it does nothing meanwhile."""
-    trial, of = state.trials[number], state.trials.get(source)
-    idle = trial.waits or trial.status is TrialStatus.PAUSED
-    return idle and of is not None and is_coming(state, number, source, of.milestone)
-
-
-def is_coming(state: State, number: int, source: int, step: int) -> bool:
-    """Whether a trial that is to go on from a source's checkpoint of that step, or a later one, would find it soon.
-
-    It is there as soon as it is in memory; the trial's own once it is written, to go back to if its process dies.
-    """
-    of = state.trials.get(source)
-    if of is None or not of.saving:
-        return False
-    there = [kept.step for kept in of.checkpoints] + [ref.step for ref in of.fresh if source != number]
-    return max(there, default=-1) < step
-
-
-def cloned_again(state: State, trial: Trial, source: int) -> Clone | None:
-    """Return the clone by which a trial goes on whose checkpoint, of a `source`, was lost; None where there is none."""
-    if source == trial.number or not cloneable(state, source):
-        return None
-    until, save = state.scheduler.until(trial)
-    text = f"cloned from trial {source} again: the checkpoint that it went on from was lost"
-    return Clone(source=source, config=trial.config, until=until, save=save, reason=text)
-
-
-def cloneable(state: State, number: int) -> bool:
-    """Whether that trial lives and has a checkpoint."""
-    trial = state.trials.get(number)
-    return trial is not None and not trial.status.final and trial.newest is not None
-
-
 def pruning(reports: Sequence[Report], metrics: Sequence[str]) -> str:
     """Return why a trial is pruned: the first metric in these reports that is no finite number."""
     for report in reports:
@@ -135,6 +102,8 @@ class Comparison:
         """Look at what the log has, before it is applied."""
         if self.difference or self.off:
             return
+        if isinstance(effect, Awaits) and effect.lost is not None:
+            return  # the engine's
         if isinstance(effect, Awaits) or (isinstance(effect, Decided) and effect.by == "scheduler"):
             self._pass_over()
             now = self._now.popleft() if self._now else None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tune_platform.engine.failures import FirstTrials
 from tune_platform.engine.log import LOGGER
-from tune_platform.engine.state import Best, State
+from tune_platform.engine.state import Awaited, Best, State
 from tune_platform.engine.trial import Kept, Trial, TrialStatus
 from tune_platform.protocol.commands import Finish
 from tune_platform.protocol.configs import from_json, to_json
@@ -35,9 +35,9 @@ LARGEST = 256 * 2**20
 
 _PLAIN_TRIAL = (
     "number", "config", "origin", "reason", "attempt", "failures", "error", "best", "best_step", "best_config",
-    "last_config", "configs", "rungs", "unsaved", "until", "save", "milestone", "waits", "saving", "sent_on",
-    "resizing", "bypassed", "held", "pruned", "stopping", "worker", "created", "launched", "started", "ended",
-    "history",
+    "last_config", "configs", "rungs", "unsaved", "until", "save", "milestone", "waits", "saving", "lent", "known",
+    "sent_on", "resizing", "bypassed", "held", "pruned", "stopping", "worker", "created", "launched", "started",
+    "ended", "history",
 )  # fmt: skip
 #: What a new trial has there; None where there is no such thing.
 _NEW = {
@@ -91,7 +91,10 @@ def to_text(state: State, searcher: Searcher) -> str | None:
         "heard": list(state.heard.items()),
         "holders": dict(state.shelf.holders),
         "returning": list(state.returning),
-        "awaiting": [[number, verdict_to_data(clone, 0), step] for number, (clone, step) in state.awaiting.items()],
+        "awaiting": [
+            [number, verdict_to_data(waits.clone, 0), waits.step, waits.lost_at]
+            for number, waits in state.awaiting.items()
+        ],
         "trials": [_trial_to_data(trial) for trial in state.trials.values()],
         "scheduler": known,
         "searcher": searcher.state,
@@ -143,10 +146,10 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
     for number, elapsed in data["heard"]:
         state.heard[number] = elapsed
     state.returning = dict.fromkeys(data.get("returning", ()))
-    for number, clone, *step in data["awaiting"]:  # one of a former release does not say the step
+    for number, clone, *rest in data["awaiting"]:  # one of a former release does not say the step
         verdict = verdict_from_data(clone)
         assert isinstance(verdict, Clone)
-        state.awaiting[number] = verdict, step[0] if step else 0
+        state.awaiting[number] = Awaited(verdict, *(rest or (0,)))
     return Searcher(data["searcher"], data["ahead"])
 
 
@@ -164,6 +167,8 @@ def _trial_to_data(trial: Trial) -> dict[str, Any]:
     data["resources"] = resources_to_data(trial.resources)
     data["resize"] = resources_to_data(trial.resize) if trial.resize else None
     data["last"] = [trial.last.step, trial.last.metrics, trial.last.time] if trial.last else None
+    if trial.again:
+        data["again"] = trial.again
     if trial.fresh:
         data["fresh"] = [ref_to_list(ref) for ref in trial.fresh]
     data["checkpoints"] = [[kept.step, ref_to_list(kept.ref), kept.value] for kept in trial.checkpoints]
@@ -181,6 +186,7 @@ def _load_trial(state: State, data: dict[str, Any], nodes: Mapping[str, Any]) ->
         resources=Resources(**data["resources"]),
         resize=Resources(**data["resize"]) if data["resize"] else None,
         last=Report(*data["last"]) if data["last"] else None,
+        again=tuple(data.get("again", ())),
         fresh=[ref_from_list(ref) for ref in data.get("fresh", ())],
         checkpoints=[Kept(step, ref_from_list(ref), value) for step, ref, value in data["checkpoints"]],
         **values,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tune_platform.engine.failures import FirstTrials
 from tune_platform.engine.queue import Queue
@@ -37,6 +38,17 @@ class Best:
     trial: int
     step: int
     config: Config
+
+
+class Awaited(NamedTuple):
+    """What a trial waits for, to go on as a `clone`: its source's checkpoint of that `step` of the source.
+
+    `lost_at`: it has gone on from that before, at this step of its own, and lost it.
+    """
+
+    clone: Clone
+    step: int
+    lost_at: int | None = None
 
 
 class State:
@@ -69,8 +81,9 @@ class State:
         self.placed: dict[int, None] = {}  # trials that hold a place
         self.heard: OrderedDict[int, float] = OrderedDict()  # running: elapsed when last heard of, oldest first
         self.returning: dict[int, None] = {}  # had a place when their driver was lost: they get one before all others
-        # Trials that wait for the checkpoint that their source is writing, and its step: that of its last milestone.
-        self.awaiting: dict[int, tuple[Clone, int]] = {}
+        # Trials that wait for a checkpoint that their source is writing, or is to write again. Those that have no place
+        # do so before they wait for one.
+        self.awaiting: dict[int, Awaited] = {}
         self.moved = True  # something that the supply of trials depends on has changed
         self.commands: list[Command] = []
         self.metric = settings.metrics[0]
@@ -136,6 +149,7 @@ class State:
         value = next((value for step, value in trial.unsaved if step == ref.step), value)
         trial.unsaved = [entry for entry in trial.unsaved if entry[0] > ref.step]
         trial.fresh = [one for one in trial.fresh if one.step > ref.step]
+        trial.lent = [step for step in trial.lent if step > ref.step]
         self.shelf.put(trial, Kept(ref.step, ref, value))
 
     def move(self, trial: Trial, status: TrialStatus, reason: str) -> None:
@@ -158,12 +172,14 @@ class State:
             self.ledger.release(number)
             self.spending.release(number)
             trial.waits = trial.saving = False
-            trial.fresh = []
-            self.awaiting.pop(number, None)
+            trial.fresh, trial.again = [], ()
+            if status is not TrialStatus.PENDING:
+                self.awaiting.pop(number, None)
             trial.resources, trial.resize = trial.resize or trial.resources, None
             if status is TrialStatus.PENDING:
                 trial.resizing = False
-                self.queue.add(trial)
+                if number not in self.awaiting:
+                    self.queue.add(trial)
             elif status is TrialStatus.PAUSED:
                 self.queue.add_paused(trial)
                 if trial.last is not None:  # most trials of a promotion end here: a searcher must not wait for more
@@ -208,10 +224,11 @@ class State:
             assert (number in self.placed) == trial.status.placed
             runs = trial.status in (TrialStatus.RUNNING, TrialStatus.PAUSING)
             assert (number in self.heard) == (runs and number not in self.awaiting)
-            assert self.queue.is_waiting(trial) == (trial.status is TrialStatus.PENDING)
+            assert self.queue.is_waiting(trial) == (trial.status is TrialStatus.PENDING and number not in self.awaiting)
             assert self.queue.is_paused(trial) == (trial.status is TrialStatus.PAUSED)
         assert self.awaiting.keys() <= self.trials.keys()
         self.spending.check({number: self.trials[number].resources for number in self.placed})
-        assert self.queue.size == self.counts[TrialStatus.PENDING]
+        pending = [number for number, trial in self.trials.items() if trial.status is TrialStatus.PENDING]
+        assert self.queue.size == len(set(pending) - self.awaiting.keys())
         assert self.queue.paused_size == self.counts[TrialStatus.PAUSED]
         assert sum(trial.held for trial in self.trials.values()) == self.held

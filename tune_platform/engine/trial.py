@@ -110,6 +110,9 @@ class Trial:
     waits: bool = False  # it is at its milestone, and its process does nothing until it hears of a verdict
     saving: bool = False  # a checkpoint of it is being written
     fresh: list[CheckpointRef] = field(default_factory=list)  # in its worker's memory, not written yet, oldest first
+    lent: list[int] = field(default_factory=list)  # steps of those of them that a clone went on from
+    again: tuple[int, ...] = ()  # steps by which this attempt comes again, and where it is then saved for clones
+    known: int = 0  # the step up to which all of this attempt is known already
     sent_on: bool = False  # the scheduler has said how far it goes once it has a place
     resize: Resources | None = None  # what it is to hold once its checkpoint is there
     resizing: bool = False  # it pauses, or is paused, only for that

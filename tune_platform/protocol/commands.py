@@ -31,7 +31,8 @@ class Launch:
 
     `start` is the trial's step that the checkpoint stands for (0 without one; for a clone it is not the step
     that the source wrote it at). Reports up to and including `committed` are known already: they are done again but
-    not sent again.
+    not sent again. After these of them it is saved `again`: another is to go on from there, and what had been saved
+    was lost with a process's memory.
     """
 
     trial: int
@@ -45,6 +46,7 @@ class Launch:
     resources: Resources
     nodes: tuple[int, ...]  # of each worker: indices into CapacityChanged.nodes
     seconds: float = 0.0  # of all steps so far, where they are counted (`time_total_s`)
+    again: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

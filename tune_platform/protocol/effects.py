@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tune_platform.protocol.configs import from_json, to_json
-from tune_platform.protocol.events import resources_to_data
+from tune_platform.protocol.events import ref_from_list, ref_to_list, resources_to_data
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.verdicts import Clone, Continue, Pause, Resize, Stop, Verdict
 from tune_platform.resources import Resources
 
@@ -53,12 +54,27 @@ class Decided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaits:
-    """A trial waits for the checkpoint that its source is writing, to go on as a clone of it."""
+    """A trial waits for the checkpoint that its source is writing, to go on as a clone of it.
+
+    `lost`: it had gone on from one already, at `step`, which was lost before it was written: the source trains up to
+    this step of its own again. None: it is that of the source's last milestone.
+    """
 
     kind: ClassVar[str] = "awaits"
     trial: int
     step: int
     verdict: Clone
+    lost: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regained:
+    """What a clone had gone on from at `step`, and lost, its source has saved again: it is begun from there anew."""
+
+    kind: ClassVar[str] = "regained"
+    trial: int
+    step: int
+    checkpoint: CheckpointRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +125,10 @@ class Finished:
     reason: str
 
 
-Effect = Asked | Launched | Decided | Awaits | Moved | Dropped | SupplyEnded | Ending | Finished
+Effect = Asked | Launched | Decided | Awaits | Regained | Moved | Dropped | SupplyEnded | Ending | Finished
 
 EFFECTS: dict[str, type[Any]] = {
-    cls.kind: cls for cls in (Asked, Launched, Decided, Awaits, Moved, Dropped, SupplyEnded, Ending, Finished)
+    cls.kind: cls for cls in (Asked, Launched, Decided, Awaits, Regained, Moved, Dropped, SupplyEnded, Ending, Finished)
 }
 
 
@@ -139,6 +155,13 @@ def _decided_to_data(effect: Decided) -> dict[str, Any]:
     return data
 
 
+def _awaits_to_data(effect: Awaits) -> dict[str, Any]:
+    data = verdict_to_data(effect.verdict, effect.step)
+    if effect.lost is not None:
+        data["lost"] = effect.lost
+    return data
+
+
 def _moved_to_data(effect: Moved) -> dict[str, Any]:
     data: dict[str, Any] = {"status": effect.status, "reason": effect.reason}
     if effect.kill:
@@ -154,7 +177,8 @@ _TO_DATA: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     Asked: lambda effect: {"numbers": effect.numbers},
     Launched: _launched_to_data,
     Decided: _decided_to_data,
-    Awaits: lambda effect: verdict_to_data(effect.verdict, effect.step),
+    Awaits: _awaits_to_data,
+    Regained: lambda effect: {"step": effect.step, "checkpoint": ref_to_list(effect.checkpoint)},
     Moved: _moved_to_data,
     Dropped: lambda effect: {"uris": effect.uris},
     SupplyEnded: lambda effect: {},
@@ -170,15 +194,18 @@ def effect_from_record(kind: str, trial: int | None, data: Mapping[str, Any]) ->
         by = values.pop("by", "scheduler")
         return Decided(trial=trial or 0, step=values["step"], verdict=verdict_from_data(values), by=by)
     if kind == Awaits.kind:
+        lost = values.pop("lost", None)
         verdict = verdict_from_data(values)
         assert isinstance(verdict, Clone)
-        return Awaits(trial=trial or 0, step=values["step"], verdict=verdict)
+        return Awaits(trial=trial or 0, step=values["step"], verdict=verdict, lost=lost)
     if kind == Launched.kind:
         values["nodes"] = tuple(values["nodes"])
         values["resources"] = Resources(**values["resources"])
         values.setdefault("save", False)
     elif kind == Asked.kind:
         values["numbers"] = tuple(values["numbers"])
+    elif kind == Regained.kind:
+        values["checkpoint"] = ref_from_list(values["checkpoint"])
     elif kind == Dropped.kind:
         values["uris"] = tuple(values["uris"])
     if trial is not None:

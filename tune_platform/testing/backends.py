@@ -203,6 +203,13 @@ class BackendContract:
             watch.until(lambda: 6 in watch.steps(0))
             assert watch.steps(0) == [5, 6]
 
+    def test_what_others_are_to_go_on_from_is_saved_again_on_the_way(self, tmp_path: Path) -> None:
+        with self.opened(falling, tmp_path) as watch:
+            watch.backend.submit([launch(0, 6, attempt=2, committed=4, again=(3,))])
+            watch.until(lambda: 6 in watch.steps(0) and watch.saved(0))
+            assert watch.steps(0) == [5, 6]
+            assert [(ref.trial, ref.step) for ref in watch.saved(0)] == [(0, 3)]
+
     def test_trials_run_side_by_side_each_with_its_own_config(self, tmp_path: Path) -> None:
         with self.opened(falling, tmp_path) as watch:
             watch.backend.submit([launch(0, 4), launch(1, 2)])

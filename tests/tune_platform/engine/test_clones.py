@@ -11,10 +11,11 @@ from tune_platform.engine.controller import Controller
 from tune_platform.engine.failures import LOST_AT_ONCE
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Advance, DropCheckpoints, Launch, Tell
-from tune_platform.protocol.effects import Awaits, Decided
-from tune_platform.protocol.events import Reported, Resumed
-from tune_platform.protocol.reports import CheckpointRef
+from tune_platform.protocol.effects import Awaits, Decided, Regained
+from tune_platform.protocol.events import CapacityChanged, Reported, Resumed, Ticked
+from tune_platform.protocol.reports import CheckpointRef, Report
 from tune_platform.protocol.verdicts import Clone, Continue, Decision, Pause
+from tune_platform.resources import Resources
 
 
 def test_clone() -> None:
@@ -194,21 +195,24 @@ def test_nobody_is_overdue_for_waiting() -> None:
 @pytest.mark.parametrize("what", ["failed", "ended"])
 def test_a_source_that_writes_no_more_is_waited_for_no_longer(what: str) -> None:
     play = awaiting()
-    commands = play.fail(1) if what == "failed" else play.report(1, 0.4, done=True)
+    commands = play.fail(1, fatal=True) if what == "failed" else play.report(1, 0.4, done=True)
     assert only(commands, Advance) == [Advance(trial=0, until=2, save=False)]
     assert (0, "Continue", "trial 1 has no checkpoint to clone") in play.verdicts()
 
 
-def test_one_that_waits_may_be_stopped_or_lost() -> None:
+def test_one_that_waits_may_be_stopped() -> None:
     play = awaiting()
     play.ask_for("stop", 0)
     assert not play.state.awaiting
+
+
+def test_a_clone_whose_process_dies_while_it_waits_is_still_to_be_one() -> None:
+    """It goes on waiting, without a place, and begins as the clone."""
     play = awaiting()
-    play.fail(0)
-    assert not play.state.awaiting
-    play = awaiting()
-    play.do(Resumed(time=1.0))
-    assert not play.state.awaiting
+    assert only(play.fail(0), Launch) == []
+    assert (play.status(0), list(play.state.awaiting)) == (TrialStatus.PENDING, [0])
+    launch = only(play.report(1, 0.4, saved=True), Launch)[0]
+    assert (launch.trial, launch.attempt, launch.config, launch.checkpoint.uri) == (0, 2, {"x": 9}, "1/2/1")
 
 
 def test_a_paused_trial_waits_for_its_source_too() -> None:
@@ -308,6 +312,118 @@ def test_a_clone_whose_checkpoint_was_lost_is_cloned_again(what: str) -> None:
         again.replay(event, elapsed, effects)
     assert not again.comparison.difference
     assert again.state.trials[0].newest == play.trial(0).newest
+
+
+def back(play: Play) -> list[Launch]:
+    """The driver dies, and goes on with the same cluster; return what it launches."""
+    play.do(Resumed(time=1.0))
+    return only(play.do(CapacityChanged(time=1.0, nodes=({"cpu": 2.0},))), Launch)
+
+
+def check_replayed(play: Play) -> None:
+    """Told the history, the scheduler decides the same, and the state is the same."""
+    scheduler = play.controller.scheduler
+    assert isinstance(scheduler, Scripted)
+    again = Controller(play.state.settings, Scripted(**scheduler.answers))
+    for event, elapsed, effects in play.past:
+        again.replay(event, elapsed, effects)
+    assert not again.comparison.difference
+    assert again.state.trials[0].newest == play.trial(0).newest
+    assert again.state.awaiting == play.state.awaiting
+    assert again.state.trials[1].again == play.trial(1).again
+
+
+def saved_again(play: Play, *losses: float, step: int = 1) -> list[Launch]:
+    """The source has come by that step again, and is saved there; perhaps it reports what is new behind that."""
+    trial = play.trial(1)
+    reports = tuple(Report(trial.step + n, {"loss": loss}, 0.0) for n, loss in enumerate(losses, start=1))
+    ref = CheckpointRef(1, step, f"1/{step}/{trial.attempt}")
+    later = [CheckpointRef(1, report.step, f"1/{report.step}/{trial.attempt}") for report in reports]
+    fact = Reported(time=1.0, trial=1, attempt=trial.attempt, reports=reports, saved=(ref, *later))
+    return only(play.do(fact), Launch)
+
+
+@pytest.mark.parametrize("died", ["the driver", "the source"])
+@pytest.mark.parametrize("beyond", [(), (0.3,)])
+def test_the_checkpoint_that_a_clone_waited_for_is_written_again(died: str, beyond: tuple[float, ...]) -> None:
+    """Found by kills: the clone had gone on as what it was, so that the family was another."""
+    play = awaiting()
+    launches = back(play) if died == "the driver" else only(play.fail(1), Launch)
+    assert [(launch.trial, launch.start, launch.committed, launch.again) for launch in launches] == [(1, 0, 1, (1,))]
+    assert list(play.state.awaiting) == [0]
+    check_replayed(play)
+    launch = next(launch for launch in saved_again(play, *beyond) if launch.trial == 0)
+    assert launch.config == {"x": 9}
+    assert uri(play, 0) == "1/1/2"  # not a later one
+    assert not play.state.awaiting
+    check_replayed(play)
+
+
+def test_a_source_that_is_not_saved_there_again_is_waited_for_no_longer() -> None:
+    """A training function that gives no checkpoint the second time, or another training code."""
+    play = awaiting()
+    back(play)
+    launch = only(play.report(1, 0.4), Launch)[0]
+    assert (launch.trial, launch.config, launch.checkpoint) == (0, {"x": 0}, None)
+    assert (0, "Continue", "trial 1 has no checkpoint to clone") in play.verdicts()
+
+
+def test_a_source_that_a_person_holds_or_that_fails_meanwhile_is_waited_for_no_longer() -> None:
+    play = awaiting()
+    back(play)
+    play.ask_for("pause", 1)
+    assert not play.state.awaiting
+    assert play.status(0) is TrialStatus.STARTING
+    play = awaiting()
+    back(play)
+    play.fail(1, fatal=True)
+    assert not play.state.awaiting
+    assert play.status(0) is TrialStatus.STARTING
+
+
+def test_a_clone_that_had_gone_on_waits_for_what_was_lost() -> None:
+    """From memory: with the driver that died before it was written, and the clone itself has saved nothing since."""
+    play = from_memory(t1s1=Continue(until=9, save=True, reason="best"))
+    play.report(1, 0.4)
+    launches = back(play)
+    assert [(launch.trial, launch.start, launch.again) for launch in launches] == [(0, 1, ()), (1, 0, (1,))]
+    assert only(play.fail(0, "lost_checkpoint"), Launch) == []
+    assert play.effects[-1] == Awaits(trial=0, step=1, verdict=play.state.awaiting[0].clone, lost=1)
+    check_replayed(play)
+    launch = saved_again(play, 0.3)[0]
+    assert play.effects[1:2] == [Regained(trial=0, step=1, checkpoint=CheckpointRef(1, 1, "1/1/2"))]
+    assert (launch.trial, uri(play, 0), launch.config, launch.start) == (0, "1/1/2", {"x": 9}, 1)
+    check_replayed(play)
+
+
+def test_what_was_lost_may_be_there_again_before_it_is_missed() -> None:
+    play = from_memory(t1s1=Continue(until=9, save=True, reason="best"))
+    back(play)
+    saved_again(play, 0.4, 0.3)
+    assert [launch.trial for launch in only(play.fail(0, "lost_checkpoint"), Launch)] == [0]
+    assert uri(play, 0) == "1/1/2"
+
+
+def test_what_was_written_in_time_is_not_written_again() -> None:
+    play = from_memory(t1s1=Continue(until=9, save=True, reason="best"))
+    play.report(1, saved=True)
+    play.report(1, 0.4)
+    assert [launch.again for launch in back(play)] == [(), ()]
+
+
+def test_a_search_does_not_end_before_those_that_wait() -> None:
+    """Their source fits into no node any more, and fails when nothing runs: nothing else would happen of itself."""
+    play = Play(Scripted(t0s1=CLONE), nodes=({"cpu": 3.0},), num_samples=2, misfit_after=10.0)
+    for number in range(2):
+        play.suggest(number, needs=Resources(cpu=1 + number), x=number)
+    play.report(1, 0.5, saving=True)
+    play.report(0, 1.0)
+    play.do(Resumed(time=1.0))
+    play.do(CapacityChanged(time=1.0, nodes=({"cpu": 1.0},)))
+    assert (play.standing(), list(play.state.awaiting)) == ({0: "PENDING", 1: "PENDING"}, [0])
+    play.do(Ticked(time=play.controller.deadline()))
+    assert play.standing() == {0: "STARTING", 1: "FAILED"}
+    assert play.finished() is None
 
 
 def test_a_clone_that_loses_what_it_goes_on_from_again_and_again_is_given_up_at_last() -> None:

@@ -18,12 +18,14 @@ from tune_platform.protocol.effects import (
     Finished,
     Launched,
     Moved,
+    Regained,
     SupplyEnded,
     effect_from_record,
     effect_to_record,
     verdict_from_data,
 )
 from tune_platform.protocol.events import EVENTS
+from tune_platform.protocol.reports import CheckpointRef
 from tune_platform.protocol.verdicts import Clone, Continue, Pause, Resize, Stop, Verdict
 from tune_platform.resources import Resources
 
@@ -43,6 +45,8 @@ EXAMPLES: list[Effect] = [
     *(Decided(trial=0, step=0, verdict=verdict) for verdict in VERDICTS),
     *(Decided(trial=7, step=3, verdict=Stop(reason="r"), by=by) for by in ("person", "stop", "budget", "engine")),
     Awaits(trial=2, step=4, verdict=Clone(source=1, config={"x": 2}, until=6, reason="exploit")),
+    Awaits(trial=2, step=4, verdict=Clone(source=1, config={"x": 2}, until=6, reason="exploit"), lost=3),
+    Regained(trial=2, step=4, checkpoint=CheckpointRef(1, 3, "1/3", 7)),
     Moved(trial=0, status="FAILED", reason="exception: ü", kill=True),
     Moved(trial=4, status="PENDING", reason=""),
     Dropped(trial=0, uris=("a", "b")),
