@@ -37,6 +37,8 @@ def dashboard(
     """
     if beside is not None:
         os.nice(10)  # the run comes first
+        if hasattr(os, "SCHED_BATCH"):  # and is never put aside because a request has come
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     require("the dashboard", "dash", "dash_ag_grid", "dash_mantine_components", "plotly")
     from tune_platform.dashboard.server import serving
     from tune_platform.results import locate

@@ -8,8 +8,8 @@
   const SOON = 1000, LATE = 1500;  // milliseconds between two small looks
   // Rests, in times of what a small look and one at the figures took, and one at those only that lack something; the
   // longest in milliseconds.
-  const rests = {SMALL: 30, LARGE: 40, LACKING: 20, LONGEST: 60000};
-  const SECTION = 20;  // milliseconds that a section is taken to cost, which is drawn out of sight of any clock
+  const rests = {SMALL: 30, LARGE: 80, LACKING: 40, LONGEST: 60000};
+  const SECTION = 45;  // milliseconds that a section costs server and browser, which is drawn out of sight of any clock
   const OLD = 4000;  // milliseconds from which on it is said how old a figure is
   const AHEAD = ["history", "curves"];
 
@@ -115,6 +115,7 @@
       const news = answer.status === 204 ? null : await answer.json();
       missed = 0;
       if (news && where === page.where && there()) wait = await take(news, asked, large);
+      else if (there()) words(true);
     } catch (error) {
       missed += 1;
       wait = Math.min(30000, SOON * 2 ** missed);
@@ -153,12 +154,7 @@
       else if (changed && !shown.has(name)) had.since = had.since === null ? begin : had.since;
     }
     const small = news.ms + await busy(begin);
-    if (page.stale && window.performance.now() >= wordsUntil) {
-      page.stale = false;
-      dash().set_props("revision", {data: news.revision});
-      const cost = SECTION * Math.max(1, document.querySelectorAll('[id*="section-mark"]').length);
-      wordsUntil = window.performance.now() + rests.LARGE * cost;
-    }
+    words(news.running);
     if (Object.keys(asked.figures).length) {
       const second = window.performance.now();
       for (const [name, change] of Object.entries(news.figures || {})) redraw(name, change, asked);
@@ -171,6 +167,15 @@
     }
     const lacking = Array.from(figures).some(([name, had]) => had.lacks && seen(document.getElementById(name))) && window.performance.now() >= lackUntil;
     return lacking ? 0 : Math.min(LATE, Math.max(SOON, rests.SMALL * small));
+  }
+
+  // Have the sections drawn anew where something came that they do not show.
+  function words(running) {
+    if (!page.stale || (running && window.performance.now() < wordsUntil)) return;
+    page.stale = false;
+    dash().set_props("revision", {data: page.revision});
+    const cost = SECTION * Math.max(1, document.querySelectorAll('[id*="section-mark"]').length);
+    wordsUntil = window.performance.now() + rests.LARGE * cost;
   }
 
   function redraw(name, change, asked) {
