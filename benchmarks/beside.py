@@ -276,8 +276,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=4)
-    parser.add_argument("--blocks", type=int, default=6, help="of each run, of four turns each")
-    parser.add_argument("--turn", type=float, default=5.0, help="seconds of a turn")
+    parser.add_argument("--blocks", type=int, default=3, help="of each run, of four turns each")
+    parser.add_argument("--turn", type=float, default=10.0, help="seconds of a turn")
     parser.add_argument("--page", choices=("here", "elsewhere", "none"), default="here")
     parser.add_argument("--plant", type=float, default=0.0, help="a loss that is made, such as 0.05")
     parser.add_argument("--json", action="store_true", help="only the last line")
