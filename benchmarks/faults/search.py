@@ -112,5 +112,6 @@ def drive(name: str, address: str, storage: str) -> None:
         metric="loss", mode="min", searcher="random", resources=Resources(cpu=0.5, workers=2 if gang else 1),
         max_concurrent=PLACES // 2 if gang else PLACES, checkpoint=CheckpointPolicy(every=2), if_exists="resume",
         storage=storage, progress="off", backend=RayBackend(address, refresh_s=1.0), seed=3, **SEARCHES[name],
+        retries={"worker_died": 10**6},  # one of four trials is killed more often than it is tried again by default
     )  # fmt: skip
     run(spec)
