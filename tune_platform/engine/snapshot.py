@@ -150,6 +150,8 @@ def load(state: State, text: str, take: Callable[[Mapping[str, Any]], None]) -> 
         verdict = verdict_from_data(clone)
         assert isinstance(verdict, Clone)
         state.awaiting[number] = Awaited(verdict, *(rest or (0,)))
+        if state.trials[number].status is TrialStatus.PENDING:  # it waits for that before it waits for a place
+            state.queue.discard(state.trials[number])
     return Searcher(data["searcher"], data["ahead"])
 
 

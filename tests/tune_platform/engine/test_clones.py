@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from tests.tune_platform.engine.play import Play, Scripted, only, running
+from tune_platform.engine import snapshot
 from tune_platform.engine.controller import Controller
 from tune_platform.engine.failures import LOST_AT_ONCE
+from tune_platform.engine.state import Awaited, State
 from tune_platform.engine.trial import TrialStatus
 from tune_platform.protocol.commands import Advance, DropCheckpoints, Launch, Tell
 from tune_platform.protocol.effects import Awaits, Decided, Regained
@@ -357,6 +359,24 @@ def test_the_checkpoint_that_a_clone_waited_for_is_written_again(died: str, beyo
     assert uri(play, 0) == "1/1/2"  # not a later one
     assert not play.state.awaiting
     check_replayed(play)
+
+
+def test_a_snapshot_knows_who_waits_without_a_place() -> None:
+    play = Play(num_samples=2)
+    for number in range(2):
+        play.suggest(number, x=number)
+    play.do(Resumed(time=1.0))
+    play.state.queue.discard(play.trial(0))
+    play.state.awaiting[0] = Awaited(CLONE, 1)
+    setattr(play.state.scheduler, "state", dict)  # noqa: B010 (a scheduler may have none)
+    text = snapshot.to_text(play.state, snapshot.Searcher({}))
+    assert text is not None
+    scheduler = Scripted()
+    setattr(scheduler, "load_state", lambda data: None)  # noqa: B010
+    loaded = State(play.state.settings, scheduler)
+    assert snapshot.load(loaded, text, lambda data: None) is not None
+    assert loaded.awaiting == play.state.awaiting
+    loaded.check()
 
 
 def test_a_source_that_is_not_saved_there_again_is_waited_for_no_longer() -> None:
