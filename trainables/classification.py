@@ -58,6 +58,7 @@ from tune_platform.trainables.augment import Augmented
 from tune_platform.trainables.data import Images, load_images
 from tune_platform.trainables.named_models import named_model
 from tune_platform.trainables.runtime import PRECISIONS, autocast, check_names
+from tune_platform.trainables.schedules import SCHEDULES, rate_factor
 from tune_platform.trainables.stepping import STEP_DEFAULTS, SteppingWorker, check_step
 from tune_platform.trainables.strategies import STRATEGIES
 from tune_platform.trainables.weights import load_weights
@@ -107,7 +108,7 @@ _EVALUATION_BATCH = 500
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("sgd", "adamw"),
     "partition": ("shard", "same"),
-    "schedule": ("constant", "cosine", "step", "one_cycle"),
+    "schedule": SCHEDULES,
     "precision": PRECISIONS,
     "test": ("last", "always", "never"),
 }
@@ -253,22 +254,12 @@ class ClassificationTrainable(DistributedTrainable):
         """Return warm-up, drops and cosine, by inner steps; None where there are none."""
         config = self._config
         warmup, drops = float(config["warmup"]), [float(drop) for drop in config["drops"]]
-        kind = config["schedule"]
-        lowest = 0.0
-        if kind == "step" and not drops:
-            drops = [0.5, 0.75]
-        if kind == "one_cycle":
-            warmup, lowest = warmup or 0.3, 1 / 25
-        cosine = kind in ("cosine", "one_cycle")
-        if warmup == 0 and not drops and not cosine:
+        schedule = str(config["schedule"])
+        if schedule == "constant" and warmup == 0 and not drops:
             return None
 
         def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / (warmup * total)) if warmup > 0 else 1.0
-            rise = lowest + (1 - lowest) * rise
-            share = min(1.0, max(0.0, step / total - warmup) / max(1 - warmup, 1 / total))
-            fall = (1 + math.cos(math.pi * share)) / 2 if cosine else 1.0
-            return rise * fall * math.prod(0.1 for drop in drops if step >= drop * total)
+            return rate_factor(schedule, step, total, warmup, drops)
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

@@ -83,13 +83,11 @@ class SteppingWorker(TrainingWorker):
             return super().train_on(batch)
         strategy, optimizer, scaler = self.strategy, self.optimizer, self.scaler
         optimizer.zero_grad(set_to_none=True)
-        parts = split(batch, int(self.options["accumulate"]))
-        examples = count_examples(batch)
+        parts = list(self.parts(batch))
         mean = torch.zeros((), device=self.device)
-        for number, part in enumerate(parts, start=1):
+        for number, (part, share) in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else _no_exchange(strategy.module):
                 loss, whole = self.losses(part)
-                share = count_examples(part) / examples
                 scaler.scale(whole * share).backward()  # type: ignore[no-untyped-call]
             mean += loss.detach() * share
         strategy.after_backward()
@@ -100,6 +98,11 @@ class SteppingWorker(TrainingWorker):
         scaler.update()
         self._averages.update()
         return mean
+
+    def parts(self, batch: Any) -> Iterator[tuple[Any, float]]:
+        """Give a batch in as many parts as `accumulate` says, each with its share of the loss."""
+        examples = count_examples(batch)
+        return ((part, count_examples(part) / examples) for part in split(batch, int(self.options["accumulate"])))
 
     def clip(self, norm: float) -> None:
         """Scale the gradients down to a `norm`, where theirs is larger."""

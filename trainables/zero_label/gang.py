@@ -27,11 +27,13 @@ from tune_platform.errors import SpecError
 from tune_platform.trainables.runtime import check_names, stream_seed
 from tune_platform.trainables.stepping import STEP_DEFAULTS, Averages, SteppingWorker, check_step
 from tune_platform.trainables.strategies import STRATEGIES
+from tune_platform.trainables.zero_label.checks import check_config
 from tune_platform.trainables.zero_label.datasets import Data, load_data
+from tune_platform.trainables.zero_label.losses import Batch
 from tune_platform.trainables.zero_label.network import ProjectionNet
-from tune_platform.trainables.zero_label.optimizing import build_optimizer, poly, train_mode
+from tune_platform.trainables.zero_label.optimizing import build_optimizer, factor, train_mode
 from tune_platform.trainables.zero_label.scenes import LabelledImages
-from tune_platform.trainables.zero_label.self_training import SelfTraining, check_config
+from tune_platform.trainables.zero_label.self_training import SelfTraining
 from tune_platform.trainables.zero_label.splits import Task, load_split
 from tune_platform.trainables.zero_label.teacher import Teacher
 from tune_platform.trainables.zero_label.trainable import ABSENT, DATA_KEYS, DEFAULTS, build_model, figures
@@ -149,13 +151,19 @@ class RoundsWorker(SteppingWorker):
         recipe.add_up = self._add_up
         super().__init__(recipe, place)
 
+    def parts(self, batch: Any) -> Iterator[tuple[Any, float]]:
+        """See `SteppingWorker.parts`; the loss of each is divided by the pixels of the whole batch already."""
+        rounds = self.rounds
+        whole = rounds.training.prepared(batch, rounds.teacher, rounds.stored)
+        return ((part, 1.0) for part in whole.parts(int(self.options["accumulate"])))
+
     def _add_up(self, counts: Tensor) -> Tensor:
         return self.comm.all_reduce(counts.double(), "sum").to(counts)
 
     def given(self, recipe: Any) -> Mapping[str, Any]:
         """See `SteppingWorker.given`."""
         whole: Mapping[str, Any] = recipe.whole
-        named = ("max_grad_norm", "precision", "ema", "deterministic", "evaluation")
+        named = ("accumulate", "max_grad_norm", "precision", "ema", "deterministic", "evaluation")
         return {name: whole[name] for name in named}
 
     @property
@@ -261,8 +269,8 @@ class ZeroLabelGangTrainable(DistributedTrainable):
 
         def rate(step: int) -> float:
             if step < base:
-                return float(whole["base_lr"]) * poly(step, base)
-            return float(whole["round_lr"]) * poly((step - base) % each, each)
+                return float(whole["base_lr"]) * factor(whole, step, base)
+            return float(whole["round_lr"]) * factor(whole, (step - base) % each, each)
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
@@ -301,6 +309,8 @@ class ZeroLabelGangTrainable(DistributedTrainable):
         """Return the loss of a batch, by what may be known of its pixels and their pseudo-labels."""
         rounds = self._rounds
         train_mode(rounds.training.model, rounds.training.frozen)
+        if isinstance(batch, Batch):
+            return rounds.training.loss_of(model, batch)
         return rounds.training.loss(model, batch, rounds.teacher, rounds.stored)
 
     def counts(self, rank: int, size: int, *, at_end: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""The optimiser of the paper's kind: a faster head, a polynomial schedule, batch normalisation that may be frozen."""
+"""The optimiser of the paper's kind: a faster head, a schedule of each round, batch normalisation that may freeze."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tune_platform.trainables.schedules import rate_factor
 from tune_platform.trainables.zero_label.network import ProjectionNet, head
 
 
@@ -15,6 +16,14 @@ def poly(step: int, steps: int, power: float = 0.9, warmup: float = 0.05) -> flo
     """Return the factor of the learning rate at `step` of `steps`: (1 - step / steps)^power, after a linear start."""
     rise = max(1, round(warmup * steps))
     return float(min(1.0, (step + 1) / rise) * (1 - step / steps) ** power)
+
+
+def factor(config: Mapping[str, Any], step: int, steps: int) -> float:
+    """Return the factor of the learning rate at `step` of the `steps` of a round, as `schedule` and `warmup` say."""
+    warmup = config["warmup"]
+    if config["schedule"] == "poly":
+        return poly(step, steps) if warmup is None else poly(step, steps, warmup=float(warmup))
+    return rate_factor(str(config["schedule"]), step, steps, float(warmup or 0))
 
 
 def train_mode(model: nn.Module, frozen_norm: bool) -> None:

@@ -10,7 +10,6 @@ All draws of the training come from one generator, which the checkpoint holds; t
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -21,29 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_platform.trainables.runtime import PRECISIONS, autocast, check_step_options, deterministic, generator
+from tune_platform.trainables.runtime import autocast, deterministic
 from tune_platform.trainables.stepping import Averages
 from tune_platform.trainables.zero_label.augment import augment
 from tune_platform.trainables.zero_label.calibration import calibrated
-from tune_platform.trainables.zero_label.losses import NORMALISATIONS, segmentation_loss, self_training_loss
+from tune_platform.trainables.zero_label.checks import check_config
+from tune_platform.trainables.zero_label.losses import Batch, segmentation_loss, self_training_loss
 from tune_platform.trainables.zero_label.metrics import confusion_matrix
-from tune_platform.trainables.zero_label.network import ProjectionNet, nearest
-from tune_platform.trainables.zero_label.optimizing import build_optimizer, poly, train_mode
+from tune_platform.trainables.zero_label.network import ProjectionNet
+from tune_platform.trainables.zero_label.optimizing import build_optimizer, factor, train_mode
 from tune_platform.trainables.zero_label.scenes import LabelledImages
-from tune_platform.trainables.zero_label.splits import (
-    BACKGROUNDS,
-    VOID,
-    Supervision,
-    Task,
-    check_background,
-    supervision,
-)
+from tune_platform.trainables.zero_label.splits import VOID, Supervision, Task, supervision
 from tune_platform.trainables.zero_label.teacher import Teacher
-from tune_platform.trainables.zero_label.views import views_of
 
-#: What a round after the first does: nothing (the trial ends), more of round 0 (the control), self-training with the
-#: identity as only view, or with the consistency filter over `views`.
-METHODS = ("spnet", "longer", "self_training", "strict")
 _STATE_FILE = "state.pt"
 #: What the scores of a batch that is evaluated may take, in bytes; their probabilities take as much again.
 SCORE_BYTES = 2**30
@@ -178,11 +167,14 @@ class SelfTraining:
     def _step(self, present: _Round) -> Tensor:
         """Take one step of the optimiser and return the loss."""
         for group, rate in zip(present.optimizer.param_groups, present.rates, strict=True):
-            group["lr"] = rate * poly(present.done, present.steps)
+            group["lr"] = rate * factor(self.config, present.done, present.steps)
         indices = torch.randint(len(self.train), (self.batch_size,), generator=self.draws)
-        loss = self.loss(self.model, indices, present.teacher, present.stored)
         present.optimizer.zero_grad()
-        present.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros((), device=self.device)
+        for part in self.prepared(indices, present.teacher, present.stored).parts(int(self.config["accumulate"])):
+            loss = self.loss_of(self.model, part)
+            present.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
         if self.config["max_grad_norm"]:
             present.scaler.unscale_(present.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(self.config["max_grad_norm"]))
@@ -190,7 +182,7 @@ class SelfTraining:
         present.scaler.update()
         present.averages.update()
         present.done += 1
-        return loss.detach()
+        return total
 
     def _labelled(self, teacher: Teacher) -> Tensor:
         """Label all training images once, whole, before the round; cheaper than every crop as it comes."""
@@ -205,12 +197,14 @@ class SelfTraining:
 
     def loss(self, model: nn.Module, indices: Tensor, teacher: Teacher | None, stored: Tensor | None) -> Tensor:
         """Return the loss of `model`, the network or a wrapper of it, on the training images at `indices`."""
+        return self.loss_of(model, self.prepared(indices, teacher, stored))
+
+    def prepared(self, indices: Tensor, teacher: Teacher | None, stored: Tensor | None) -> Batch:
+        """Return the training images at `indices`, augmented, with their labels and pseudo-labels."""
         images, known = self.batch(indices)
         if teacher is None:
             images, targets = self._augmented(images, known.targets)
-            with autocast(self.device, self.config["precision"]):
-                scores = model(images, "seen")
-            return segmentation_loss(scores.float(), _to_map(targets, scores))
+            return Batch(images, targets)
         if stored is None:  # the paper's way
             images, targets, candidates = self._augmented(images, known.targets, known.candidates.long())
             pseudo = teacher.label(images, candidates == 1)
@@ -218,13 +212,20 @@ class SelfTraining:
             labels = stored[indices].to(self.device, torch.long)
             images, targets, pseudo = self._augmented(images, known.targets, labels)
         # A pseudo-label takes the place of what stood there: the background, where that is a class.
-        targets = torch.where(pseudo == VOID, targets, VOID)
+        return Batch(images, torch.where(pseudo == VOID, targets, VOID), pseudo)
+
+    def loss_of(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of `model` on a batch, or on a part of one: theirs add up to that of the whole."""
         with autocast(self.device, self.config["precision"]):
-            scores = model(images, "all")
+            scores = model(batch.images, "seen" if batch.pseudo is None else "all")
+        batch = batch.mapped((scores.shape[-2], scores.shape[-1]))
+        whole = batch.whole or batch
+        if batch.pseudo is None or whole.pseudo is None:
+            return segmentation_loss(scores.float(), batch.targets, whole.targets)
         weight, normalisation = float(self.config["pseudo_weight"]), str(self.config["normalisation"])
-        maps = (_to_map(targets, scores), _to_map(pseudo, scores))
         weights = None if self._class_weights is None else self._class_weights.to(self.device)
-        return self_training_loss(scores.float(), *maps, weight, normalisation, weights)
+        counted = (whole.targets, whole.pseudo)
+        return self_training_loss(scores.float(), batch.targets, batch.pseudo, weight, normalisation, weights, counted)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Supervision]:
         """Return images (on the device) and what training may know of them."""
@@ -320,84 +321,3 @@ class SelfTraining:
 def scored_at_once(size: tuple[int, int], classes: int) -> int:
     """Return how many images of `size` (H, W) are scored in one batch: 100 at most, and 1 at least."""
     return max(1, min(100, SCORE_BYTES // (4 * classes * size[0] * size[1])))
-
-
-def _to_map(labels: Tensor, scores: Tensor) -> Tensor:
-    return nearest(labels, (scores.shape[-2], scores.shape[-1]))
-
-
-#: Whole numbers, each with the least that it may be.
-_WHOLE: Mapping[str, int] = {
-    "base_steps": 1,
-    "round_steps": 1,
-    "batch_size": 1,
-    "rounds": 0,
-    "report_every": 0,
-    "width": 1,
-    "train_scenes": 1,
-}
-#: Numbers: what is allowed, in words and as a test that NaN fails.
-_NUMBERS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
-    **{name: ("above 0", lambda value: 0 < value < math.inf) for name in ("base_lr", "round_lr", "head_lr")},
-    **{name: ("at least 0", lambda value: 0 <= value < math.inf) for name in ("pseudo_weight", "weight_decay")},
-    "gamma": ("at least 0 (above 1 no seen class is ever predicted)", lambda value: 0 <= value < math.inf),
-    "flip": ("a probability, 0 to 1", lambda value: 0 <= value <= 1),
-    "class_agreement": ("a share, 0 to 1", lambda value: 0 <= value <= 1),
-}
-
-
-def check_config(config: Mapping[str, Any], task: Task) -> None:
-    """Raise ValueError for the first setting that cannot be: what it is, what is allowed, and what was given."""
-    choices: Mapping[str, tuple[str, ...]] = {
-        "method": METHODS,
-        "optimizer": ("sgd", "adamw"),
-        "background": BACKGROUNDS,
-        "normalisation": NORMALISATIONS,
-        "relabel": ("round", "crop"),
-        "inverse": ("scores", "labels"),
-        "class_weights": ("equal", "agreement"),
-        "precision": PRECISIONS,
-        "test": ("always", "last"),
-    }
-    for name, allowed in choices.items():
-        if config[name] not in allowed:
-            raise ValueError(f"{name} is one of {', '.join(allowed)}, got {config[name]!r}")
-    check_step_options(config)
-    views_of(str(config["views"]), generator("cpu", 0))
-    for name, least in _WHOLE.items():
-        if not _is_whole(config[name], least):
-            raise ValueError(f"{name} is a whole number, {least} or more, got {config[name]!r}")
-    for name, (allowed_values, fits) in _NUMBERS.items():
-        if not fits(_number(config[name])):
-            raise ValueError(f"{name} is a number, {allowed_values}, got {config[name]!r}")
-    low, high = _two(config["train_scale"])
-    if not 0 < _number(low) <= _number(high) < math.inf:
-        raise ValueError(f"train_scale is two numbers 0 < low <= high, got {config['train_scale']!r}")
-    crop = config["crop"]
-    if crop is not None and not all(_is_whole(side, 1) for side in _two(crop)):
-        raise ValueError(f"crop is two whole numbers [height, width], 1 or more, or null, got {crop!r}")
-    gamma = config["pseudo_gamma"]
-    if gamma is not None and not 0 <= _number(gamma) < math.inf:
-        raise ValueError(f"pseudo_gamma is a number, at least 0, or null, got {gamma!r}")
-    if config["relabel"] == "crop" and (config["class_weights"] != "equal" or _number(config["class_agreement"]) > 0):
-        raise ValueError(
-            "class_weights and class_agreement go by the agreement over all training images: relabel has to be 'round'"
-        )
-    check_background(str(config["background"]), task)
-
-
-def _number(value: Any) -> float:
-    """Return a number, also where YAML took it for text (3e-4); NaN for what is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return _number(value).is_integer() and _number(value) >= least
-
-
-def _two(value: Any) -> tuple[Any, Any]:
-    """Return the two entries of a list, or two that are no numbers."""
-    return (value[0], value[1]) if isinstance(value, (list, tuple)) and len(value) == 2 else (None, None)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tune_platform.trainable import DONE, Trainable
 from tune_platform.trainables.runtime import check_names, stream_seed, use_threads
+from tune_platform.trainables.zero_label.checks import check_config
 from tune_platform.trainables.zero_label.datasets import Data, load_data, load_vectors
 from tune_platform.trainables.zero_label.diagnostics import diagnose
 from tune_platform.trainables.zero_label.metrics import iou, scores
@@ -33,7 +34,7 @@ from tune_platform.trainables.zero_label.network import (
     own_backbone,
     small_backbone,
 )
-from tune_platform.trainables.zero_label.self_training import SelfTraining, check_config
+from tune_platform.trainables.zero_label.self_training import SelfTraining
 from tune_platform.trainables.zero_label.splits import Task, load_split
 
 #: Every hyperparameter and its default.
@@ -64,6 +65,9 @@ DEFAULTS: Mapping[str, Any] = {
     "report_every": 0,  # optimiser steps between two reports; 0: one report a round
     "base_lr": 3e-3,
     "round_lr": 1e-3,
+    "schedule": "poly",  # of each round: (1 - t/T)^0.9 as in the paper; or "constant", "cosine", "step", "one_cycle"
+    "warmup": None,  # share of a round's steps in which the rate rises; null: 0.05 of "poly", and as elsewhere else
+    "accumulate": 1,  # parts of a batch that are computed one after the other: less memory, the same step
     "optimizer": "adamw",  # or "sgd", with momentum 0.9
     "weight_decay": 1e-4,
     "head_lr": 1.0,  # how many times as fast the last layers learn; 10 in the paper
@@ -102,9 +106,6 @@ NETWORKS: Mapping[str, tuple[type[DeepLab | DeepLabPlus], int]] = {
 DATA_KEYS = ("dataset", "root", "size", "split", "stage", "digits", "train_scenes", "data_seed")
 #: Options of other trainables, and why they are not here.
 ABSENT: Mapping[str, str] = {
-    "accumulate": "its loss is a mean over the labelled pixels of a batch, which parts would weigh otherwise",
-    "schedule": "its rate always falls as (1 - t/T)^0.9 in each round, as the paper's does",
-    "warmup": "its rate always falls as (1 - t/T)^0.9 in each round, as the paper's does",
     "channels_last": "its network always is",
     "evaluation": "it is one process: ZeroLabelGangTrainable of zero_label.gang has it",
     "lean_checkpoints": "between rounds its checkpoints are weights alone",
