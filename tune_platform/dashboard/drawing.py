@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from tune_platform.dashboard.loading import LOADING
-from tune_platform.dashboard.source import AT_ONCE, REST, Picture
+from tune_platform.dashboard.source import Picture
 from tune_platform.dashboard.table import only
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.plots import FIGURES, View
@@ -25,6 +25,8 @@ NAMED = 12
 _KEPT = 64
 #: Figures that take seconds of a large experiment: of a live one they are drawn anew now and then, not at each change.
 SLOW = ("importance", "contour", "rank")
+#: So many times as long as it took to draw them these stay; what takes less than so many seconds does not.
+REST, AT_ONCE = 40, 0.02
 
 
 @dataclass(frozen=True)

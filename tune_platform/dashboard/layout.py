@@ -20,10 +20,10 @@ from tune_platform.plots import FIGURES, View
 from tune_platform.plots.observations import is_seed
 from tune_platform.plots.theme import nothing, themed
 
-#: The tabs of an experiment: word, then its sections (s:) and figures in order. Figures that follow the selection are
-#: drawn anew when it changes.
+#: The tabs of an experiment: word, then its sections (s:), places of words (w:) and figures in order. Figures that
+#: follow the selection are drawn anew when it changes.
 TABS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "overview": ("Overview", ("s:overview", "history", "curves", "s:insights")),
+    "overview": ("Overview", ("w:facts", "s:overview", "history", "curves", "w:insights")),
     "parameters": ("Parameters", ("parallel", "importance", "slice", "contour", "rank")),
     "objectives": ("Objectives", ("pareto", "hypervolume", "edf")),
     "timeline": ("Timeline", ("timeline", "workers", "utilisation")),
@@ -73,12 +73,12 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
         tab = next(key for key, (_, inside) in TABS.items() if query["show"] in inside)
     text = query.get("filter", "")
     columns = [name for name in query.get("columns", "").split(",") if name in table.columns] or table.shown
-    metrics = _ways(view)
+    metrics = ways(view)
     by = [each for each in query.get("metrics", "").split("\n") if any(each == x["value"] for x in metrics)]
     grouped = "configs" if query.get("rows") == "configs" else "trials"
     chosen = [int(each) for each in query.get("trials", "").split(",") if each.isdigit()]
     return [
-        dcc.Store(id="where", data={"name": view.name, "trial": None}),
+        dcc.Store(id="where", data={"name": view.name, "trial": None, "metrics": len(view.metric_names)}),
         dcc.Store(id="revision", data=view.revision),
         dcc.Store(id="news", data=news(picture, 0, "\n".join(by) or LAST)),
         dcc.Store(id="filtered", data=text),
@@ -124,7 +124,7 @@ def experiment_page(picture: Picture, query: Mapping[str, str], theme: str = "li
     ]  # fmt: skip
 
 
-def _ways(view: View) -> list[dict[str, str]]:
+def ways(view: View) -> list[dict[str, str]]:
     """Return what can be wanted of all metrics or of one, as the choices of the table."""
     every = [{"value": how, "label": f"all: {word}"} for how, word in AGGREGATES.items() if how != LAST]
     return every + [
@@ -228,7 +228,9 @@ def body(
     `options`: what was chosen of each figure, by its name.
     """
     parts = [each for each in TABS.get(tab, TABS["overview"])[1] if _has_place(each, picture.view)]
-    sections = [section(each[2:]) for each in parts if each.startswith("s:")]
+    first = next((at for at, each in enumerate(parts) if each in FIGURES), len(parts))
+    above = [_PLACES[each[0]](each[2:]) for each in parts[:first]]
+    below = [_PLACES[each[0]](each[2:]) for each in parts[first:] if each not in FIGURES]
     figures, broad = [], _broad([each for each in parts if each in FIGURES])
     for each in (each for each in parts if each in FIGURES):
         drawing, given = None, (options or {}).get(each, {})
@@ -236,9 +238,9 @@ def body(
             trials = chosen if each in FOLLOW else ()
             drawing = draw(picture, each, theme, text=text, trials=trials, **read(each, given))
         figures.append(figure(each, picture.view, given, drawing, theme, broad=each in broad))
-    if not sections and not figures:
+    if not above and not figures:
         figures = [alert("There is no figure of this kind yet.")]
-    return [*sections[:1], html.Div(figures, className="figures"), *sections[1:]]
+    return [*above, html.Div(figures, className="figures"), *below]
 
 
 def _has_place(name: str, view: View) -> bool:
@@ -264,6 +266,16 @@ def section(name: str) -> Any:
     """Return the place of a section."""
     place = {"type": "section", "name": name}
     return html.Div([html.Div(id=place), dcc.Store(id={"type": "section-mark", "name": name})])
+
+
+def words(name: str) -> Any:
+    """Return the place of words, which come with what is asked for again and again."""
+    if name == "facts":
+        return html.Div(id=name, className="facts")
+    return card(html.Ul(id=name), title="Insights")
+
+
+_PLACES = {"s": section, "w": words}
 
 
 def size(made: Drawing | None) -> dict[str, str]:

@@ -15,13 +15,15 @@ from typing import Any
 from tune_platform.dashboard import parts
 from tune_platform.dashboard.drawing import SLOW, Drawing, draw
 from tune_platform.dashboard.files import log_of, log_path
-from tune_platform.dashboard.layout import FOLLOW, news, size
-from tune_platform.dashboard.options import read
+from tune_platform.dashboard.layout import FOLLOW, news, size, ways
+from tune_platform.dashboard.options import of_metrics, read
 from tune_platform.dashboard.patches import difference
+from tune_platform.dashboard.sections import overview_of
 from tune_platform.dashboard.source import Picture, Source
 from tune_platform.dashboard.table import LAST
+from tune_platform.dashboard.words import WORDS, told
 from tune_platform.errors import SpecError, TunePlatformError
-from tune_platform.plots import FIGURES
+from tune_platform.plots import FIGURES, View
 
 #: Figures of which it is known what browsers have, so that they are sent what has changed.
 _SENT = 32
@@ -32,6 +34,7 @@ class Asked:
     """What a page has. `figures`: those to be brought up to date, by name.
 
     Of each what was chosen, its `key`, and whether what it looks like is `known`, so that changes can be told.
+    `words`: the places of words that are seen, with the marks of what stands there.
     """
 
     name: str
@@ -43,6 +46,9 @@ class Asked:
     theme: str = "light"
     selection: list[int] = field(default_factory=list)
     log: str = ""
+    metrics: int | None = None  #: how many metrics it has choices of
+    overview: str | None = None  #: what the overview shows, see `overview_of`
+    words: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -50,10 +56,11 @@ class Asked:
         """Return what a request says. Raises SpecError for anything else."""
         try:
             found = cls(**given)
-            kinds = (str, int | None, int, str, str, str, str, list, str, dict)
+            kinds = (str, int | None, int, str, str, str, str, list, str, int | None, str | None, dict, dict)
             values = list(vars(found).values())
             right = all(isinstance(value, kind) for value, kind in zip(values, kinds, strict=True))
             right = right and all(isinstance(each, int) for each in found.selection)
+            right = right and all(name in WORDS and isinstance(mark, str) for name, mark in found.words.items())
             if not right or not all(name in FIGURES and isinstance(x, dict) for name, x in found.figures.items()):
                 raise TypeError
         except TypeError:
@@ -69,16 +76,24 @@ def changes(source: Source, asked: Asked) -> dict[str, Any] | None:
     began = time.thread_time()
     picture = source.picture(asked.name)
     found: dict[str, Any] = {}
-    word, told = state_of(picture, asked.trial)
-    if f"{word}{told}" != asked.state:
-        found["state"] = [word, told, *parts.sign(word)]
+    word, counts = state_of(picture, asked.trial)
+    if f"{word}{counts}" != asked.state:
+        found["state"] = [word, counts, *parts.sign(word)]
     if asked.trial is not None:
         found |= _log(source, asked)
         if picture.changed[picture.view.trials.place(asked.trial)] > asked.revision:
             found["changed"] = True
-    elif (rows := news(picture, asked.revision, asked.by)) is not None:
-        found["rows"] = rows
-        found |= _passing(picture, asked)
+    else:
+        if (rows := news(picture, asked.revision, asked.by)) is not None:
+            found["rows"] = rows
+            found |= _passing(picture, asked)
+        if asked.metrics not in (None, many := len(picture.view.metric_names)):
+            found |= {"metrics": many, "choices": _choices(picture.view)}
+        if asked.overview not in (None, shows := overview_of(picture.view)):
+            found["overview"] = shows
+        words = {name: told(source, picture, name, mark) for name, mark in asked.words.items()}
+        if any(words.values()):
+            found["words"] = {name: each for name, each in words.items() if each}
     figures = {name: _figure(picture, name, each, asked) for name, each in asked.figures.items()}
     found |= {"figures": {name: each for name, each in figures.items() if each}} if asked.figures else {}
     if not found and picture.view.revision == asked.revision:
@@ -94,6 +109,14 @@ def state_of(picture: Picture, trial: int | None) -> tuple[str, str]:
         return str(view.trials.state[view.trials.place(trial)]), ""
     counts = ", ".join(f"{count} {word}" for word, count in sorted(view.counts.items()))
     return view.status, f" · {counts}" if counts else ""
+
+
+def _choices(view: View) -> list[Any]:
+    """Return, of the fields whose choices are metrics, which it is and what can be chosen there now."""
+    fields = [
+        [{"type": "option", "name": figure, "of": name}, data] for (figure, name), data in of_metrics(view).items()
+    ]
+    return [["aggregate", ways(view)], *fields]
 
 
 def _passing(picture: Picture, asked: Asked) -> dict[str, Any]:

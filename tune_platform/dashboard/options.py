@@ -91,6 +91,20 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
 }  # fmt: skip
 
 
+def of_metrics(view: View) -> dict[tuple[str, str], list[dict[str, str]]]:
+    """Return the choices that grow with the metrics that are known, by figure and name of the option."""
+    return {
+        (figure, each.name): _data(each.choices(view))
+        for figure, options in OPTIONS.items()
+        for each in options
+        if each.choices in (_metrics, _resources)
+    }
+
+
+def _data(choices: Iterable[Choice]) -> list[dict[str, str]]:
+    return [{"value": value, "label": word} for value, word in choices]
+
+
 def read(figure: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the function of a figure takes, of what was chosen; what is no choice of it is left out."""
     found = {}
@@ -131,8 +145,7 @@ def _field(figure: str, option: Option, choices: Iterable[Choice], given: str) -
         )  # fmt: skip
         return html.Div([html.Div(option.word, className="option-word"), slider])
     known = list(choices)
-    data = [{"value": value, "label": word} for value, word in known]
     start_at = given if given in {value for value, _ in known} else ""
     return dmc.Select(
-        id=place, label=option.word, data=data, value=start_at, size="xs", w="8.5rem", allowDeselect=False
+        id=place, label=option.word, data=_data(known), value=start_at, size="xs", w="8.5rem", allowDeselect=False
     )

@@ -35,11 +35,6 @@ def state(word: str) -> Any:
     return html.Span(f"{mark} {word.lower()}", style=style)
 
 
-def fact(name: str, value: Any) -> Any:
-    """Return a big number with its name."""
-    return html.Div([html.Div(value, className="value"), html.Div(name, className="name")], className="fact")
-
-
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
     """Return a plain table; for the long ones there is the grid."""
     return html.Div(

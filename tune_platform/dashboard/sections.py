@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pprint import pformat
@@ -18,16 +17,14 @@ from dash import html
 
 from tune_platform.dashboard import parts
 from tune_platform.dashboard.actions import asked
-from tune_platform.dashboard.listing import expected
-from tune_platform.dashboard.parts import card, copied, fact, lasting, link, number, pairs, proof, table
+from tune_platform.dashboard.parts import card, copied, lasting, link, number, pairs, table
 from tune_platform.dashboard.source import Source
-from tune_platform.plots import FIGURES, View
+from tune_platform.plots import View
 from tune_platform.plots.crashes import groups
-from tune_platform.plots.observations import is_seed, same_config, saved
+from tune_platform.plots.observations import is_seed, same_config
 from tune_platform.plots.workers import gpus_of
 from tune_platform.protocol.configs import shown
 from tune_platform.protocol.requests import TAGS
-from tune_platform.results import Spent
 from tune_platform.results.lineage import Segment
 from tune_platform.results.tables import flatten
 from tune_platform.store.sql import open_store
@@ -45,28 +42,17 @@ class Scene:
 
 
 def overview(scene: Scene) -> Any:
-    """The numbers of the experiment, and its best config to be copied."""
-    view, trials = scene.view, scene.view.trials
-    whole = expected(view.spec)
-    steps = int(trials.step.sum())
-    facts = [
-        fact("trials" + (f" of {whole}" if whole else ""), len(trials)),
-        *(fact(word, _to_failures(view.name, word, count)) for word, count in sorted(view.counts.items())),
-        fact("reports", f"{steps:,}"),
-        fact("trial time", lasting(float(np.nansum(trials.seconds)))),
-    ]
-    facts += [fact(word, value) for word, value in budgets(scene.source.results(view.name).spent())]
-    share_saved = saved(view)
-    if share_saved is not None:
-        facts.append(fact("steps saved by stopping early", f"{share_saved:.0%}"))
-    ended = _how_it_ended(view)
+    """How the experiment ended, if it did, and its best config to be copied."""
+    view, ended = scene.view, _how_it_ended(scene.view)
     if view.best is None:
-        return [*ended, html.Div(facts, className="facts"), parts.alert(f"No trial has a value of {view.metric} yet.")]
-    at = trials.place(view.best)
-    best = fact(f"best {view.metric} ({view.mode}), at step {trials.best_step[at]}", number(float(view.values[at])))
-    facts = [best, fact("best trial", link(f"trial {view.best}", view.name, view.best)), *facts]
+        return [*ended, parts.alert(f"No trial has a value of {view.metric} yet.")]
     config = shown(dict(scene.source.results(view.name).trial(view.best).config))
-    return [*ended, html.Div(facts, className="facts"), card(*_copies(config, "best"), title="Best config")]
+    return [*ended, card(*_copies(config, "best"), title="Best config")]
+
+
+def overview_of(view: View) -> str:
+    """Return what the overview shows: it is drawn anew when that changes."""
+    return f"{view.best} {view.status} {view.reason}"
 
 
 def _how_it_ended(view: View) -> list[Any]:
@@ -76,27 +62,6 @@ def _how_it_ended(view: View) -> list[Any]:
     if view.status == "finished":
         return [html.P(view.reason)]
     return [parts.alert(f"It is {view.status}: {view.reason}. To go on with it: tune-platform resume {view.name}")]
-
-
-def _to_failures(name: str, word: str, count: int) -> Any:
-    return html.A(count, href=proof(name, "failures"), title="why they failed") if word == "failed" else count
-
-
-def budgets(spent: Spent | None) -> list[tuple[str, str]]:
-    """Return what was spent of each limit, and when the first is reached; nothing where there is none."""
-    if spent is None:
-        return []
-    of, found = spent.of, []
-    if "gpu_hours" in of:
-        found.append((f"GPU hours of {of['gpu_hours']:g}", f"{spent.gpu_hours:.3g}"))
-    if "cost" in of and spent.cost is not None:
-        found.append((f"cost of {of['cost']:g}", f"{spent.cost:.3g}"))
-    if "deadline" in of:
-        found.append(("deadline (UTC)", f"{of['deadline']:%Y-%m-%d %H:%M:%S}"))
-    if spent.ends is not None:
-        left = lasting(spent.ends.timestamp() - time.time())
-        found.append((f"until {_LIMITS[spent.by]}, at this rate", left))
-    return found
 
 
 def _copies(config: Mapping[str, Any], place: str) -> list[Any]:
@@ -109,15 +74,6 @@ def _copies(config: Mapping[str, Any], place: str) -> list[Any]:
     return [
         dmc.SimpleGrid([copied(k, t, f"{place}-{k[:4].lower()}") for k, t in forms.items()], cols={"base": 1, "sm": 3})
     ]
-
-
-def insights(scene: Scene) -> Any:
-    """What is worth knowing, in plain words; each names the figure that proves it."""
-    rows = [
-        html.Li([each.text, " ", html.A(FIGURES[each.figure].title, href=proof(scene.view.name, each.figure))])
-        for each in scene.source.known(scene.view.name).insights
-    ]
-    return card(html.Ul(rows or [html.Li("Nothing stands out.")]), title="Insights")
 
 
 def failures(scene: Scene) -> Any:
@@ -339,7 +295,6 @@ _MORE = {
     "gpu_hours": ("More GPU hours", "such as 4"),
     "cost": ("More cost", "such as 10"),
 }
-_LIMITS = {"gpu_hours": "the GPU hours are used up", "cost": "the cost is reached", "deadline": "the deadline"}
 
 
 def control(scene: Scene) -> Any:
@@ -403,7 +358,7 @@ def _allowed(dimension: Any) -> str:
 
 
 SECTIONS: Mapping[str, Callable[[Scene], Any]] = {
-    each.__name__: each for each in (overview, insights, failures, compare, repeated, audit, share, trial, why, control)
+    each.__name__: each for each in (overview, failures, compare, repeated, audit, share, trial, why, control)
 }
 #: Sections with fields that somebody may be filling in: they are drawn once.
 STILL = ("control", "share")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from tune_platform.dashboard.filtering import passing
 from tune_platform.dashboard.table import Table
 from tune_platform.errors import ExperimentError, did_you_mean
-from tune_platform.plots import Insight, insights
 from tune_platform.plots.columns import Reports, Trials, Whole, take
 from tune_platform.plots.view import View
 from tune_platform.results import Results
@@ -23,9 +22,10 @@ from tune_platform.store.sql import open_store
 
 #: Reports of an experiment that are held at most; those of trials that are looked at are read besides.
 HELD = 200_000
-#: So many times as long as it took to find it what takes long stays, of an experiment that runs; what takes less than
-#: so many seconds does not.
-REST, AT_ONCE = 40, 0.02
+#: So many times as long as it took to find them words stay, of an experiment that runs.
+REST = 100
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,18 @@ class Picture:
         self.passed[text] = at, found
         return found
 
-    @property
-    def insights(self) -> list[Insight]:
-        """What is worth telling; of a large experiment that runs what was worth it a while ago."""
-        at, until, found = self.resting.get("insights", (None, 0.0, []))
+    def rested(self, name: str, find: Callable[[], Found]) -> Found:
+        """Return what is found; while the experiment runs, for `REST` times as long as that took, what was found last.
+
+        What is told with each look so costs at most so small a share of one processor.
+        """
+        at, until, found = self.resting.get(name, (None, 0.0, None))
         if at == self.view.revision or (self.view.running and time.monotonic() < until):
-            return list(found)
+            return cast(Found, found)
         began = time.monotonic()
-        found = insights(self.view)
-        took = time.monotonic() - began
-        until = time.monotonic() + (REST * took if took > AT_ONCE else 0.0)
-        self.resting["insights"] = (self.view.revision, until, found)
+        found = find()
+        now = time.monotonic()
+        self.resting[name] = (self.view.revision, now + REST * (now - began), found)
         return found
 
 

@@ -22,9 +22,10 @@ from tune_platform.dashboard.drawing import draw
 from tune_platform.dashboard.layout import TABS, body, column_defs, experiment_page, news
 from tune_platform.dashboard.options import OPTIONS, in_address, read
 from tune_platform.dashboard.parts import proof
-from tune_platform.dashboard.sections import SECTIONS, Scene, budgets
+from tune_platform.dashboard.sections import SECTIONS, Scene
 from tune_platform.dashboard.source import Picture, Source
 from tune_platform.dashboard.table import aggregated
+from tune_platform.dashboard.words import WORDS, budgets
 from tune_platform.errors import SpecError
 from tune_platform.plots import FIGURES
 from tune_platform.plots.data import as_csv
@@ -73,9 +74,6 @@ def test_each_choice_of_each_figure_draws_or_says_why_not(picture: Picture) -> N
 def test_a_slow_figure_rests_while_the_experiment_goes_on(source: Source, storage: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("tune_platform.dashboard.drawing.AT_ONCE", -1.0)
     monkeypatch.setattr("tune_platform.dashboard.drawing.REST", 1e9)
-    monkeypatch.setattr("tune_platform.dashboard.source.AT_ONCE", -1.0)
-    monkeypatch.setattr("tune_platform.dashboard.source.REST", 1e9)
-    told = source.picture("small").insights
     before = draw(source.picture("small"), "importance", "light")
     with open_store(storage) as store, store.open("small") as experiment:
         seq = experiment.last_seq() + 1
@@ -84,9 +82,6 @@ def test_a_slow_figure_rests_while_the_experiment_goes_on(source: Source, storag
     later = source.picture("small")
     assert later.view.revision == seq
     assert draw(later, "importance", "light") is before
-    assert later.resting["insights"][0] == seq - 1
-    assert later.insights == told
-    assert later.resting["insights"][0] == seq - 1, "not looked for anew"
     assert draw(later, "importance", "light", text="loss < 0.3") is not before
     monkeypatch.setattr("tune_platform.dashboard.drawing.time.monotonic", lambda: 1e300)
     assert draw(later, "importance", "light") is not before
@@ -154,6 +149,8 @@ def test_the_page_of_an_odd_experiment(odd: str, tmp_path: Path) -> None:
         said(experiment_page(picture, {"tab": tab}))
     for name in set(SECTIONS) - {"trial", "why"}:
         said(SECTIONS[name](Scene(source, picture.view, None, (), True)))
+    for name in WORDS:
+        assert all(isinstance(text, str) for line in WORDS[name](source, picture) for text, _ in line)
     for name in FIGURES:
         made = draw(picture, name, "dark")
         assert made.summary
@@ -186,7 +183,7 @@ def test_limits_of_what_may_be_spent_are_shown_and_can_be_extended(source: Sourc
         row = LogRow(picture.view.revision + 1, time.time(), "moved", 4, {"status": "PAUSED", "spent": spent})
         experiment.append([row], (), ())
     scene = Scene(source, picture.view, None, (), True)
-    assert "GPU hours of 10" in said(SECTIONS["overview"](scene))
+    assert "GPU hours of 10" in json.dumps(WORDS["facts"](source, source.picture("small")))
     form = said(SECTIONS["control"](scene))
     assert [word for word in ("More trials", "More GPU hours", "More cost") if word in form] == [
         "More trials", "More GPU hours", "More cost",

@@ -97,7 +97,9 @@ def test_points_come_over_a_figure_that_rests_while_a_search_writes(live: Live) 
     assert page.evaluate("() => document.querySelectorAll('#history svg.ahead polyline').length") == 1
     # The next drawing has them all, and nothing stays over it.
     rest(page, LARGE=1, LACKING=1, LONGEST=60_000)
-    page.evaluate("(revision) => window.tuneLive.watch({name: 'many', trial: null}, revision)", experiment.last_seq())
+    page.evaluate(
+        "(revision) => window.tuneLive.watch({name: 'many', trial: null, metrics: 1}, revision)", experiment.last_seq()
+    )
     write(experiment, TRIALS + 41, 0.8)
     page.wait_for_function(f"() => ({DRAWN})() === {TRIALS + 41} && ({OVER})() === -1")
 
@@ -125,6 +127,45 @@ def test_the_end_of_a_curve_that_is_shown_follows(live: Live) -> None:
     before = page.evaluate(line)
     write(experiment, new, 0.0001, first=32, last=40)
     page.wait_for_function(f"(before) => ({line})() !== before || ({CURVE})({new}) === 40", arg=before)
+
+
+def test_numbers_follow_and_nothing_else_is_asked_for(live: Live) -> None:
+    page, experiment = live
+    rest(page, LARGE=1e9, LACKING=1e9, LONGEST=1e9)
+    page.wait_for_timeout(3_000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    number = """() => Number([...document.querySelectorAll('.fact')]
+        .find((each) => /^trials/.test(each.lastChild.textContent)).firstChild.textContent)"""
+    before = page.evaluate(number)
+    assert before >= TRIALS
+    for each in range(3):
+        write(experiment, TRIALS + 55 + each, 0.9)
+        page.wait_for_function(f"(least) => ({number})() >= least", arg=before + 1 + each)
+    assert set(asked) == {"live"}
+    assert page.locator("#insights li").count() >= 1
+    # Another best trial has the section drawn, which has its config.
+    write(experiment, TRIALS + 58, 0.00001)
+    page.wait_for_function(f"() => document.querySelector('#facts a').textContent === 'trial {TRIALS + 58}'")
+    page.evaluate("(revision) => window.tuneLive.watch({name: 'many', trial: null, metrics: 1}, revision)", 0)
+    page.wait_for_function("() => document.querySelector('#best-pyth')")
+
+
+def test_a_metric_that_comes_late_can_be_chosen(live: Live) -> None:
+    page, experiment = live
+    seq = experiment.last_seq() + 1
+    told = [ReportRow(TRIALS + 59, 1, seq, time.time(), {"loss": 0.9, "late": 1.0})]
+    row = trial_row(TRIALS + 59, "RUNNING", config=dict.fromkeys("abcdef", 0.5), step=1, best=0.9,
+                    metrics={"loss": 0.9, "late": 1.0}, ended=None)  # fmt: skip
+    log = [LogRow(seq, time.time(), "reported", TRIALS + 59, {"attempt": 1, "first": 1, "last": 1})]
+    experiment.append(log, told, [row])
+    page.wait_for_timeout(3_000)
+    page.get_by_role("textbox", name="Metric", exact=True).click()
+    page.get_by_role("option", name="late", exact=True).wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#aggregate").click()
+    page.get_by_role("option", name="late: greatest").wait_for(state="attached")
+    page.keyboard.press("Escape")
 
 
 def test_a_figure_that_does_not_follow_says_how_old_it_is(live: Live) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tune_platform.dashboard.live import Asked, changes
 from tune_platform.dashboard.patches import difference
 from tune_platform.dashboard.server import make_app
 from tune_platform.dashboard.source import Source
+from tune_platform.dashboard.words import WORDS
+from tune_platform.dashboard.words import told as words_told
 from tune_platform.errors import ExperimentError, SpecError
 from tune_platform.results import logs
 from tune_platform.store.records import LogRow, ReportRow
@@ -148,6 +151,80 @@ def test_curves_stay_while_those_that_are_shown_do(source: Source, storage: Path
     told = ask(source, revision=told["revision"], figures={"curves": curves})
     assert told is not None
     assert told["figures"]["curves"]["changes"]
+
+
+def test_numbers_and_insights_come_where_they_changed(
+    source: Source, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_platform.dashboard.source.REST", 0)
+
+    def words(**marks: str) -> dict[str, Any]:
+        return ((ask(source, words=marks) or {}).get("words")) or {}
+
+    first = words(facts="", insights="")
+    facts = {name[0]: value for value, name in first["facts"]["lines"]}
+    assert facts["best loss (min), at step 3"] == ("0.1", None)
+    assert facts["best trial"] == ("trial 0", "/e/small/t/0")
+    assert facts["failed"] == ("1", "/e/small?show=failures#failures")
+    assert facts["reports"] == ("12", None)
+    assert first["insights"]["lines"] == [[("Nothing stands out.", None)]]
+    marks = {name: each["mark"] for name, each in first.items()}
+    assert words(**marks) == {}
+    change(storage, 4, "STOPPED")
+    later = words(**marks)
+    assert list(later) == ["facts"], "the insights are the same"
+    assert {name[0]: value for value, name in later["facts"]["lines"]}["stopped"] == ("1", None)
+
+
+def test_words_rest_so_long_as_they_took_and_come_afterwards(
+    source: Source, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tune_platform.dashboard.source.time.monotonic", lambda: now[0])
+
+    def slow(source: Source, picture: Any) -> list[Any]:
+        now[0] += 0.1
+        return [[[str(picture.view.revision), None]]]
+
+    monkeypatch.setitem(WORDS, "insights", slow)
+
+    def told(mark: str) -> Any:
+        picture = replace(source.picture("small"), view=replace(source.picture("small").view, status="running"))
+        return words_told(source, picture, "insights", mark)
+
+    first = told("")
+    change(storage, 4, "STOPPED")
+    assert told(first["mark"]) is None
+    now[0] += 99 * 0.1
+    assert told(first["mark"]) is None
+    now[0] += 2 * 0.1
+    assert told(first["mark"])["lines"] == [[[str(source.picture("small").view.revision), None]]]
+
+
+def test_the_overview_is_drawn_anew_when_another_trial_is_the_best(source: Source, storage: Path) -> None:
+    shown = (ask(source, overview="") or {})["overview"]
+    assert "overview" not in (ask(source, overview=shown) or {})
+    change(storage, 2, "COMPLETED", step=4)
+    assert "overview" not in (ask(source, overview=shown) or {})
+    change(storage, 1, "COMPLETED", best=0.01)
+    assert (ask(source, overview=shown) or {})["overview"] != shown
+
+
+def test_metrics_that_come_later_can_be_chosen(source: Source, storage: Path) -> None:
+    known = len(source.picture("small").view.metric_names)
+    assert "choices" not in (ask(source, metrics=known) or {})
+    with open_store(storage) as store, store.open("small") as experiment:
+        seq = experiment.last_seq() + 1
+        told = [ReportRow(4, 4, seq, 204.0, {"loss": 0.4, "late": 1.0})]
+        row = trial_row(4, "RUNNING", step=4, metrics={"loss": 0.4, "late": 1.0})
+        experiment.append([LogRow(seq, 200.0, "moved", 4, {"status": "RUNNING"})], told, [row])
+    news = ask(source, metrics=known) or {}
+    assert news["metrics"] == known + 1
+    fields = {each if isinstance(each, str) else f"{each['name']}.{each['of']}": data for each, data in news["choices"]}
+    assert list(fields) == ["aggregate", "curves.metric", "curves.x"]
+    assert {"value": "max:late", "label": "late: greatest"} in fields["aggregate"]
+    assert {"value": "late", "label": "late"} in fields["curves.metric"]
+    assert {"value": "late", "label": "late"} in fields["curves.x"]
 
 
 def test_what_a_trial_prints_comes_once(source: Source, storage: Path) -> None:

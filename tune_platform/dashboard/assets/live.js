@@ -12,21 +12,22 @@
   const SECTION = 45;  // milliseconds that a section costs server and browser, which is drawn out of sight of any clock
   const OLD = 4000;  // milliseconds from which on it is said how old a figure is
   const AHEAD = ["history", "curves"];
+  const OTHERS = '[id*="section-mark"]:not([id*="overview"])';  // sections that show more than the best trial
 
-  const page = {where: null, revision: 0, state: "", log: "", stale: false, selection: [], by: "last", filter: "", options: {}};
+  const page = {where: null, revision: 0, state: "", log: "", overview: "", stale: false, selection: [], by: "last", filter: "", options: {}};
   // By name what is drawn, {key, kind, figure}; when something came that it does not show, {since}; whether that is
   // more than can be put over it, {lacks}.
   const figures = new Map();
   const stored = new Map();  // by name: the key that the server has given last
-  let restUntil = 0, lackUntil = 0, wordsUntil = 0, timer = null, asking = false, missed = 0;
+  let restUntil = 0, lackUntil = 0, sectionsUntil = 0, timer = null, asking = false, missed = 0;
 
   const dash = () => window.dash_clientside;
   const shared = () => window.tunePage;
 
   function watch(where, revision) {
-    Object.assign(page, {where, revision, state: "", log: "", stale: false});
+    Object.assign(page, {where, revision, state: "", log: "", overview: "", stale: false});
     missed = 0;
-    restUntil = lackUntil = wordsUntil = 0;
+    restUntil = lackUntil = sectionsUntil = 0;
     next(50);
     return null;
   }
@@ -42,6 +43,7 @@
     });
     take("figure", keys, ids);
     take("follow", others, otherIds);
+    if (Object.values(wordsThere()).includes("")) next(0);  // a tab has come
     return null;
   }
 
@@ -71,6 +73,12 @@
       else if (seen(place) && (now >= restUntil || (had.lacks && now >= lackUntil))) found[name] = told(name, had);
     }
     return found;
+  }
+
+  // The places of words that somebody sees or that are empty yet, with the marks of what stands there.
+  function wordsThere() {
+    const places = Object.keys(lines).map((name) => document.getElementById(name)).filter((place) => place);
+    return Object.fromEntries(places.filter((place) => !place.dataset.mark || seen(place)).map((place) => [place.id, place.dataset.mark || ""]));
   }
 
   const told = (name, had) => ({...(page.options[name] || {}), key: had.key, known: had.figure !== null});
@@ -104,6 +112,7 @@
     const {where, by, filter, selection} = page;
     const asked = {
       ...where, by, filter, selection, revision: page.revision, state: page.state, log: page.log,
+      overview: page.overview, words: wordsThere(),
       theme: document.documentElement.getAttribute("data-mantine-color-scheme") || "light", figures: drawn,
     };
     let wait = SOON;
@@ -115,7 +124,7 @@
       const news = answer.status === 204 ? null : await answer.json();
       missed = 0;
       if (news && where === page.where && there()) wait = await take(news, asked, large);
-      else if (there()) words(true);
+      else if (there()) sections(true);
     } catch (error) {
       missed += 1;
       wait = Math.min(30000, SOON * 2 ** missed);
@@ -132,8 +141,11 @@
     const begin = window.performance.now();
     if (news.state) state(news.state);
     if (news.log !== undefined) log(news);
+    for (const [name, words] of Object.entries(news.words || {})) say(name, words);
+    if (news.overview !== undefined) page.overview = news.overview;
+    if (news.choices) choices(news);
     const changed = page.where.trial === null ? news.revision !== asked.revision : news.changed;
-    if (changed) page.stale = true;
+    if (changed && (news.overview !== undefined || document.querySelector(OTHERS))) page.stale = true;
     const shown = new Set();  // figures that show all that has come, though they were not drawn
     if (asked.by === page.by && asked.filter === page.filter) {  // else what was chosen meanwhile asks for the same again
       const rows = news.rows ? shared().merge(news.rows, news.passing) : [];
@@ -154,7 +166,7 @@
       else if (changed && !shown.has(name)) had.since = had.since === null ? begin : had.since;
     }
     const small = news.ms + await busy(begin);
-    words(news.running);
+    sections(news.running);
     if (Object.keys(asked.figures).length) {
       const second = window.performance.now();
       for (const [name, change] of Object.entries(news.figures || {})) redraw(name, change, asked);
@@ -170,12 +182,12 @@
   }
 
   // Have the sections drawn anew where something came that they do not show.
-  function words(running) {
-    if (!page.stale || (running && window.performance.now() < wordsUntil)) return;
+  function sections(running) {
+    if (!page.stale || (running && window.performance.now() < sectionsUntil)) return;
     page.stale = false;
     dash().set_props("revision", {data: page.revision});
     const cost = SECTION * Math.max(1, document.querySelectorAll('[id*="section-mark"]').length);
-    wordsUntil = window.performance.now() + rests.LARGE * cost;
+    sectionsUntil = window.performance.now() + rests.LARGE * cost;
   }
 
   function redraw(name, change, asked) {
@@ -257,6 +269,42 @@
     name.textContent = sign + " " + word;
     Object.assign(name.style, {borderLeft: "0.3rem solid " + colour, paddingLeft: "0.4rem"});
     document.getElementById("status").replaceChildren(name, told);
+  }
+
+  // By the place of words: the element of a line of it, whose pieces are texts, some of which lead somewhere.
+  const lines = {
+    facts: ([value, name]) => box("div", "fact", box("div", "value", piece(value)), box("div", "name", piece(name))),
+    insights: (pieces) => box("li", "", ...pieces.map(piece)),
+  };
+
+  function box(kind, name, ...inside) {
+    const made = document.createElement(kind);
+    made.className = name;
+    made.append(...inside);
+    return made;
+  }
+
+  function piece([text, leads]) {
+    if (leads === null) return text;
+    const link = box("a", "", text);
+    link.href = leads;
+    return link;
+  }
+
+  function say(name, words) {
+    const place = document.getElementById(name);
+    if (!place) return;
+    place.dataset.mark = words.mark;
+    place.replaceChildren(...words.lines.map(lines[name]));
+  }
+
+  // Metrics that nobody had reported before can be chosen, also where the page was opened before they came.
+  function choices({metrics, choices}) {
+    page.where.metrics = metrics;
+    for (const [id, data] of choices) {
+      const place = typeof id === "string" ? id : JSON.stringify(id, Object.keys(id).sort());
+      if (document.getElementById(place)) dash().set_props(id, {data});
+    }
   }
 
   function log(told) {
