@@ -1,6 +1,6 @@
 """How much slower a search runs while its page is open: within one run, by turns of some seconds, with and without it.
 
-    uv run python -m benchmarks.beside --json                          # 9.5 minutes
+    uv run python -m benchmarks.beside --json                          # 8 minutes
     uv run python -m benchmarks.beside --page elsewhere --json         # a browser on another machine
     uv run python -m benchmarks.beside --page none --json              # nothing is open: the interval has to cover 0
     uv run python -m benchmarks.beside --page none --plant 0.05 --json # a loss of 5 % is made: it has to be seen
@@ -19,8 +19,11 @@ the turns that are on.
 The last line is JSON. `loss`: one less the mean of the logarithms of the ratios, of which a fifth at either end is left
 out (goal: below 0.03), with its 95 % interval (Student t of a trimmed mean: Tukey and McLaughlin 1963, Sankhya A 25).
 `opening_s`: so many seconds of the run, once, an opening costs: the trials that were not run meanwhile. `server_cores`
-and `browser_cores` are what the page's server and Chromium took while they went on, in processors, and
-`more_processor_time` what the run itself worked more a trial.
+and `browser_cores` are what the page's server and Chromium took while they went on, in processors.
+
+The loss has two parts, told with their intervals: `less_running`, by how much less the run had a processor, which
+hardly any noise of the machine touches, and `more_processor_time`, what it worked more a trial, in which all of it
+lies: how fast the processors are goes up and down by some per cent from one turn to the next, page or not.
 """
 
 from __future__ import annotations
@@ -190,9 +193,9 @@ def block_of(turns: Sequence[Turn], times: np.ndarray[Any, Any]) -> Block:
     return Block(rate, rate_off, worked, worked_off, taken.server, taken.browser)
 
 
-def loss_of(blocks: Sequence[Block], level: float = 0.95) -> Interval:
+def loss_of(ratios: Sequence[float], level: float = 0.95) -> Interval:
     """Return the loss with its interval: of a trimmed mean of logarithms; its error is that of winsorised ones."""
-    logs = np.sort([np.log(each.on / each.off) for each in blocks])
+    logs = np.sort(np.log(ratios))
     n, cut = len(logs), int(TRIM * len(logs))
     mean = float(np.mean(logs[cut : n - cut]))
     if n - 2 * cut < 2:
@@ -299,14 +302,19 @@ def main() -> None:
 
 def told(blocks: Sequence[Block], opening: Sequence[float]) -> dict[str, Any]:
     """Return the last line."""
-    loss, low, high = loss_of(blocks)
+    loss, *interval = loss_of([each.on / each.off for each in blocks])
+    less, *less_interval = loss_of([each.on * each.worked_on / (each.off * each.worked_off) for each in blocks])
+    more, *more_interval = loss_of([each.worked_off / each.worked_on for each in blocks])
     found: dict[str, Any] = {
         "loss": loss,
-        "loss_interval": [low, high],
+        "loss_interval": interval,
+        "less_running": less,
+        "less_running_interval": less_interval,
+        "more_processor_time": more,
+        "more_processor_time_interval": more_interval,
         "opening_s": median(opening),
         "server_cores": median(each.server for each in blocks),
         "browser_cores": median(each.browser for each in blocks),
-        "more_processor_time": median(each.worked_on / each.worked_off for each in blocks) - 1,
         "trials_a_second": median(each.off for each in blocks),
         "ratios": [each.on / each.off for each in blocks],
     }

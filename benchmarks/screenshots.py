@@ -9,6 +9,7 @@ Needs Chromium (`apt-get install chromium`), and the libraries playwright and Pi
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 import tune_platform
-from tune_platform import ASHA, choice, loguniform, randint, uniform
+from tune_platform import ASHA, PBT, Trainable, choice, loguniform, randint, uniform
 from tune_platform.dashboard.actions import tag
 from tune_platform.dashboard.layout import TABS
 from tune_platform.dashboard.server import serving
@@ -48,11 +49,37 @@ def train(config: Mapping[str, Any]) -> None:
         tune_platform.report({"epoch": epoch, "loss": loss, "parameters": float(config["width"] ** 2)})
 
 
+class Falling(Trainable):
+    """Stand for a training whose best learning rate falls: a high one is fast at first, and noisy in the end."""
+
+    def setup(self, config: Mapping[str, Any]) -> None:
+        """Begin at a loss of 1."""
+        self.lr = float(config["lr"])
+        self.left, self.now = 1.0, 0
+
+    def step(self) -> dict[str, float]:
+        """Come closer, by as much as the rate lets; what the rate adds is not remembered."""
+        self.now += 1
+        self.left *= 1 - min(0.3, 3 * self.lr)
+        return {"loss": self.left + 2 * self.lr + 0.001}
+
+    def save_checkpoint(self, directory: Path) -> None:
+        """Write the loss that is left."""
+        (directory / "state.json").write_text(json.dumps([self.left, self.now]))
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Go on from another's."""
+        self.left, self.now = json.loads((directory / "state.json").read_text())
+
+
 def examples(storage: str) -> None:
     """Run the searches that the pictures show; `digits` is still at its last ten trials when this returns."""
     rungs = ASHA(resource="epoch", min=1, max=27, eta=3)
     _run(storage, name="digits-seed-2", seed=2, scheduler=rungs, trainable=train)
     _run(storage, name="digits-two-objectives", metric=["loss", "parameters"], mode=["min", "min"], trainable=train)
+    population = PBT(interval=4, synchronous=True, max=48)
+    inside = {"name": "inline", "num_cpus": 12}
+    _run(storage, name="population", trainable=Falling, num_samples=12, scheduler=population, backend=inside)
     tag(storage, "digits-seed-2", ["baseline", "paper"])
     begun = 0
 
@@ -96,12 +123,14 @@ def shots(address: str, folder: Path, given: argparse.Namespace) -> list[str]:
         page.goto(address)
         page.wait_for_selector("#table .ag-row", timeout=60_000)
         chosen = "1,2,3" if given.experiment else "25,33,41"
-        for name, path in [(tab, f"?tab={tab}&trials={chosen}") for tab in given.tabs.split(",")] + [
-            ("trial", f"/t/{given.trial}")
-        ]:
-            page.goto(
-                (f"{root}/e/digits-two-objectives" if name == "objectives" and not given.experiment else base) + path
-            )
+        places = [(tab, f"{base}?tab={tab}&trials={chosen}") for tab in given.tabs.split(",")]
+        places.append(("trial", f"{base}/t/{given.trial}"))
+        if not given.experiment:
+            others = {"objectives": f"{root}/e/digits-two-objectives?tab=objectives"}
+            places = [(name, others.get(name, place)) for name, place in places]
+            places.append(("population", f"{root}/e/population?tab=scheduler"))
+        for name, place in places:
+            page.goto(place)
             page.wait_for_selector(".js-plotly-plot .main-svg, #table .ag-row", timeout=60_000)
             page.wait_for_function("() => !document.body.innerText.includes('Being drawn')", timeout=60_000)
             page.wait_for_timeout(2000)

@@ -32,7 +32,15 @@ def test_the_loss_is_that_within_the_blocks_with_its_interval() -> None:
     assert line["loss"] == pytest.approx(1 - (0.96 * 0.98) ** 0.5, abs=1e-4)
     assert line["loss_interval"][0] < line["loss"] < line["loss_interval"][1]
     assert line["ratios"] == [0.98, 0.98, 0.98, 0.96, 0.96, 0.96]
-    assert (line["opening_s"], line["browser_cores"], line["more_processor_time"]) == (2.0, 0.06, 0.2)
+    assert (line["opening_s"], line["browser_cores"]) == (2.0, 0.06)
+
+
+def test_the_loss_has_two_parts() -> None:
+    """The run has 1.2 times as much of a processor, each trial needs 1.25 times as much of it."""
+    line = told([Block(0.96 * rate, rate, 0.0125, 0.01, 0.02, 0.06) for rate in (50.0, 60.0, 100.0)], [1.0])
+    assert (line["loss"], line["less_running"]) == (pytest.approx(0.04), pytest.approx(-0.2))
+    assert line["more_processor_time"] == pytest.approx(1 - 1 / 1.25)
+    assert line["less_running_interval"] == [pytest.approx(-0.2)] * 2
 
 
 def test_one_block_has_no_interval() -> None:
@@ -50,6 +58,6 @@ def test_the_interval_covers_what_was_planted_as_often_as_it_says(loss: float) -
         rates *= np.where(np.array(BLOCK), 1 - loss, 1.0)
         rates *= np.where(random.random((24, 1)) < 0.1, random.uniform(0.7, 1.0, (24, 4)), 1.0)
         counts = random.poisson(5 * rates)
-        found = loss_of([block(float(each[1] + each[2]), float(each[0] + each[3])) for each in counts])
+        found = loss_of([float((each[1] + each[2]) / (each[0] + each[3])) for each in counts])
         inside.append(found.low <= loss <= found.high)
     assert 0.92 <= np.mean(inside) <= 0.98
