@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
 import socket
 import sqlite3
 import subprocess
 import sys
+import termios
 import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,22 +83,27 @@ def test_the_page_answers_on_this_machine_alone(storage: Path) -> None:
             thread.join()
 
 
-@pytest.mark.slow
-def test_a_run_has_a_page_beside_it_which_ends_with_it(tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text(
+def search(folder: Path, trials: int = 1) -> list[str]:
+    """Write a search whose trials go on until there is a file `enough`, in turn; return the command that runs it."""
+    (folder / "beside.py").write_text(
         "import pathlib, time\n"
         "def train(config):\n"
         "    while not pathlib.Path(__file__).with_name('enough').exists():\n"
         "        time.sleep(0.05)\n"
         "    return {'loss': config['x']}\n"
     )
-    spec = tmp_path / "beside.yaml"
+    spec = folder / "beside.yaml"
     spec.write_text(
         "version: 1\nname: beside\nentrypoint: beside:train\nobjective: {metric: loss, mode: min}\nbackend: inline\n"
-        "space: {x: {type: float, low: 0.0, high: 1.0}}\nsearch: {name: random}\nbudget: {trials: 1}\n"
+        "space: {x: {type: float, low: 0.0, high: 1.0}}\nsearch: {name: random}\n"
+        f"budget: {{trials: {trials}, concurrency: 1}}\n"
     )
-    command = [sys.executable, "-m", "tune_platform", "run", str(spec), "--dashboard", "--storage", str(tmp_path / "s")]
-    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    return [sys.executable, "-m", "tune_platform", "run", str(spec), "--dashboard", "--storage", str(folder / "s")]
+
+
+@pytest.mark.slow
+def test_a_run_has_a_page_beside_it_which_ends_with_it(tmp_path: Path) -> None:
+    run = subprocess.Popen(search(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert run.stderr is not None
     line = run.stderr.readline()
     assert line.startswith("dashboard: http://127.0.0.1:")
@@ -105,6 +115,47 @@ def test_a_run_has_a_page_beside_it_which_ends_with_it(tmp_path: Path) -> None:
         _, said = run.communicate(timeout=60)
     assert run.returncode == 0, said
     assert until(lambda: not answers(address))
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_a_terminal_is_for_the_run_and_its_page_ends_with_it(tmp_path: Path) -> None:
+    """Ctrl-C goes to all processes of the terminal's foreground group, of which the page's server is none."""
+    mine, theirs = os.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    run = subprocess.Popen(
+        search(tmp_path, trials=2), cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=take_terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    said: list[str] = []
+
+    def read() -> None:
+        with suppress(OSError):  # the terminal has gone
+            while found := os.read(mine, 4096):
+                said.append(found.decode(errors="replace"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+
+    def address() -> str:
+        found = re.search(r"http://127\.0\.0\.1:\d+/e/beside", "".join(said))
+        return found.group() if found else ""
+
+    try:
+        assert until(lambda: bool(address()))
+        assert until(lambda: answers(address()))
+        os.write(mine, b"\x03")
+        (tmp_path / "enough").touch()  # the first Ctrl-C lets trials come to their report
+        assert run.wait(60) == 130, "".join(said)
+        assert "tune-platform resume beside" in "".join(said)
+        assert until(lambda: not answers(address()))
+    finally:
+        run.kill()
+        reader.join()
+        os.close(mine)
 
 
 def answers(address: str) -> bool:
