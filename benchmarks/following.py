@@ -108,6 +108,7 @@ def main() -> None:
             with served([*command, "--storage", folder], port) as server:
                 browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
                 page, _ = first_view(browser, f"http://127.0.0.1:{port}/e/many", OURS)
+                page.set_viewport_size({"width": 1280, "height": 2400})  # the table too, which follows where it is seen
                 writer = Writer(experiment, given.trials, given.rate)
                 writer.start()
                 time.sleep(10)

@@ -23,7 +23,7 @@ from tune_platform.store.sql import open_store
 #: Reports of an experiment that are held at most; those of trials that are looked at are read besides.
 HELD = 200_000
 #: So many times as long as it took to find them words stay, of an experiment that runs.
-REST = 100
+REST = 300
 
 Found = TypeVar("Found")
 

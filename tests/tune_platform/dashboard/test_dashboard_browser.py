@@ -221,7 +221,8 @@ def test_figures_and_table_follow_the_store_and_the_zoom_and_the_filter_stay(ope
     page = opened.page
     drawn = """(many) => document.querySelector("#history .js-plotly-plot")._fullData
         .filter((each) => each.mode === "markers").reduce((sum, each) => sum + each.x.length, 0) === many"""
-    page.evaluate("() => Object.assign(window.tuneLive.rests, {LARGE: 1, LACKING: 1})")  # however busy the machine is
+    quick = "() => Object.assign(window.tuneLive.rests, {LARGE: 1, LACKING: 1, WHOLE: 1})"
+    page.evaluate(quick)  # however busy the machine is
     page.get_by_label("Filter").first.fill("trial >= 4")
     page.get_by_text("2 of 6 trials pass").wait_for()
     page.get_by_label("Filter").first.fill("trial >= 0")
@@ -254,10 +255,12 @@ def test_figures_and_table_follow_the_store_and_the_zoom_and_the_filter_stay(ope
         opened.experiment.append([row], (), [trial_row(number, best=0.05 * number)])
         page.wait_for_function(drawn, arg=number + 1)
         page.get_by_text(f"{number + 1} of {number + 1} trials pass").wait_for()
+        page.locator("#table").scroll_into_view_if_needed()  # it follows where it is seen
         page.wait_for_function(
             "(many) => document.querySelectorAll('#table .ag-center-cols-container .ag-row').length == many",
             arg=number + 1,
         )
+        page.locator("#history").scroll_into_view_if_needed()
     told = page.evaluate("() => window.told.map((each) => each.figures?.history || {})")
     assert any(each.get("changes") for each in told)
     assert page.evaluate(across) == zoomed

@@ -71,8 +71,8 @@ def write(experiment: SqlExperiment, number: int, best: float, *, first: int = 1
 
 
 def rest(page: Any, **rests: float) -> None:
-    """Let the figures rest otherwise, from the next drawing on, which is at once."""
-    page.evaluate("(rests) => Object.assign(window.tuneLive.rests, rests)", rests)
+    """Let the figures rest otherwise."""
+    page.evaluate("(rests) => Object.assign(window.tuneLive.rests, rests)", {"WHOLE": rests["LARGE"], **rests})
 
 
 def test_points_come_over_a_figure_that_rests_while_a_search_writes(live: Live) -> None:
@@ -127,6 +127,24 @@ def test_the_end_of_a_curve_that_is_shown_follows(live: Live) -> None:
     before = page.evaluate(line)
     write(experiment, new, 0.0001, first=32, last=40)
     page.wait_for_function(f"(before) => ({line})() !== before || ({CURVE})({new}) === 40", arg=before)
+
+
+def test_the_table_follows_once_it_is_seen(live: Live) -> None:
+    page, experiment = live
+    row = f"() => window.dash_ag_grid.getApi('table').getRowNode('{TRIALS + 52}')"
+    before = page.viewport_size
+    page.set_viewport_size({"width": 1280, "height": 500})
+    write(experiment, TRIALS + 52, 0.9)
+    page.wait_for_function(f"() => window.tunePage.row({TRIALS + 52})")
+    page.wait_for_timeout(1_000)
+    assert page.evaluate("() => document.querySelector('#table').getBoundingClientRect().top > window.innerHeight")
+    assert page.evaluate(f"() => ({row})() === undefined"), "nobody sees it"
+    page.locator("#table").scroll_into_view_if_needed()
+    page.wait_for_function(f"() => ({row})() !== undefined")
+    write(experiment, TRIALS + 52, 0.8, first=4, last=5)
+    page.wait_for_function(f"() => ({row})().data.step === 5")
+    page.evaluate("() => window.scrollTo(0, 0)")
+    page.set_viewport_size(before)
 
 
 def test_numbers_follow_and_nothing_else_is_asked_for(live: Live) -> None:

@@ -195,7 +195,7 @@ def test_words_rest_so_long_as_they_took_and_come_afterwards(
     first = told("")
     change(storage, 4, "STOPPED")
     assert told(first["mark"]) is None
-    now[0] += 99 * 0.1
+    now[0] += 299 * 0.1
     assert told(first["mark"]) is None
     now[0] += 2 * 0.1
     assert told(first["mark"])["lines"] == [[[str(source.picture("small").view.revision), None]]]

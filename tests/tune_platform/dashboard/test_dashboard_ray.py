@@ -96,6 +96,7 @@ def use(browser: Any, address: str, storage: Path) -> None:
     page.goto(page.url)  # the address has the filter
     page.get_by_text("1 of 4 trials pass").wait_for()
     seen = page.locator("#table .ag-center-cols-container .ag-row [col-id='step']").inner_text()
+    page.locator("#table").scroll_into_view_if_needed()  # it follows where it is seen
     page.wait_for_function(  # the reports of a worker come by themselves
         "(seen) => document.querySelector(\"#table .ag-center-cols-container .ag-row [col-id='step']\")"
         ".innerText !== seen",

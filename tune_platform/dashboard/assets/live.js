@@ -1,25 +1,25 @@
 // Keeps an open page up to date: asks what has changed, and puts that into the table, the figures and the state.
 //
 // A look costs time of the server and of the browser, which a search on the same machine lacks. So after a look the
-// page rests for many times as long as it took: small looks (state, table) at least every two seconds, figures and
-// sections by what they took; a change after a rest is there at once. Over figures that rest is put what the rows of the
-// table tell (see ahead.js); of others it is said how old they are.
+// page rests for many times as long as it took: small looks (state, table) at least every two seconds, each figure and
+// the sections by what they took; a change after a rest is there at once. Over figures that rest is put what the rows of
+// the table tell (see ahead.js); of others it is said how old they are.
 (function () {
   const SOON = 1000, LATE = 1500;  // milliseconds between two small looks
-  // Rests, in times of what a small look and one at the figures took, and one at those only that lack something; the
-  // longest in milliseconds.
-  const rests = {SMALL: 30, LARGE: 80, LACKING: 40, LONGEST: 60000};
+  // Rests, in times of what a small look took, or drawing a figure: one that lacks something that cannot be put over it,
+  // one that says how old it is, and one over which all that came has been put. The longest in milliseconds.
+  const rests = {SMALL: 30, LACKING: 80, LARGE: 80, WHOLE: 400, LONGEST: 60000};
   const SECTION = 45;  // milliseconds that a section costs server and browser, which is drawn out of sight of any clock
   const OLD = 4000;  // milliseconds from which on it is said how old a figure is
   const AHEAD = ["history", "curves"];
   const OTHERS = '[id*="section-mark"]:not([id*="overview"])';  // sections that show more than the best trial
 
   const page = {where: null, revision: 0, state: "", log: "", overview: "", stale: false, selection: [], by: "last", filter: "", options: {}};
-  // By name what is drawn, {key, kind, figure}; when something came that it does not show, {since}; whether that is
-  // more than can be put over it, {lacks}.
+  // By name what is drawn, {key, kind, figure}, when it was and how long that took, {drawn, cost}; when something came
+  // that it does not show, {since}; whether that is more than can be put over it, {lacks}.
   const figures = new Map();
   const stored = new Map();  // by name: the key that the server has given last
-  let restUntil = 0, lackUntil = 0, sectionsUntil = 0, timer = null, asking = false, missed = 0;
+  let sectionsUntil = 0, timer = null, asking = false, missed = 0;
 
   const dash = () => window.dash_clientside;
   const shared = () => window.tunePage;
@@ -27,7 +27,8 @@
   function watch(where, revision) {
     Object.assign(page, {where, revision, state: "", log: "", overview: "", stale: false});
     missed = 0;
-    restUntil = lackUntil = sectionsUntil = 0;
+    sectionsUntil = 0;
+    for (const had of figures.values()) had.drawn = -Infinity;
     next(50);
     return null;
   }
@@ -38,7 +39,7 @@
       const name = ids[at].name;
       if (!key || stored.get(name) === key) return;
       stored.set(name, key);
-      figures.set(name, {key, kind, figure: null, since: null, lacks: false});
+      figures.set(name, {key, kind, figure: null, drawn: -Infinity, cost: 0, since: null, lacks: false});
       window.tuneAhead.drawn(name);
     });
     take("figure", keys, ids);
@@ -64,13 +65,19 @@
     return box && box.width > 0 && box.bottom > 0 && box.top < window.innerHeight;
   }
 
-  // The figures that somebody sees, with what they are drawn from; of late only those that lack something.
+  // Whether a figure has rested.
+  function due(had, now) {
+    const rest = had.lacks ? rests.LACKING : had.since === null ? rests.WHOLE : rests.LARGE;
+    return now >= had.drawn + Math.min(rests.LONGEST, rest * had.cost);
+  }
+
+  // The figures that somebody sees and that have rested, with what they are drawn from.
   function wanted(now) {
     const found = {};
     for (const [name, had] of figures) {
       const place = document.getElementById(name);
       if (!place) figures.delete(name), stored.delete(name);
-      else if (seen(place) && (now >= restUntil || (had.lacks && now >= lackUntil))) found[name] = told(name, had);
+      else if (seen(place) && due(had, now)) found[name] = told(name, had);
     }
     return found;
   }
@@ -107,7 +114,6 @@
   async function look() {
     if (!there() || document.hidden || asking) return;
     asking = true;
-    const large = window.performance.now() >= restUntil;
     const drawn = wanted(window.performance.now());
     const {where, by, filter, selection} = page;
     const asked = {
@@ -123,7 +129,7 @@
       if (!answer.ok) throw new Error(answer.statusText);
       const news = answer.status === 204 ? null : await answer.json();
       missed = 0;
-      if (news && where === page.where && there()) wait = await take(news, asked, large);
+      if (news && where === page.where && there()) wait = await take(news, asked);
       else if (there()) sections(true);
     } catch (error) {
       missed += 1;
@@ -137,7 +143,7 @@
   }
 
   // Put what was told into the page; return the milliseconds until the next look.
-  async function take(news, asked, large) {
+  async function take(news, asked) {
     const begin = window.performance.now();
     if (news.state) state(news.state);
     if (news.log !== undefined) log(news);
@@ -170,14 +176,15 @@
     if (Object.keys(asked.figures).length) {
       const second = window.performance.now();
       for (const [name, change] of Object.entries(news.figures || {})) redraw(name, change, asked);
-      const cost = news.ms + await busy(second), now = window.performance.now();
-      if (news.running) {
-        lackUntil = now + Math.min(rests.LONGEST, rests.LACKING * cost);
-        if (large) restUntil = now + Math.min(rests.LONGEST, rests.LARGE * cost);
+      const cost = news.ms + await busy(second), drawn = window.performance.now();
+      for (const name of Object.keys(asked.figures)) {
+        const had = figures.get(name);
+        if (had) Object.assign(had, news.running ? {drawn, cost} : {drawn: -Infinity, cost: 0});
       }
       return SOON;
     }
-    const lacking = Array.from(figures).some(([name, had]) => had.lacks && seen(document.getElementById(name))) && window.performance.now() >= lackUntil;
+    const now = window.performance.now();
+    const lacking = Array.from(figures).some(([name, had]) => had.lacks && due(had, now) && seen(document.getElementById(name)));
     return lacking ? 0 : Math.min(LATE, Math.max(SOON, rests.SMALL * small));
   }
 

@@ -1,12 +1,15 @@
 // What runs in the browser: it keeps the trials of the table, so that only those that changed are sent.
 (function () {
   const kept = {name: null, sent: null, passing: null, rows: new Map(), columns: new Set(), grouped: false, groups: new Map()};
+  const waiting = new Set();  // trials that have changed while the table was off the screen
 
   function bytes(text) {
     const found = window.atob(text), out = new Uint8Array(found.length);
     for (let at = 0; at < found.length; at++) out[at] = found.charCodeAt(at);
     return out.buffer;
   }
+
+  let watched = null;  // the table of which it is known when it comes onto the screen
 
   const kinds = {f8: Float64Array, i1: Int8Array, i2: Int16Array, i4: Int32Array};
 
@@ -97,7 +100,7 @@
 
   // Take rows that have changed; return their trials.
   function take(news) {
-    if (news.since === 0 || kept.name !== news.name) kept.rows = new Map(), kept.columns = new Set();
+    if (news.since === 0 || kept.name !== news.name) kept.rows = new Map(), kept.columns = new Set(), waiting.clear();
     kept.name = news.name;
     const known = kept.columns.size;
     Object.keys(news.columns).forEach((name) => kept.columns.add(name));
@@ -115,26 +118,37 @@
 
   // Put rows that have changed into the table, of which those in `passing` pass the filter; return these.
   function merge(news, passing) {
-    const trials = take(news);
-    const grid = window.dash_ag_grid && document.getElementById("table") && window.dash_ag_grid.getApi("table");
-    const now = new Set(passing || []);
-    const pass = trials.filter((trial) => !kept.passing || now.has(trial)).map((trial) => kept.rows.get(trial));
-    if (!grid) return pass;
-    if (kept.grouped) {
-      if (kept.passing) trials.forEach((trial) => (now.has(trial) ? kept.passing.add(trial) : kept.passing.delete(trial)));
-      grid.setGridOption("rowData", shown());
-      return pass;
-    }
-    const change = {add: [], update: [], remove: []};
+    const trials = take(news), now = new Set(passing || []);
     for (const trial of trials) {
-      const row = kept.rows.get(trial), there = grid.getRowNode(String(trial));
-      const passes = !kept.passing || now.has(trial);
-      if (kept.passing) passes ? kept.passing.add(trial) : kept.passing.delete(trial);
-      if (passes) change[there ? "update" : "add"].push(row);
-      else if (there) change.remove.push(there.data);
+      waiting.add(trial);
+      if (kept.passing) now.has(trial) ? kept.passing.add(trial) : kept.passing.delete(trial);
     }
-    grid.applyTransaction(change);
-    return pass;
+    const table = document.getElementById("table");
+    if (table && watched !== table) {
+      watched = table;
+      new window.IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && fill()).observe(table);
+    }
+    const box = table && table.getBoundingClientRect();
+    if (box && box.bottom > 0 && box.top < window.innerHeight) fill();
+    return trials.filter((trial) => !kept.passing || now.has(trial)).map((trial) => kept.rows.get(trial));
+  }
+
+  // Put what has changed into the table, which somebody sees.
+  function fill() {
+    const grid = window.dash_ag_grid && document.getElementById("table") && window.dash_ag_grid.getApi("table");
+    if (!grid || !waiting.size) return;
+    if (kept.grouped) {
+      grid.setGridOption("rowData", shown());
+    } else {
+      const change = {add: [], update: [], remove: []};
+      for (const trial of waiting) {
+        const row = kept.rows.get(trial), there = grid.getRowNode(String(trial));
+        if (row && (!kept.passing || kept.passing.has(trial))) change[there ? "update" : "add"].push(row);
+        else if (there) change.remove.push(there.data);
+      }
+      grid.applyTransaction(change);
+    }
+    waiting.clear();
   }
 
   function chosen(selected) {
