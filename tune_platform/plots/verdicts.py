@@ -218,7 +218,8 @@ def schedules(view: View, *, trials: Sequence[int] | None = None, parameter: str
         )
     dimension = view.space.get(name)
     kind = "log" if dimension is not None and dimension.log else "linear" if dimension and dimension.numeric else None
-    drawn.update_layout(xaxis_title="steps of training", yaxis={"title": text(name), "type": kind or "-"})
+    ticks = {"dtick": "D2"} if kind == "log" else {}  # 1, 2, 5: of all nine digits none can be read
+    drawn.update_layout(xaxis_title="steps of training", yaxis={"title": text(name), "type": kind or "-", **ticks})
     return drawn if names else nothing("The configs of the clones are empty.")
 
 
