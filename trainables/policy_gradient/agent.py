@@ -122,15 +122,14 @@ class Agent:
         targets by the values before the update, which is 1 - Var(target - value) / Var(target).
         """
         settings, data = self.settings, self.data(batch)
-        fraction_left = max(0.0, 1 - self.iteration / settings.iterations)
-        self.optimiser.anneal(fraction_left)
+        self.optimiser.set_rates(settings.rate(self.iteration))
         start = flat_parameters(self.policy)
         with torch.no_grad():
             old = self.policy(data.observations).detach()
         if settings.algorithm == "ppo":
             outcome = ppo.update(self.policy, self.value, data, self.optimiser, settings, self.generator)
         else:
-            delta = trpo.bound(settings, fraction_left)
+            delta = trpo.bound(settings, max(0.0, 1 - self.iteration / settings.iterations))
             outcome = trpo.update(self.policy, self.value, data, self.optimiser, settings, self.generator, delta)
         self.iteration += 1
         with torch.no_grad():

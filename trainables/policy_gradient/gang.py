@@ -276,11 +276,11 @@ class PolicyGradientGangTrainable(DistributedTrainable):
     def build_scheduler(
         self, config: Mapping[str, Any], optimizer: torch.optim.Optimizer, total: int
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """Return rates that fall by iterations, where `anneal_lr` is on."""
-        iterations, each = self.settings.iterations, total // self.settings.iterations
-        if not self.settings.anneal_lr:
+        """Return the rates by iterations; None where they stay what they are."""
+        settings, each = self.settings, total // self.settings.iterations
+        if settings.schedule == "constant" and not settings.warmup:
             return None
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step // each / iterations))
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: settings.rate(step // each))
 
     def build_data(self, config: Mapping[str, Any], rank: int, world_size: int) -> Rollouts:
         """Return this worker's minibatches."""

@@ -64,9 +64,8 @@ class Optimiser:
         device = next(value.parameters()).device.type
         self.scaler = torch.amp.GradScaler(device, enabled=settings.precision == "float16")
 
-    def anneal(self, fraction_left: float) -> None:
-        """Set the learning rates: those of the settings, times `fraction_left` where annealing is on."""
-        factor = fraction_left if self.settings.anneal_lr else 1.0
+    def set_rates(self, factor: float) -> None:
+        """Set the learning rates: those of the settings, times a factor."""
         for group, rate in zip(self.adam.param_groups, (self.settings.value_lr, self.settings.lr), strict=False):
             group["lr"] = rate * factor
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tune_platform.trainables.runtime import PRECISIONS, check_names
+from tune_platform.trainables.schedules import SCHEDULES, rate_factor
 
 #: Options of other trainables, and why they are not here.
 ABSENT: Mapping[str, str] = {
     "accumulate": "a minibatch is a part of the batch already: set minibatches",
-    "schedule": "its rate falls linearly where anneal_lr is on",
-    "warmup": "its rate falls linearly where anneal_lr is on",
     "channels_last": "its networks have no images",
     "compile": "its time goes into environments and networks of two small layers",
     "ema": "the policy that acts is the one that its update is measured from",
@@ -57,6 +56,11 @@ class Settings:
     value_lr: float = 3e-4
     value_clip: float = 0.2
     adam_eps: float = 1e-5
+    #: Of the rates, by iterations (of TRPO that of the value network): "linear" falls to zero; "constant", "cosine",
+    #: "step" and "one_cycle" are those of `trainables.schedules`. `anneal_lr` is "linear" or "constant" in one word.
+    schedule: str = "linear"
+    #: The share of the iterations in which the rates rise.
+    warmup: float = 0.0
     anneal_lr: bool = True
     max_grad_norm: float = 0.5
     normalise_advantages: bool = True
@@ -111,9 +115,10 @@ class Settings:
             base = paper_settings(str(variant), str(given.get("env_id", base.env_id)))
         names = [entry.name for entry in dataclasses.fields(Settings)]
         check_names(given, [*names, "variant"], ABSENT)
-        return dataclasses.replace(
-            base, **{key: _as_type(key, getattr(base, key), value) for key, value in given.items()}
-        )
+        typed = {key: _as_type(key, getattr(base, key), value) for key, value in given.items()}
+        if "anneal_lr" in typed and "schedule" not in typed:
+            typed["schedule"] = "linear" if typed["anneal_lr"] else "constant"
+        return dataclasses.replace(base, **typed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, from which `of` builds them again."""
@@ -125,11 +130,19 @@ class Settings:
         """Steps of each environment in one iteration."""
         return self.pairs // self.envs
 
+    def rate(self, iteration: int) -> float:
+        """Return what the learning rates are multiplied by in an iteration, from 0 on."""
+        if self.schedule != "linear":
+            return rate_factor(self.schedule, iteration, self.iterations, self.warmup)
+        left = max(0.0, 1 - iteration / self.iterations)
+        return left * rate_factor("constant", iteration, self.iterations, self.warmup) if self.warmup else left
+
     def _problems(self) -> list[str]:
         """Return what is wrong, one sentence each."""
         choices = {
             "algorithm": ("ppo", "trpo"), "activation": ("tanh", "relu"),
             "init": ("orthogonal", "xavier"), "precision": PRECISIONS, "baseline": ("value", "zero"),
+            "schedule": ("linear", *SCHEDULES),
         }  # fmt: skip
         ranges = {
             "iterations": (1, None), "pairs": (2, None), "envs": (1, None), "gamma": (0, 1), "gae_lambda": (0, 1),
@@ -138,6 +151,7 @@ class Settings:
             "clip_observations": (0, None), "delta": (0, None), "delta_final": (0, None), "fisher_fraction": (0, 1),
             "cg_iterations": (1, None), "damping": (0, None), "backtracks": (0, None), "eval_every": (1, None),
             "eval_episodes": (1, None), "test_episodes": (1, None), "probe_every": (0, None), "probe_pairs": (2, None),
+            "warmup": (0, 1),
         }  # fmt: skip
         found = []
         for name, allowed in choices.items():
@@ -150,6 +164,11 @@ class Settings:
                 found.append(f"{name} is {limit}, got {value!r}")
         if not self.hidden or min(self.hidden) < 1:
             found.append(f"hidden is a list of layer widths such as [64, 64], got {list(self.hidden)}")
+        if self.schedule != "constant" and not self.anneal_lr:
+            found.append(
+                f"schedule is {self.schedule!r} and anneal_lr false, which keeps the rate constant: leave one out"
+                + (", or set anneal_lr: true where a variant has it off" if self.schedule != "linear" else "")
+            )
         if not found and self.pairs % self.envs:
             found.append(f"pairs ({self.pairs}) must be a multiple of envs ({self.envs}): each steps equally often")
         if not found and self.minibatches > self.pairs:
@@ -160,7 +179,7 @@ class Settings:
 #: What each variant switches, in the words of Engstrom et al.; PPO-M and TRPO keep the observation filter, as released.
 _MINIMAL = {
     "value_clip": 0.0, "scale_rewards": False, "clip_rewards": 0.0, "clip_observations": 0.0, "init": "xavier",
-    "anneal_lr": False, "max_grad_norm": 0.0,
+    "anneal_lr": False, "schedule": "constant", "max_grad_norm": 0.0,
 }  # fmt: skip
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "ppo": {"algorithm": "ppo", "max_grad_norm": 0.0},

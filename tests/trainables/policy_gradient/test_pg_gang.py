@@ -71,10 +71,11 @@ def test_settings_are_read_once_a_config(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(read) == 1
 
 
-def test_a_gang_of_one_takes_the_steps_of_the_single_process() -> None:
-    gang = make(Gang("threads", 1), strategy="all_reduce", lr=0.01)
+@pytest.mark.parametrize("rates", [{}, {"schedule": "one_cycle", "warmup": 0.5}])
+def test_a_gang_of_one_takes_the_steps_of_the_single_process(rates: dict[str, Any]) -> None:
+    gang = make(Gang("threads", 1), strategy="all_reduce", lr=0.01, **rates)
     networks: Networks = workers(gang)[0].model
-    single = Training(Settings.of({**SMALL, "lr": 0.01}), 3)
+    single = Training(Settings.of({**SMALL, "lr": 0.01, **rates}), 3)
     single.agent.policy.load_state_dict(networks.policy.state_dict())
     single.agent.value.load_state_dict(networks.value.state_dict())
     for _ in range(3):

@@ -26,6 +26,7 @@ from tune_platform.trainables.policy_gradient.rollout import run_episodes
 from tune_platform.trainables.policy_gradient.sampling import Snapshot, streams
 from tune_platform.trainables.policy_gradient.training import STATE_FILE, Training, load_agent
 from tune_platform.trainables.policy_gradient.trpo import policy_step
+from tune_platform.trainables.schedules import rate_factor
 
 SMALL = {"pairs": 128, "envs": 2, "minibatches": 4, "epochs": 2, "hidden": [16], "eval_episodes": 2, "test_episodes": 2}
 CARTPOLE = {**SMALL, "env_id": "CartPole-v1", "iterations": 4}
@@ -321,6 +322,36 @@ def test_learning_rates_are_annealed_to_zero_and_switches_switch() -> None:
     assert constant.agent.optimiser.adam.param_groups[1]["lr"] == 1e-3
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "trpo"])
+@pytest.mark.parametrize("schedule", ["linear", "constant", "cosine", "step", "one_cycle"])
+def test_rates_go_by_the_schedule(schedule: str, algorithm: str) -> None:
+    chosen = {"lr": 1e-3, "value_lr": 5e-4, "algorithm": algorithm, "schedule": schedule, "warmup": 0.5}
+    training = Training(Settings.of({**CARTPOLE, **chosen}), 0)
+    groups = training.agent.optimiser.adam.param_groups
+    peaks = [5e-4, 1e-3][: len(groups)]  # the step of TRPO's policy has no rate
+    assert len(groups) == (2 if algorithm == "ppo" else 1)
+    for iteration in range(4):
+        training.iteration()
+        factor = rate_factor("constant" if schedule == "linear" else schedule, iteration, 4, 0.5)
+        factor *= (1 - iteration / 4) if schedule == "linear" else 1
+        assert [group["lr"] for group in groups] == pytest.approx([peak * factor for peak in peaks])
+
+
+def test_anneal_lr_is_linear_or_constant_in_one_word() -> None:
+    for config, schedule in (
+        ({}, "linear"), ({"anneal_lr": False}, "constant"), ({"schedule": "constant"}, "constant"),
+        ({"variant": "ppo-m"}, "constant"), ({"variant": "ppo-m", "anneal_lr": True}, "linear"),
+        ({"variant": "ppo-m", "anneal_lr": True, "schedule": "cosine"}, "cosine"),
+        ({"anneal_lr": False, "schedule": "constant"}, "constant"),
+    ):  # fmt: skip
+        settings = Settings.of(config)
+        assert settings.schedule == schedule
+        assert Settings.of(settings.to_dict()) == settings
+    for config in ({"anneal_lr": False, "schedule": "cosine"}, {"variant": "ppo-m", "schedule": "linear"}):
+        with pytest.raises(ValueError, match=f"schedule is '{config['schedule']}' and anneal_lr false, which keeps"):
+            Settings.of(config)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -523,6 +554,8 @@ def test_a_checkpoint_of_another_environment_or_network_is_refused(tmp_path: Pat
         ({"lr": "fast"}, "lr is of type float, got 'fast'"),
         ({"envs": 2.5}, "envs is of type int, got 2.5"),
         ({"anneal_lr": 1}, "anneal_lr is of type bool, got 1"),
+        ({"schedule": "poly"}, "schedule is one of linear, constant, cosine, step, one_cycle, got 'poly'"),
+        ({"warmup": 2.0}, "warmup is between 0 and 1, got 2.0"),
         ({"hidden": []}, "hidden is a list of layer widths"),
         ({"precision": "float8"}, "precision is one of"),
         ({"env_id": "CartPoole-v1"}, "did you mean CartPole-v1"),
