@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tune_platform.distributed.data import reading
 from tune_platform.protocol.seeds import derive
 
 
@@ -40,8 +41,9 @@ class Augmented:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         draws = torch.Generator().manual_seed(derive(self.seed, "augment", self.epoch, self.rank))
-        for images, *rest in self.batches:
-            yield (mirrored(shifted(images, self.crop, draws), self.flip, draws), *rest)
+        with reading(self.batches) as batches:
+            for images, *rest in batches:
+                yield (mirrored(shifted(images, self.crop, draws), self.flip, draws), *rest)
 
 
 def shifted(images: Tensor, most: int, draws: torch.Generator) -> Tensor:

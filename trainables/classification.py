@@ -52,11 +52,13 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.data.distributed import DistributedSampler
 
 from tune_platform.distributed import DistributedTrainable, ShardedBatches
+from tune_platform.distributed.data import reading
 from tune_platform.errors import SpecError, did_you_mean
 from tune_platform.trainables.any_data import named_images
 from tune_platform.trainables.augment import Augmented
 from tune_platform.trainables.data import Images, load_images
 from tune_platform.trainables.named_models import named_model
+from tune_platform.trainables.pixels import ThreadedLoader, in_threads
 from tune_platform.trainables.runtime import PRECISIONS, autocast, check_names
 from tune_platform.trainables.schedules import SCHEDULES, rate_factor
 from tune_platform.trainables.stepping import STEP_DEFAULTS, SteppingWorker, check_step
@@ -281,7 +283,10 @@ class ClassificationTrainable(DistributedTrainable):
             train, world_size if shard else 1, rank if shard else 0,
             seed=(self.context.seed + (0 if shard else rank)) % 2**31, drop_last=True,
         )  # fmt: skip
-        return DataLoader(train, batch_size, sampler=sampler, num_workers=self._loaders(), drop_last=True)
+        loaders = self._loaders()
+        if loaders == 0 and in_threads(train):
+            return ThreadedLoader(train, batch_size, sampler=sampler, drop_last=True)
+        return DataLoader(train, batch_size, sampler=sampler, num_workers=loaders, drop_last=True)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the mean cross-entropy."""
@@ -310,11 +315,12 @@ class ClassificationTrainable(DistributedTrainable):
         found: dict[str, tuple[float, float]] = {}
         for name, part in parts.items():
             total, right, count = 0.0, 0, 0
-            for images, labels in self._to_judge(part, rank, size):
-                logits, labels = model(images.to(device)), labels.to(device)
-                total += functional.cross_entropy(logits, labels, reduction="sum").item()
-                right += int((logits.argmax(1) == labels).sum())
-                count += len(labels)
+            with reading(self._to_judge(part, rank, size)) as batches:
+                for images, labels in batches:
+                    logits, labels = model(images.to(device)), labels.to(device)
+                    total += functional.cross_entropy(logits, labels, reduction="sum").item()
+                    right += int((logits.argmax(1) == labels).sum())
+                    count += len(labels)
             found |= {f"{name}_loss": (total, count), f"{name}_accuracy": (right, count)}
         return found
 
@@ -322,10 +328,16 @@ class ClassificationTrainable(DistributedTrainable):
         if isinstance(part, tuple):
             return zip(*(torch.split(tensor[rank::size], _EVALUATION_BATCH) for tensor in part), strict=True)
         chosen = part if size == 1 else Subset(part, range(rank, len(part), size))  # type: ignore[arg-type]
-        return DataLoader(chosen, _EVALUATION_BATCH, num_workers=self._loaders())
+        loaders = self._loaders()
+        if loaders == 0 and in_threads(part):
+            return ThreadedLoader(chosen, _EVALUATION_BATCH)
+        return DataLoader(chosen, _EVALUATION_BATCH, num_workers=loaders)
 
     def _loaders(self) -> int:
-        """Return how many processes read images: as many as the trial's CPUs leave; they end with the epoch."""
+        """Return how many processes read images: as many as the trial's CPUs leave; they end with the epoch.
+
+        None where there is one CPU: a thread then reads ahead, where the images may be read by one.
+        """
         return max(0, int(self.context.resources.get("cpu", 1)) - 1)
 
 

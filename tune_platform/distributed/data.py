@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -22,12 +23,29 @@ class Stateful(Protocol):
         """Go to a place."""
 
 
+@contextmanager
+def reading(batches: Iterable[Any]) -> Iterator[Iterator[Any]]:
+    """Give the iterator of `batches`, which is closed after use where it can be: the threads that read ahead end."""
+    iterator = iter(batches)
+    try:
+        yield iterator
+    finally:
+        _close(iterator)
+
+
+def _close(iterator: Any) -> None:
+    if (close := getattr(iterator, "close", None)) is not None:
+        close()
+
+
 class ShardedBatches:
     """Batches of tensors that lie in memory: each worker draws from its own part, shuffled anew each epoch.
 
-    `tensors` have the examples in their first dimension. Of each epoch's order, which is the same for all workers,
-    worker `rank` takes every `world_size`-th example (`shard`), or all of them in an order of its own (not `shard`).
-    What does not fill a last batch for every worker is left out. Raises ValueError where no batch can be filled.
+    `tensors` have the examples in their first dimension; what only looks like one, and lies in files, may have a
+    `read_ahead(batches)`, an iterator of `tensor[batch]` for each of them, which is closed with the epoch. Of each
+    epoch's order, which is the same for all workers, worker `rank` takes every `world_size`-th example (`shard`), or
+    all of them in an order of its own (not `shard`). What does not fill a last batch for every worker is left out.
+    Raises ValueError where no batch can be filled.
     """
 
     def __init__(
@@ -58,9 +76,15 @@ class ShardedBatches:
         order = torch.randperm(len(self.tensors[0]), generator=generator)
         if self.shard:
             order = order[self.rank :: self.world_size]
-        orders = [torch.split(order.to(tensor.device), self.batch_size) for tensor in self.tensors]
-        for index in range(self._length):
-            yield tuple([tensor[each[index]] for tensor, each in zip(self.tensors, orders, strict=True)])
+        with ExitStack() as read:
+            parts: list[Iterable[Tensor]] = []
+            for tensor in self.tensors:
+                batches = torch.split(order.to(tensor.device), self.batch_size)[: self._length]
+                if (read_ahead := getattr(tensor, "read_ahead", None)) is None:
+                    parts.append(map(tensor.__getitem__, batches))
+                else:
+                    parts.append(read.enter_context(reading(read_ahead(batches))))
+            yield from zip(*parts, strict=True)
 
 
 class Position:
@@ -105,7 +129,8 @@ class Position:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a place; torch's generator is left as it is."""
-        self.epoch, self.batch, self._iterator = state["epoch"], 0, None
+        self.close()
+        self.epoch, self.batch = state["epoch"], 0
         now = torch.get_rng_state()
         if state["generator"] is not None:
             torch.set_rng_state(state["generator"])
@@ -132,8 +157,9 @@ class Position:
         self.load_state_dict({"epoch": state["epoch"], "batch": int(examples // per_batch), "generator": None})
 
     def close(self) -> None:
-        """Let the epoch go; with it end the processes of a DataLoader that was in the middle of it."""
-        self._iterator = None
+        """Let the epoch go; with it end the processes, or threads, that were in the middle of reading it."""
+        iterator, self._iterator = self._iterator, None
+        _close(iterator)
 
     def _begin(self) -> None:
         self._generator = torch.get_rng_state()

@@ -6,7 +6,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -157,8 +157,9 @@ class TrainingWorker:
             data = self.recipe.build_data(self.config, *share)
             position = Position(data)
             position.epoch = common_epoch or 0
-            for _ in range(count if count is not None else self.recipe.epoch_length(data)):
-                yield self.recipe.to_device(position.next(), self.device)
+            with closing(position):
+                for _ in range(count if count is not None else self.recipe.epoch_length(data)):
+                    yield self.recipe.to_device(position.next(), self.device)
 
     def evaluate(self) -> dict[str, Any] | None:
         """Return the metrics of the strategy's model, on the worker that has it; None on the others."""
@@ -243,6 +244,7 @@ class TrainingWorker:
             self.bytes_before = (state["bytes"] if exact else 0.0) - self.comm.traffic.total
             if exact and state["slot"] != self.place.slot:  # of a worker that had taken the place of another
                 self.place.slot = state["slot"]
+                self.position.close()
                 self.position = self._own_data()
             self.model.load_state_dict(self.strategy.unpacked_model(shared["model"]))
             if shared["optimizer"] is not None:
