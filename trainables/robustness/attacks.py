@@ -23,6 +23,8 @@ from torch.nn import functional
 Start = Literal["uniform", "gaussian", "image"]
 #: The standard deviation of the "gaussian" start, in pixel values.
 START_NOISE = 1e-3
+#: How often factors of gradients in float16 are looked for; an image without a gradient has none.
+_ATTEMPTS = 5
 #: From points (n x C x H x W) to what is to be large (n).
 Objective = Callable[[Tensor], Tensor]
 #: From logits (n x C) and labels (n) to what is to be large (n).
@@ -89,12 +91,44 @@ def sign_ascent(objective: Objective, images: Tensor, start: Tensor, attack: Att
     other: their sum is differentiated. One that keeps records (`survives_pgd`) sees every point but the last, which
     it is to be asked for itself: an attack in training has no use for a pass through the network more.
     """
-    point = start.detach()
+    point, factors = start.detach(), None
     for _ in range(attack.steps):
         point = point.requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(point).sum(), point)
+        gradient, factors = scaled_gradient(objective(point), point, factors)
         point = project(point.detach() + attack.stride * gradient.sign(), images, attack.eps)
     return point
+
+
+def scaled_gradient(
+    values: Tensor, points: Tensor, factors: Tensor | None = None, *, keep: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient of each of `values` (n) by its point, times a positive factor of its own, and the factors.
+
+    Where passes are in float16, small gradients, as those of confident images, would be rounded to zero: the factors,
+    begun at those given, bring the largest entry of each image near one, and the sign stays. Elsewhere there are none
+    (None). `keep` leaves the graph for another gradient.
+    """
+    if not in_float16(points.device):
+        (gradient,) = torch.autograd.grad(values.sum(), points, retain_graph=keep)
+        return gradient, None
+    values = values.float()
+    factors = torch.full_like(values.detach(), 2.0**8) if factors is None else factors
+    for attempt in range(_ATTEMPTS):
+        (gradient,) = torch.autograd.grad((values * factors).sum(), points, retain_graph=True)
+        size = gradient.flatten(1).abs().amax(1)
+        good = (size >= 2.0**-6) & (size <= 2.0**6)
+        if attempt == _ATTEMPTS - 1 or bool(good.all()):
+            break
+        # One that is not a number has overflown on the way; at zero, it is small by an unknown factor.
+        towards_one = torch.where(size.isfinite(), (1 / size).clamp(2.0**-14, 2.0**14), 2.0**-10)
+        factors = torch.where(good, factors, factors * towards_one)
+    return gradient.nan_to_num(0.0, 0.0, 0.0), factors
+
+
+def in_float16(device: torch.device) -> bool:
+    """Whether passes on the device are in float16 at present, by `runtime.autocast`."""
+    kind = device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
 
 
 def visit(objective: Objective, images: Tensor, start: Tensor, attack: Attack) -> None:

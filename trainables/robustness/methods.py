@@ -20,7 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_platform.trainables.robustness.attacks import Attack, analysed, pgd, sign_ascent, start_of
+from tune_platform.trainables.robustness.attacks import (
+    Attack,
+    analysed,
+    in_float16,
+    pgd,
+    scaled_gradient,
+    sign_ascent,
+    start_of,
+)
 
 Mode = Literal["eval", "train"]
 _TINY = 1e-12
@@ -66,7 +74,7 @@ class GradientRegularisation:
         """Return d of each image (n); as h goes to 0, the L2 norm of its input gradient."""
         point = x.detach().requires_grad_()
         here = _losses(model, point, y)
-        (gradient,) = torch.autograd.grad(here.sum(), point, retain_graph=True)
+        gradient, _ = scaled_gradient(here, point, keep=True)
         norm = gradient.flatten(1).norm(dim=1).clamp_min(_TINY)
         direction = gradient / norm.view(-1, *[1] * (x.ndim - 1))
         return (_losses(model, x + self.h * direction, y) - here) / self.h
@@ -230,7 +238,14 @@ def _value_and_gradient(model: nn.Module, x: Tensor, y: Tensor, create_graph: bo
     """Return l(x) and its input gradient; the gradient is a tensor of its own, never a buffer that is zeroed later."""
     point = x.detach().requires_grad_()
     losses = _losses(model, point, y)
-    (gradient,) = torch.autograd.grad(losses.sum(), point, create_graph=create_graph)
+    if not in_float16(x.device):
+        (gradient,) = torch.autograd.grad(losses.sum(), point, create_graph=create_graph)
+        return (losses, gradient) if create_graph else (losses.detach(), gradient)
+    gradient, factors = scaled_gradient(losses, point, keep=create_graph)
+    assert factors is not None
+    if create_graph:
+        (gradient,) = torch.autograd.grad((losses.float() * factors).sum(), point, create_graph=True)
+    gradient = gradient / factors.view(-1, *[1] * (x.ndim - 1))
     return (losses, gradient) if create_graph else (losses.detach(), gradient)
 
 

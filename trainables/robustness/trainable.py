@@ -31,6 +31,7 @@ from tune_platform.trainables.robustness.methods import build_method
 from tune_platform.trainables.robustness.models import AUGMENTATIONS, build_model
 from tune_platform.trainables.robustness.separation import check_separated
 from tune_platform.trainables.runtime import (
+    PRECISIONS,
     autocast,
     check_names,
     check_step_options,
@@ -83,7 +84,7 @@ DEFAULTS: Mapping[str, Any] = {
     "shift": 0,
     "flip": False,
     "warmup": 0.0,  # share of the epochs in which the rate rises
-    "precision": "float32",  # or bfloat16
+    "precision": "float32",  # or bfloat16, float16
     "accumulate": 1,  # parts of a batch that are computed one after the other: less memory, the same step
     "max_grad_norm": 0.0,  # gradients are clipped to it; 0: not
     "channels_last": False,
@@ -155,10 +156,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("compile: llr differentiates its gradients once more, which compiled graphs cannot")
     if whole["schedule"] not in ("constant", "step", "cosine", "one_cycle"):
         raise ValueError(f"schedule is 'constant', 'step', 'cosine' or 'one_cycle', got {whole['schedule']!r}")
-    if whole["precision"] not in ("float32", "bfloat16"):
+    if whole["precision"] not in PRECISIONS:
+        raise ValueError(f"precision is 'float32', 'bfloat16' or 'float16', got {whole['precision']!r}")
+    if whole["precision"] == "float16" and whole["attack_mode"] == "train":
         raise ValueError(
-            f"precision is 'float32' or 'bfloat16', got {whole['precision']!r}: in float16 the small input gradients "
-            "of confident images, whose sign an attack follows, are rounded to zero"
+            "precision: float16 scales the gradient of each attacked image by itself, and with attack_mode 'train' "
+            "batch normalisation makes images depend on each other: take attack_mode 'eval', or bfloat16"
         )
     return whole
 
@@ -204,6 +207,7 @@ class Training:
             self.model.compile()  # in place: the names of its parameters stay
         self.averages = Averages(self.model, float(self.config["ema"]))
         self.optimizer = build_optimizer(self.config, self.model)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config["precision"] == "float16")
 
     def epoch(self) -> dict[str, Any]:
         """Train for one epoch, measure, and return the metrics; `done` is true after the last."""
@@ -264,6 +268,7 @@ class Training:
             "optimizer_name": self.config["optimizer"],
             "optimizer": None if lean else self.optimizer.state_dict(),
             "averages": self.averages.state(),
+            "scaler": self.scaler.state_dict(),
         }
         torch.save(state, directory / _STATE_FILE)
 
@@ -273,6 +278,8 @@ class Training:
         self.epochs_done = state["epochs_done"]
         self.model.load_state_dict(state["model"])
         self.averages.load(state.get("averages", []))
+        if self.scaler.is_enabled() and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
         if state["optimizer"] is not None and state["optimizer_name"] == self.config["optimizer"]:
             own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
@@ -294,11 +301,13 @@ class Training:
         for images, labels in split((x, y), int(self.config["accumulate"])):
             with autocast(self.device, str(self.config["precision"])):
                 loss = self.method.loss(self.model, images, labels, draws) * (len(labels) / len(y))
-            loss.backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             mean += loss.detach()
         if self.config["max_grad_norm"]:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), float(self.config["max_grad_norm"]))
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.averages.update()
         return mean
 

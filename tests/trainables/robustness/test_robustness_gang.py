@@ -84,6 +84,13 @@ def test_batch_norm_of_an_averaged_model_is_recorded_on_attacked_images() -> Non
     assert found["val_accuracy"] >= found["val_adv_accuracy"]
 
 
+def test_a_gang_trains_in_float16() -> None:
+    single, half = (make(strategy="all_reduce", precision=precision) for precision in ("float32", "float16"))
+    for _ in range(2):
+        one, other = report(single), report(half)
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=0.1)
+
+
 def test_measurements_are_shared_by_the_workers() -> None:
     first, shared = (
         make(evaluation=how, strategy="all_reduce", pgd_steps=40, analysis_images=0) for how in ("first", "sharded")

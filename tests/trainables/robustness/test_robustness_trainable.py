@@ -58,7 +58,12 @@ def test_resume_equals_uninterrupted(method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"model": "wrn", "depth": 10, "width": 1}, {"optimizer": "sgd", "precision": "bfloat16"}]
+    "config",
+    [
+        {"model": "wrn", "depth": 10, "width": 1},
+        {"optimizer": "sgd", "precision": "bfloat16"},
+        {"precision": "float16"},
+    ],
 )
 def test_batch_norm_and_mixed_precision_resume_too(config: dict[str, Any], tmp_path: Path) -> None:
     config = {**config, "method": "trades", "train_size": 60}
@@ -203,7 +208,7 @@ def test_learns_and_robust_training_is_robust() -> None:
         ({"eps": 0.3}, r"eps=0\.3 does not fit these images.*allow_overlap"),
         ({"schedule": "linear"}, "schedule is 'constant', 'step', 'cosine' or 'one_cycle', got 'linear'"),
         ({"optimizer": "lion"}, "optimizer is 'sgd', 'adam' or 'adamw', got 'lion'"),
-        ({"precision": "float16"}, "precision is 'float32' or 'bfloat16', got 'float16'"),
+        ({"precision": "fp8"}, "precision is 'float32', 'bfloat16' or 'float16', got 'fp8'"),
         ({"epochs": 0}, "epochs is a whole number, 1 or more, got 0"),
         ({"targeted_steps": 0}, "targeted_steps is a whole number, 1 or more, got 0"),
         ({"lipschitz_restarts": 0}, "lipschitz_restarts is a whole number, 1 or more, got 0"),
@@ -303,7 +308,7 @@ def test_example_spec_is_sound() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_trains_on_a_gpu(precision: str, tmp_path: Path) -> None:
     trainable = RobustnessTrainable(TrialContext(seed=1, resources={"cpu": 1, "gpu": 1}))
     trainable.setup({**SMALL, "method": "trades", "precision": precision, "width": 8, "train_size": None})
