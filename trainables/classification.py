@@ -59,7 +59,7 @@ from tune_platform.trainables.augment import Augmented
 from tune_platform.trainables.data import Images, load_images
 from tune_platform.trainables.named_models import named_model
 from tune_platform.trainables.pixels import ThreadedLoader, in_threads
-from tune_platform.trainables.runtime import PRECISIONS, autocast, check_names
+from tune_platform.trainables.runtime import PRECISIONS, TEST_READ, autocast, check_names, reads_test
 from tune_platform.trainables.schedules import SCHEDULES, rate_factor
 from tune_platform.trainables.stepping import STEP_DEFAULTS, SteppingWorker, check_step
 from tune_platform.trainables.strategies import STRATEGIES
@@ -112,7 +112,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "partition": ("shard", "same"),
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
-    "test": ("last", "always", "never"),
+    "test": TEST_READ,
 }
 #: Of those that are numbers: the least and the most.
 _NUMBERS: Mapping[str, tuple[float, float]] = {
@@ -310,7 +310,7 @@ class ClassificationTrainable(DistributedTrainable):
         """Return for each metric its sum over every `size`-th image from `rank` on, and their number."""
         task, device, asked = self.task(), next(model.parameters()).device, self._config["test"]
         parts = {"val": task.val}
-        if asked == "always" or (asked == "last" and self.at_end):
+        if reads_test(asked, self.at_end):
             parts["test"] = task.test
         found: dict[str, tuple[float, float]] = {}
         for name, part in parts.items():

@@ -13,12 +13,14 @@ from tune_platform.protocol.seeds import derive
 from tune_platform.trainable import TrialContext
 
 __all__ = [
-    "PRECISIONS", "autocast", "check_names", "check_step_options", "deterministic", "generator", "stream_seed",
-    "use_threads",
+    "PRECISIONS", "TEST_READ", "autocast", "check_names", "check_step_options", "deterministic", "generator",
+    "reads_test", "stream_seed", "use_threads",
 ]  # fmt: skip
 
 #: What `precision` may be in a config.
 PRECISIONS = ("float32", "bfloat16", "float16")
+#: What `test` may be in a config: at which reports test data are read.
+TEST_READ = ("always", "last", "never")
 
 
 #: What hyperparameters are called elsewhere.
@@ -85,6 +87,11 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def reads_test(test: str, at_end: bool) -> bool:
+    """Return whether a report reads the test data, by what `test` says: "always", at the "last" one, or "never"."""
+    return test == "always" or (test == "last" and at_end)
 
 
 def use_threads(context: TrialContext) -> None:

@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 import torch
 
+from tune_platform.distributed import Gang
 from tune_platform.errors import SpecError
 from tune_platform.trainable import Trainable, TrialContext
 from tune_platform.trainables.classification import ClassificationTrainable
 from tune_platform.trainables.policy_gradient import PolicyGradientTrainable, Settings
 from tune_platform.trainables.policy_gradient.settings import ABSENT as NOT_OF_AGENTS
 from tune_platform.trainables.robustness import RobustnessTrainable
+from tune_platform.trainables.robustness.gang import RobustnessGangTrainable
 from tune_platform.trainables.robustness.trainable import ABSENT as NOT_OF_ROBUSTNESS
 from tune_platform.trainables.robustness.trainable import DEFAULTS as ROBUSTNESS
 from tune_platform.trainables.robustness.trainable import rate_factor
+from tune_platform.trainables.zero_label.gang import ZeroLabelGangTrainable
 from tune_platform.trainables.zero_label.trainable import ABSENT as NOT_OF_ZERO_LABEL
 from tune_platform.trainables.zero_label.trainable import DEFAULTS as ZERO_LABEL
 from tune_platform.trainables.zero_label.trainable import ZeroLabelTrainable
@@ -115,9 +118,40 @@ def test_deterministic_mode_is_on_while_it_trains_only(
 
 
 def test_test_images_are_read_when_asked() -> None:
-    for asked, reports in (("always", [True, True]), ("last", [False, True])):
+    for asked, reports in (("always", [True, True]), ("last", [False, True]), ("never", [False, False])):
         trainable = make(ZeroLabelTrainable, {**SCENES, "stage": "final", "test": asked})
         assert ["test_hm" in trainable.step() for _ in range(2)] == reports
+        gang = ZeroLabelGangTrainable(TrialContext(seed=3, gang=Gang("threads", 2)))
+        gang.setup({**SCENES, "stage": "final", "test": asked})
+        assert ["test_hm" in gang.step() for _ in range(2)] == reports
+        trainable = make(RobustnessTrainable, {**ROBUST, "epochs": 2, "analysis_every": 1, "test": asked})
+        for told, wanted in zip([trainable.step() for _ in range(2)], reports, strict=True):
+            assert {"train_accuracy", "train_adv_accuracy", "train_lipschitz"} <= told.keys()
+            assert any(name.startswith("test") or name.endswith("gap") for name in told) == wanted
+            assert ("test_mt_accuracy" in told and "adv_gap" in told) == wanted
+
+
+def test_a_robust_gang_reads_test_images_at_the_last_report_or_never() -> None:
+    def make_gang(**config: Any) -> RobustnessGangTrainable:
+        gang = RobustnessGangTrainable(TrialContext(seed=3, gang=Gang("threads", 2)))
+        gang.setup({**ROBUST, "epochs": 2, **config})
+        return gang
+
+    for config, wanted in (({}, True), ({"test": "last"}, True), ({"test": "never"}, False)):
+        gang = make_gang(**config)
+        first, last = gang.step(), gang.step()
+        assert "train_accuracy" not in first
+        assert "train_lipschitz" in last
+        assert any(name.startswith("test") or name.endswith("gap") for name in last) == wanted
+    with pytest.raises(SpecError, match="test: 'last' or 'never', got 'always': the paper's measurements"):
+        make_gang(test="always")
+
+
+def test_one_process_and_a_gang_end_after_as_many_epochs() -> None:
+    assert make(RobustnessTrainable, {"train_size": 130}).training.config["epochs"] == 20
+    gang = RobustnessGangTrainable(TrialContext(seed=3, gang=Gang("threads", 2)))
+    gang.setup({"train_size": 130, "batch_size": 65})
+    assert gang._total == 20 * gang._every == 20
 
 
 @pytest.mark.parametrize(
@@ -136,7 +170,8 @@ def test_test_images_are_read_when_asked() -> None:
         (RobustnessTrainable, {"warmup": 1.0}, "warmup is a share of the epochs, 0 to below 1, got 1.0"),
         (RobustnessTrainable, {"deterministic": "yes"}, "deterministic: true or false, got 'yes'"),
         (ZeroLabelTrainable, {"max_grad_norm": float("nan")}, "max_grad_norm: the largest norm"),
-        (ZeroLabelTrainable, {"test": "sometimes"}, "test is one of always, last, got 'sometimes'"),
+        (RobustnessTrainable, {"test": "sometimes"}, "test is 'always', 'last' or 'never', got 'sometimes'"),
+        (ZeroLabelTrainable, {"test": "sometimes"}, "test is one of always, last, never, got 'sometimes'"),
         (PolicyGradientTrainable, {"deterministic": 1}, "deterministic is of type bool, got 1"),
     ],
 )

@@ -124,7 +124,7 @@ def test_what_cannot_be_is_told_before_a_step() -> None:
         ({"max_grad_norm": -1.0}, "max_grad_norm: the largest norm"),
         ({"ema": 1.0}, "ema: the decay"),
         ({"evaluation": "all"}, "evaluation: 'first' or 'sharded'"),
-        ({"test": "sometimes"}, "test: 'last' or 'always' or 'never'"),
+        ({"test": "sometimes"}, "test: 'always' or 'last' or 'never'"),
         ({"ema": 0.9, "strategy": {"name": "local_sgd", "period": 2}}, "ema: takes a strategy whose workers are equal"),
         ({"accumulate": 2, "strategy": {"name": "codistillation", "period": 2}}, "compares outputs of whole batches"),
     ):

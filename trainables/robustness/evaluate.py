@@ -65,17 +65,21 @@ class Evaluation:
         draws = generator(part[0].device, seed, "lipschitz", *purpose)
         return self._mean(lambda x, y: local_lipschitz(model, x, attack, draws, as_released=as_released), part)
 
-    def everything(self, model: nn.Module, train: Part, test: Part, seed: int, *purpose: str | int) -> dict[str, float]:
+    def everything(
+        self, model: nn.Module, train: Part, test: Part | None, seed: int, *purpose: str | int
+    ) -> dict[str, float]:
         """Return the columns of the paper's tables: accuracies, gaps (train - test) and Lipschitz constants.
 
-        `train` is to be without augmentation, or the gap would be none.
+        `train` is to be without augmentation, or the gap would be none. Without `test`, those of `train` alone.
         """
-        parts: Mapping[str, Part] = {"train": train, "test": test}
+        parts: Mapping[str, Part] = {"train": train} if test is None else {"train": train, "test": test}
         found: dict[str, float] = {}
         for name, part in parts.items():
             found[f"{name}_accuracy"] = self.accuracy(model, part)
             found[f"{name}_adv_accuracy"] = self.pgd_accuracy(model, part, seed, name, *purpose)
             found[f"{name}_lipschitz"] = self.lipschitz(model, part, seed, name, *purpose)
+        if test is None:
+            return found
         found["test_mt_accuracy"] = self.targeted_accuracy(model, test, seed, "test", *purpose)
         found["gap"] = found["train_accuracy"] - found["test_accuracy"]
         found["adv_gap"] = found["train_adv_accuracy"] - found["test_adv_accuracy"]

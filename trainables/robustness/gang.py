@@ -2,7 +2,8 @@
 
 Hyperparameters are those of `RobustnessTrainable` and, beside them, `strategy`, `workers`, `updates`, `report_every`,
 `ema` and `evaluation` as `trainables/classification.py` has them. `batch_size` is that of one worker; the rate follows
-its schedule step by step; `analysis_every` is left out: the paper's measurements come with the last report.
+its schedule step by step; `analysis_every` is left out: the paper's measurements come with the last report, and so
+`test`, which says whether they read the test images, is "last" or "never".
 
 Each worker attacks its own images with draws of its own: a gang of one is another training than `RobustnessTrainable`,
 with the same methods. Measurements may be shared by the workers (`evaluation: sharded`).
@@ -41,7 +42,6 @@ from tune_platform.trainables.strategies import STRATEGIES
 
 _ABSENT = {
     "analysis_every": "the paper's measurements come with its last report",
-    "test": "test images are read with its last report alone",
 }
 #: What is not of the training of one process.
 OF_THE_GANG = ("strategy", "workers", "updates", "report_every", "evaluation")
@@ -59,6 +59,7 @@ class RobustnessGangTrainable(DistributedTrainable):
 
     strategies = STRATEGIES
     worker_class = SteppingWorker
+    default_epochs = DEFAULTS["epochs"]
     #: Whether this is the last report of the training; set by the worker.
     at_end = False
 
@@ -69,6 +70,11 @@ class RobustnessGangTrainable(DistributedTrainable):
         build_method(whole)
         strategy = self.build_strategy(config)
         check_step({**STEP_DEFAULTS, **config}, strategy)
+        if config.get("test") == "always":
+            raise SpecError(
+                "test: 'last' or 'never', got 'always': the paper's measurements, which read the test images, come "
+                "with the last report alone"
+            )
         if strategy.name == "fully_sharded":
             raise SpecError(
                 f"strategy {strategy.name!r} gathers weights for one pass forward and one backward, and attacks hold "
@@ -154,13 +160,13 @@ class RobustnessGangTrainable(DistributedTrainable):
             "val_adv_accuracy": (evaluation.pgd_accuracy(model, val, seed, "val", rank), len(val[1])),
         }
         if self.at_end:
-            train, test = (
-                _share(sample(whole, name, part), rank, size, device)
-                for name, part in (("train", parts.train), ("test", parts.test))
-            )
+            train = _share(sample(whole, "train", parts.train), rank, size, device)
+            test = None if whole["test"] == "never" else _share(sample(whole, "test", parts.test), rank, size, device)
             for name, value in evaluation.everything(model, train, test, seed, rank).items():
-                found[name] = (value, len((train if name.startswith("train_") else test)[1]))
-            del found["gap"], found["adv_gap"]  # no means over images: `step` has them
+                part = train if name.startswith("train_") or test is None else test
+                found[name] = (value, len(part[1]))
+            for gap in ("gap", "adv_gap"):
+                found.pop(gap, None)  # no means over images: `step` has them
         return {name: (value * count, count) for name, (value, count) in found.items()}
 
     def step(self) -> dict[str, Any]:
@@ -168,7 +174,7 @@ class RobustnessGangTrainable(DistributedTrainable):
         metrics = super().step()
         for kind in ("", "adv_"):
             train, test = (metrics.get(f"{part}_{kind}accuracy", math.nan) for part in ("train", "test"))
-            if not math.isnan(train):
+            if not math.isnan(train - test):
                 metrics[f"{kind}gap"] = train - test
         return metrics
 

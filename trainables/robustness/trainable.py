@@ -32,11 +32,13 @@ from tune_platform.trainables.robustness.models import AUGMENTATIONS, build_mode
 from tune_platform.trainables.robustness.separation import check_separated
 from tune_platform.trainables.runtime import (
     PRECISIONS,
+    TEST_READ,
     autocast,
     check_names,
     check_step_options,
     deterministic,
     generator,
+    reads_test,
     stream_seed,
     use_threads,
 )  # fmt: skip
@@ -100,12 +102,12 @@ DEFAULTS: Mapping[str, Any] = {
     "targeted_steps": 20,
     "lipschitz_steps": 10,
     "lipschitz_restarts": 1,
+    "test": "always",  # test images are read by each analysis, by that after the "last" epoch alone, or "never"
     "allow_overlap": False,  # an eps that is larger than half the separation of the classes
 }
 #: Options of other trainables, and why they are not here.
 ABSENT: Mapping[str, str] = {
     "evaluation": "it is one process: RobustnessGangTrainable of robustness.gang has it",
-    "test": "test images are read by its measurements alone: set analysis_every",
 }
 _STATE_FILE = "state.pt"
 #: What the data depend on, beside the radius that they are checked for.
@@ -154,6 +156,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"warmup is a share of the epochs, 0 to below 1, got {whole['warmup']!r}")
     if whole["compile"] and whole["method"] == "llr" and not whole["as_released"]:
         raise ValueError("compile: llr differentiates its gradients once more, which compiled graphs cannot")
+    if whole["test"] not in TEST_READ:
+        raise ValueError(f"test is 'always', 'last' or 'never', got {whole['test']!r}")
     if whole["schedule"] not in ("constant", "step", "cosine", "one_cycle"):
         raise ValueError(f"schedule is 'constant', 'step', 'cosine' or 'one_cycle', got {whole['schedule']!r}")
     if whole["precision"] not in PRECISIONS:
@@ -254,9 +258,10 @@ class Training:
         }
 
     def analysis(self) -> dict[str, float]:
-        """Return the paper's measurements of the network as it is."""
+        """Return the paper's measurements of the network as it is; of training images alone, where `test` says so."""
         train = sample(self.config, "train", self.parts.train)
-        test = sample(self.config, "test", self.parts.test)
+        asked = reads_test(self.config["test"], self.epochs_done >= int(self.config["epochs"]))
+        test = sample(self.config, "test", self.parts.test) if asked else None
         return self.evaluation.everything(self.model, train, test, self.seed, self.epochs_done)
 
     def save(self, directory: Path) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tune_platform.trainables.runtime import PRECISIONS, check_step_options, generator
+from tune_platform.trainables.runtime import PRECISIONS, TEST_READ, check_step_options, generator
 from tune_platform.trainables.schedules import SCHEDULES
 from tune_platform.trainables.zero_label.losses import NORMALISATIONS
 from tune_platform.trainables.zero_label.splits import BACKGROUNDS, Task, check_background
@@ -46,7 +46,7 @@ def check_config(config: Mapping[str, Any], task: Task) -> None:
         "inverse": ("scores", "labels"),
         "class_weights": ("equal", "agreement"),
         "precision": PRECISIONS,
-        "test": ("always", "last"),
+        "test": TEST_READ,
         "schedule": ("poly", *SCHEDULES),
     }
     for name, allowed in choices.items():

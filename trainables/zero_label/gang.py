@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tune_platform.distributed import DistributedTrainable
 from tune_platform.distributed.member import Place
 from tune_platform.errors import SpecError
-from tune_platform.trainables.runtime import check_names, stream_seed
+from tune_platform.trainables.runtime import check_names, reads_test, stream_seed
 from tune_platform.trainables.stepping import STEP_DEFAULTS, Averages, SteppingWorker, check_step
 from tune_platform.trainables.strategies import STRATEGIES
 from tune_platform.trainables.zero_label.checks import check_config
@@ -318,7 +318,7 @@ class ZeroLabelGangTrainable(DistributedTrainable):
         whole, data, training = self.whole, self.data, self._rounds.training
         gamma, final = float(whole["gamma"]), data.test is not None
         found = [training.confusion(Share(data.val, rank, size), gamma, hide_unseen=final)]
-        if data.test is not None and (whole["test"] == "always" or at_end):
+        if data.test is not None and reads_test(whole["test"], at_end):
             found.append(training.confusion(Share(data.test, rank, size), gamma))
         return torch.stack(found)
 

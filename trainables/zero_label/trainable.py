@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tune_platform.trainable import DONE, Trainable
-from tune_platform.trainables.runtime import check_names, stream_seed, use_threads
+from tune_platform.trainables.runtime import check_names, reads_test, stream_seed, use_threads
 from tune_platform.trainables.zero_label.checks import check_config
 from tune_platform.trainables.zero_label.datasets import Data, load_data, load_vectors
 from tune_platform.trainables.zero_label.diagnostics import diagnose
@@ -89,7 +89,7 @@ DEFAULTS: Mapping[str, Any] = {
     "gamma": 0.0,  # calibrated stacking: taken off the probabilities of seen classes
     "diagnostics": True,
     "pictures": False,  # after each round, what the filter keeps and drops: filter.png in the trial's folder
-    "test": "always",  # in the final stage the test images are read at each report, or only at the "last"
+    "test": "always",  # in the final stage test images are read at each report, at the "last" alone, or "never"
     "precision": "float32",  # or "bfloat16", "float16"
     "max_grad_norm": 0.0,  # gradients are clipped to it; 0: not
     "compile": False,  # the network that learns, by torch.compile
@@ -224,7 +224,7 @@ class ZeroLabelTrainable(Trainable):
         gamma = float(self.settings["gamma"])
         final = self.data.test is not None
         val, test = self.training.confusion(self.data.val, gamma, hide_unseen=final), None
-        if self.data.test is not None and (self.settings["test"] == "always" or self.training.finished):
+        if self.data.test is not None and reads_test(self.settings["test"], self.training.finished):
             test = self.training.confusion(self.data.test, gamma)
         return figures(self.task, val, test, final=final)
 

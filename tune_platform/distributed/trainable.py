@@ -58,6 +58,8 @@ class DistributedTrainable(Trainable):
     collective_timeout_s: float = 60.0
     #: Seconds that an evaluation, which one worker does while the others wait, may take.
     evaluation_timeout_s: float = 3600.0
+    #: Where neither the config, nor the scheduler, nor `stop` says when a training ends.
+    default_epochs: ClassVar[int] = 10
     replace_lost: bool = True
     min_workers: int = 1
 
@@ -100,14 +102,16 @@ class DistributedTrainable(Trainable):
         """Return the inner steps of a whole training. Default: `updates`, or `epochs`, of the config.
 
         Where it has neither, the training ends where the scheduler, or the spec's `stop`, ends it at the latest: the
-        first of `updates`, `epoch` and `step` (reports) that one of them counts; else after 10 epochs.
+        first of `updates`, `epoch` and `step` (reports) that one of them counts; else after `default_epochs`.
         """
         latest = self.context.horizon
         if "updates" in config or ("updates" in latest and "epochs" not in config):
             return math.ceil(float(config.get("updates", latest.get("updates"))))
         if "epochs" not in config and "epoch" not in latest and "step" in latest:
             return math.ceil(latest["step"]) * self.report_every(config, data)
-        return math.ceil(float(config.get("epochs", latest.get("epoch", 10)))) * self.epoch_length(data)
+        return math.ceil(float(config.get("epochs", latest.get("epoch", self.default_epochs)))) * self.epoch_length(
+            data
+        )
 
     def report_every(self, config: Mapping[str, Any], data: Iterable[Any]) -> int:
         """Return the inner steps between two reports. Default: `report_every` of the config, else one epoch."""
