@@ -67,9 +67,11 @@ class WorkerGroup(ABC):
         """
         return self._ask(self.workers, "call", session, method, args, patience_s=patience_s)
 
-    def call_each(self, session: str, method: str, args: Sequence[tuple[Any, ...]]) -> list[Answer]:
+    def call_each(
+        self, session: str, method: str, args: Sequence[tuple[Any, ...]], patience_s: float | None = None
+    ) -> list[Answer]:
         """Like `call`, with arguments of its own for each worker, by rank."""
-        return self._ask(self.workers, "call", session, method, each=args)
+        return self._ask(self.workers, "call", session, method, each=args, patience_s=patience_s)
 
     def drop(self, session: str) -> None:
         """Have each worker forget the object of a session."""

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import math
+import secrets
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tune_platform.distributed.communicator import PeerLost
 from tune_platform.distributed.gang import Gang
 from tune_platform.distributed.group import WorkerGroup
 from tune_platform.distributed.member import Answer, Place
+from tune_platform.distributed.parts import META, part_name
 from tune_platform.distributed.strategy import Strategy
 from tune_platform.distributed.worker import TrainingWorker
 from tune_platform.errors import SpecError, did_you_mean
@@ -27,7 +29,6 @@ from tune_platform.trainable import DONE, Trainable, TrialContext
 
 logger = logging.getLogger(__name__)
 
-_META = "distributed.json"
 #: Times in a row that a run is taken up again after a loss, before the trial fails.
 _ATTEMPTS = 10
 
@@ -60,6 +61,8 @@ class DistributedTrainable(Trainable):
     evaluation_timeout_s: float = 3600.0
     #: Where neither the config, nor the scheduler, nor `stop` says when a training ends.
     default_epochs: ClassVar[int] = 10
+    #: Seconds that a worker may be later than the first one with its part of a checkpoint.
+    checkpoint_timeout_s: float = 600.0
     replace_lost: bool = True
     min_workers: int = 1
 
@@ -322,21 +325,33 @@ class DistributedTrainable(Trainable):
     # checkpoints
 
     def save_checkpoint(self, directory: Path) -> None:
-        """Write one file for each worker, and what they are."""
-        states = self._values(self.group.call(self._session or "", "state"))
-        for rank, state in enumerate(states):
-            (directory / _file(rank)).write_bytes(state)
+        """Write what the checkpoint is, and one file for each worker: by itself, where it sees the directory.
+
+        What a worker that does not see it has to save is sent here, and written here. Nothing is a checkpoint before
+        all have answered: whoever asked for it makes it one.
+        """
         meta = {
-            "strategy": self.strategy.name, "workers": len(states), "updates": self._updates,
+            "strategy": self.strategy.name, "workers": len(self.group.workers), "updates": self._updates,
             "lost": self._lost, "skipped": self._skipped, "slots": list(self.group.slots),
             "bytes": sum(self._values(self.group.call(self._session or "", "bytes_total"))),
-            "bytes_gone": self._bytes_gone,
+            "bytes_gone": self._bytes_gone, "token": secrets.token_hex(8),
         }  # fmt: skip
-        (directory / _META).write_text(json.dumps(meta), encoding="utf-8")
+        sign = json.dumps(meta)
+        (directory / META).write_text(sign, encoding="utf-8")
+        paths = [directory / part_name(rank) for rank in range(len(self.group.workers))]
+        answers = self._values(self.group.call_each(
+            self._session or "", "save", [(str(path), sign) for path in paths], patience_s=self.checkpoint_timeout_s,
+        ))  # fmt: skip
+        for path, answer in zip(paths, answers, strict=True):
+            if isinstance(answer, bytes):
+                path.write_bytes(answer)
+            elif (size := path.stat().st_size) != answer:
+                raise OSError(f"{path} has {size} bytes here, and its worker wrote {answer}")
 
     def load_checkpoint(self, directory: Path) -> None:
         """Go on from a checkpoint; of another number of workers where the strategy allows it, else SpecError."""
-        meta = json.loads((directory / _META).read_text(encoding="utf-8"))
+        sign = (directory / META).read_text(encoding="utf-8")
+        meta = json.loads(sign)
         saved, workers = int(meta["workers"]), len(self.group.workers)
         if meta["strategy"] != self.strategy.name:
             raise SpecError(
@@ -348,15 +363,24 @@ class DistributedTrainable(Trainable):
                 f"the checkpoint was saved by {saved} workers, this trial has {workers}: strategy "
                 f"{self.strategy.name!r} cannot divide its state anew; set workers={saved}"
             )
-        states = [(directory / _file(rank)).read_bytes() for rank in range(saved)]
-        shared = states[0] if self.strategy.replicated else None
-        sources = list(range(workers))
-        if saved != workers:
+        paths = [directory / part_name(rank) for rank in range(saved)]
+        each: list[tuple[Any, ...]]
+        if saved == workers:
+            seen = self._values(self.group.call(self._session or "", "sees", str(directory), sign))
+            sent = None if all(seen) or not self.strategy.replicated else paths[0].read_bytes()
+            each = []
+            for path, sees in zip(paths, seen, strict=True):
+                shared = (str(paths[0]) if sees else sent) if self.strategy.replicated else None
+                each.append((str(path) if sees else path.read_bytes(), shared, True))
+        else:
+            states = [path.read_bytes() for path in paths]
+            whole = states[0] if self.strategy.replicated else None
             states = list(self.strategy.merged(states))
             first = torch.load(io.BytesIO(states[0]), map_location="cpu", weights_only=True)
             sources = self.strategy.sources(first["strategy"], saved, workers)
-        each = [(states[source], shared, saved == workers) for source in sources]
-        self._values(self.group.call_each(self._session or "", "load", each))
+            each = [(states[source], whole, False) for source in sources]
+        patience_s = self.checkpoint_timeout_s
+        self._values(self.group.call_each(self._session or "", "load_from", each, patience_s=patience_s))
         self._updates, self._lost, self._skipped = meta["updates"], meta["lost"], meta["skipped"]
         self._bytes_of, self._bytes_gone = {}, meta["bytes_gone"]
         if saved == workers:
@@ -380,7 +404,3 @@ class _Maker:
 def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
     total = sum(weights)
     return sum(v * w for v, w in zip(values, weights, strict=True)) / total if total else math.nan
-
-
-def _file(rank: int) -> str:
-    return f"worker-{rank:05d}.pt"

@@ -7,6 +7,7 @@ import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from tune_platform.distributed.communicator import Communicator, share_bytes
 from tune_platform.distributed.data import Position
 from tune_platform.distributed.member import Place
+from tune_platform.distributed.parts import is_here, write_part
 from tune_platform.distributed.strategy import Flat, Strategy
 from tune_platform.protocol.seeds import derive
 from tune_platform.trainable import TrialContext
@@ -230,6 +232,21 @@ class TrainingWorker:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         return buffer.getvalue()
+
+    def save(self, path: str, sign: str) -> int | bytes:
+        """Write `state` to a file, and return its size; where this worker cannot, return what it would have written."""
+        state = self.state()
+        return len(state) if write_part(Path(path), sign, state) else state
+
+    def sees(self, directory: str, sign: str) -> bool:
+        """Whether the checkpoint that the first worker has in this directory is there for this worker as well."""
+        return is_here(Path(directory), sign)
+
+    def load_from(self, own: bytes | str, model: bytes | str | None, exact: bool) -> None:
+        """See `load`; a text is the path of a file."""
+        state, shared = (Path(part).read_bytes() if isinstance(part, str) else part for part in (own, model))
+        assert state is not None
+        self.load(state, shared, exact)
 
     def load(self, own: bytes, model: bytes | None, exact: bool) -> None:
         """Go on from `own`, with model and optimizer of `model` where all workers share one copy.
