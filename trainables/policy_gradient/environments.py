@@ -67,7 +67,7 @@ def make_env(env_id: str, kwargs: Mapping[str, Any], extra_steps: int = 0) -> en
         )
         raise ValueError(f"there is no environment {env_id!r}: {hint}") from None
     except (gym.error.Error, ImportError, TypeError) as error:
-        raise ValueError(f"the environment {env_id!r} cannot be built with {dict(kwargs)}: {error}") from error
+        raise ValueError(f"env_id: the environment {env_id!r} cannot be built with {dict(kwargs)}: {error}") from error
 
 
 @contextmanager

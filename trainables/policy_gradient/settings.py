@@ -7,6 +7,7 @@ et al. (2020), "Implementation Matters in Deep Policy Gradients", and the config
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,7 +152,7 @@ class Settings:
             "clip_observations": (0, None), "delta": (0, None), "delta_final": (0, None), "fisher_fraction": (0, 1),
             "cg_iterations": (1, None), "damping": (0, None), "backtracks": (0, None), "eval_every": (1, None),
             "eval_episodes": (1, None), "test_episodes": (1, None), "probe_every": (0, None), "probe_pairs": (2, None),
-            "warmup": (0, 1),
+            "warmup": (0, 1), "eval_seed": (0, None),
         }  # fmt: skip
         found = []
         for name, allowed in choices.items():
@@ -162,6 +163,11 @@ class Settings:
             if not (low <= value and (high is None or value <= high)):
                 limit = f"at least {low}" if high is None else f"between {low} and {high}"
                 found.append(f"{name} is {limit}, got {value!r}")
+        found += [
+            f"{name} is a number, got {getattr(self, name)!r}"
+            for name in ("log_std", "entropy")
+            if not math.isfinite(getattr(self, name))
+        ]
         if not self.hidden or min(self.hidden) < 1:
             found.append(f"hidden is a list of layer widths such as [64, 64], got {list(self.hidden)}")
         if self.schedule != "constant" and not self.anneal_lr:

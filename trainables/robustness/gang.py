@@ -39,6 +39,8 @@ from tune_platform.trainables.robustness.trainable import (
 from tune_platform.trainables.runtime import autocast, check_names
 from tune_platform.trainables.stepping import STEP_DEFAULTS, SteppingWorker, check_step
 from tune_platform.trainables.strategies import STRATEGIES
+from tune_platform.trainables.values import check_values
+from tune_platform.trainables.values import whole as whole_number
 
 _ABSENT = {
     "analysis_every": "the paper's measurements come with its last report",
@@ -70,6 +72,9 @@ class RobustnessGangTrainable(DistributedTrainable):
         build_method(whole)
         strategy = self.build_strategy(config)
         check_step({**STEP_DEFAULTS, **config}, strategy)
+        check_values(
+            config, {name: whole_number(1) for name in ("workers", "updates", "report_every") if name in config}
+        )
         if config.get("test") == "always":
             raise SpecError(
                 "test: 'last' or 'never', got 'always': the paper's measurements, which read the test images, come "

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +42,20 @@ from tune_platform.trainables.runtime import (
     use_threads,
 )  # fmt: skip
 from tune_platform.trainables.stepping import Averages, split
+from tune_platform.trainables.values import (
+    AT_LEAST_0,
+    BELOW_1,
+    PATH,
+    POSITIVE,
+    SHARE,
+    SWITCH,
+    TEXT,
+    Rule,
+    as_number,
+    check_values,
+    number,
+    whole,
+)
 
 #: The hyperparameters, each with its default.
 DEFAULTS: Mapping[str, Any] = {
@@ -114,19 +127,31 @@ _STATE_FILE = "state.pt"
 DATA_KEYS = ("dataset", "root", "split_seed", "val", "train_size", "image_size")
 
 
-#: Whole numbers, each with the least that it may be.
-_WHOLE: Mapping[str, int] = {
-    "epochs": 1,
-    "batch_size": 1,
-    "shift": 0,
-    "analysis_every": 0,
-    "analysis_images": 0,
-    "pgd_steps": 1,
-    "pgd_restarts": 1,
-    "targeted_steps": 1,
-    "lipschitz_steps": 1,
-    "lipschitz_restarts": 1,
-}
+#: What each may be, where no error of its own says so.
+_RULES: Mapping[str, Rule] = {
+    **{
+        name: whole(1)
+        for name in (
+            "epochs", "batch_size", "pgd_steps", "pgd_restarts", "targeted_steps", "lipschitz_steps",
+            "lipschitz_restarts", "attack_steps", "llr_steps", "width", "depth",
+        )
+    },
+    **{name: whole(0) for name in ("shift", "analysis_every", "analysis_images", "split_seed")},
+    **{name: whole(1).or_null for name in ("train_size", "image_size")},
+    **dict.fromkeys(("root", "weights"), PATH.or_null),
+    **dict.fromkeys(
+        ("dataset", "model", "method", "attack_mode", "optimizer", "schedule", "precision", "test"), TEXT
+    ),
+    **dict.fromkeys(("flip", "allow_overlap", "as_released"), SWITCH),
+    **dict.fromkeys(("lr", "weight_decay"), AT_LEAST_0),
+    **dict.fromkeys(("beta", "rst_lambda", "gr_lambda", "llr_lambda", "llr_mu"), AT_LEAST_0),
+    "eps": number("a radius"),
+    "train_eps": number("a radius").or_null,
+    "gr_h": POSITIVE,
+    "momentum": SHARE,
+    "dropout": BELOW_1,
+    "val": number("a share above 0 and below 1", lambda value: 0 < value < 1).or_null,
+}  # fmt: skip
 
 
 class Parts(NamedTuple):
@@ -142,32 +167,30 @@ class Parts(NamedTuple):
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `config` with defaults for what it leaves out. Raises ValueError for an unknown or impossible value."""
     check_names(config, DEFAULTS, ABSENT)
-    whole = {**DEFAULTS, **config}
-    check_radius(float(whole["eps"]))
-    if float(whole["eps"]) == 0:
+    given = {**DEFAULTS, **config}
+    check_values(given, _RULES)
+    check_radius(float(given["eps"]))
+    if float(given["eps"]) == 0:
         raise ValueError("eps is the radius of all measurements, above 0, got 0 (train_eps may be 0)")
-    if whole["train_eps"] is not None:
-        check_radius(float(whole["train_eps"]), "train_eps")
-    for name, least in _WHOLE.items():
-        if not _is_whole(whole[name], least):
-            raise ValueError(f"{name} is a whole number, {least} or more, got {whole[name]!r}")
-    check_step_options(whole)
-    if not 0 <= float(whole["warmup"]) < 1:
-        raise ValueError(f"warmup is a share of the epochs, 0 to below 1, got {whole['warmup']!r}")
-    if whole["compile"] and whole["method"] == "llr" and not whole["as_released"]:
+    if given["train_eps"] is not None:
+        check_radius(float(given["train_eps"]), "train_eps")
+    check_step_options(given)
+    if not 0 <= as_number(given["warmup"]) < 1:
+        raise ValueError(f"warmup is a share of the epochs, 0 to below 1, got {given['warmup']!r}")
+    if given["compile"] and given["method"] == "llr" and not given["as_released"]:
         raise ValueError("compile: llr differentiates its gradients once more, which compiled graphs cannot")
-    if whole["test"] not in TEST_READ:
-        raise ValueError(f"test is 'always', 'last' or 'never', got {whole['test']!r}")
-    if whole["schedule"] not in ("constant", "step", "cosine", "one_cycle"):
-        raise ValueError(f"schedule is 'constant', 'step', 'cosine' or 'one_cycle', got {whole['schedule']!r}")
-    if whole["precision"] not in PRECISIONS:
-        raise ValueError(f"precision is 'float32', 'bfloat16' or 'float16', got {whole['precision']!r}")
-    if whole["precision"] == "float16" and whole["attack_mode"] == "train":
+    if given["test"] not in TEST_READ:
+        raise ValueError(f"test is 'always', 'last' or 'never', got {given['test']!r}")
+    if given["schedule"] not in ("constant", "step", "cosine", "one_cycle"):
+        raise ValueError(f"schedule is 'constant', 'step', 'cosine' or 'one_cycle', got {given['schedule']!r}")
+    if given["precision"] not in PRECISIONS:
+        raise ValueError(f"precision is 'float32', 'bfloat16' or 'float16', got {given['precision']!r}")
+    if given["precision"] == "float16" and given["attack_mode"] == "train":
         raise ValueError(
             "precision: float16 scales the gradient of each attacked image by itself, and with attack_mode 'train' "
             "batch normalisation makes images depend on each other: take attack_mode 'eval', or bfloat16"
         )
-    return whole
+    return given
 
 
 def load_parts(config: Mapping[str, Any], device: str) -> Parts:
@@ -350,11 +373,11 @@ class RobustnessTrainable(Trainable):
         latest = self.context.horizon
         if "epochs" not in config and (epochs := latest.get("epoch", latest.get("step"))) is not None:
             config = {**config, "epochs": math.ceil(epochs)}
-        whole = complete(config)
-        build_method(whole)  # so that a mistake is told before anything is loaded
-        key = tuple(whole[name] for name in (*DATA_KEYS, "eps", "allow_overlap"))
+        given = complete(config)
+        build_method(given)  # so that a mistake is told before anything is loaded
+        key = tuple(given[name] for name in (*DATA_KEYS, "eps", "allow_overlap"))
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = key, load_parts(whole, self.context.device)
+            self._loaded = key, load_parts(given, self.context.device)
         self.config = config
         self.training = Training(config, self._loaded[1], self.context.seed)
         return True
@@ -401,10 +424,6 @@ def rate_factor(config: Mapping[str, Any], share: float, step: float) -> float:
     }
     rise = min(1.0, (share + step) / warmup) if warmup else 1.0
     return rise * factors[config["schedule"]]
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, Real) and float(value).is_integer() and float(value) >= least
 
 
 def build_optimizer(config: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:

@@ -33,6 +33,14 @@ logger = logging.getLogger(__name__)
 _ATTEMPTS = 10
 
 
+def _workers(config: Mapping[str, Any]) -> int:
+    """Return the `workers` of a config, 1 where it has none. Raises SpecError for what is no number of workers."""
+    count = config.get("workers", 1)
+    if isinstance(count, bool) or not isinstance(count, (int, float)) or count != count // 1 or count < 1:
+        raise SpecError(f"workers: a whole number, 1 or more, got {count!r}")
+    return int(count)
+
+
 class DistributedTrainable(Trainable):
     """Data-parallel training by a gang of workers. Override `build_model`, `build_data`, `loss`, `evaluate`.
 
@@ -156,7 +164,7 @@ class DistributedTrainable(Trainable):
         if "name" not in options:
             raise SpecError(f"strategy: a dict has a `name` and its options, got {dict(options)!r}")
         name = options.pop("name")
-        if name not in self.strategies:
+        if not isinstance(name, str) or name not in self.strategies:
             hint = did_you_mean(str(name), self.strategies)
             raise SpecError(f"strategy: one of {', '.join(sorted(self.strategies))}, got {name!r}{hint}")
         return self.strategies[name](options)
@@ -167,7 +175,7 @@ class DistributedTrainable(Trainable):
         """Take the gang of the lease over, or start one, and build everything on each worker."""
         self._own_gang = None
         if self.context.gang is None:
-            self._own_gang = Gang("threads", int(config.get("workers", 1)))
+            self._own_gang = Gang("threads", _workers(config))
         self._session: str | None = None
         self._begin(config)
 
@@ -195,9 +203,9 @@ class DistributedTrainable(Trainable):
         self._bytes_of: dict[int, float] = {}  # sent by each worker, as last reported
         self._bytes_gone = 0.0  # sent by workers that are no more
         gang = self._gang
-        if self._own_gang is not None and self._own_gang.workers != int(config.get("workers", 1)):
+        if self._own_gang is not None and self._own_gang.workers != _workers(config):
             self._own_gang.close()
-            gang = self._own_gang = Gang("threads", int(config.get("workers", 1)))
+            gang = self._own_gang = Gang("threads", _workers(config))
         self.group: WorkerGroup = gang.group(self.collective_timeout_s)
         self._session = f"{self.context.experiment}-{self.context.trial}-{next(self._names)}"
         make = _Maker(type(self), config, replace(self.context, gang=None))

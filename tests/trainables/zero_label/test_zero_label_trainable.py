@@ -216,7 +216,8 @@ def test_spnet_ends_after_its_only_round() -> None:
         ({"train_scenes": 0}, "train_scenes is a whole number, 1 or more, got 0"),
         ({"background": "class"}, "background='class' needs a seen class named 'background' in the split"),
         ({"precision": "fp8"}, "precision is one of float32"),
-        ({"logit_scale": -1.0}, "logit scale is above zero"),
+        ({"logit_scale": -1.0}, "logit_scale is a number, above 0, got -1.0"),
+        ({"weights": "resnet.pth"}, "weights are a file for a ResNet .*, got 'resnet.pth': network 'small' has none"),
     ],
 )
 def test_what_is_wrong_is_told_before_training(bad: dict[str, Any], message: str) -> None:
