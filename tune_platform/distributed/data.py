@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -80,10 +81,12 @@ class ShardedBatches:
             parts: list[Iterable[Tensor]] = []
             for tensor in self.tensors:
                 batches = torch.split(order.to(tensor.device), self.batch_size)[: self._length]
-                if (read_ahead := getattr(tensor, "read_ahead", None)) is None:
-                    parts.append(map(tensor.__getitem__, batches))
-                else:
+                if (read_ahead := getattr(tensor, "read_ahead", None)) is not None:
                     parts.append(read.enter_context(reading(read_ahead(batches))))
+                elif tensor.is_contiguous():
+                    parts.append(map(partial(tensor.index_select, 0), batches))  # faster than tensor[batch], and equal
+                else:  # which keeps the layout
+                    parts.append(map(tensor.__getitem__, batches))
             yield from zip(*parts, strict=True)
 
 

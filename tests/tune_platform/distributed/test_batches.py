@@ -40,6 +40,14 @@ def test_a_batch_that_does_not_fit_is_an_error() -> None:
         sharded(batch=11)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batches_are_those_of_indexing_in_values_and_layout(layout: torch.memory_format) -> None:
+    images, labels = torch.randn(20, 3, 4, 4).to(memory_format=layout), torch.arange(20)
+    for found, chosen in ShardedBatches((images, labels), 3, 1, 2, seed=5):
+        assert torch.equal(found, images[chosen])
+        assert found.stride() == images[chosen].stride()
+
+
 def loader() -> DataLoader[Any]:
     dataset = TensorDataset(torch.arange(20))
     return DataLoader(dataset, 4, sampler=DistributedSampler(dataset, 2, 0, seed=3))
