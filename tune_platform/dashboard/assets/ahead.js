@@ -91,12 +91,12 @@
       over.setAttribute("aria-hidden", "true");
       place.append(over);
     }
-    if (!rows.size) return over.replaceChildren(), true;
-    const wanted = shapes(name, drawing, Array.from(rows.values()), told);
+    const wanted = rows.size ? shapes(name, drawing, Array.from(rows.values()), told) : [];
     if (!wanted) return over.replaceChildren(), undefined;
     const {xaxis, yaxis} = drawing._fullLayout;
     let whole = true;
-    const marks = [];
+    // Of a thousand marks nearly all are there already, as they are wanted.
+    const there = new Map(Array.from(over.children, (mark) => [mark.dataset.key, mark])), made = [];
     const at = ([x, y]) => {
       const point = [within(xaxis, x), within(yaxis, y)];
       // To where somebody has zoomed, nobody misses what lies elsewhere.
@@ -107,14 +107,17 @@
       const points = (line || (where ? [where] : [])).map(at).filter((each) => each);
       if (!line && !where) whole = false;
       if (!points.length) continue;
+      const [x, y] = points[0], key = `${where ? where[0] : ""} ${points.join(" ")} ${colour}`;
+      if (there.delete(key)) continue;
       const mark = document.createElementNS(over.namespaceURI, line ? "polyline" : "circle");
-      const [x, y] = points[0];
+      mark.dataset.key = key;
       const looks = line ? {points: points.join(" "), fill: "none", stroke: colour, "stroke-width": 2} : {cx: x, cy: y, r: 3, fill: colour};
       for (const [key, value] of Object.entries(looks)) mark.setAttribute(key, value);
       if (where) mark.dataset.trial = where[0];
-      marks.push(mark);
+      made.push(mark);
     }
-    over.replaceChildren(...marks);
+    for (const mark of there.values()) mark.remove();
+    over.append(...made);
     return whole;
   }
 

@@ -8,7 +8,7 @@
   const SOON = 1000, LATE = 1500;  // milliseconds between two small looks
   // Rests, in times of what a small look took, or drawing a figure: one that lacks something that cannot be put over it,
   // one that says how old it is, and one over which all that came has been put. The longest in milliseconds.
-  const rests = {SMALL: 30, LACKING: 80, LARGE: 80, WHOLE: 400, LONGEST: 60000};
+  const rests = {SMALL: 60, LACKING: 120, LARGE: 120, WHOLE: 400, LONGEST: 60000};
   const SECTION = 45;  // milliseconds that a section costs server and browser, which is drawn out of sight of any clock
   const OLD = 4000;  // milliseconds from which on it is said how old a figure is
   const AHEAD = ["history", "curves"];
