@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,31 +139,43 @@ def reached(report: Report | None, resource: str) -> float:
 
 @dataclass(slots=True)
 class Rung:
-    """The results recorded at one level, split at the cut: the best floor(n / eta), and the rest."""
+    """The results recorded at one level, split at the cut: the best floor(n / eta), and the rest.
+
+    Of a trial that has gone on or ended its value, its place and its number are kept: there may be a million of them.
+    """
 
     eta: float
-    entries: dict[int, Entry] = field(default_factory=dict)
+    numbers: array[int] = field(default_factory=lambda: array("q"))  # of the trials, in their order of arrival
+    losses: array[float] = field(default_factory=lambda: array("d"))  # theirs
+    here: dict[int, Entry] = field(default_factory=dict)  # those that were not promoted and have not ended
     top: SortedList = field(default_factory=SortedList)
     rest: SortedList = field(default_factory=SortedList)
-    promotable: SortedList = field(default_factory=SortedList)  # those of `top` that were not promoted
-    promoted: set[int] = field(default_factory=set)
+    promotable: SortedList = field(default_factory=SortedList)  # those of `top` that are `here`
+    known: bytearray = field(default_factory=bytearray)  # by number, whether it has arrived
 
     @classmethod
     def of(cls, eta: float, trials: Sequence[int], losses: Sequence[float], promoted: set[int]) -> Rung:
         """Build a rung at once from those that arrived, in their order."""
-        entries = list(zip(losses, range(len(trials)), trials, strict=True))
-        rung = cls(eta, dict(zip(trials, entries, strict=True)), promoted=promoted)
+        rung = cls(eta, array("q", trials), array("d", losses))
+        rung.known = bytearray(max(trials, default=-1) + 1)
+        for number in trials:
+            rung.known[number] = True
+        entries = list(zip(rung.losses, range(len(trials)), trials, strict=True))
+        rung.here = {entry[2]: entry for entry in entries if entry[2] not in promoted}
         ranked, keep = sorted(entries), rung.keep()
         rung.top, rung.rest = SortedList(ranked[:keep]), SortedList(ranked[keep:])
-        rung.promotable = SortedList(entry for entry in ranked[:keep] if entry[2] not in promoted)
+        rung.promotable = SortedList(entry for entry in ranked[:keep] if entry[2] in rung.here)
         return rung
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.numbers)
+
+    def __contains__(self, number: int) -> bool:
+        return number < len(self.known) and bool(self.known[number])
 
     def keep(self) -> int:
         """Return how many of those recorded are above the cut."""
-        return math.floor(len(self.entries) / self.eta + 1e-9)
+        return math.floor(len(self.numbers) / self.eta + 1e-9)
 
     def best(self) -> Entry:
         """Return the best entry."""
@@ -176,8 +189,13 @@ class Rung:
 
     def add(self, loss: float, number: int) -> Entry:
         """Record a trial. Costs O(log n)."""
-        entry = (loss, len(self.entries), number)
-        self.entries[number] = entry
+        entry = (loss, len(self.numbers), number)
+        self.numbers.append(number)
+        self.losses.append(loss)
+        if number >= len(self.known):
+            self.known.extend(bytes(number + 1 - len(self.known)))
+        self.known[number] = True
+        self.here[number] = entry
         if self.top and entry < self.top[-1]:
             self._raise(entry)
         else:
@@ -192,20 +210,17 @@ class Rung:
             self._raise(self.rest.pop(0))
         return entry
 
-    def promote(self, entry: Entry) -> None:
-        """Note that a trial has left for the next rung, or has ended."""
-        self.promoted.add(entry[2])
-        self.promotable.discard(entry)
+    def leave(self, number: int) -> None:
+        """Note that a trial has gone on to the next rung, or has ended; others than those here are passed over."""
+        if (entry := self.here.pop(number, None)) is not None:
+            self.promotable.discard(entry)
 
     def to_data(self) -> dict[str, Any]:
-        """Return who arrived, in order, and who was promoted, as plain data."""
-        return {
-            "trials": list(self.entries),
-            "losses": [loss for loss, _, _ in self.entries.values()],
-            "promoted": sorted(self.promoted),
-        }
+        """Return who arrived, in order, and who was promoted or has ended, as plain data."""
+        gone = sorted(number for number in self.numbers if number not in self.here)
+        return {"trials": self.numbers.tolist(), "losses": self.losses.tolist(), "promoted": gone}
 
     def _raise(self, entry: Entry) -> None:
         self.top.add(entry)
-        if entry[2] not in self.promoted:
+        if entry[2] in self.here:
             self.promotable.add(entry)

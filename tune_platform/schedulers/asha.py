@@ -135,9 +135,7 @@ class ASHA:
 
     def _promote(self, number: int) -> None:
         for rung in self._rungs:
-            entry = rung.entries.get(number)
-            if entry is not None:
-                rung.promote(entry)
+            rung.leave(number)
 
     def to_spec(self) -> Mapping[str, Any]:
         """Return the name and the options by which `make_scheduler` builds it again."""
@@ -173,7 +171,7 @@ class ASHA:
     def _rung_at(self, number: int, resource: float) -> int | None:
         """The highest rung at or below that resource where the trial is not recorded yet; None if there is none."""
         rung = self._ladder.below(resource)
-        if rung < 0 or (rung < len(self._rungs) and number in self._rungs[rung].entries):
+        if rung < 0 or (rung < len(self._rungs) and number in self._rungs[rung]):
             return None
         return rung
 

@@ -133,7 +133,7 @@ class PASHA(ASHA):
     def _losses(self, rung: int) -> dict[int, float]:
         if rung >= len(self._rungs):
             return {}
-        return {number: entry[0] for number, entry in self._rungs[rung].entries.items()}
+        return dict(zip(self._rungs[rung].numbers, self._rungs[rung].losses, strict=True))
 
     def _stable(self) -> bool:
         """Whether the ranking of the top rung agrees with that of the rung below, up to epsilon."""

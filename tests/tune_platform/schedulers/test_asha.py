@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -319,3 +321,38 @@ def test_100_000_arrivals_are_all_recorded() -> None:
     for trial, now in arrivals():
         scheduler.on_report(trial, now)
     assert scheduler.describe()["rungs"][0]["arrived"] == 100_000
+
+
+def test_of_a_trial_that_has_ended_a_rung_keeps_little() -> None:
+    """A million trials are to fit: its value, place and number, in order, and sorted."""
+    draw = random.Random(0)
+
+    gc.collect()
+    tracemalloc.start()
+    rung, many = Rung(3), 20_000
+    for number in range(many):
+        rung.add(draw.random(), number)
+        rung.leave(number)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rung) == many
+    assert size / many < 200  # bytes
+
+
+def test_who_has_left_a_rung_is_never_promoted_and_arrives_no_more() -> None:
+    rung = Rung(2)
+    entries = [rung.add(loss, number) for number, loss in enumerate([0.4, 0.3, 0.2, 0.1])]
+    assert [each[2] for each in rung.promotable] == [3, 2]
+    rung.leave(3)
+    rung.leave(17)
+    assert [each[2] for each in rung.promotable] == [2]
+    rung.add(0.5, 4)
+    rung.add(0.6, 5)  # the cut moves
+    assert [each[2] for each in rung.promotable] == [2, 1]
+    assert 3 in rung
+    assert 17 not in rung
+    assert rung.rank(entries[3]) == 1
+    saved = rung.to_data()
+    again = Rung.of(2, saved["trials"], saved["losses"], set(saved["promoted"]))
+    assert (again.to_data(), list(again.promotable), again.here) == (rung.to_data(), list(rung.promotable), rung.here)
+    assert rung.to_data()["promoted"] == [3]
