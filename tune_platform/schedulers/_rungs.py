@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from sortedcontainers import SortedList
 
@@ -139,32 +139,21 @@ def reached(report: Report | None, resource: str) -> float:
 
 @dataclass(slots=True)
 class Rung:
-    """The results recorded at one level, split at the cut: the best floor(n / eta), and the rest.
-
-    Of a trial that has gone on or ended its value, its place and its number are kept: there may be a million of them.
-    """
+    """The results recorded at one level. Of a trial it keeps some 60 bytes: there may be a million of them."""
 
     eta: float
     numbers: array[int] = field(default_factory=lambda: array("q"))  # of the trials, in their order of arrival
     losses: array[float] = field(default_factory=lambda: array("d"))  # theirs
-    here: dict[int, Entry] = field(default_factory=dict)  # those that were not promoted and have not ended
-    top: SortedList = field(default_factory=SortedList)
-    rest: SortedList = field(default_factory=SortedList)
-    promotable: SortedList = field(default_factory=SortedList)  # those of `top` that are `here`
     known: bytearray = field(default_factory=bytearray)  # by number, whether it has arrived
+    ranked: SortedList = field(default_factory=SortedList)  # the losses in order
 
     @classmethod
-    def of(cls, eta: float, trials: Sequence[int], losses: Sequence[float], promoted: set[int]) -> Rung:
-        """Build a rung at once from those that arrived, in their order."""
-        rung = cls(eta, array("q", trials), array("d", losses))
-        rung.known = bytearray(max(trials, default=-1) + 1)
-        for number in trials:
-            rung.known[number] = True
-        entries = list(zip(rung.losses, range(len(trials)), trials, strict=True))
-        rung.here = {entry[2]: entry for entry in entries if entry[2] not in promoted}
-        ranked, keep = sorted(entries), rung.keep()
-        rung.top, rung.rest = SortedList(ranked[:keep]), SortedList(ranked[keep:])
-        rung.promotable = SortedList(entry for entry in ranked[:keep] if entry[2] in rung.here)
+    def of(cls, eta: float, data: Mapping[str, Any]) -> Self:
+        """Build a rung of what `to_data` returned, in O(n log n)."""
+        rung = cls(eta)
+        for number, loss in zip(data["trials"], data["losses"], strict=True):
+            rung.arrive(loss, number)
+        rung.arrange(set(data["promoted"]))
         return rung
 
     def __len__(self) -> int:
@@ -174,27 +163,56 @@ class Rung:
         return number < len(self.known) and bool(self.known[number])
 
     def keep(self) -> int:
-        """Return how many of those recorded are above the cut."""
+        """Return how many of those recorded are above the cut: the best floor(n / eta)."""
         return math.floor(len(self.numbers) / self.eta + 1e-9)
 
-    def best(self) -> Entry:
-        """Return the best entry."""
-        return (self.top or self.rest)[0]  # type: ignore[no-any-return]
+    def best(self) -> float:
+        """Return the least loss."""
+        return float(self.ranked[0])
 
-    def rank(self, entry: Entry) -> int:
-        """Return the rank of a recorded entry, from 1."""
-        if self.top and entry <= self.top[-1]:
-            return int(self.top.bisect_left(entry)) + 1
-        return len(self.top) + int(self.rest.bisect_left(entry)) + 1
+    def add(self, loss: float, number: int) -> int:
+        """Record a trial and return its rank, from 1; of equal ones the first to arrive is better. Costs O(log n)."""
+        self.arrive(loss, number)
+        self.ranked.add(loss)
+        return int(self.ranked.bisect_right(loss))
 
-    def add(self, loss: float, number: int) -> Entry:
-        """Record a trial. Costs O(log n)."""
-        entry = (loss, len(self.numbers), number)
+    def leave(self, number: int) -> None:
+        """Note that a trial, if it is here, has gone on to the next rung or has ended."""
+
+    def to_data(self) -> dict[str, Any]:
+        """Return who arrived, in order, and who has left, as far as that matters, as plain data."""
+        return {"trials": self.numbers.tolist(), "losses": self.losses.tolist(), "promoted": []}
+
+    def arrive(self, loss: float, number: int) -> None:
+        """Note who comes next."""
         self.numbers.append(number)
         self.losses.append(loss)
         if number >= len(self.known):
             self.known.extend(bytes(number + 1 - len(self.known)))
         self.known[number] = True
+
+    def arrange(self, gone: set[int]) -> None:
+        """Order those that have arrived, of whom some have left."""
+        self.ranked = SortedList(self.losses)
+
+
+@dataclass(slots=True)
+class PromotionRung(Rung):
+    """One whose trials wait there until they are promoted. They are split at the cut: the best, and the rest."""
+
+    here: dict[int, Entry] = field(default_factory=dict)  # those that were not promoted and have not ended
+    top: SortedList = field(default_factory=SortedList)
+    rest: SortedList = field(default_factory=SortedList)
+    promotable: SortedList = field(default_factory=SortedList)  # those of `top` that are `here`
+
+    def best(self) -> float:
+        """See `Rung.best`."""
+        return float((self.top or self.rest)[0][0])
+
+    def add(self, loss: float, number: int) -> int:
+        """See `Rung.add`."""
+        entry = (loss, len(self.numbers), number)
+        self.arrive(loss, number)
         self.here[number] = entry
         if self.top and entry < self.top[-1]:
             self._raise(entry)
@@ -208,17 +226,27 @@ class Rung:
             self.rest.add(fallen)
         while len(self.top) < keep:
             self._raise(self.rest.pop(0))
-        return entry
+        if self.top and entry <= self.top[-1]:
+            return int(self.top.bisect_left(entry)) + 1
+        return len(self.top) + int(self.rest.bisect_left(entry)) + 1
 
     def leave(self, number: int) -> None:
-        """Note that a trial has gone on to the next rung, or has ended; others than those here are passed over."""
+        """See `Rung.leave`: it is promoted no more."""
         if (entry := self.here.pop(number, None)) is not None:
             self.promotable.discard(entry)
 
     def to_data(self) -> dict[str, Any]:
-        """Return who arrived, in order, and who was promoted or has ended, as plain data."""
+        """See `Rung.to_data`."""
         gone = sorted(number for number in self.numbers if number not in self.here)
-        return {"trials": self.numbers.tolist(), "losses": self.losses.tolist(), "promoted": gone}
+        return {**Rung.to_data(self), "promoted": gone}
+
+    def arrange(self, gone: set[int]) -> None:
+        """See `Rung.arrange`."""
+        entries = list(zip(self.losses, range(len(self.numbers)), self.numbers, strict=True))
+        self.here = {entry[2]: entry for entry in entries if entry[2] not in gone}
+        ranked, keep = sorted(entries), self.keep()
+        self.top, self.rest = SortedList(ranked[:keep]), SortedList(ranked[keep:])
+        self.promotable = SortedList(entry for entry in ranked[:keep] if entry[2] in self.here)
 
     def _raise(self, entry: Entry) -> None:
         self.top.add(entry)

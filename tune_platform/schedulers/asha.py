@@ -23,7 +23,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import Candidates, TrialView
 from tune_platform.protocol.verdicts import Continue, Pause, Stop, Verdict
-from tune_platform.schedulers._rungs import Entry, Forecast, Ladder, Rung, check_resource, forecast, reached
+from tune_platform.schedulers._rungs import Forecast, Ladder, PromotionRung, Rung, check_resource, forecast, reached
 
 
 class ASHA:
@@ -51,6 +51,7 @@ class ASHA:
         self.resource, self.min, self.eta, self.type = resource, min, eta, type
         self.max = self._ladder.max
         self._promotion = type == "promotion"
+        self._kind = PromotionRung if self._promotion else Rung
         self.setup(metric="", mode="min", seed=0)
 
     def setup(self, *, metric: str, mode: str, seed: int) -> None:
@@ -82,13 +83,12 @@ class ASHA:
         if rung is None:
             return None
         level = self.level(rung)
-        entry = self._record(rung, trial.number, report)
+        rank = self._record(rung, trial.number, report)
         if self.max is not None and level >= self.max:
             return Stop(reason=f"{self.resource} {level:g}: reached max", completed=True)
         place = f"rung {rung} ({self.resource} {level:g})"
         ladder = self._rungs[rung]
         keep = ladder.keep()
-        rank = ladder.rank(entry)
         if self._promotion:
             return Pause(reason=f"{place}: rank {rank}/{len(ladder)}, top {keep} promoted")
         if rank > max(1, keep):
@@ -116,7 +116,8 @@ class ASHA:
         """Return the best trial of the highest rung that has one to promote; always None in the stopping form."""
         if self._promotion:
             for index in reversed(range(len(self._rungs))):
-                for entry in self._rungs[index].promotable if self._promotes(index) else ():
+                rung = self._rungs[index]
+                for entry in rung.promotable if isinstance(rung, PromotionRung) and self._promotes(index) else ():
                     # One that a person holds or that does not fit now keeps its turn.
                     if candidates.paused(entry[2]) is not None:
                         return int(entry[2])
@@ -148,9 +149,7 @@ class ASHA:
 
     def load_state(self, data: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
-        self._rungs = [
-            Rung.of(self.eta, saved["trials"], saved["losses"], set(saved["promoted"])) for saved in data["rungs"]
-        ]
+        self._rungs = [self._kind.of(self.eta, saved) for saved in data["rungs"]]
 
     def describe(self) -> Mapping[str, Any]:
         """Return the rungs: their level, how many arrived, how many may go on, and the best value."""
@@ -162,7 +161,7 @@ class ASHA:
                     "level": self.level(number),
                     "arrived": len(rung),
                     "keep": rung.keep() if self._promotion else max(1, rung.keep()),
-                    "best": self._sign * rung.best()[0] if len(rung) else None,
+                    "best": self._sign * rung.best() if len(rung) else None,
                 }
                 for number, rung in enumerate(self._rungs)
             ],
@@ -175,7 +174,7 @@ class ASHA:
             return None
         return rung
 
-    def _record(self, rung: int, number: int, report: Report) -> Entry:
+    def _record(self, rung: int, number: int, report: Report) -> int:
         while len(self._rungs) <= rung:
-            self._rungs.append(Rung(self.eta))
+            self._rungs.append(self._kind(self.eta))
         return self._rungs[rung].add(self._sign * float(report.value(self._metric)), number)

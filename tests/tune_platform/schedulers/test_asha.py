@@ -17,7 +17,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.verdicts import Continue, Pause, Stop
 from tune_platform.schedulers import ASHA
-from tune_platform.schedulers._rungs import Rung
+from tune_platform.schedulers._rungs import PromotionRung, Rung
 from tune_platform.testing.schedulers import FakeCandidates, FakeTrial, SchedulerContract
 
 
@@ -290,16 +290,17 @@ class Counted(float):
     __hash__ = float.__hash__
 
 
-def test_a_decision_costs_a_bounded_number_of_comparisons() -> None:
+@pytest.mark.parametrize("kind", [Rung, PromotionRung])
+def test_a_decision_costs_a_bounded_number_of_comparisons(kind: type[Rung]) -> None:
     draw = random.Random(0)
 
     def cost(n: int) -> float:
-        rung = Rung(3)
+        rung = kind(3)
         for number in range(n):
             rung.add(Counted(draw.random()), number)
         Counted.compared = 0
         for number in range(n, n + 200):
-            rung.rank(rung.add(Counted(draw.random()), number))
+            rung.add(Counted(draw.random()), number)
         return Counted.compared / 200
 
     small, large = cost(1000), cost(30_000)
@@ -323,25 +324,39 @@ def test_100_000_arrivals_are_all_recorded() -> None:
     assert scheduler.describe()["rungs"][0]["arrived"] == 100_000
 
 
-def test_of_a_trial_that_has_ended_a_rung_keeps_little() -> None:
-    """A million trials are to fit: its value, place and number, in order, and sorted."""
+def test_a_rung_keeps_little_of_a_trial() -> None:
+    """A million are to fit: the number and the loss in order of arrival, and the loss in the order of losses."""
     draw = random.Random(0)
-
     gc.collect()
     tracemalloc.start()
     rung, many = Rung(3), 20_000
     for number in range(many):
         rung.add(draw.random(), number)
-        rung.leave(number)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(rung) == many
-    assert size / many < 200  # bytes
+    assert size / many < 80  # bytes
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.sampled_from([Rung, PromotionRung]))
+def test_the_rank_of_an_arrival_is_that_among_all_before_it(losses: list[int], kind: type[Rung]) -> None:
+    rung = kind(3)
+    for number, loss in enumerate(losses):
+        assert (
+            rung.add(float(loss), number)
+            == sorted((each, at) for at, each in enumerate(losses[: number + 1])).index((loss, number)) + 1
+        )
+        assert rung.best() == min(losses[: number + 1])
+        again = kind.of(3, rung.to_data())
+        assert again.to_data() == rung.to_data()
+        assert again.best() == rung.best()
 
 
 def test_who_has_left_a_rung_is_never_promoted_and_arrives_no_more() -> None:
-    rung = Rung(2)
-    entries = [rung.add(loss, number) for number, loss in enumerate([0.4, 0.3, 0.2, 0.1])]
+    rung = PromotionRung(2)
+    for number, loss in enumerate([0.4, 0.3, 0.2, 0.1]):
+        rung.add(loss, number)
     assert [each[2] for each in rung.promotable] == [3, 2]
     rung.leave(3)
     rung.leave(17)
@@ -351,8 +366,6 @@ def test_who_has_left_a_rung_is_never_promoted_and_arrives_no_more() -> None:
     assert [each[2] for each in rung.promotable] == [2, 1]
     assert 3 in rung
     assert 17 not in rung
-    assert rung.rank(entries[3]) == 1
-    saved = rung.to_data()
-    again = Rung.of(2, saved["trials"], saved["losses"], set(saved["promoted"]))
+    again = PromotionRung.of(2, rung.to_data())
     assert (again.to_data(), list(again.promotable), again.here) == (rung.to_data(), list(rung.promotable), rung.here)
     assert rung.to_data()["promoted"] == [3]
