@@ -5,11 +5,11 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.trainables.conftest import colours
 from tune_platform.distributed import Gang
 from tune_platform.errors import SpecError
 from tune_platform.trainable import TrialContext
@@ -150,21 +150,6 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     trainable = begin(**config)
     reports = [trainable.step(), trainable.step()]
     assert reports[-1]["test_accuracy"] == 1.0
-
-
-def colours(tmp_path: Path) -> dict[str, Any]:
-    """A folder of noise in two classes, and a config that crops, flips and drops out, read by two processes."""
-    draws = np.random.default_rng(0)
-    for part, count in (("train", 24), ("val", 4)):
-        for name in ("one", "two"):
-            (tmp_path / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / part / name / f"{index}.png")
-    return {
-        "task": "image_folder", "root": str(tmp_path), "batch_size": 4, "model": "cnn", "dropout": 0.5, "crop": 2,
-        "flip": 0.5, "updates": 20, "report_every": 4, "workers": 1,
-    }  # fmt: skip
 
 
 def test_what_reads_images_fits_the_cpus_and_ends_with_the_trial(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.data.distributed import DistributedSampler
 
+from tests.trainables.conftest import colours
 from tune_platform.distributed import ShardedBatches
 from tune_platform.distributed.data import Position
 from tune_platform.trainable import TrialContext
@@ -59,6 +58,7 @@ def wait_for(true: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    gc.collect()  # what trials of other tests have left
     gc.disable()  # it is not left to chance
     try:
         yield
@@ -163,17 +163,7 @@ def test_images_that_may_draw_are_read_when_they_are_used() -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
-    draws = np.random.default_rng(0)
-    for part, count in (("train", 24), ("val", 4)):
-        for name in ("one", "two"):
-            (tmp_path / part / name).mkdir(parents=True)
-            for index in range(count):
-                colours = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(colours).save(tmp_path / part / name / f"{index}.png")
-    return {
-        "task": "image_folder", "root": str(tmp_path), "batch_size": 4, "model": "cnn", "dropout": 0.5, "crop": 2,
-        "flip": 0.5, "updates": 20, "report_every": 4, "workers": 1,
-    }  # fmt: skip
+    return colours(tmp_path)
 
 
 def begin(config: dict[str, Any], cpu: int = 1) -> ClassificationTrainable:
