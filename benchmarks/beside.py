@@ -1,6 +1,6 @@
 """How much slower a search runs while its page is open: within one run, by turns of some seconds, with and without it.
 
-    uv run python -m benchmarks.beside --json                          # 8 minutes
+    uv run python -m benchmarks.beside --json                          # 10 minutes
     uv run python -m benchmarks.beside --page elsewhere --json         # a browser on another machine
     uv run python -m benchmarks.beside --page none --json              # nothing is open: the interval has to cover 0
     uv run python -m benchmarks.beside --page none --plant 0.05 --json # a loss of 5 % is made: it has to be seen
@@ -9,8 +9,9 @@ A run is `--dashboard` on the inline backend, whose trials take some 10 ms of pr
 of the page at each look. Its page is opened once. Then it goes on for `--turn` seconds, and is halted for as long
 (SIGSTOP to its server and to Chromium), in the order off, on, on, off. Each such block of four turns gives one ratio of
 trials a second, on to off: what the run gets slower by as it grows, and what drifts on the machine over more than some
-seconds, falls on both alike. A page that goes on after a halt has more to catch up with than one that is always open.
-There are `--runs` runs of `--blocks` blocks each, so that the experiment does not outgrow what is common.
+seconds, falls on both alike. A page that goes on after a halt catches up with what came meanwhile, which one that is
+always open never has to: it does so in the seconds between an off and an on, which count for neither. There are
+`--runs` runs of `--blocks` blocks each, so that the experiment does not outgrow what is common.
 
 `--page`: `here`, Chromium on the same processors; `elsewhere`, something asks for what a page asks for, as often, and
 draws nothing; `none`, nothing does, to test the estimate itself, with `--plant` by halting the run for that share of
@@ -64,6 +65,8 @@ _SPEC: dict[str, Any] = {
 }
 #: Whether the page goes on, of the turns of a block: what drifts evenly falls on both alike.
 BLOCK = (False, True, True, False)
+#: Seconds between turns with and without the page, in which it goes on and which count for neither.
+BETWEEN_S = 4.0
 #: Seconds until a page that was opened has drawn everything once.
 OPENING_S = 10.0
 #: The share that is left out at either end, of the ratios in order.
@@ -131,7 +134,9 @@ def run_of(folder: Path, given: argparse.Namespace, browser: Any) -> tuple[list[
         opened = time.time()
         with looked_at(given.page, address, browser):
             time.sleep(max(0.0, opened + OPENING_S - time.time()))
-            for on in BLOCK * given.blocks:
+            for at, on in enumerate(BLOCK * given.blocks):
+                if at and on is not turns[-1].on:
+                    time.sleep(BETWEEN_S)
                 turns.append(turn_of(on, process.pid, given))
     finally:
         process.send_signal(signal.SIGINT)
