@@ -68,9 +68,14 @@ def check_radius(eps: float, name: str = "eps") -> None:
         )
 
 
+def box(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the lowest and the highest pixel values within +-eps around `images`, and within [0, 1]."""
+    return (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
+
+
 def project(points: Tensor, images: Tensor, eps: float) -> Tensor:
     """Move `points` into the box of +-eps around `images`, and into [0, 1]."""
-    return torch.minimum(torch.maximum(points, images - eps), images + eps).clamp(0, 1)
+    return points.clamp(*box(images, eps))
 
 
 def start_of(images: Tensor, attack: Attack, draws: torch.Generator) -> Tensor:
@@ -92,10 +97,11 @@ def sign_ascent(objective: Objective, images: Tensor, start: Tensor, attack: Att
     it is to be asked for itself: an attack in training has no use for a pass through the network more.
     """
     point, factors = start.detach(), None
+    low, high = box(images, attack.eps)
     for _ in range(attack.steps):
         point = point.requires_grad_()
         gradient, factors = scaled_gradient(objective(point), point, factors)
-        point = project(point.detach() + attack.stride * gradient.sign(), images, attack.eps)
+        point = torch.add(point.detach(), gradient.sign(), alpha=attack.stride).clamp(low, high)
     return point
 
 
