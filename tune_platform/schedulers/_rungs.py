@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import reprlib
+import sys
 from array import array
+from binascii import a2b_base64, b2a_base64
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +139,27 @@ def reached(report: Report | None, resource: str) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
+def packed(values: array[Any]) -> str:
+    """Return numbers as a text: their bytes, least first, in base64.
+
+    As a list they would be some 150 bytes each for a moment, of which the process gives little back.
+    """
+    return b2a_base64(_least_first(values), newline=False).decode()
+
+
+def unpacked(kind: str, text: str) -> array[Any]:
+    """Return the numbers of what `packed` gave of an array of this type code."""
+    return _least_first(array(kind, a2b_base64(text)))
+
+
+def _least_first(values: array[Any]) -> array[Any]:
+    if sys.byteorder == "little":
+        return values
+    values = values[:]
+    values.byteswap()
+    return values
+
+
 @dataclass(slots=True)
 class Rung:
     """The results recorded at one level. Of a trial it keeps some 60 bytes: there may be a million of them."""
@@ -151,9 +174,9 @@ class Rung:
     def of(cls, eta: float, data: Mapping[str, Any]) -> Self:
         """Build a rung of what `to_data` returned, in O(n log n)."""
         rung = cls(eta)
-        for number, loss in zip(data["trials"], data["losses"], strict=True):
+        for number, loss in zip(unpacked("q", data["trials"]), unpacked("d", data["losses"]), strict=True):
             rung.arrive(loss, number)
-        rung.arrange(set(data["promoted"]))
+        rung.arrange(set(unpacked("q", data["promoted"])))
         return rung
 
     def __len__(self) -> int:
@@ -180,8 +203,8 @@ class Rung:
         """Note that a trial, if it is here, has gone on to the next rung or has ended."""
 
     def to_data(self) -> dict[str, Any]:
-        """Return who arrived, in order, and who has left, as far as that matters, as plain data."""
-        return {"trials": self.numbers.tolist(), "losses": self.losses.tolist(), "promoted": []}
+        """Return who arrived, in order, and who has left, as far as that matters, as texts; see `packed`."""
+        return {"trials": packed(self.numbers), "losses": packed(self.losses), "promoted": ""}
 
     def arrive(self, loss: float, number: int) -> None:
         """Note who comes next."""
@@ -238,7 +261,7 @@ class PromotionRung(Rung):
     def to_data(self) -> dict[str, Any]:
         """See `Rung.to_data`."""
         gone = sorted(number for number in self.numbers if number not in self.here)
-        return {**Rung.to_data(self), "promoted": gone}
+        return {**Rung.to_data(self), "promoted": packed(array("q", gone))}
 
     def arrange(self, gone: set[int]) -> None:
         """See `Rung.arrange`."""
