@@ -124,7 +124,7 @@ def run_of(folder: Path, given: argparse.Namespace, browser: Any) -> tuple[list[
     command = [sys.executable, "-m", "tune_platform", "run", str(file), "--backend", "inline", "--storage", str(folder)]
     process = subprocess.Popen([*command, "--dashboard"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
-    turns = []
+    turns: list[Turn] = []
     try:
         found = (re.search(r"http://127\.0\.0\.1:\S+", line) for line in process.stdout)
         address = next(each.group() for each in found if each)

@@ -144,7 +144,7 @@ def adversarial(steps: int) -> Pair:
                 optimizer.step()
         return count * len(labels)
 
-    return Pair(ours, plain, steps)
+    return Pair(ours, plain, steps, times=3)
 
 
 # ------------------------------------------------------------------------------------------ segmentation
@@ -186,7 +186,7 @@ def segmentation(steps: int) -> Pair:
             optimizer.step()
         return count * batch
 
-    return Pair(ours, plain, steps)
+    return Pair(ours, plain, steps, times=3)
 
 
 # ------------------------------------------------------------------------------------------ policy gradients

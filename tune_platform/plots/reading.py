@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -21,10 +21,13 @@ _ROWS = 5_000
 """Rows of the log that are objects at once."""
 
 
-def read_trials(chunks: Iterable[Sequence[TrialRow]], log: Log, now: float) -> Trials:
-    """Return rows of the trials table as columns; `log` knows where they ran and whom they were cloned from."""
+def read_trials(chunks: Iterable[Sequence[TrialRow]], log: Log, now: float, before: Trials | None = None) -> Trials:
+    """Return rows of the trials table as columns; `log` knows where they ran and whom they were cloned from.
+
+    With `before`, the trials as they were, `log` need have but what came since.
+    """
     found: Trials = join(*([_columns(rows, now) for rows in chunks] or [_columns((), now)]))
-    node, parent = _places(found.number, log)
+    node, parent = _places(found.number, log, before)
     return replace(found, node=node, parent=parent)
 
 
@@ -68,16 +71,24 @@ def _maybe(values: Sequence[float | None]) -> columns.Floats:
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 
-def _places(number: columns.Whole, log: Log) -> tuple[columns.Objects, columns.Whole]:
+def _places(number: columns.Whole, log: Log, before: Trials | None) -> tuple[columns.Objects, columns.Whole]:
     node, parent = np.full(len(number), "", object), np.full(len(number), NONE, np.int64)
+    if before is not None:
+        mine, theirs = _both(number, before.number)
+        node[mine], parent[mine] = before.node[theirs], before.parent[theirs]
     for values, rows, of in ((node, log.kind == "launched", log.place), (parent, log.verdict == "clone", log.source)):
         chosen = np.flatnonzero(rows)
-        at = np.searchsorted(number, log.trial[chosen])
-        there = at < len(number)
-        at, chosen = at[there], chosen[there]
-        same = number[at] == log.trial[chosen]
-        values[at[same]] = of[chosen[same]]  # the last one wins
+        of_these, at = _both(log.trial[chosen], number)
+        values[at] = of[chosen[of_these]]  # the last one wins
     return node, parent
+
+
+def _both(wanted: columns.Whole, numbers: columns.Whole) -> tuple[columns.Whole, columns.Whole]:
+    """Return the places of those wanted that are among `numbers`, which are in order, and their places there."""
+    at = np.searchsorted(numbers, wanted)
+    there = np.flatnonzero(at < len(numbers))
+    there = there[numbers[at[there]] == wanted[there]]
+    return there, at[there]
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -144,36 +155,31 @@ def read_log(rows: Iterable[LogRow]) -> Log:
 
 
 def _lines(rows: Sequence[LogRow]) -> Log:
-    lists: list[Any] = list(zip(*map(_line, rows), strict=True)) if rows else [()] * 12
-    kinds = (
-        np.int64, np.float64, np.float64, np.int64, object, object, np.int64, object, object, np.float64, np.int64,
-        object,
-    )  # fmt: skip
-    table: list[Any] = [
-        _same(values) if kind is object else np.array(values, kind) for kind, values in zip(kinds, lists, strict=True)
-    ]
-    return Log(**{each.name: column for each, column in zip(fields(Log), table, strict=True)})
-
-
-def _line(row: LogRow) -> tuple[Any, ...]:
-    data = row.data
-    decided = row.kind in ("verdict", "awaits")
-    until = data.get("until")
-    by = str(data.get("by", "scheduler")) if decided else ""
-    return (
-        row.seq,
-        row.time,
-        row.elapsed,
-        NONE if row.trial is None else row.trial,
-        row.kind,
-        str(data.get("verdict", "")) if row.kind == "verdict" else str(data.get("status", "")).lower() or row.kind,
-        data["step"] if isinstance(data.get("step"), int) else NONE,
-        _reason(row.kind, data),
-        by,
-        float(until) if isinstance(until, (int, float)) else math.nan,
-        data["source"] if isinstance(data.get("source"), int) else NONE,
-        _place(row.kind, data),
+    kind, data = [row.kind for row in rows], [row.data for row in rows]
+    both = list(zip(kind, data, strict=True))
+    until = [each.get("until") for each in data]
+    return Log(
+        seq=np.array([row.seq for row in rows], np.int64),
+        time=np.array([row.time for row in rows], np.float64),
+        elapsed=np.array([row.elapsed for row in rows], np.float64),
+        trial=np.array([NONE if row.trial is None else row.trial for row in rows], np.int64),
+        kind=_same(kind),
+        verdict=_same([_verdict(*each) for each in both]),
+        step=_number([each.get("step") for each in data]),
+        reason=_same([_reason(*each) for each in both]),
+        by=_same([str(of.get("by", "scheduler")) if each in ("verdict", "awaits") else "" for each, of in both]),
+        until=np.array([each if isinstance(each, (int, float)) else math.nan for each in until], np.float64),
+        source=_number([each.get("source") for each in data]),
+        place=_same([_place(*each) for each in both]),
     )
+
+
+def _number(values: Sequence[Any]) -> columns.Whole:
+    return np.array([value if isinstance(value, int) else NONE for value in values], np.int64)
+
+
+def _verdict(kind: str, data: Mapping[str, Any]) -> str:
+    return str(data.get("verdict", "")) if kind == "verdict" else str(data.get("status", "")).lower() or kind
 
 
 def _reason(kind: str, data: Mapping[str, Any]) -> str:

@@ -101,12 +101,12 @@ class View:
             # A new driver changes trials without a row on each.
             whole = ((more.trial < 0) & (more.kind != "capacity")).any()
             changed = None if whole else reader.touched(self.revision, revision)
-            rows = reader.trial_chunks() if changed is None else [reader.trials_of(changed)]
-            fresh = reading.read_trials(rows, log, _now(row, log))
             came = reading.read_reports(reader, self.reports.stride, self.revision, revision)
             if changed is None:
-                trials, reports = fresh, with_last(_sorted(join(self.reports, came)), fresh)
+                trials = reading.read_trials(reader.trial_chunks(), log, _now(row, log))
+                reports = with_last(_sorted(join(self.reports, came)), trials)
             else:
+                fresh = reading.read_trials([reader.trials_of(changed)], more, _now(row, log), self.trials)
                 trials, reports = exchanged(self.trials, fresh, "number"), _followed(self.reports, came, fresh)
             family = _family(reader, log) if (more.verdict == "clone").any() or self.family is not None else None
             view = replace(self, **_row(row), revision=revision, trials=trials, reports=reports, log=log, family=family)

@@ -228,6 +228,10 @@ READ_NEWS = (
 READ_EXPERIMENT = sa.select(
     *(experiments.c[name] for name in ("spec", "status", "reason", "created", "heartbeat", "driver"))
 ).where(experiments.c.id == _place("experiment"))
+NEXT_EXPERIMENT = sa.select(sa.func.min(experiments.c.id)).where(experiments.c.id > _place("experiment"))
+FIND_EXPERIMENT = sa.select(experiments.c.id).where(
+    experiments.c.name == sa.bindparam("name", type_=experiments.c.name.type)
+)
 READ_SPEC = sa.select(experiments.c.spec).where(experiments.c.id == _place("experiment"))
 COUNT_STATES = (
     sa.select(trials.c.status, sa.func.count())

@@ -235,10 +235,10 @@ class SqlStore:
             database.close()
 
     def _find(self, database: Database, name: str) -> int | None:
-        query = sa.select(_E.id).order_by(_E.id).limit(1)
         # A folder holds one experiment, whatever name it had before somebody copied or renamed the folder.
-        found = database.fetch(query if isinstance(self._place, Path) else query.where(_E.name == name))
-        return int(found[0][0]) if found else None
+        alone = isinstance(self._place, Path)
+        found = database.fetch(schema.NEXT_EXPERIMENT, 0) if alone else database.fetch(schema.FIND_EXPERIMENT, name)
+        return int(found[0][0]) if found and found[0][0] is not None else None
 
     def _experiment(self, database: Database, name: str) -> SqlExperiment:
         number = self._find(database, name)
