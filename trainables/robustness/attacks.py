@@ -89,8 +89,12 @@ def start_of(images: Tensor, attack: Attack, draws: torch.Generator) -> Tensor:
     return project(images + noise, images, attack.eps)
 
 
-def sign_ascent(objective: Objective, images: Tensor, start: Tensor, attack: Attack) -> Tensor:
+def sign_ascent(
+    objective: Objective, images: Tensor, start: Tensor, attack: Attack, steps: int | None = None
+) -> Tensor:
     """Climb `objective` from `start` by steps along the sign of its gradient; return the last point.
+
+    `steps`: how many, where those of the attack are taken in parts.
 
     x' <- project(x' + stride * sign(grad)). `objective` gives one value for each image, and images do not see each
     other: their sum is differentiated. One that keeps records (`survives_pgd`) sees every point but the last, which
@@ -98,7 +102,7 @@ def sign_ascent(objective: Objective, images: Tensor, start: Tensor, attack: Att
     """
     point, factors = start.detach(), None
     low, high = box(images, attack.eps)
-    for _ in range(attack.steps):
+    for _ in range(attack.steps if steps is None else steps):
         point = point.requires_grad_()
         gradient, factors = scaled_gradient(objective(point), point, factors)
         point = torch.add(point.detach(), gradient.sign(), alpha=attack.stride).clamp(low, high)
