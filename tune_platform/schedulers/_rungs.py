@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 import sys
+import zlib
 from array import array
 from binascii import a2b_base64, b2a_base64
 from bisect import bisect_right
@@ -162,11 +163,9 @@ def _least_first(values: array[Any]) -> array[Any]:
 
 @dataclass(slots=True)
 class Rung:
-    """The results recorded at one level. Of a trial it keeps some 60 bytes: there may be a million of them."""
+    """The results recorded at one level. Of a trial it keeps some 45 bytes: there may be a million of them."""
 
     eta: float
-    numbers: array[int] = field(default_factory=lambda: array("q"))  # of the trials, in their order of arrival
-    losses: array[float] = field(default_factory=lambda: array("d"))  # theirs
     known: bytearray = field(default_factory=bytearray)  # by number, whether it has arrived
     ranked: SortedList = field(default_factory=SortedList)  # the losses in order
 
@@ -174,20 +173,18 @@ class Rung:
     def of(cls, eta: float, data: Mapping[str, Any]) -> Self:
         """Build a rung of what `to_data` returned, in O(n log n)."""
         rung = cls(eta)
-        for number, loss in zip(unpacked("q", data["trials"]), unpacked("d", data["losses"]), strict=True):
-            rung.arrive(loss, number)
-        rung.arrange(set(unpacked("q", data["promoted"])))
+        rung.take(data)
         return rung
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.ranked)
 
     def __contains__(self, number: int) -> bool:
         return number < len(self.known) and bool(self.known[number])
 
     def keep(self) -> int:
         """Return how many of those recorded are above the cut: the best floor(n / eta)."""
-        return math.floor(len(self.numbers) / self.eta + 1e-9)
+        return math.floor(len(self) / self.eta + 1e-9)
 
     def best(self) -> float:
         """Return the least loss."""
@@ -195,7 +192,7 @@ class Rung:
 
     def add(self, loss: float, number: int) -> int:
         """Record a trial and return its rank, from 1; of equal ones the first to arrive is better. Costs O(log n)."""
-        self.arrive(loss, number)
+        self.arrive(number)
         self.ranked.add(loss)
         return int(self.ranked.bisect_right(loss))
 
@@ -203,30 +200,35 @@ class Rung:
         """Note that a trial, if it is here, has gone on to the next rung or has ended."""
 
     def to_data(self) -> dict[str, Any]:
-        """Return who arrived, in order, and who has left, as far as that matters, as texts; see `packed`."""
-        return {"trials": packed(self.numbers), "losses": packed(self.losses), "promoted": ""}
+        """Return who has arrived and all losses, as texts; see `packed`."""
+        known = b2a_base64(zlib.compress(self.known), newline=False).decode()
+        return {"known": known, "losses": packed(array("d", self.ranked))}
 
-    def arrive(self, loss: float, number: int) -> None:
+    def take(self, data: Mapping[str, Any]) -> None:
+        """Take over what `to_data` returned."""
+        self.known = bytearray(zlib.decompress(a2b_base64(data["known"])))
+        self.ranked = SortedList(unpacked("d", data["losses"]))
+
+    def arrive(self, number: int) -> None:
         """Note who comes next."""
-        self.numbers.append(number)
-        self.losses.append(loss)
         if number >= len(self.known):
             self.known.extend(bytes(number + 1 - len(self.known)))
         self.known[number] = True
-
-    def arrange(self, gone: set[int]) -> None:
-        """Order those that have arrived, of whom some have left."""
-        self.ranked = SortedList(self.losses)
 
 
 @dataclass(slots=True)
 class PromotionRung(Rung):
     """One whose trials wait there until they are promoted. They are split at the cut: the best, and the rest."""
 
+    numbers: array[int] = field(default_factory=lambda: array("q"))  # of the trials, in their order of arrival
+    losses: array[float] = field(default_factory=lambda: array("d"))  # theirs
     here: dict[int, Entry] = field(default_factory=dict)  # those that were not promoted and have not ended
     top: SortedList = field(default_factory=SortedList)
     rest: SortedList = field(default_factory=SortedList)
     promotable: SortedList = field(default_factory=SortedList)  # those of `top` that are `here`
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
     def best(self) -> float:
         """See `Rung.best`."""
@@ -235,7 +237,9 @@ class PromotionRung(Rung):
     def add(self, loss: float, number: int) -> int:
         """See `Rung.add`."""
         entry = (loss, len(self.numbers), number)
-        self.arrive(loss, number)
+        self.arrive(number)
+        self.numbers.append(number)
+        self.losses.append(loss)
         self.here[number] = entry
         if self.top and entry < self.top[-1]:
             self._raise(entry)
@@ -259,13 +263,17 @@ class PromotionRung(Rung):
             self.promotable.discard(entry)
 
     def to_data(self) -> dict[str, Any]:
-        """See `Rung.to_data`."""
+        """Return who has arrived, in order, with their losses, and who has left, as texts; see `packed`."""
         gone = sorted(number for number in self.numbers if number not in self.here)
-        return {**Rung.to_data(self), "promoted": packed(array("q", gone))}
+        return {"trials": packed(self.numbers), "losses": packed(self.losses), "promoted": packed(array("q", gone))}
 
-    def arrange(self, gone: set[int]) -> None:
-        """See `Rung.arrange`."""
+    def take(self, data: Mapping[str, Any]) -> None:
+        """See `Rung.take`."""
+        self.numbers, self.losses = unpacked("q", data["trials"]), unpacked("d", data["losses"])
+        gone = set(unpacked("q", data["promoted"]))
         entries = list(zip(self.losses, range(len(self.numbers)), self.numbers, strict=True))
+        for number in self.numbers:
+            self.arrive(number)
         self.here = {entry[2]: entry for entry in entries if entry[2] not in gone}
         ranked, keep = sorted(entries), self.keep()
         self.top, self.rest = SortedList(ranked[:keep]), SortedList(ranked[keep:])

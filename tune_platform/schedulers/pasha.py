@@ -25,7 +25,7 @@ from tune_platform.errors import SpecError
 from tune_platform.protocol.reports import Report
 from tune_platform.protocol.scheduler import TrialView
 from tune_platform.protocol.verdicts import Verdict
-from tune_platform.schedulers._rungs import reached
+from tune_platform.schedulers._rungs import PromotionRung, reached
 from tune_platform.schedulers.asha import ASHA
 
 #: Of the noisy differences, the share that epsilon covers.
@@ -133,7 +133,9 @@ class PASHA(ASHA):
     def _losses(self, rung: int) -> dict[int, float]:
         if rung >= len(self._rungs):
             return {}
-        return dict(zip(self._rungs[rung].numbers, self._rungs[rung].losses, strict=True))
+        found = self._rungs[rung]
+        assert isinstance(found, PromotionRung)
+        return dict(zip(found.numbers, found.losses, strict=True))
 
     def _stable(self) -> bool:
         """Whether the ranking of the top rung agrees with that of the rung below, up to epsilon."""

@@ -135,7 +135,7 @@ class Forgets(ASHA):
         super().__init__(max=9, type="promotion")
 
     def state(self) -> Any:
-        return {"rungs": [{**rung, "promoted": []} for rung in super().state()["rungs"]]}
+        return {"rungs": [{**rung, "promoted": ""} for rung in super().state()["rungs"]]}
 
 
 class Chances(FIFO):
