@@ -163,7 +163,7 @@ def _least_first(values: array[Any]) -> array[Any]:
 
 @dataclass(slots=True)
 class Rung:
-    """The results recorded at one level. Of a trial it keeps some 45 bytes: there may be a million of them."""
+    """The results recorded at one level. Of a trial it keeps some 35 bytes: there may be a million of them."""
 
     eta: float
     known: bytearray = field(default_factory=bytearray)  # by number, whether it has arrived
