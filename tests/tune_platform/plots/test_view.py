@@ -81,6 +81,7 @@ def test_newer_is_what_reading_anew_gives(tmp_path: Path) -> None:
     assert later.revision == anew.revision == view.revision + 4
     assert later.best == anew.best == 30
     assert later.trials.node[30] == "node 7"
+    assert later.trials.node[2] == view.trials.node[2] != "", "what it was launched on is not read again"
     assert view.trials.number.max() == 29, "a view does not change"
     for table in ("trials", "reports", "log"):
         mine, theirs = getattr(later, table), getattr(anew, table)
