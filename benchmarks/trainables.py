@@ -265,7 +265,7 @@ def pairs(*, quick: bool) -> dict[str, Callable[[], Pair]]:
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="short rounds, within 50 s")
+    parser.add_argument("--quick", action="store_true", help="short rounds, some 70 s")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each pair (default 5)")
     options = parser.parse_args()
