@@ -134,8 +134,8 @@ def run_of(folder: Path, given: argparse.Namespace, browser: Any) -> tuple[list[
         opened = time.time()
         with looked_at(given.page, address, browser):
             time.sleep(max(0.0, opened + OPENING_S - time.time()))
-            for at, on in enumerate(BLOCK * given.blocks):
-                if at and on is not turns[-1].on:
+            for on in BLOCK * given.blocks:
+                if turns and on is not turns[-1].on:
                     time.sleep(BETWEEN_S)
                 turns.append(turn_of(on, process.pid, given))
     finally:
